@@ -1,0 +1,104 @@
+"""What is said about a run, as pure functions of its samples."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from harness.results.schemas import COUNTERS
+from harness.results.statistics import wilson
+
+_ALLOWED_DROP = 5.0
+_DECAY = 3.0
+
+
+def tokens_out(response: Sequence[int], stop_ids: Collection[int]) -> int:
+    """Count the response up to and including its first stop id; all of it where there is none."""
+    return next((index + 1 for index, token in enumerate(response) if token in stop_ids), len(response))
+
+
+def tokens_per_forward(tokens: Sequence[int], nfe: Sequence[int]) -> float | None:
+    """Return the ratio of sums; None when no model was called."""
+    return sum(tokens) / sum(nfe) if sum(nfe) else None
+
+
+def equivalent_full_forwards(query_tokens: Sequence[int], canvas_lengths: Sequence[int]) -> float:
+    """Return the mean over samples of query tokens over canvas length (prompt and response), in calls."""
+    return fmean(query / length for query, length in zip(query_tokens, canvas_lengths, strict=True))
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return a percentile in [0, 100], interpolated between neighbours."""
+    import numpy as np
+
+    return float(np.percentile(values, percent))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """One setting of a method: tokens per forward and accuracy in percent."""
+
+    tpf: float
+    accuracy: float
+
+
+def area_under_parallelism(points: Sequence[OperatingPoint], best_accuracy: float) -> float:
+    """Return the area under accuracy over tokens per forward (d3LLM), which falls as accuracy falls below the best.
+
+    `best_accuracy` is that of any method on the task, in percent. Points more than 5 percent points below the
+    slowest one are dropped, the last included, where the authors' code raises. The value depends on which points
+    were run: publish them with it.
+    """
+    slowest, *others = sorted(points, key=lambda point: (point.tpf, -point.accuracy))
+    kept = [slowest, *(point for point in others if point.accuracy >= slowest.accuracy - _ALLOWED_DROP)]
+
+    def weighted(accuracy: float) -> float:
+        return accuracy * min(1.0, math.exp(-_DECAY * (1 - accuracy / best_accuracy)))
+
+    area = slowest.tpf * slowest.accuracy
+    for left, right in pairwise(kept):
+        area += (right.tpf - left.tpf) * (weighted(right.accuracy) + weighted(left.accuracy)) / 2
+    return area
+
+
+def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | None = None) -> dict[str, object]:
+    """Return the columns of a run that follow from its samples (rows of the samples table, at least one).
+
+    `batch_seconds` is the wall time of all batches, each counted once; None leaves `tps` unknown. Answers are
+    graded once per sample: accuracy is that of repetition 0.
+    """
+    assert samples, "a run without samples has no summary"
+    first = [row for row in samples if row["repetition"] == 0]
+    accuracy = wilson(sum(bool(row["correct"]) for row in first), len(first))
+    counters = {name: _mean(samples, name) for name in COUNTERS}
+    latencies = _known(samples, "latency_s")
+    out = sum(_known(samples, "tokens_out"))
+    return {
+        "n": len(first),
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "accuracy_strict": _mean(first, "correct_strict"),
+        **counters,
+        "tpf": tokens_per_forward(_known(samples, "tokens_out"), _known(samples, "nfe")),
+        "efe": equivalent_full_forwards(_known(samples, "query_tokens"), _canvas_lengths(samples)),
+        "latency_s": _mean(samples, "latency_s"),
+        "latency_p50_s": percentile(latencies, 50) if latencies else None,
+        "latency_p90_s": percentile(latencies, 90) if latencies else None,
+        "ttft_s": _mean(samples, "ttft_s"),
+        "tps": out / batch_seconds if batch_seconds else None,
+    }
+
+
+def _canvas_lengths(samples: Sequence[Mapping[str, object]]) -> list[int]:
+    return [p + c for p, c in zip(_known(samples, "prompt_tokens"), _known(samples, "tokens_canvas"), strict=True)]
+
+
+def _known(samples: Sequence[Mapping[str, object]], column: str) -> list:
+    return [row[column] for row in samples if row[column] is not None]
+
+
+def _mean(samples: Sequence[Mapping[str, object]], column: str) -> float | None:
+    values = _known(samples, column)
+    return fmean(values) if values else None

@@ -1,0 +1,119 @@
+"""Columns of the three result tables, with unit and meaning in the metadata of every field."""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_IDS = pa.list_(pa.int32())
+
+
+def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"unit": unit, "meaning": meaning})
+
+
+def _text(name: str, meaning: str) -> pa.Field:
+    return _column(name, pa.string(), "", meaning)
+
+
+def _schema(table: str, *columns: pa.Field) -> pa.Schema:
+    return pa.schema(columns, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
+
+
+COUNTERS = {
+    "nfe": ("calls", "model calls in which the sample was live, prefill apart"),
+    "nfe_prefill": ("calls", "calls that only filled the cache with the prompt"),
+    "nfe_idle": ("calls", "skipped calls that the reference would have made"),
+    "nfe_cache": ("calls", "calls only to store or refresh a cache, included in nfe"),
+    "nfe_draft": ("calls", "calls of a draft model, not included in nfe"),
+    "nfe_total": ("rows", "rows of all calls, prefill apart"),
+    "query_tokens": ("tokens", "query positions computed, prefill apart"),
+    "layer_tokens": ("layer tokens", "query positions times layers run"),
+    "tokens_out": ("tokens", "response up to and including the first stop id"),
+    "tokens_canvas": ("tokens", "response positions decoded"),
+    "tokens_generated": ("tokens", "tokens proposed, discarded ones included"),
+    "forced": ("positions", "positions committed only to guarantee progress"),
+    "remasked": ("positions", "committed positions that were opened again"),
+}
+
+
+def _counters(kind: pa.DataType) -> tuple[pa.Field, ...]:
+    return tuple(_column(name, kind, unit, meaning) for name, (unit, meaning) in COUNTERS.items())
+
+
+RUNS = _schema(
+    "runs",
+    _text("run_id", "hash of what can change outputs"),
+    _text("status", "ok, failed or skipped"),
+    _text("error", "why the run failed or was skipped"),
+    _column("created", pa.timestamp("us", tz="UTC"), "UTC", "when the row was written"),
+    _text("name", "label of the sweep"),
+    _text("model", "option of the model group"),
+    _text("family", "diffusion or autoregressive"),
+    _text("method", "option of the method group"),
+    _text("setting", "the method and its changed knobs"),
+    _text("task", "option of the task group"),
+    _text("template", "prompt template of the task"),
+    _column("seed", pa.int64(), "", "seed of the run"),
+    _column("gen_length", pa.int32(), "tokens", "response positions"),
+    _column("batch_size", pa.int32(), "samples", "rows decoded together"),
+    _text("device", "name of the device and number of threads; wall times compare only where it is equal"),
+    _text("dtype", "number format of the weights"),
+    _text("measure", "counts, timed or traced"),
+    _column("n", pa.int32(), "samples", "samples, repetitions not counted"),
+    _column("accuracy", pa.float64(), "share", "correct samples"),
+    _column("accuracy_low", pa.float64(), "share", "lower end of the Wilson 95 % interval"),
+    _column("accuracy_high", pa.float64(), "share", "upper end of the Wilson 95 % interval"),
+    _column("accuracy_strict", pa.float64(), "share", "correct samples by the strict grader"),
+    *_counters(pa.float64()),
+    _column("tpf", pa.float64(), "tokens/call", "sum of tokens_out over sum of nfe"),
+    _column("efe", pa.float64(), "calls", "equivalent full forwards: query tokens over canvas length"),
+    _column("latency_s", pa.float64(), "s", "mean wall time of generation"),
+    _column("latency_p50_s", pa.float64(), "s", "median wall time of generation"),
+    _column("latency_p90_s", pa.float64(), "s", "90th percentile of the wall time of generation"),
+    _column("ttft_s", pa.float64(), "s", "mean time until the first response position is final"),
+    _column("tps", pa.float64(), "tokens/s", "sum of tokens_out over sum of batch seconds"),
+    _column("peak_memory_bytes", pa.int64(), "bytes", "peak memory"),
+    _text("config", "resolved configuration as JSON"),
+    _text("provenance", "code, machine and versions as JSON"),
+    _column("warnings", pa.list_(pa.string()), "", "what a reader of the numbers should know"),
+    _column("schema_version", pa.int32(), "", "version of these columns"),
+)
+
+SAMPLES = _schema(
+    "samples",
+    _text("run_id", "run that the sample belongs to"),
+    _text("sample_id", "name of the task instance"),
+    _column("repetition", pa.int32(), "", "repetition of the measurement, from 0"),
+    _column("seed", pa.uint64(), "", "seed of the sample's generator"),
+    _text("prompt_sha256", "digest of the prompt ids"),
+    _column("prompt_tokens", pa.int32(), "tokens", "prompt length without padding"),
+    _column("output_ids", _IDS, "token ids", "all response positions"),
+    _text("output_text", "response up to the first stop id"),
+    _column("correct", pa.bool_(), "", "graded answer"),
+    _column("correct_strict", pa.bool_(), "", "answer graded by the strict grader"),
+    _text("detail", "what the grader found"),
+    *_counters(pa.int64()),
+    _column("decided_at", _IDS, "steps", "step at which each response position was committed, -1 if given"),
+    _column("latency_s", pa.float64(), "s", "wall time of generation"),
+    _column("ttft_s", pa.float64(), "s", "time until the first response position is final"),
+    _column("cpu_s", pa.float64(), "s", "CPU time of generation"),
+    _text("finish_reason", "stop or length"),
+)
+
+STEPS = _schema(
+    "steps",
+    _text("run_id", "run that the step belongs to"),
+    _text("sample_id", "name of the task instance"),
+    _column("step", pa.int32(), "", "step from 0"),
+    _column("window", _IDS, "positions", "first and one past the last position of the window"),
+    _column("n_open", pa.int32(), "positions", "undecided positions before the step"),
+    _column("n_committed", pa.int32(), "positions", "positions committed in the step"),
+    _column("positions", _IDS, "positions", "committed positions, from the first response position"),
+    _column("tokens", _IDS, "token ids", "tokens committed at them"),
+    _column("scores", pa.list_(pa.float32()), "", "scores of the committed tokens"),
+    _column("min_margin", pa.float32(), "", "smallest gap of the two best tokens over the commits"),
+    _column("n_drafted", pa.int32(), "tokens", "drafted tokens (autoregressive)"),
+    _column("n_accepted", pa.int32(), "tokens", "accepted draft tokens (autoregressive)"),
+)
+
+SCHEMAS: dict[str, pa.Schema] = {"runs": RUNS, "samples": SAMPLES, "steps": STEPS}

@@ -1,0 +1,59 @@
+"""Golden vectors of the counts and the area under parallelism, and a run's columns worked out by hand."""
+
+import pytest
+
+from harness.results.metrics import OperatingPoint, area_under_parallelism, summarize, tokens_out, tokens_per_forward
+from harness.results.schemas import RUNS
+from tests.results.factory import sample_rows
+
+
+@pytest.mark.parametrize(
+    ("response", "stop_ids", "expected"),
+    [
+        ([1, 2, 3, 9, 9, 9, 9, 9], {9}, 4),
+        ([1, 2, 3, 4, 5, 6, 7, 8], {9}, 8),
+        ([9, 1, 2, 3], {9}, 1),
+        ([1, 8, 9, 9], {8, 9}, 2),
+    ],
+)
+def test_tokens_out_golden_vectors(response: list[int], stop_ids: set[int], expected: int) -> None:
+    """Guards against counting padding after the end, and against leaving the end itself out."""
+    assert tokens_out(response, stop_ids) == expected
+
+
+def test_tokens_per_forward_is_a_ratio_of_sums() -> None:
+    """Guards against the mean of ratios: (4 / 1 + 4 / 4) / 2 = 2.5 instead of 8 / 5."""
+    assert tokens_per_forward([4, 4], [1, 4]) == pytest.approx(1.6)
+    assert tokens_per_forward([4], [0]) is None
+
+
+@pytest.mark.parametrize(
+    ("points", "best", "expected"),
+    [
+        ([(1, 80), (2, 79), (4, 76), (8, 60)], 80, 299.552345),
+        ([(1, 80), (2, 79), (4, 76)], 82, 284.381113),
+        ([(1, 75)], 80, 75.0),
+        ([(4, 76), (1, 80), (2, 79)], 82, 284.381113),
+    ],
+)
+def test_area_under_parallelism_golden_vectors(points: list[tuple[float, float]], best: float, expected: float) -> None:
+    """Guards the weight, the order of points and the dropped last point."""
+    made = [OperatingPoint(tpf=tpf, accuracy=accuracy) for tpf, accuracy in points]
+    assert area_under_parallelism(made, best) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_is_the_summary_of_its_samples() -> None:
+    """Guards every derived column: 2 samples of 4 prompt and 4 response tokens, 4 and 1 calls of 8 tokens."""
+    summary = summarize(sample_rows("a", correct=[True, False], nfe=[4, 1], latency_s=[0.5, 0.1]), batch_seconds=0.8)
+    assert summary.keys() <= set(RUNS.names)
+    expected = {"n": 2, "accuracy": 0.5, "nfe": 2.5, "query_tokens": 20, "tpf": 1.6, "efe": 2.5, "tps": 10}
+    expected |= {"latency_s": 0.3, "latency_p50_s": 0.3, "latency_p90_s": 0.46, "ttft_s": None, "nfe_draft": None}
+    assert {name: summary[name] for name in expected} == pytest.approx(expected)
+
+
+def test_repetitions_measure_time_and_not_accuracy() -> None:
+    """Guards against a narrower interval of accuracy because the same answers were timed twice."""
+    once = sample_rows("a", correct=[True, False], nfe=[4, 1], latency_s=[0.5, 0.1])
+    again = [{**row, "repetition": 1, "latency_s": 0.2} for row in once]
+    summary = summarize([*once, *again])
+    assert (summary["n"], summary["accuracy"], summary["latency_s"]) == (2, 0.5, pytest.approx(0.25))

@@ -1,0 +1,133 @@
+"""The store never loses, mixes or silently skips results."""
+
+import logging
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from harness.errors import DataError
+from harness.results.schemas import SCHEMA_VERSION, SCHEMAS
+from harness.results.store import Store
+from tests.results.factory import add_run, run_row, sample_rows
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(root=tmp_path / "raw")
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    """Guards the round trip of every type: timestamps, lists, nulls."""
+    samples = sample_rows("a", correct=[True, False], nfe=[4, 2], latency_s=[0.5, 0.25])
+    run = run_row("a", samples)
+    store.write(run, samples)
+    assert store.read("runs").to_pylist() == [run]
+    assert store.read("samples").to_pylist() == samples
+    assert store.completed("a") and not store.completed("b")
+
+
+@pytest.mark.parametrize("change", [{"accuraccy": 1.0}, {"nfe": "many"}])
+def test_a_row_that_does_not_fit_the_schema_is_refused(store: Store, change: dict[str, object]) -> None:
+    """Guards against pyarrow dropping a misspelled column without a word."""
+    with pytest.raises(DataError, match="runs row"):
+        store.write({**run_row("a"), **change})
+    assert store.read("runs").num_rows == 0
+
+
+def test_a_missing_column_is_named(store: Store) -> None:
+    """Guards against a counter that is null for all runs because the writer forgot it."""
+    run = {name: value for name, value in run_row("a").items() if name != "nfe"}
+    with pytest.raises(DataError, match=r"missing columns \['nfe'\]"):
+        store.write(run)
+
+
+@pytest.mark.parametrize("table", ["runs", "samples"])
+def test_a_half_written_file_is_skipped_and_reported(
+    store: Store, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against one truncated file hiding every other result, or vanishing silently."""
+    add_run(store, "good")
+    add_run(store, "torn")
+    (torn,) = (store.root / table).glob("torn-*")
+    torn.write_bytes(torn.read_bytes()[:100])
+    with caplog.at_level(logging.WARNING):
+        assert set(store.read(table)["run_id"].to_pylist()) == {"good"}
+    assert [str(torn) in record.getMessage() for record in caplog.records] == [True]
+    assert "delete it" in caplog.text
+    assert not store.completed("torn")
+
+
+def test_samples_that_have_gone_are_reported(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards against a run that counts as stored although its samples were deleted."""
+    add_run(store, "a")
+    (gone,) = (store.root / "samples").glob("a-*")
+    gone.unlink()
+    assert store.read("samples").num_rows == 0
+    assert str(gone) in caplog.text and not store.completed("a")
+
+
+def test_unfinished_temporary_files_are_not_results(store: Store) -> None:
+    """Guards against a killed writer leaving something that readers take for a run."""
+    add_run(store, "a")
+    (store.root / "runs" / ".b.parquet.tmp").write_bytes(b"PAR1")
+    assert store.read("runs")["run_id"].to_pylist() == ["a"]
+
+
+def test_a_success_supersedes_a_failure_and_never_the_reverse(store: Store) -> None:
+    """Guards the rule of resume: a failed retry must not take a good result away."""
+    store.write(run_row("a", status="failed", error="out of memory", minutes=0))
+    assert not store.completed("a")
+    add_run(store, "a", nfe=(2, 2), minutes=1)
+    store.write(run_row("a", status="failed", error="killed", minutes=2))
+    assert store.read("runs")["nfe"].to_pylist() == [2.0]
+    assert store.completed("a")
+
+
+def test_the_newest_success_is_read_with_its_own_samples(store: Store) -> None:
+    """Guards against samples of two attempts being mixed; files of the older one stay."""
+    add_run(store, "a", nfe=(4, 4), minutes=0)
+    add_run(store, "a", nfe=(2, 2), minutes=1)
+    assert store.read("samples")["nfe"].to_pylist() == [2, 2]
+    assert len(list((store.root / "runs").iterdir())) == 2
+
+
+def test_only_the_asked_runs_are_read(store: Store) -> None:
+    """Guards against a sweep's table showing what earlier sweeps left in the same folder."""
+    for run_id in ("a", "ab", "b"):
+        add_run(store, run_id)
+    assert sorted(store.read("runs", ["a", "b", "a"])["run_id"].to_pylist()) == ["a", "b"]
+
+
+def test_columns_that_an_older_file_lacks_read_as_null(store: Store) -> None:
+    """Guards against the first file's columns deciding for all files."""
+    add_run(store, "new")
+    add_run(store, "old")
+    (path,) = (store.root / "runs").glob("old-*")
+    pq.write_table(pq.read_table(path).drop_columns(["tps", "efe"]), path)
+    assert store.read("runs").schema.equals(SCHEMAS["runs"])
+    assert store.read("runs", ["old"])["efe"].to_pylist() == [None]
+    assert store.read("runs", ["new"])["efe"].to_pylist() == [4.0]
+
+
+def test_files_of_a_newer_version_are_reported(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards against reading columns whose meaning has changed."""
+    add_run(store, "a")
+    (path,) = (store.root / "runs").glob("a-*")
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION + 1)}), path)
+    assert store.read("runs").num_rows == 0
+    assert "update decbench" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Guards against a sweep that computes for an hour before it fails to write."""
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"results_dir=.*file.* cannot be written .*results_dir=PATH"):
+        Store(root=tmp_path / "file").prepare()
+
+
+def test_every_column_says_what_it_means() -> None:
+    """Guards the promise that units are in the schema."""
+    for schema in SCHEMAS.values():
+        assert all(field.metadata[b"meaning"] and b"unit" in field.metadata for field in schema)
