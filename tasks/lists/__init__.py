@@ -1,0 +1,1 @@
+"""List operations: tasks whose answers are known in full, for measuring what parallel decoding costs."""
