@@ -1,0 +1,1 @@
+"""The bench around the decoders: engine, models, runs and results."""

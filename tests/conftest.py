@@ -1,0 +1,47 @@
+"""What every test gets: no network, one thread, results under its own temporary folder."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.offline import sitecustomize as offline
+
+RunDecbench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse remote connections here and in every Python process that the test starts."""
+    for name, method in offline.CONNECT.items():
+        monkeypatch.setattr(socket.socket, name, method)
+    monkeypatch.setenv("PYTHONPATH", str(Path(offline.__file__).parent), prepend=os.pathsep)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Keep the order of float additions, and the cores, the same on every machine."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture
+def results_dir(tmp_path: Path) -> Path:
+    """Name a folder for the store of one test, not yet made."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def run_decbench(tmp_path: Path) -> RunDecbench:
+    """Run the real command in a process of its own: `run_decbench("list", "methods")`, in `tmp_path`."""
+
+    def run(*arguments: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness", *arguments]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    return run

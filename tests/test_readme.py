@@ -1,0 +1,46 @@
+"""The README's commands, executed as a reader would type them."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunDecbench
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+# A block that needs what a bare machine lacks says so: "# needs: a GPU".
+LINES = [line for block in BLOCKS if "# needs:" not in block for line in block.replace("\\\n", " ").splitlines()]
+COMMANDS = [words for line in LINES if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give all commands one working directory, since later ones read what earlier ones stored."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "decbench"], ids=" ".join)
+def test_a_command_of_the_readme_succeeds(words: list[str], folder: Path, run_decbench: RunDecbench):
+    """Guards against a README that promises a command or an option which is gone."""
+    process = run_decbench(*words[1:], cwd=folder)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] != "decbench"], ids=" ".join)
+def test_any_other_command_is_known(words: list[str]):
+    """Guards against commands which nothing checks; a script that is named exists and can be executed."""
+    if words[0].startswith("./"):
+        script = ROOT / words[0]
+        assert script.is_file()
+        assert script.stat().st_mode & 0o111
+    else:
+        assert words[0] in {"git", "cd", "source"}
+
+
+def test_the_readme_shows_the_first_steps():
+    """Guards against an extraction that finds nothing, which would pass every other test here."""
+    assert ["./scripts/demo"] in COMMANDS
+    assert any(words[0] == "decbench" for words in COMMANDS)
