@@ -1,4 +1,4 @@
-"""Intervals and tests: Wilson for one accuracy, McNemar and the paired bootstrap for two settings on the same samples.
+"""Intervals and tests: Wilson for one accuracy, McNemar and the paired bootstrap for two settings.
 
 Shapes: N samples, C columns (quantities), R replicates.
 """
@@ -53,53 +53,58 @@ def mcnemar(lost: int, gained: int) -> McNemar:
     return McNemar(exact=min(1.0, tail), mid_p=min(1.0, tail - float(binom.pmf(smaller, discordant, 0.5))))
 
 
-def resampled_means(cells: Sequence[Floats], replicates: int = REPLICATES) -> Floats:
-    """Return [R, C]: bootstrap replicates of the column means, samples drawn anew within each cell.
+@dataclass(frozen=True, kw_only=True)
+class PairedMeans:
+    """Column means of two settings over the same samples, and their bootstrap replicates."""
 
-    `cells` holds one [N, C] array per task; cells weigh equally, whatever their N. All columns of a replicate come
-    from the same draw of samples, which is what pairs them.
+    first_C: Floats
+    second_C: Floats
+    first_RC: Floats
+    second_RC: Floats
+
+    def ratio(self, column: int) -> Estimate:
+        """Return first over second: with one task the ratio of sums. NaN without interval over nothing."""
+        top, bottom = self.first_C[column], self.second_C[column]
+        if bottom == 0 or np.isnan(top / bottom):
+            return Estimate(value=float("nan"), low=None, high=None)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _estimate(float(top / bottom), self.first_RC[:, column] / self.second_RC[:, column])
+
+    def gain(self, column: int) -> Estimate:
+        """Return second minus first."""
+        value = float(self.second_C[column] - self.first_C[column])
+        return _estimate(value, self.second_RC[:, column] - self.first_RC[:, column])
+
+
+def paired_means(first: Sequence[Floats], second: Sequence[Floats], replicates: int = REPLICATES) -> PairedMeans:
+    """Resample two settings together, 10 000 times from a fixed seed.
+
+    Both hold one [N, C] array per task, equal in samples and their order. Samples are drawn within a task, once
+    for all columns of both settings, which is what pairs them; tasks weigh equally, whatever their N.
     """
+    cells = [np.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)]
     generator = np.random.default_rng(_SEED)
-    return np.mean([_cell_means(values_NC, replicates, generator) for values_NC in cells], axis=0)
+    means = np.mean([cell.mean(axis=0) for cell in cells], axis=0)
+    draws = np.mean([_resampled_means(cell, replicates, generator) for cell in cells], axis=0)
+    columns = first[0].shape[1]
+    return PairedMeans(
+        first_C=means[:columns],
+        second_C=means[columns:],
+        first_RC=draws[:, :columns],
+        second_RC=draws[:, columns:],
+    )
 
 
-def _cell_means(values_NC: Floats, replicates: int, generator: np.random.Generator) -> Floats:
+def _resampled_means(values_NC: Floats, replicates: int, generator: np.random.Generator) -> Floats:
     n = len(values_NC)
-    # How often each sample is drawn is multinomial: no index table of R x N x C values is needed.
+    # A replicate is how often each sample was drawn; chunks bound the memory.
     chunks = (min(_CHUNK, replicates - start) for start in range(0, replicates, _CHUNK))
-    draws = (generator.multinomial(n, np.full(n, 1 / n), size=rows) for rows in chunks)
-    return np.concatenate([drawn_RN @ values_NC for drawn_RN in draws]) / n
+    return np.concatenate([_draw_counts(n, rows, generator) @ values_NC for rows in chunks]) / n
 
 
-def paired_ratio(
-    numerators: Sequence[Floats], denominators: Sequence[Floats], replicates: int = REPLICATES
-) -> Estimate:
-    """Return mean(numerator) / mean(denominator) over the same samples, with its percentile interval.
-
-    One array per task in both, equal in length and order of samples. With one task this is the ratio of sums.
-    """
-    cells = _paired(numerators, denominators)
-    top, bottom = np.mean([cell.mean(axis=0) for cell in cells], axis=0)
-    if bottom == 0:
-        return Estimate(value=float("nan"), low=None, high=None)
-    draws = resampled_means(cells, replicates)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _estimate(float(top / bottom), draws[:, 0] / draws[:, 1])
-
-
-def paired_difference(first: Sequence[Floats], second: Sequence[Floats], replicates: int = REPLICATES) -> Estimate:
-    """Return mean(first) - mean(second) over the same samples, with its percentile interval.
-
-    One array per task in both, equal in length and order of samples.
-    """
-    cells = _paired(first, second)
-    one, other = np.mean([cell.mean(axis=0) for cell in cells], axis=0)
-    draws = resampled_means(cells, replicates)
-    return _estimate(float(one - other), draws[:, 0] - draws[:, 1])
-
-
-def _paired(first: Sequence[Floats], second: Sequence[Floats]) -> list[Floats]:
-    return [np.stack(pair, axis=1).astype(np.float64) for pair in zip(first, second, strict=True)]
+def _draw_counts(n: int, rows: int, generator: np.random.Generator) -> Floats:
+    drawn_RN = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+    return np.bincount(drawn_RN.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 def _estimate(value: float, replicates_R: Floats) -> Estimate:

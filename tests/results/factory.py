@@ -68,3 +68,15 @@ def add_run(
     """Store a run of `llada` on `copy` with its samples, `values` replacing columns of the run row."""
     samples = sample_rows(run_id, correct=correct, nfe=nfe, latency_s=latency_s, query_tokens=query_tokens)
     store.write(run_row(run_id, samples, **values), samples)  # type: ignore[arg-type]
+
+
+def add_sweep(store: Store) -> list[str]:
+    """Store a small sweep, return its run ids: baseline and `fast` on two tasks, `ar_greedy`, a failed run."""
+    for task in ("copy", "sort"):
+        add_run(store, f"base-{task}", task=task)
+        add_run(store, f"fast-{task}", task=task, method="fast", setting="fast step=4", nfe=[1, 1],
+                query_tokens=[16, 16], latency_s=[0.1, 0.1], correct=[True, task == "copy"])  # fmt: skip
+        add_run(store, f"ar-{task}", task=task, model="causal", family="autoregressive", method="ar_greedy",
+                setting="ar_greedy", nfe=[3, 3], query_tokens=[3, 3], latency_s=[0.2, 0.2])  # fmt: skip
+    store.write(run_row("bad", status="failed", error="logits are NaN in sample s1", setting="fast step=9"))
+    return store.read("runs")["run_id"].to_pylist()

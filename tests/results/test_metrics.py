@@ -2,7 +2,13 @@
 
 import pytest
 
-from harness.results.metrics import OperatingPoint, area_under_parallelism, summarize, tokens_out, tokens_per_forward
+from harness.results.metrics import (
+    OperatingPoint,
+    area_under_parallelism,
+    summarize,
+    tokens_out,
+    tokens_per_forward,
+)
 from harness.results.schemas import RUNS
 from tests.results.factory import sample_rows
 

@@ -1,9 +1,11 @@
 """Golden vectors of the statistics, and what pairing must and must not do."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from harness.results.statistics import mcnemar, paired_difference, paired_ratio, wilson
+from harness.results.statistics import Estimate, PairedMeans, mcnemar, paired_means, wilson
 
 
 @pytest.mark.parametrize(
@@ -42,40 +44,52 @@ def test_mcnemar_golden_vectors(lost: int, gained: int, exact: float, mid_p: flo
         assert (test.exact, test.mid_p) == pytest.approx((exact, mid_p), abs=1e-6)
 
 
+def _pair(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> PairedMeans:
+    one, other = ([np.array(task, dtype=float)[:, None] for task in setting] for setting in (first, second))
+    return paired_means(one, other)
+
+
 def test_a_ratio_is_one_of_sums() -> None:
-    """Guards against the mean of ratios: here 0.5 * (4 / 1 + 8 / 4) = 3 instead of 12 / 5."""
-    assert paired_ratio([np.array([4.0, 8.0])], [np.array([1.0, 4.0])]).value == pytest.approx(2.4)
+    """Guards against the mean of ratios: here (4 / 1 + 8 / 4) / 2 = 3 instead of 12 / 5."""
+    assert _pair([[4, 8]], [[1, 4]]).ratio(0).value == pytest.approx(2.4)
 
 
 def test_pairing_removes_what_varies_between_samples() -> None:
     """Guards against two independent resamplings: a constant ratio has an interval without width."""
     seconds = np.geomspace(0.1, 10, 20)
-    ratio = paired_ratio([2 * seconds], [seconds])
+    ratio = _pair([2 * seconds], [seconds]).ratio(0)
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2, 2, 2))
+
+
+def test_columns_are_kept_apart() -> None:
+    """Guards the layout of the replicates: an unknown column must not reach its neighbour."""
+    first, second = np.array([[2.0, np.nan], [4.0, 1.0]]), np.array([[1.0, 1.0], [2.0, 1.0]])
+    pair = paired_means([first], [second])
+    assert pair.ratio(0) == Estimate(value=2, low=2, high=2)
+    assert np.isnan(pair.ratio(1).value)
 
 
 def test_tasks_weigh_equally_whatever_their_size() -> None:
     """Guards against a pooled mean, which would give 0.25 here, and against resampling across tasks."""
-    gain = paired_difference([np.ones(1), np.zeros(3)], [np.zeros(1), np.zeros(3)])
-    assert (gain.value, gain.low, gain.high) == (0.5, 0.5, 0.5)
+    assert _pair([[0], [0, 0, 0]], [[1], [0, 0, 0]]).gain(0) == Estimate(value=0.5, low=0.5, high=0.5)
 
 
 def test_the_interval_is_that_of_the_sampling_distribution() -> None:
     """Guards the width: the difference of n = 100 answers, 20 lost and 10 gained, has standard error 0.0539."""
-    before = np.repeat([1.0, 0.0, 1.0], [20, 10, 70])
-    after = np.repeat([0.0, 1.0, 1.0], [20, 10, 70])
-    drop = paired_difference([after], [before])
+    before, after = np.repeat([1, 0, 1], [20, 10, 70]), np.repeat([0, 1, 1], [20, 10, 70])
+    drop = _pair([before], [after]).gain(0)
     assert drop.value == pytest.approx(-0.1)
     assert (drop.low, drop.high) == pytest.approx((-0.1 - 1.96 * 0.0539, -0.1 + 1.96 * 0.0539), abs=0.011)
 
 
 def test_intervals_are_reproducible() -> None:
     """Guards against a global generator: a report that is built twice is the same."""
-    data = [np.arange(7.0)], [np.arange(7.0)[::-1].copy() + 1]
-    assert paired_ratio(*data) == paired_ratio(*data)
+    data = [[0, 1, 2, 3]], [[4, 3, 2, 1]]
+    assert _pair(*data).ratio(0) == _pair(*data).ratio(0)
 
 
 def test_a_ratio_to_nothing_has_no_interval() -> None:
-    """Guards against infinite speedups over a baseline that made no calls."""
-    ratio = paired_ratio([np.ones(2)], [np.zeros(2)])
-    assert np.isnan(ratio.value) and ratio.low is None and ratio.high is None
+    """Guards against infinite speedups over a setting that made no calls."""
+    ratio = _pair([[1, 1]], [[0, 0]]).ratio(0)
+    assert np.isnan(ratio.value)
+    assert ratio.low is ratio.high is None

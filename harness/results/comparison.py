@@ -1,0 +1,205 @@
+"""Settings side by side, each against its paired baseline.
+
+A baseline decodes one token per step with the same model on the same samples, under everything else that moves
+a number: template, seed, lengths, batch, device, dtype, measurement. Nothing is compared across models.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
+from harness.results.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
+_CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
+_PAIRED = ("model", "family", "task", "template", "seed", *_CONDITIONS)
+_MEASURED = ["correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s"]
+_LENGTH_TOLERANCE = 0.05
+_CORRECT, _NFE, _EFE, _LATENCY = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A successful run: its row, and its samples with repetitions averaged, ordered by sample."""
+
+    run: dict[str, Any]
+    samples: "pd.DataFrame"
+
+    def column(self, name: str) -> Any:
+        """Return one quantity as an [N] array of float64."""
+        return self.samples[name].to_numpy(dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstBaseline:
+    """What a setting gains and loses; ratios above 1 mean less work or time than the baseline.
+
+    `p_value` is McNemar's mid-p over all samples; `length_change` the relative change of mean `tokens_out`.
+    """
+
+    baseline: str
+    accuracy_difference: Estimate
+    speedup_nfe: Estimate
+    speedup_efe: Estimate
+    speedup_wall: Estimate | None
+    lost: int
+    gained: int
+    p_value: float
+    length_change: float
+
+    @property
+    def changes_length(self) -> bool:
+        """Say whether answers are so much longer or shorter that speedups need saying so."""
+        return abs(self.length_change) > _LENGTH_TOLERANCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One setting over one or more runs, which weigh equally; `against` is None where a baseline is missing.
+
+    `accuracy` has a Wilson interval over all `n` samples; `worst_template` is the lowest mean over templates.
+    """
+
+    model: str
+    family: str
+    method: str
+    setting: str
+    tasks: tuple[str, ...]
+    run_ids: tuple[str, ...]
+    n: int
+    accuracy: Estimate
+    worst_template: float
+    nfe: float
+    tpf: float
+    query_tokens: float
+    efe: float
+    latency_s: float | None
+    against: AgainstBaseline | None
+
+
+def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
+    """Return the successful runs among `run_ids` whose samples can be read, in the order given."""
+    runs = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist() if row["status"] == "ok"}
+    columns = ["run_id", "sample_id", "prompt_sha256", *_MEASURED]
+    frame = store.read("samples", runs).select(columns).to_pandas()
+    keys = ["run_id", "sample_id", "prompt_sha256"]
+    means = frame.astype(dict.fromkeys(_MEASURED, float)).groupby(keys, dropna=False, sort=True).mean()
+    stored = set(means.index.get_level_values("run_id"))
+    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in stored)
+    return [Measured(run=runs[run_id], samples=means.loc[run_id]) for run_id in wanted]
+
+
+def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Comparison]:
+    """Return one comparison per model and setting, or also per task: by model, then in order of appearance.
+
+    Baselines are looked for among `measured`. A run condition that varies (such as the batch size) is part of
+    the setting.
+    """
+    varying = [key for key in _CONDITIONS if len({one.run[key] for one in measured}) > 1]
+    groups: dict[tuple[str, ...], list[Measured]] = {}
+    for one in measured:
+        label = " ".join([one.run["setting"], *(f"{key}={one.run[key]}" for key in varying)])
+        task = one.run["task"] if per_task else ""
+        groups.setdefault((one.run["model"], label, task), []).append(one)
+    models = list(dict.fromkeys(one.run["model"] for one in measured))
+    by_model = sorted(groups.items(), key=lambda item: models.index(item[0][0]))
+    return [_comparison(label, group, measured) for (_, label, _), group in by_model]
+
+
+def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:
+    """Return the run that decodes the same samples under the same conditions one token at a time, or None.
+
+    Among several it is the one with the fewest changed knobs.
+    """
+    candidates = [
+        other
+        for other in measured
+        if other.run["method"] == BASELINES[one.run["family"]]
+        and all(other.run[key] == one.run[key] for key in _PAIRED)
+        and other.samples.index.equals(one.samples.index)
+        and _decodes_one_at_a_time(other)
+    ]
+    return min(candidates, key=lambda c: (c.run["setting"].count("="), c.run["setting"]), default=None)
+
+
+def _decodes_one_at_a_time(one: Measured) -> bool:
+    autoregressive = one.run["family"] == "autoregressive"
+    return autoregressive or bool((one.column("nfe") >= one.column("tokens_canvas")).all())
+
+
+def _comparison(label: str, group: Sequence[Measured], measured: Sequence[Measured]) -> Comparison:
+    first, n = group[0].run, sum(len(one.samples) for one in group)
+    accuracies = [float(one.column("correct").mean()) for one in group]
+    accuracy = fmean(accuracies)
+    interval = wilson(round(accuracy * n), n)
+    nfe, tokens = _mean(group, "nfe"), _mean(group, "tokens_out")
+    latency = _mean(group, "latency_s")
+    return Comparison(
+        model=first["model"],
+        family=first["family"],
+        method=first["method"],
+        setting=label,
+        tasks=tuple(dict.fromkeys(one.run["task"] for one in group)),
+        run_ids=tuple(one.run["run_id"] for one in group),
+        n=n,
+        accuracy=Estimate(value=accuracy, low=interval.low, high=interval.high),
+        worst_template=_worst_template(group, accuracies),
+        nfe=nfe,
+        tpf=tokens / nfe if nfe else math.nan,
+        query_tokens=_mean(group, "query_tokens"),
+        efe=fmean(float(_full_forwards(one).mean()) for one in group),
+        latency_s=None if math.isnan(latency) else latency,
+        against=_against(group, [baseline_of(one, measured) for one in group]),
+    )
+
+
+def _worst_template(group: Sequence[Measured], accuracies: Sequence[float]) -> float:
+    by_template: dict[str, list[float]] = {}
+    for one, accuracy in zip(group, accuracies, strict=True):
+        by_template.setdefault(one.run["template"], []).append(accuracy)
+    return min(fmean(values) for values in by_template.values())
+
+
+def _against(group: Sequence[Measured], baselines: Sequence[Measured | None]) -> AgainstBaseline | None:
+    known = [one for one in baselines if one is not None]
+    if len(known) < len(group):
+        return None
+
+    right, base = [one.column("correct") for one in group], [one.column("correct") for one in known]
+    lost = sum(int(((b > 0.5) & (r <= 0.5)).sum()) for r, b in zip(right, base, strict=True))
+    gained = sum(int(((b <= 0.5) & (r > 0.5)).sum()) for r, b in zip(right, base, strict=True))
+    of_method, of_baseline = [_stack(one) for one in group], [_stack(one) for one in known]
+    pair = paired_means(of_baseline, of_method)
+    wall = pair.ratio(_LATENCY)
+    return AgainstBaseline(
+        baseline=known[0].run["setting"],
+        accuracy_difference=pair.gain(_CORRECT),
+        speedup_nfe=pair.ratio(_NFE),
+        speedup_efe=pair.ratio(_EFE),
+        speedup_wall=None if math.isnan(wall.value) else wall,
+        lost=lost,
+        gained=gained,
+        p_value=mcnemar(lost, gained).mid_p,
+        length_change=_mean(group, "tokens_out") / _mean(known, "tokens_out") - 1,
+    )
+
+
+def _stack(one: Measured) -> Any:
+    import numpy as np
+
+    columns = one.column("correct"), one.column("nfe"), _full_forwards(one), one.column("latency_s")
+    return np.stack(columns, axis=1)
+
+
+def _full_forwards(one: Measured) -> Any:
+    return one.column("query_tokens") / (one.column("prompt_tokens") + one.column("tokens_canvas"))
+
+
+def _mean(group: Sequence[Measured], column: str) -> float:
+    return fmean(float(one.column(column).mean()) for one in group)

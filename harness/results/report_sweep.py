@@ -1,0 +1,104 @@
+"""What a sweep says at its end: the table, the figure, and which runs are missing and why."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import MissingDependency
+from harness.results.comparison import Comparison, compare, load
+from harness.results.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.results.figures import TheoryPoint
+
+_PIPE_COLUMNS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSummary:
+    """The results of a sweep: paths of its figure, its table as markdown, and all of it as JSON-able `values`."""
+
+    figures: tuple[Path, ...]
+    markdown: str
+    values: dict[str, object]
+
+
+def summarize(
+    results_dir: Path,
+    run_ids: Sequence[str],
+    console: "Console",
+    figure_path: Path | None,
+    theory: "Sequence[TheoryPoint]" = (),
+) -> SweepSummary:
+    """Print the tables of the runs, write the figure beside `figure_path` (svg, png, csv), and return both.
+
+    Runs that failed, were skipped or cannot be read are listed with their reason. Without matplotlib the figure is
+    left out and the console says so.
+    """
+    from harness.results import table
+
+    store = Store(root=results_dir)
+    measured = load(store, run_ids)
+    overall, per_task = compare(measured), compare(measured, per_task=True)
+    if overall:
+        wide = console if console.is_terminal else _plain(console)
+        for grid in (table.overview(overall), *table.by_task(per_task)):
+            wide.print(grid, highlight=False)
+        for note in table.notes(overall):
+            wide.print(note, style="dim", highlight=False, markup=False)
+    missing = _missing(store, run_ids, {one.run["run_id"] for one in measured})
+    for line in missing:
+        console.print(
+            f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
+        )
+    figures = _draw(per_task, theory, figure_path, console) if per_task and figure_path else ()
+    values = {
+        "overall": [asdict(one) for one in overall],
+        "per_task": [asdict(one) for one in per_task],
+        "missing": missing,
+        "figures": [str(path) for path in figures],
+    }
+    return SweepSummary(figures=figures, markdown=table.markdown(overall) if overall else "", values=values)
+
+
+def _plain(console: "Console") -> "Console":
+    from rich.console import Console
+
+    return Console(file=console.file, width=max(_PIPE_COLUMNS, console.width), color_system=None)
+
+
+def _missing(store: Store, run_ids: Sequence[str], measured: set[str]) -> list[dict[str, str]]:
+    stored = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist()}
+    lines: list[dict[str, str]] = []
+    for run_id in dict.fromkeys(run_ids):
+        row = stored.get(run_id)
+        if run_id in measured:
+            continue
+        if row is None:
+            lines.append({"status": "lost", "run": run_id, "reason": "its file cannot be read"})
+        elif row["status"] == "ok":
+            lines.append({"status": "lost", "run": _name(row), "reason": "its samples cannot be read"})
+        else:
+            lines.append({"status": row["status"], "run": _name(row), "reason": row["error"] or "no reason recorded"})
+    return lines
+
+
+def _name(row: dict[str, str]) -> str:
+    return f"{row['model']} {row['setting']} {row['task']}"
+
+
+def _draw(
+    per_task: Sequence[Comparison], theory: "Sequence[TheoryPoint]", path: Path, console: "Console"
+) -> tuple[Path, ...]:
+    from harness.results import figures
+
+    try:
+        written = figures.save(*figures.accuracy_over_calls(per_task, theory), path)
+    except MissingDependency as error:
+        console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
+        return ()
+    console.print(f"figure: {written[0]}", soft_wrap=True, markup=False, highlight=False)
+    return tuple(written)
