@@ -1,0 +1,196 @@
+"""THE draft-verify loop: draft some tokens, score them in one call, keep those that the model confirms.
+
+One function serves every autoregressive method; an empty draft is plain decoding, so a method and its baseline
+run the same code. Shapes: B rows, L positions, T fed positions or tokens of a round, N scored positions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from harness.engine.drafting import (
+    AutoregressiveMethod,
+    Proposal,
+    Round,
+    Sequences,
+    Verdict,
+    first,
+    write_behind,
+)
+from harness.engine.generation import DecodeError, Generation
+from harness.engine.model import LanguageModel, ModelKind
+from harness.engine.prediction import Prediction
+from harness.engine.records import Ledger, Role
+
+
+class RoundObserver(Protocol):
+    """Sees every round; must not change what it sees."""
+
+    def __call__(self, completed: Round) -> None:
+        """Record one round of all rows."""
+        ...
+
+
+@torch.inference_mode()
+def decode(
+    model: LanguageModel,
+    method: AutoregressiveMethod,
+    prompts: Sequence[Sequence[int]],
+    *,
+    gen_length: int,
+    seeds: Sequence[int],
+    ledger: Ledger,
+    observers: Sequence[RoundObserver] = (),
+    on_progress: Callable[[int, int], None] = lambda finished, calls: None,
+) -> list[Generation]:
+    """Continue every prompt by up to `gen_length` tokens and return the generations in the order of the prompts.
+
+    A generation ends with its first stop token. Rows are independent: prompts of any lengths share a batch
+    without being shifted, and a row leaves the batch when it is finished. The prefill is round 0 and emits the
+    first token. `on_progress` is told after each call how many rows are finished and how many calls the loop
+    made. Raises DecodeError for logits that are not numbers.
+    """
+    assert model.spec.kind is ModelKind.CAUSAL, f"{model.spec.name} is not a causal model"
+    sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds)
+    proposal = Proposal.empty(sequences)
+    results: list[Generation] = []
+    calls = 0
+    while sequences.num_rows:
+        completed = take_round(model, method, sequences, proposal, ledger, index=calls)
+        method.draft_length.update(completed)
+        for observer in observers:
+            observer(completed)
+        calls += 1
+        sequences = _retire(completed.after, model.spec.stop_ids, results)
+        on_progress(len(results), calls)
+        if sequences.num_rows:
+            proposal = propose(model, method, sequences, ledger)
+    return sorted(results, key=lambda generation: generation.sample)
+
+
+def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Sequences, ledger: Ledger) -> Proposal:
+    """Return drafts that leave room for the token which the model adds to them."""
+    room_B = sequences.limit_B - sequences.length_B - 1
+    limit_B = torch.minimum(method.draft_length.limit(sequences), room_B)
+    return method.drafter.propose(model, sequences, limit_B, ledger).clip(limit_B)
+
+
+def take_round(
+    model: LanguageModel,
+    method: AutoregressiveMethod,
+    sequences: Sequences,
+    proposal: Proposal,
+    ledger: Ledger,
+    *,
+    index: int,
+) -> Round:
+    """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
+    prediction = evaluate(model, sequences, proposal, ledger)
+    verdict = method.acceptor(prediction, proposal, sequences)
+    return Round(
+        index=index,
+        before=sequences,
+        proposal=proposal,
+        prediction=prediction,
+        verdict=verdict,
+        after=_commit(sequences, proposal, verdict, model.spec.stop_ids, index),
+    )
+
+
+def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger) -> Prediction:
+    """Return the prediction for each drafted position and the one behind; one call of the model.
+
+    Fed are the committed tokens that the store lacks (after the prefill that is the last one) and the drafts.
+    The causal mask alone hides what the store holds of rejected drafts: it lies behind every query.
+    """
+    start_B, end_B = sequences.computed_B, sequences.length_B + proposal.count_B
+    query_B = end_B - start_B
+    offset_T = torch.arange(int(query_B.max()), device=query_B.device)
+    real_BT = offset_T < query_B[:, None]
+    # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
+    # because the last token of a generation is never fed; writing slot 0 again could round it differently.
+    position_BT = torch.where(real_BT, start_B[:, None] + offset_T, 0)
+    tokens_BL = write_behind(sequences.tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.count_B)
+    read_BT = real_BT & (position_BT >= sequences.length_B[:, None] - 1)
+    row_N, offset_N = read_BT.nonzero(as_tuple=True)
+    logits_NV = ledger.call(
+        model,
+        tokens_BL.gather(1, position_BT),
+        role=_role(sequences, proposal),
+        sample_B=sequences.sample_B,
+        query_B=query_B,
+        keys_B=start_B + (query_B + 1) / 2,
+        head_B=proposal.count_B + 1,
+        positions_BT=position_BT,
+        slots_BT=torch.where(real_BT, position_BT, sequences.store.slots - 1),
+        kv=sequences.store,
+        end=int(end_B.max()),
+        select_N=row_N * len(offset_T) + offset_N,
+    )
+    return _aligned(model, logits_NV, row_N, position_BT[row_N, offset_N] + model.spec.shift, tokens_BL)
+
+
+def _role(sequences: Sequences, proposal: Proposal) -> Role:
+    if not bool(sequences.computed_B.any()):
+        return Role.PREFILL
+    return Role.VERIFY if proposal.tokens_BK.shape[1] else Role.TARGET
+
+
+def _aligned(
+    model: LanguageModel, logits_NV: Tensor, row_N: Tensor, position_N: Tensor, tokens_BL: Tensor
+) -> Prediction:
+    if bool(logits_NV.isnan().any()):
+        raise DecodeError(f"model {model.spec.name} returned logits that are not numbers (NaN)")
+    if model.spec.mask_id is not None:
+        logits_NV[:, model.spec.mask_id] = -torch.inf
+    rows, width = tokens_BL.shape
+    return Prediction(logits_NV=logits_NV, row_N=row_N, position_N=position_N, shape=(rows, width), spec=model.spec)
+
+
+def _commit(
+    sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...], index: int
+) -> Sequences:
+    """Return the sequences with the accepted drafts and the model's token, cut behind the first stop token."""
+    token_B1, accepted_B1 = verdict.token_B[:, None], verdict.accepted_B[:, None]
+    emitted_BT = torch.cat([proposal.tokens_BK, token_B1], 1).scatter(1, accepted_B1, token_B1)
+    stops_BT = _is_stop(emitted_BT, stop_ids)
+    stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
+    count_B = (first(verdict.accepted_B + 1, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
+    start_B = sequences.length_B
+    return replace(
+        sequences,
+        tokens_BL=write_behind(sequences.tokens_BL, start_B, emitted_BT, count_B),
+        decided_at_BL=write_behind(sequences.decided_at_BL, start_B, torch.full_like(emitted_BT, index), count_B),
+        length_B=start_B + count_B,
+        computed_B=start_B + count_B - 1,
+        generated_B=sequences.generated_B + proposal.count_B + 1,
+    )
+
+
+def _is_stop(tokens: Tensor, stop_ids: tuple[int, ...]) -> Tensor:
+    return torch.isin(tokens, torch.tensor(stop_ids, dtype=tokens.dtype, device=tokens.device))
+
+
+def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Generation]) -> Sequences:
+    """Move finished rows to `results` and return the others."""
+    last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
+    finished_B = _is_stop(last_B, stop_ids) | (sequences.length_B == sequences.limit_B)
+    if not bool(finished_B.any()):
+        return sequences
+    for row in finished_B.nonzero().squeeze(1).tolist():
+        response = slice(int(sequences.prompt_length_B[row]), int(sequences.length_B[row]))
+        results.append(
+            Generation(
+                sample=int(sequences.sample_B[row]),
+                tokens=tuple(sequences.tokens_BL[row, response].tolist()),
+                decided_at=tuple(sequences.decided_at_BL[row, response].tolist()),
+                idle=0,
+                forced=0,
+                remasked=0,
+                tokens_generated=int(sequences.generated_B[row]),
+            )
+        )
+    return sequences.rows((~finished_B).nonzero().squeeze(1))

@@ -1,0 +1,24 @@
+"""What both loops return, and how they fail."""
+
+from dataclasses import dataclass
+
+
+class DecodeError(RuntimeError):
+    """A generation cannot go on; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """The result of one row: response tokens, when each was committed, and what the loop did.
+
+    `decided_at` counts steps (rounds of the draft-verify loop) from 0, those included that closed nothing; -1
+    means given or filled. `tokens_generated` counts discarded tokens too.
+    """
+
+    sample: int
+    tokens: tuple[int, ...]
+    decided_at: tuple[int, ...]
+    idle: int
+    forced: int
+    remasked: int
+    tokens_generated: int

@@ -1,0 +1,1 @@
+"""Autoregressive methods: acceptors and drafters of the draft-verify loop."""

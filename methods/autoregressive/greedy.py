@@ -1,0 +1,19 @@
+"""Greedy decoding: the most probable token at every position.
+
+No paper; the baseline of every lossless autoregressive method. With a drafter this is greedy verification
+(Leviathan et al., arXiv:2211.17192, section 2.3, at temperature 0): any draft gives the same tokens.
+Invariants: without drafts, `nfe` = `query_tokens` = `tokens_out` - 1 and `nfe_prefill` = 1.
+"""
+
+from harness.engine.drafting import Proposal, Sequences, Verdict
+from harness.engine.policy import policy
+from harness.engine.prediction import Prediction
+
+
+@policy("method/acceptor", "greedy")
+class Greedy:
+    """Accept drafts that equal the most probable token (ties: lowest id)."""
+
+    def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
+        """Return the longest agreeing prefix and the most probable token behind it."""
+        return Verdict.exact_match(prediction, prediction.logits_NV.argmax(-1), proposal, sequences)

@@ -1,0 +1,99 @@
+"""A random causal transformer behind the engine's interface, drafters to try on it, and plain AR to compare with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harness.engine.draft_verify import decode
+from harness.engine.drafting import AutoregressiveMethod, Drafter, FixedLength, Proposal, Sequences
+from harness.engine.generation import Generation
+from harness.engine.model import LanguageModel
+from harness.engine.records import Ledger
+from harness.models.embedded import EmbeddedModel, spec_of
+from harness.models.transformer import Attention, Transformer, TransformerConfig
+
+VOCABULARY = 19
+PROMPTS = [[3], [5, 1, 4], [2, 7, 1, 8, 2, 8], [6, 6], [9, 1, 2, 3], [4, 4, 4], [1, 2], [8, 7, 6, 5, 4, 3, 2, 1, 0]]
+
+
+def random_causal(*, stop_ids: tuple[int, ...] = ()) -> EmbeddedModel:
+    """Return a two-layer float64 transformer with random weights, always the same."""
+    config = TransformerConfig(
+        vocab_size=VOCABULARY, width=16, layers=2, heads=2, kv_heads=1, head_width=8, feed_forward_width=32,
+        max_length=64, attention=Attention.CAUSAL,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = Transformer(config).double().eval()
+    return EmbeddedModel(transformer, replace(spec_of("random", config), stop_ids=stop_ids))
+
+
+@torch.inference_mode()
+def next_logits(model: EmbeddedModel, tokens: Sequence[int]) -> Tensor:
+    """Return the logits [V] behind `tokens`, by a full forward."""
+    return model.transformer(torch.tensor([tokens]))[0, -1]
+
+
+def continue_greedily(model: EmbeddedModel, prompt: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return `count` tokens by an argmax loop of full forwards."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(next_logits(model, tokens).argmax()))
+    return tuple(tokens[len(prompt) :])
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Draft the known answers, `wrong_every` place of the answer changed (0: none)."""
+
+    answers: Sequence[Sequence[int]]
+    wrong_every: int = 0
+
+    def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
+        tokens_BK = torch.zeros(sequences.num_rows, int(limit_B.max()), dtype=torch.int64)
+        for row, sample in enumerate(sequences.sample_B.tolist()):
+            start = int(sequences.length_B[row] - sequences.prompt_length_B[row])
+            for k in range(int(limit_B[row])):
+                wrong = self.wrong_every and (start + k) % self.wrong_every == 0
+                tokens_BK[row, k] = (self.answers[sample][start + k] + bool(wrong)) % VOCABULARY
+        return Proposal(tokens_BK=tokens_BK, count_B=limit_B)
+
+
+@dataclass(frozen=True)
+class RaggedNoise:
+    """Draft random tokens, a random number of them, more than asked for."""
+
+    generator: torch.Generator
+
+    def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
+        shape = (sequences.num_rows, int(limit_B.max()) + 2)
+        return Proposal(
+            tokens_BK=torch.randint(VOCABULARY, shape, generator=self.generator),
+            count_B=torch.randint(shape[1] + 1, shape[:1], generator=self.generator),
+        )
+
+
+def drafters(answers: Sequence[Sequence[int]]) -> dict[str, Drafter]:
+    """Return drafters from always right to always wrong."""
+    return {
+        "oracle": Oracle(answers),
+        "half": Oracle(answers, wrong_every=3),
+        "adversary": Oracle(answers, wrong_every=1),
+        "noise": RaggedNoise(torch.Generator().manual_seed(5)),
+    }
+
+
+def with_drafts(acceptor: object, drafter: Drafter, length: int = 4) -> AutoregressiveMethod:
+    """Return the method that drafts up to `length` tokens."""
+    return AutoregressiveMethod(acceptor=acceptor, drafter=drafter, draft_length=FixedLength(length=length))
+
+
+def run(
+    model: LanguageModel, method: AutoregressiveMethod, prompts: Sequence[Sequence[int]], gen_length: int = 12,
+    **arguments: object,
+) -> list[Generation]:  # fmt: skip
+    """Decode with seeds 100, 101, ... and a ledger of its own unless one is given."""
+    arguments = {"ledger": Ledger(), "seeds": range(100, 100 + len(prompts))} | arguments
+    return decode(model, method, prompts, gen_length=gen_length, **arguments)
