@@ -56,7 +56,7 @@ def texts() -> Iterator[tuple[str, str]]:
 def test_imports_keep_to_the_contracts():
     """Guards who may know whom: an engine that imports a task, a task that imports a model, and so on."""
     lint_imports = Path(sys.executable).with_name("lint-imports")
-    process = subprocess.run([lint_imports, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run([lint_imports, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
 
 
