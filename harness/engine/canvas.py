@@ -1,0 +1,206 @@
+"""The state of a batch of masked-diffusion generations.
+
+Shapes: B rows, L positions. Rows are prompt, then response, then padding on the right; positions are absolute.
+Everything a generation changes is here, so rows can be copied, dropped and repeated, and nothing leaks between
+samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from harness.engine.randomness import uniforms
+
+GIVEN = -1
+"""`decided_at` of prompt, constraints and positions not decided yet."""
+
+
+@dataclass(kw_only=True)
+class Canvas:
+    """Tokens and what is known about them.
+
+    `undecided_BL` is only ever true in the response. `window_BL` holds the positions that may be committed now.
+    `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
+    window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
+    evaluations. `memory` holds what policies keep between steps: tensors whose first dimension is the row.
+    """
+
+    tokens_BL: Tensor
+    undecided_BL: Tensor
+    window_BL: Tensor
+    decided_at_BL: Tensor
+    prompt_length_B: Tensor
+    length_B: Tensor
+    sample_B: Tensor
+    seed_B: Tensor
+    clock_B: Tensor
+    window_clock_B: Tensor
+    window_index_B: Tensor
+    window_masks_B: Tensor
+    calls_B: Tensor
+    idle_B: Tensor
+    forced_B: Tensor
+    remasked_B: Tensor
+    generated_B: Tensor
+    mask_id: int
+    fill_id: int
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def from_prompts(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        *,
+        gen_length: int,
+        mask_id: int,
+        pad_id: int,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+        constraints: Sequence[dict[int, int]] | None = None,
+    ) -> "Canvas":
+        """Lay out prompts with `gen_length` masks behind each.
+
+        `constraints` gives, per row, tokens fixed at places of the response (counted from its start).
+        """
+        rows, longest = len(prompts), max(len(p) for p in prompts) + gen_length
+        tokens_BL = torch.full((rows, longest), pad_id, dtype=torch.int64)
+        undecided_BL = torch.zeros(rows, longest, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            start = len(prompt)
+            tokens_BL[row, :start] = torch.tensor(list(prompt), dtype=torch.int64)
+            tokens_BL[row, start : start + gen_length] = mask_id
+            undecided_BL[row, start : start + gen_length] = True
+            for place, token in (constraints[row] if constraints else {}).items():
+                tokens_BL[row, start + place] = token
+                undecided_BL[row, start + place] = False
+        prompt_length_B = torch.tensor([len(p) for p in prompts])
+        zeros = {
+            name: torch.zeros(rows, dtype=torch.int64)
+            for name in ("clock_B", "window_clock_B", "window_index_B", "window_masks_B", "calls_B")
+            + ("idle_B", "forced_B", "remasked_B", "generated_B")
+        }
+        canvas = cls(
+            tokens_BL=tokens_BL,
+            undecided_BL=undecided_BL,
+            window_BL=torch.zeros_like(undecided_BL),
+            decided_at_BL=torch.full_like(tokens_BL, GIVEN),
+            prompt_length_B=prompt_length_B,
+            length_B=prompt_length_B + gen_length,
+            sample_B=torch.arange(rows),
+            seed_B=torch.tensor(list(seeds), dtype=torch.int64),
+            mask_id=mask_id,
+            fill_id=pad_id,
+            **zeros,
+        )
+        return canvas._map(lambda tensor: tensor.to(device))
+
+    def _map(self, function) -> "Canvas":  # noqa: ANN001
+        tensors = {
+            f.name: function(getattr(self, f.name))
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **tensors, memory={k: function(v) for k, v in self.memory.items()})
+
+    def rows(self, index_D: Tensor) -> "Canvas":
+        """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
+        return self._map(lambda tensor: tensor.index_select(0, index_D))
+
+    def copy(self) -> "Canvas":
+        """Return a copy that can be changed without changing this one."""
+        return self._map(lambda tensor: tensor.clone())
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows B."""
+        return self.tokens_BL.shape[0]
+
+    @property
+    def open_BL(self) -> Tensor:
+        """Positions that a selector may choose: undecided ones of the window."""
+        return self.undecided_BL & self.window_BL
+
+    @property
+    def place_BL(self) -> Tensor:
+        """Place of every position in its row's response, negative in the prompt."""
+        return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) - self.prompt_length_B[:, None]
+
+    @property
+    def response_BL(self) -> Tensor:
+        """Positions of the response."""
+        return (self.place_BL >= 0) & (self.place_BL < (self.length_B - self.prompt_length_B)[:, None])
+
+    def uniforms(self, purpose: str) -> Tensor:
+        """Return float64 [B, L] in [0, 1), fixed by sample, step, purpose and position."""
+        return uniforms(self.seed_B, self.clock_B, purpose, self.tokens_BL.shape[1])
+
+    def commit(self, commit_BL: Tensor, tokens_BL: Tensor) -> None:
+        """Decide undecided positions; a position that is not undecided is left as it is."""
+        commit_BL = commit_BL & self.undecided_BL
+        self.tokens_BL = torch.where(commit_BL, tokens_BL, self.tokens_BL)
+        self.undecided_BL = self.undecided_BL & ~commit_BL
+        self.decided_at_BL = torch.where(commit_BL, self.clock_B[:, None], self.decided_at_BL)
+        self.generated_B = self.generated_B + commit_BL.sum(1)
+
+    def remask(self, remask_BL: Tensor) -> None:
+        """Make decided response positions undecided again."""
+        remask_BL = remask_BL & self.response_BL & ~self.undecided_BL
+        self.tokens_BL = self.tokens_BL.masked_fill(remask_BL, self.mask_id)
+        self.undecided_BL = self.undecided_BL | remask_BL
+        self.decided_at_BL = self.decided_at_BL.masked_fill(remask_BL, GIVEN)
+        self.remasked_B = self.remasked_B + remask_BL.sum(1)
+
+    def edit(self, edit_BL: Tensor, tokens_BL: Tensor) -> None:
+        """Replace decided response tokens in place; when they were decided does not change."""
+        edit_BL = edit_BL & self.response_BL & ~self.undecided_BL
+        self.tokens_BL = torch.where(edit_BL, tokens_BL, self.tokens_BL)
+        self.generated_B = self.generated_B + edit_BL.sum(1)
+
+    def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
+        """Give the rows marked in `rows_B` a new window and restart its clock."""
+        self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
+        self.window_clock_B = self.window_clock_B.masked_fill(rows_B, 0)
+        self.window_masks_B = torch.where(rows_B, self.open_BL.sum(1), self.window_masks_B)
+        self.window_index_B = self.window_index_B + rows_B
+
+    def tick(self, rows_B: Tensor, steps_B: Tensor | int = 1) -> None:
+        """Advance the clocks of the rows marked in `rows_B`."""
+        self.clock_B = self.clock_B + rows_B * steps_B
+        self.window_clock_B = self.window_clock_B + rows_B * steps_B
+
+    def resize(self, length_B: Tensor) -> None:
+        """Grow rows by masks at the end, or cut them, so that row b has `length_B[b]` positions."""
+        self._widen(int(length_B.max()))
+        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        added_BL = (position_L >= self.length_B[:, None]) & (position_L < length_B[:, None])
+        cut_BL = (position_L < self.length_B[:, None]) & (position_L >= length_B[:, None])
+        self.tokens_BL = self.tokens_BL.masked_fill(added_BL, self.mask_id).masked_fill(cut_BL, self.fill_id)
+        self.undecided_BL = (self.undecided_BL | added_BL) & ~cut_BL
+        self.window_BL = self.window_BL & ~cut_BL
+        self.decided_at_BL = self.decided_at_BL.masked_fill(cut_BL, GIVEN)
+        self.length_B = length_B
+
+    def _widen(self, width: int) -> None:
+        extra = width - self.tokens_BL.shape[1]
+        if extra > 0:
+            pad = torch.nn.functional.pad
+            self.tokens_BL = pad(self.tokens_BL, (0, extra), value=self.fill_id)
+            self.undecided_BL = pad(self.undecided_BL, (0, extra))
+            self.window_BL = pad(self.window_BL, (0, extra))
+            self.decided_at_BL = pad(self.decided_at_BL, (0, extra), value=GIVEN)
+
+    def insert(self, rows_B: Tensor, position_B: Tensor, count: int) -> None:
+        """Insert `count` masks before the absolute `position_B` of the rows marked in `rows_B`."""
+        self._widen(int((self.length_B + rows_B * count).max()))
+        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        at_B1 = position_B[:, None]
+        inside_BL = rows_B[:, None] & (position_L >= at_B1) & (position_L < at_B1 + count)
+        behind_BL = rows_B[:, None] & (position_L >= at_B1 + count)
+        source_BL = torch.where(behind_BL, position_L - count, position_L)
+        for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
+            moved = getattr(self, name).gather(1, source_BL)
+            setattr(self, name, moved.masked_fill(inside_BL, value))
+        self.window_BL = self.window_BL.gather(1, source_BL)
+        self.length_B = self.length_B + rows_B * count

@@ -1,0 +1,178 @@
+"""THE masked-diffusion loop: select, commit, evaluate.
+
+One function serves plain samplers, early commit, drafts and caches; a method is a choice of policies. Shapes: B
+rows, L positions, N read positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.generation import DecodeError, Generation
+from harness.engine.model import LanguageModel
+from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates, Prediction, top
+from harness.engine.records import Ledger
+
+_BUDGET_FACTOR = 4
+
+
+class Observer(Protocol):
+    """Sees every step; must not change what it sees."""
+
+    def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
+        """Record one step of all rows: `after` is `before` with the step's commits."""
+        ...
+
+
+def decode(
+    model: LanguageModel,
+    method: DiffusionMethod,
+    canvas: Canvas,
+    ledger: Ledger,
+    observers: Sequence[Observer] = (),
+    on_progress: Callable[[int, int], None] = lambda finished, calls: None,
+) -> list[Generation]:
+    """Decode every row of `canvas` and return the generations ordered by sample.
+
+    Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided.
+    `on_progress` is told after each call how many rows are finished and how many calls were made. Raises
+    DecodeError for logits that are not numbers and for a row that exceeds 4 calls per response position.
+    """
+    budget = _BUDGET_FACTOR * int((canvas.length_B - canvas.prompt_length_B).max())
+    canvas = canvas.copy()
+    method.preparation(model, canvas)
+    method.window.update(canvas)
+    results: list[Generation] = []
+    canvas = _retire(canvas, results)
+
+    def step(before: Canvas, prediction: Prediction) -> Canvas:
+        return take_step(method, before, prediction)
+
+    prediction = evaluate(model, method, canvas, ledger) if canvas.num_rows else None
+    calls = 1
+    while prediction is not None:
+        stepped = take_step(method, canvas, prediction, observers)
+        live_B = stepped.undecided_BL.any(1)
+        if not bool(live_B.all()):
+            keep = live_B.nonzero().squeeze(1)
+            _collect(stepped, ~live_B, results)
+            canvas, prediction, stepped = canvas.rows(keep), prediction.rows(keep), stepped.rows(keep)
+            on_progress(len(results), calls)
+        if not stepped.num_rows:
+            break
+        drafts = method.verifier.propose(canvas, prediction, stepped, step)
+        prediction = evaluate(model, method, drafts, ledger)
+        calls += 1
+        chosen = method.verifier.accept(drafts, prediction, step)
+        canvas = drafts if chosen is None else drafts.rows(chosen)
+        prediction = prediction if chosen is None else prediction.rows(chosen)
+        on_progress(len(results), calls)
+        if calls > budget:
+            raise DecodeError(
+                f"{canvas.num_rows} rows are not finished after {calls} calls "
+                f"(budget: {_BUDGET_FACTOR} per response position) with {method}"
+            )
+    return sorted(results, key=lambda generation: generation.sample)
+
+
+def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger) -> Prediction:
+    """Return the prediction for the positions of `canvas` that some policy reads; one model call."""
+    read_BL = canvas.open_BL
+    for reader in method.readers():
+        read_BL = read_BL | reader.reads(canvas)
+    shown = method.guidance.widen(canvas)
+    copies = shown.num_rows // canvas.num_rows
+    row_N, position_N = read_BL.repeat(copies, 1).nonzero(as_tuple=True)
+    logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N))
+    if bool(logits_NV.isnan().any()):
+        raise DecodeError(f"model {model.spec.name} returned logits that are not numbers (NaN)")
+    own = len(logits_NV)
+    if model.spec.mask_id is not None:
+        logits_NV[:, model.spec.mask_id] = -torch.inf
+    canvas.calls_B = canvas.calls_B + 1
+    return Prediction(
+        logits_NV=logits_NV,
+        row_N=row_N[:own],
+        position_N=position_N[:own],
+        shape=(canvas.num_rows, canvas.tokens_BL.shape[1]),
+        spec=model.spec,
+    )
+
+
+def take_step(
+    method: DiffusionMethod, canvas: Canvas, prediction: Prediction, observers: Sequence[Observer] = ()
+) -> Canvas:
+    """Return the next canvas: commit, revise, finish, and open new windows.
+
+    Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
+    idle, and the row steps again on the same prediction.
+    """
+    after = canvas.copy()
+    pending_B = torch.ones_like(canvas.clock_B, dtype=torch.bool)
+    while True:
+        before = after.copy() if observers else after
+        candidates = method.scorer(prediction, after)
+        commit_BL, idle_B = _choose(method, candidates, after, prediction, pending_B)
+        after.commit(commit_BL, candidates.tokens_BL)
+        method.reviser(after, prediction, candidates, commit_BL)
+        after.tick(pending_B)
+        after.idle_B = after.idle_B + idle_B
+        _close_windows(method, after, pending_B & ~idle_B)
+        for observer in observers:
+            observer(before, candidates, after)
+        pending_B = idle_B
+        if not bool(pending_B.any()):
+            return after
+
+
+def _choose(
+    method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, pending_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the positions to commit and the rows whose schedule closes none; a stalled row is forced."""
+    open_BL = canvas.open_BL & pending_B[:, None]
+    quota_B = method.schedule.quota(canvas)
+    commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
+    empty_B = pending_B & ~commit_BL.any(1)
+    meant_B = torch.full_like(empty_B, method.selector.may_close_none) if quota_B is None else quota_B == 0
+    idle_B = empty_B & (meant_B | method.selector.may_close_none)
+    forced_B = empty_B & ~idle_B
+    commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
+    canvas.forced_B = canvas.forced_B + forced_B
+    stop_B = method.stopper(prediction, candidates, canvas) & pending_B
+    return commit_BL | (canvas.undecided_BL & stop_B[:, None]), idle_B & ~stop_B
+
+
+def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> None:
+    complete_B = moved_B & ~canvas.open_BL.any(1)
+    surplus_B = method.schedule.surplus(canvas) * complete_B
+    canvas.idle_B = canvas.idle_B + surplus_B
+    canvas.tick(complete_B, surplus_B)
+    method.finish(canvas, complete_B)
+    method.window.update(canvas)
+
+
+def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> None:
+    done = canvas.rows(finished_B.nonzero().squeeze(1))
+    for row in range(done.num_rows):
+        response = slice(int(done.prompt_length_B[row]), int(done.length_B[row]))
+        results.append(
+            Generation(
+                sample=int(done.sample_B[row]),
+                tokens=tuple(done.tokens_BL[row, response].tolist()),
+                decided_at=tuple(done.decided_at_BL[row, response].tolist()),
+                idle=int(done.idle_B[row]),
+                forced=int(done.forced_B[row]),
+                remasked=int(done.remasked_B[row]),
+                tokens_generated=int(done.generated_B[row]),
+            )
+        )
+
+
+def _retire(canvas: Canvas, results: list[Generation]) -> Canvas:
+    live_B = canvas.undecided_BL.any(1)
+    _collect(canvas, ~live_B, results)
+    return canvas.rows(live_B.nonzero().squeeze(1))

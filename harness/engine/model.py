@@ -1,0 +1,88 @@
+"""What the engine needs of a language model.
+
+Shapes: B rows, T query positions, S key slots, N selected positions, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ModelKind(Enum):
+    """How a model generates, which decides the methods that can run on it."""
+
+    MASKED_DIFFUSION = "masked_diffusion"
+    BLOCK_DIFFUSION = "block_diffusion"
+    CAUSAL = "causal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Facts of a model that decoding depends on.
+
+    `shift` is 1 if the raw logits of position i predict token i+1 (Dream, and every causal model), else 0.
+    `stop_ids` end an answer; `mask_id` is None for models without a mask token. `block_length` is that of a
+    block-diffusion model, counted from absolute position 0.
+    """
+
+    name: str
+    kind: ModelKind
+    vocab_size: int
+    max_length: int
+    layers: int
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    mask_id: int | None = None
+    shift: int = 0
+    block_length: int | None = None
+
+
+class Store(Protocol):
+    """Keys and values of every layer; slots are absolute positions."""
+
+    @property
+    def slots(self) -> int:
+        """Number of positions that fit."""
+        ...
+
+    def rows(self, index_B: Tensor) -> "Store":
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A model as the loops see it; called through `Ledger.call` and nowhere else."""
+
+    spec: ModelSpec
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens have to be."""
+        ...
+
+    def new_store(self, rows: int, slots: int) -> Store:
+        """Allocate an empty key/value store."""
+        ...
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        slots_BT: Tensor | None = None,
+        kv: Store | None = None,
+        end: int | None = None,
+        visible_BTS: Tensor | None = None,
+        structured: bool = True,
+        select_N: Tensor | None = None,
+        decided_at_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Return raw logits [N, V] of the flat positions `select_N` of B*T.
+
+        Arguments are those of `harness.models.transformer.Transformer.forward`. `decided_at_BT` tells at which
+        step each token was committed (-1: given); networks ignore it, the oracle reads the order from it.
+        """
+        ...

@@ -1,0 +1,267 @@
+"""Interfaces of the parts that a masked-diffusion method is made of, and the parts that do nothing.
+
+A policy is a frozen object that holds parameters only; what changes during a generation lives in the canvas.
+Shapes: B rows, L positions, D drafts, N read positions, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import LanguageModel
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction
+from harness.engine.records import Ledger, Role
+
+Step = Callable[[Canvas, Prediction], Canvas]
+"""Apply the method's rule once: from a canvas and a prediction to the next canvas (a new object)."""
+
+
+class Preparation(Protocol):
+    """What a method knows before it starts and is not charged for (reference answers, for bounds)."""
+
+    def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
+        """Leave it in `canvas.memory`."""
+        ...
+
+
+class Window(Protocol):
+    """Which positions may be committed, and in which order windows open."""
+
+    def update(self, canvas: Canvas) -> None:
+        """Open the next window of rows whose window holds nothing undecided (or move it otherwise)."""
+        ...
+
+
+class Schedule(Protocol):
+    """How many positions should close in a step."""
+
+    def quota(self, canvas: Canvas) -> Tensor | None:
+        """Return the number of positions per row (0: this step closes none), or None if there is no budget."""
+        ...
+
+    def surplus(self, canvas: Canvas) -> Tensor:
+        """Return per row how many scheduled steps are left for a window that is complete."""
+        ...
+
+
+class Scorer(Protocol):
+    """Which token a position would get, and how sure that is."""
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates for the positions of the prediction."""
+        ...
+
+
+class Selector(Protocol):
+    """Which open positions close."""
+
+    @property
+    def may_close_none(self) -> bool:
+        """Whether an empty choice is meant."""
+        ...
+
+    def __call__(
+        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
+    ) -> Tensor:
+        """Return the positions to commit, a subset of `open_BL`."""
+        ...
+
+
+class Stopper(Protocol):
+    """Whether everything undecided may close now."""
+
+    def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
+        """Return, per row, whether to commit all undecided positions from this prediction."""
+        ...
+
+
+class Reviser(Protocol):
+    """Which decided positions are opened or changed again, after each commit."""
+
+    def __call__(
+        self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor
+    ) -> None:
+        """Call `canvas.remask` or `canvas.edit`."""
+        ...
+
+
+class Finish(Protocol):
+    """What an end token means for the rest of the response."""
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Fill or cut rows after a commit; `complete_B` marks rows whose window has just been completed."""
+        ...
+
+
+class Guidance(Protocol):
+    """What the model is shown besides the canvas itself, and how its answers are combined."""
+
+    def widen(self, canvas: Canvas) -> Canvas:
+        """Return the rows to evaluate, a multiple of the canvas's."""
+        ...
+
+    def combine(self, logits_NV: Tensor) -> Tensor:
+        """Return logits of the canvas's own rows."""
+        ...
+
+
+class Cache(Protocol):
+    """What is computed and which keys and values are reused."""
+
+    def evaluate(
+        self, ledger: Ledger, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor
+    ) -> Tensor:
+        """Return aligned logits [N, V] of the given positions of the canvas, in their order."""
+        ...
+
+
+class Verifier(Protocol):
+    """Whether more than one step can be taken from one prediction."""
+
+    def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
+        """Return drafts [D rows] to evaluate in one call; those of a row stand together, `stepped` first."""
+        ...
+
+    def accept(self, drafts: Canvas, prediction: Prediction, step: Step) -> Tensor | None:
+        """Return the index of the draft that each row continues from, or None for all of them as they are."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A policy that reads logits beyond the open positions."""
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return the positions [B, L] it needs."""
+        ...
+
+
+@policy("method/preparation", "none")
+class Unprepared:
+    """Start from the canvas alone."""
+
+    def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
+        """Do nothing."""
+
+
+@policy("method/stopper", "never")
+class NeverStop:
+    """Never commit everything at once."""
+
+    def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
+        """Return False for every row."""
+        return torch.zeros_like(canvas.clock_B, dtype=torch.bool)
+
+
+@policy("method/reviser", "never")
+class NeverRevise:
+    """Leave decided positions alone."""
+
+    def __call__(
+        self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor
+    ) -> None:
+        """Do nothing."""
+
+
+@policy("method/finish", "full")
+class DecodeFully:
+    """Decode every position of the response, end tokens or not."""
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Do nothing."""
+
+
+@policy("method/guidance", "none")
+class Unguided:
+    """Show the model the canvas and take its word."""
+
+    def widen(self, canvas: Canvas) -> Canvas:
+        """Return the canvas."""
+        return canvas
+
+    def combine(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits."""
+        return logits_NV
+
+
+@policy("method/verifier", "none")
+class Unverified:
+    """Take one step per evaluation."""
+
+    def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
+        """Return the stepped canvas."""
+        return stepped
+
+    def accept(self, drafts: Canvas, prediction: Prediction, step: Step) -> Tensor | None:
+        """Accept it."""
+        return None
+
+
+@policy("method/schedule", "none")
+class Unscheduled:
+    """Set no budget; the selector alone decides."""
+
+    def quota(self, canvas: Canvas) -> Tensor | None:
+        """Return None."""
+        return None
+
+    def surplus(self, canvas: Canvas) -> Tensor:
+        """Return 0 for every row."""
+        return torch.zeros_like(canvas.clock_B)
+
+
+@policy("method/cache", "none")
+class NoCache:
+    """Compute every position of every row in every call."""
+
+    def evaluate(
+        self, ledger: Ledger, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor
+    ) -> Tensor:
+        """Return aligned logits from one full forward."""
+        width = canvas.tokens_BL.shape[1]
+        source_N = (position_N - model.spec.shift).clamp(min=0)
+        return ledger.call(
+            model,
+            canvas.tokens_BL,
+            role=Role.TARGET,
+            sample_B=canvas.sample_B,
+            query_B=canvas.length_B,
+            keys_B=canvas.length_B,
+            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+            visible_BTS=padding_mask(canvas.length_B, width),
+            select_N=row_N * width + source_N,
+            decided_at_BT=canvas.decided_at_BL,
+        )
+
+
+def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
+    """Return which keys are no padding, [B, 1, S], or None when no row is padded."""
+    if bool((length_B == width).all()):
+        return None
+    return (torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionMethod:
+    """A masked-diffusion method: a choice of policies."""
+
+    window: Window
+    scorer: Scorer
+    selector: Selector
+    preparation: Preparation = field(default_factory=Unprepared)
+    schedule: Schedule = field(default_factory=Unscheduled)
+    stopper: Stopper = field(default_factory=NeverStop)
+    reviser: Reviser = field(default_factory=NeverRevise)
+    finish: Finish = field(default_factory=DecodeFully)
+    guidance: Guidance = field(default_factory=Unguided)
+    cache: Cache = field(default_factory=NoCache)
+    verifier: Verifier = field(default_factory=Unverified)
+
+    def readers(self) -> list[Reader]:
+        """Return the policies that read more than open positions."""
+        return [p for p in vars(self).values() if isinstance(p, Reader)]

@@ -1,0 +1,24 @@
+"""Registration of policies: a frozen dataclass that becomes a typed option of a config group.
+
+The registry knows nothing of the config system; the run layer turns its entries into options.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, dataclass_transform
+
+Policy = TypeVar("Policy")
+REGISTRY: dict[tuple[str, str], type] = {}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def policy(group: str, name: str) -> Callable[[type[Policy]], type[Policy]]:
+    """Make a class a frozen keyword-only dataclass and register it as option `name` of `group`."""
+
+    def wrap(cls: type[Policy]) -> type[Policy]:
+        made = dataclass(frozen=True, kw_only=True)(cls)
+        assert REGISTRY.setdefault((group, name), made).__qualname__ == made.__qualname__, f"{group}={name} twice"
+        REGISTRY[group, name] = made
+        return made
+
+    return wrap

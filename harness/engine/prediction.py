@@ -1,0 +1,109 @@
+"""What one evaluation says about a canvas: logits of the positions that were read, and candidates made of them.
+
+Shapes: B rows, L positions, N read positions, V vocabulary.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from harness.engine.model import ModelSpec
+
+
+class ScoreDtype(Enum):
+    """Arithmetic of probabilities and scores; `model` keeps the dtype of the logits."""
+
+    float32 = "float32"
+    float64 = "float64"
+    model = "model"
+
+    def cast(self, logits: Tensor) -> Tensor:
+        """Return logits in this arithmetic."""
+        if self is ScoreDtype.model:
+            return logits
+        return logits.to(torch.float64 if self is ScoreDtype.float64 else torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Aligned logits [N, V] of the positions (`row_N`, `position_N`) of a canvas of `shape` [B, L].
+
+    Logits of position i predict the token at i; the mask token's are -inf.
+    """
+
+    logits_NV: Tensor
+    row_N: Tensor
+    position_N: Tensor
+    shape: tuple[int, int]
+    spec: ModelSpec
+
+    def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
+        """Return [B, L] with the values at their positions and `fill` where nothing was read."""
+        out_BL = values_N.new_full(self.shape, fill)
+        out_BL[self.row_N, self.position_N] = values_N
+        return out_BL
+
+    def gather(self, values_BL: Tensor) -> Tensor:
+        """Return the entries [N] of the read positions."""
+        return values_BL[self.row_N, self.position_N]
+
+    def rows(self, index_B: Tensor) -> "Prediction":
+        """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
+        entries_BN = self.row_N[None, :] == index_B[:, None]
+        row_N, entry_N = entries_BN.nonzero(as_tuple=True)
+        return replace(
+            self,
+            logits_NV=self.logits_NV[entry_N],
+            row_N=row_N,
+            position_N=self.position_N[entry_N],
+            shape=(len(index_B), self.shape[1]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The token that each position would get, and how sure that is; -inf where nothing was read.
+
+    `score_BL` orders positions (best first); `confidence_BL` is what thresholds are compared with: the token's
+    probability, unless the scorer documents another measure.
+    """
+
+    tokens_BL: Tensor
+    score_BL: Tensor
+    confidence_BL: Tensor
+
+
+def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    """Return log p of `tokens_N`, exact also where p is next to 1.
+
+    With m the chosen logit, log p = -log1p(sum over the others of exp(z - m)): unlike a softmax, this neither
+    saturates at 1 nor loses the order of confident positions in float32.
+    """
+    chosen_N1 = logits_NV.gather(-1, tokens_N[:, None])
+    others_NV = (logits_NV - chosen_N1).exp().scatter(-1, tokens_N[:, None], 0.0)
+    log_p_N = -others_NV.sum(-1).log1p()
+    return log_p_N.masked_fill(chosen_N1[:, 0].isneginf(), -torch.inf)
+
+
+def rank_descending(score_BL: Tensor) -> Tensor:
+    """Return the rank of every position in its row: highest score first, ties by lowest position."""
+    order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
+    return torch.empty_like(order_BL).scatter_(
+        1, order_BL, torch.arange(score_BL.shape[1], device=score_BL.device).expand_as(order_BL)
+    )
+
+
+def top(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
+    """Return the `count_B` best open positions of each row (all of them where fewer are open)."""
+    rank_BL = rank_descending(score_BL.masked_fill(~open_BL, -torch.inf))
+    # An open position may itself score -inf: rank by openness first.
+    rank_BL = torch.where(open_BL, rank_BL - _closed_before(rank_BL, open_BL), rank_BL)
+    return open_BL & (rank_BL < count_B[:, None])
+
+
+def _closed_before(rank_BL: Tensor, open_BL: Tensor) -> Tensor:
+    """Return how many closed positions precede each position in rank order."""
+    closed_by_rank_BL = torch.zeros_like(rank_BL).scatter_(1, rank_BL, (~open_BL).long())
+    return closed_by_rank_BL.cumsum(1).gather(1, rank_BL)

@@ -1,0 +1,37 @@
+"""Random numbers that depend on the sample, the step, the purpose and the position, and on nothing else.
+
+A counter-based generator (the finaliser of splitmix64, Steele et al. 2014) in tensor arithmetic: no state, no
+global generator, the same draws whatever the batch, the order of samples, or the device.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
+
+
+def sample_seed(run_seed: int, task: str, sample_id: str, repetition: int = 0) -> int:
+    """Return the 63-bit seed of one sample of one run."""
+    key = f"{run_seed}|{task}|{sample_id}|{repetition}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right without dragging the sign along."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def uniforms(seed_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tensor:
+    """Return float64 [B, `length`] in [0, 1): one draw per row, step, purpose and position."""
+    salt = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=7).digest(), "big")
+    row_B = _mix(_mix(seed_B + _GOLDEN) ^ (step_B * _GOLDEN + salt))
+    position_L = torch.arange(1, length + 1, device=seed_B.device, dtype=torch.int64) * _GOLDEN
+    return _shift(_mix(row_B[:, None] + position_L), 11).double() * 2.0**-53

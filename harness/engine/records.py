@@ -1,0 +1,134 @@
+"""The one counter: every model call leaves a record, every count is derived from records.
+
+Shapes: B rows of a call. Names and definitions of counts are the project's; nobody else counts.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from harness.engine.model import LanguageModel
+
+
+class Role(Enum):
+    """What a model call is for."""
+
+    PREFILL = "prefill"
+    TARGET = "target"
+    VERIFY = "verify"
+    DRAFT = "draft"
+    CACHE = "cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardRecord:
+    """One model call. Tensors have one entry per row: the sample it is charged to and what was computed for it.
+
+    `query_B` query positions, `keys_B` visible key positions (mean over queries), `head_B` positions whose
+    vocabulary logits were computed; `layers` of `layers_total` were run; `seconds` is None unless timed.
+    """
+
+    role: Role
+    sample_B: Tensor
+    query_B: Tensor
+    keys_B: Tensor
+    head_B: Tensor
+    layers: int
+    layers_total: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Work of one sample, summed over its records (units: calls, rows, tokens, layer-tokens, seconds).
+
+    `nfe` counts calls in which the sample had a row, prefill apart; `nfe_total` counts its rows.
+    """
+
+    nfe: int
+    nfe_prefill: int
+    nfe_cache: int
+    nfe_draft: int
+    nfe_total: int
+    query_tokens: int
+    prefill_tokens: int
+    layer_tokens: int
+    head_tokens: int
+
+
+@dataclass
+class Ledger:
+    """Call models and keep one record per call; nothing else may call a model.
+
+    With `timed` every call is synchronised and measured, which perturbs asynchronous devices.
+    """
+
+    timed: bool = False
+    records: list[ForwardRecord] = field(default_factory=list)
+
+    def call(
+        self,
+        model: LanguageModel,
+        tokens_BT: Tensor,
+        *,
+        role: Role,
+        sample_B: Tensor,
+        query_B: Tensor,
+        keys_B: Tensor,
+        head_B: Tensor,
+        layers: int | None = None,
+        **arguments: object,
+    ) -> Tensor:
+        """Return `model.forward(tokens_BT, **arguments)`, recorded."""
+        started = self._now(model)
+        logits = model.forward(tokens_BT, **arguments)  # type: ignore[arg-type]
+        total = model.spec.layers
+        self.records.append(
+            ForwardRecord(
+                role=role,
+                sample_B=sample_B,
+                query_B=query_B,
+                keys_B=keys_B,
+                head_B=head_B,
+                layers=total if layers is None else layers,
+                layers_total=total,
+                seconds=None if started is None else self._now(model) - started,  # type: ignore[operator]
+            )
+        )
+        return logits
+
+    def _now(self, model: LanguageModel) -> float | None:
+        if not self.timed:
+            return None
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        return time.perf_counter()
+
+    def counts(self, samples: Sequence[int]) -> list[Counts]:
+        """Return the counts of each of `samples`, in their order."""
+        totals: dict[int, dict[str, int]] = {s: dict.fromkeys(Counts.__dataclass_fields__, 0) for s in samples}
+        for record in self.records:
+            columns = (record.sample_B, record.query_B, record.head_B)
+            seen: set[int] = set()
+            for sample, query, head in zip(*(c.tolist() for c in columns), strict=True):
+                _charge(totals[sample], record, query, head, first_row=sample not in seen)
+                seen.add(sample)
+        return [Counts(**totals[s]) for s in samples]
+
+
+def _charge(total: dict[str, int], record: ForwardRecord, query: int, head: int, *, first_row: bool) -> None:
+    if record.role is Role.PREFILL:
+        total["nfe_prefill"] += first_row
+        total["prefill_tokens"] += query
+        return
+    total["nfe"] += first_row and record.role is not Role.DRAFT
+    total["nfe_cache"] += first_row and record.role is Role.CACHE
+    total["nfe_draft"] += first_row and record.role is Role.DRAFT
+    total["nfe_total"] += 1
+    total["query_tokens"] += query
+    total["layer_tokens"] += query * record.layers
+    total["head_tokens"] += head

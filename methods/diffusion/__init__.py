@@ -1,0 +1,1 @@
+"""Decoders of masked-diffusion models, one file per paper."""

@@ -1,0 +1,144 @@
+"""Dream's sampler: one window, a timestep schedule, four ways to choose (arXiv:2508.15487; DreamLM/Dream sampler).
+
+Symbol -> knob: S -> steps (default: gen_length), eps, alg, alg_temp, temperature, top_p, top_k.
+Deviation from the authors' code: the quota is each row's own (there it is the batch mean, which can overwrite
+decided tokens); steps whose quota is 0 are not run but counted as idle.
+Invariants: NFE + idle = steps; quotas sum to the number of masks for every steps.
+"""
+
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
+from harness.engine.sampling import invert, keep_top
+
+
+class Algorithm(Enum):
+    """Dream's `alg`: what orders positions (`origin`: nothing does, every mask closes with a given probability)."""
+
+    origin = "origin"
+    maskgit_plus = "maskgit_plus"
+    topk_margin = "topk_margin"
+    entropy = "entropy"
+
+
+def _kept_share(canvas: Canvas, steps: int, eps: float) -> Tensor:
+    """Return s/t of each row's step in float32, 0 on the last step."""
+    times = torch.linspace(1, eps, steps + 1, dtype=torch.float32, device=canvas.clock_B.device)
+    step_B = canvas.window_clock_B.clamp(max=steps - 1)
+    kept_B = times[step_B + 1] / times[step_B]
+    return kept_B.masked_fill(step_B == steps - 1, 0.0)
+
+
+@policy("method/schedule", "dream")
+class DreamQuota:
+    """Close floor(masks * (1 - s/t)) positions, in float32 as the reference does; the last step closes the rest."""
+
+    steps: int | None
+    gen_length: int
+    eps: float = 1e-3
+    alg: Algorithm = Algorithm.entropy
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 <= self.eps < 1:
+            raise ValueError(f"eps must lie in [0, 1), got {self.eps}")
+
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return self.steps or self.gen_length
+
+    def quota(self, canvas: Canvas) -> Tensor | None:
+        """Return the truncated quota, or None for `origin`, which counts nothing."""
+        if self.alg is Algorithm.origin:
+            return None
+        masks_B = canvas.open_BL.sum(1).float()
+        return (masks_B * (1 - _kept_share(canvas, self.total, self.eps))).long()
+
+    def surplus(self, canvas: Canvas) -> Tensor:
+        """Return the steps that are left."""
+        return (self.total - canvas.window_clock_B).clamp(min=0)
+
+
+@policy("method/scorer", "dream")
+class DreamScore:
+    """Token and score from temperature-scaled, filtered probabilities (order: temperature, top-p, top-k).
+
+    The confidence equals the score: p of the token, top-1 minus top-2, or sum of p ln(p + 1e-10).
+    """
+
+    alg: Algorithm = Algorithm.entropy
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        if self.temperature > 0:
+            logits_NV = logits_NV / self.temperature
+        p_NV = keep_top(logits_NV, top_p=self.top_p, top_k=self.top_k).softmax(-1)
+        if self.temperature > 0:
+            tokens_N = invert(p_NV, prediction.gather(canvas.uniforms("token")))
+        else:
+            tokens_N = p_NV.argmax(-1)
+        score_BL = prediction.scatter(self._score(p_NV, tokens_N), -torch.inf)
+        return Candidates(
+            tokens_BL=prediction.scatter(tokens_N, 0), score_BL=score_BL, confidence_BL=score_BL
+        )
+
+    def _score(self, p_NV: Tensor, tokens_N: Tensor) -> Tensor:
+        if self.alg is Algorithm.topk_margin:
+            best_N2 = p_NV.topk(2, dim=-1).values
+            return best_N2[:, 0] - best_N2[:, 1]
+        if self.alg is Algorithm.entropy:
+            return (p_NV * (p_NV + 1e-10).log()).sum(-1)
+        return p_NV.gather(-1, tokens_N[:, None])[:, 0]
+
+
+@policy("method/selector", "dream")
+class DreamSelect:
+    """Take the best `quota` positions, draw them by softmax(score / alg_temp), or (`origin`) flip a coin each."""
+
+    steps: int | None
+    gen_length: int
+    eps: float = 1e-3
+    alg: Algorithm = Algorithm.entropy
+    alg_temp: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.alg_temp is not None and self.alg_temp < 0:
+            raise ValueError(f"alg_temp must be at least 0, got {self.alg_temp}")
+
+    @property
+    def may_close_none(self) -> bool:
+        """Whether an empty choice is meant: coins may all show tails."""
+        return self.alg is Algorithm.origin
+
+    def __call__(
+        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
+    ) -> Tensor:
+        """Return the positions to commit."""
+        if quota_B is None:
+            kept_B = _kept_share(canvas, self.steps or self.gen_length, self.eps)
+            return open_BL & (canvas.uniforms("order") < (1 - kept_B)[:, None])
+        score_BL = candidates.score_BL
+        if self.alg_temp:
+            # The largest of score/T + Gumbel noise are draws without replacement from softmax(score/T).
+            score_BL = score_BL / self.alg_temp - (-canvas.uniforms("order").log()).log()
+        return top(score_BL, open_BL, quota_B)

@@ -1,0 +1,184 @@
+"""LLaDA's sampler: semi-autoregressive blocks, a fixed number of tokens per step (arXiv:2502.09992, Alg. 4-5, App. B.4).
+
+Symbol -> knob: S -> steps (default: one token per step), L/block -> block_length, w -> cfg_scale,
+temperature (Gumbel-max there, inverse CDF here: the same law).
+Deviations from the authors' code: the mask token is never predicted; ties go to the lowest position; steps whose
+quota is 0 are not run but counted as idle; `confidence_eos_eot_inf` holds both end tokens back at any temperature.
+Invariants: NFE + idle = steps; every position is committed once.
+"""
+
+from enum import Enum
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import GIVEN, Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.sampling import draw_tokens
+
+
+class Order(Enum):
+    """What orders positions. LLaDA publishes `low_confidence` and `random`; the others are common in the field."""
+
+    low_confidence = "low_confidence"
+    random = "random"
+    margin = "margin"
+    entropy = "entropy"
+    left_to_right = "left_to_right"
+
+
+@policy("method/window", "blocks")
+class Blocks:
+    """Open blocks of `length` positions, counted from the end of the prompt, one after the other."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open the first block that holds an undecided position, where the present window holds none."""
+        block_BL = canvas.place_BL // self.length
+        first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+        closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+        canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
+
+
+@policy("method/schedule", "split")
+class Split:
+    """Spread a block's masks over its share of `steps`, the first steps taking one more (spec: m//T, then +1).
+
+    `steps` None means `gen_length`: one token per step.
+    """
+
+    steps: int | None
+    block_length: int
+    gen_length: int
+
+    def __post_init__(self) -> None:
+        if self.gen_length % self.block_length:
+            raise ValueError(f"block_length must divide gen_length={self.gen_length}, got {self.block_length}")
+        blocks = self.gen_length // self.block_length
+        if self.steps is not None and (self.steps < 1 or self.steps % blocks):
+            raise ValueError(f"steps must be a multiple of the {blocks} blocks, got {self.steps}")
+
+    @property
+    def steps_per_block(self) -> int:
+        """Number of steps T of one block."""
+        return (self.steps or self.gen_length) * self.block_length // self.gen_length
+
+    def quota(self, canvas: Canvas) -> Tensor:
+        """Return the share of the present step."""
+        per_step_B = canvas.window_masks_B // self.steps_per_block
+        return per_step_B + (canvas.window_clock_B < canvas.window_masks_B % self.steps_per_block)
+
+    def surplus(self, canvas: Canvas) -> Tensor:
+        """Return the steps of the block that are left."""
+        return (self.steps_per_block - canvas.window_clock_B).clamp(min=0)
+
+
+@policy("method/scorer", "confidence")
+class Confidence:
+    """Most probable (or sampled) token, ordered by its probability or another measure.
+
+    Probabilities are those of the un-noised, unscaled logits, also at temperature > 0. With margin or entropy
+    the confidence is that measure (top-1 minus top-2 probability; negative entropy in nats).
+    """
+
+    order: Order = Order.low_confidence
+    temperature: float = 0.0
+    logits_eos_inf: bool = False
+    confidence_eos_eot_inf: bool = False
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        if self.logits_eos_inf:
+            logits_NV = _without(logits_NV, prediction.spec.stop_ids[:1])
+        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
+        if self.confidence_eos_eot_inf:
+            logits_NV = _without(logits_NV, prediction.spec.stop_ids)
+        score_N, confidence_N = measure(self.order, logits_NV, tokens_N, prediction, canvas)
+        return Candidates(
+            tokens_BL=prediction.scatter(tokens_N, 0),
+            score_BL=prediction.scatter(score_N, -torch.inf),
+            confidence_BL=prediction.scatter(confidence_N, -torch.inf),
+        )
+
+
+def measure(
+    order: Order, logits_NV: Tensor, tokens_N: Tensor, prediction: Prediction, canvas: Canvas
+) -> tuple[Tensor, Tensor]:
+    """Return what orders positions and what thresholds see, both [N]."""
+    if order is Order.low_confidence:
+        log_p_N = log_probability(logits_NV, tokens_N)
+        return log_p_N, log_p_N.exp()
+    if order is Order.random:
+        draw_N = prediction.gather(canvas.uniforms("order")).to(logits_NV.dtype)
+        return draw_N, draw_N
+    if order is Order.left_to_right:
+        return -prediction.position_N.to(logits_NV.dtype), log_probability(logits_NV, tokens_N).exp()
+    p_NV = logits_NV.softmax(-1)
+    if order is Order.margin:
+        best_N2 = p_NV.topk(2, dim=-1).values
+        value_N = best_N2[:, 0] - best_N2[:, 1]
+    else:
+        value_N = -torch.special.entr(p_NV).sum(-1)
+    return value_N, value_N
+
+
+def _without(logits_NV: Tensor, ids: tuple[int, ...]) -> Tensor:
+    return logits_NV.index_fill(1, torch.tensor(ids, device=logits_NV.device), -torch.inf)
+
+
+@policy("method/selector", "top")
+class Top:
+    """Close as many of the best open positions as the schedule asks for."""
+
+    may_close_none: ClassVar[bool] = False
+
+    def __call__(
+        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
+    ) -> Tensor:
+        """Return the top-quota positions; without a schedule the single best one."""
+        return top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B) if quota_B is None else quota_B)
+
+
+@policy("method/guidance", "classifier_free")
+class ClassifierFree:
+    """Compare with the canvas whose given tokens are masked: z = z_u + (scale + 1)(z - z_u).
+
+    Costs a second row in every call; scale 0 costs nothing and changes nothing.
+    """
+
+    scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scale < 0:
+            raise ValueError(f"scale must be at least 0, got {self.scale}")
+
+    def widen(self, canvas: Canvas) -> Canvas:
+        """Return the canvas's rows and, behind them, the same rows without what was given."""
+        if self.scale == 0:
+            return canvas
+        index_B = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
+        shown = canvas.rows(index_B.repeat(2))
+        given_BL = (shown.decided_at_BL == GIVEN) & ~shown.undecided_BL
+        given_BL[: canvas.num_rows] = False
+        shown.tokens_BL = shown.tokens_BL.masked_fill(given_BL, shown.mask_id)
+        return shown
+
+    def combine(self, logits_NV: Tensor) -> Tensor:
+        """Return guided logits of the first half of the rows."""
+        if self.scale == 0:
+            return logits_NV
+        with_prompt_NV, without_NV = logits_NV.chunk(2)
+        return without_NV + (self.scale + 1) * (with_prompt_NV - without_NV)
