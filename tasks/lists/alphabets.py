@@ -2,25 +2,14 @@
 
 import json
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
 
 LETTERS = tuple(string.ascii_uppercase + string.ascii_lowercase)
-
-WORDS = tuple(
-    """
-    apple autumn basket beach bird blanket boat book bottle bread breeze bridge brush bucket butter button
-    candle carpet chair cheese cherry circle clock cloud coat coffee corner cotton cousin cup curtain dance
-    desert dinner door dream drum engine evening family farmer feather field finger flower forest garden
-    glass grape guitar hammer harbor hill honey horse island jacket kettle kitchen ladder lake lamp leaf
-    lemon letter market meadow mirror morning mountain music needle ocean orange paper pencil pillow pocket
-    potato rabbit rain ribbon river road salt school shadow silver smoke snow spoon stone street summer
-    sugar table ticket tower train tree village water window winter
-    """.split()
-)
+DATA = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +22,15 @@ class Alphabet:
 
 
 @cache
+def common_words() -> tuple[str, ...]:
+    """Return short everyday nouns."""
+    return tuple(json.loads((DATA / "words.json").read_text(encoding="utf-8")))
+
+
+@cache
 def waiting_line_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ordered given and family names of the waiting-line data, repeated entries included."""
-    facts = json.loads((Path(__file__).parent / "data" / "parity.json").read_text(encoding="utf-8"))
+    facts = json.loads((DATA / "parity.json").read_text(encoding="utf-8"))
     return tuple(facts["first_names"]), tuple(facts["last_names"])
 
 
@@ -45,15 +40,19 @@ def _draw_names(rng: Random, count: int) -> tuple[str, ...]:
     return tuple(f"{given} {family}" for given, family in pairs)
 
 
-def _drawn_from(symbols: Sequence[str]) -> Callable[[Random, int], tuple[str, ...]]:
-    return lambda rng, count: tuple(rng.sample(symbols, count))
+def _draw_letters(rng: Random, count: int) -> tuple[str, ...]:
+    return tuple(rng.sample(LETTERS, count))
+
+
+def _draw_words(rng: Random, count: int) -> tuple[str, ...]:
+    return tuple(rng.sample(common_words(), count))
 
 
 ALPHABETS = {
     alphabet.name: alphabet
     for alphabet in (
-        Alphabet(name="letters", largest_draw=len(LETTERS), draw=_drawn_from(LETTERS)),
+        Alphabet(name="letters", largest_draw=52, draw=_draw_letters),
         Alphabet(name="names", largest_draw=92, draw=_draw_names),
-        Alphabet(name="words", largest_draw=len(WORDS), draw=_drawn_from(WORDS)),
+        Alphabet(name="words", largest_draw=104, draw=_draw_words),
     )
 }

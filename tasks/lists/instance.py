@@ -83,3 +83,11 @@ class ListInstance:
                 legal = self._legal_arguments
                 wanted = f"one from {legal.start} to {legal.stop - 1}" if takes else "none"
                 yield kind.value, f"{given!r}, but {self.op} of {len(self.items)} items takes {wanted}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A solved problem that is shown before the question."""
+
+    instance: ListInstance
+    answer: Items

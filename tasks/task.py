@@ -1,0 +1,79 @@
+"""What the runner sees of a task: prompts out, texts in, scores back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a chat, as chat templates take it; `role` is user or assistant."""
+
+    role: str
+    content: str
+
+
+Prompt = str | list[Message]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One problem: an id unique within its task, and a prompt.
+
+    A string is the whole prompt and is tokenised as it stands; messages go through the chat template of the
+    model. `instance` is the task's own; nobody else looks into it.
+    """
+
+    id: str
+    prompt: Prompt
+    instance: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The verdict on one answer text; `strict` is None where the task has a single way of reading it.
+
+    `detail` says in a few words why an answer is wrong and is empty otherwise.
+    """
+
+    correct: bool
+    strict: bool | None = None
+    detail: str = ""
+
+
+class Encoder(Protocol):
+    """The part of a tokenizer that tasks need."""
+
+    def encode(self, text: str) -> Sequence[int]:
+        """Return the token ids of `text`."""
+        ...
+
+
+class Task(Protocol):
+    """A set of problems and their grader; equal settings give equal samples in equal order.
+
+    `version` changes whenever the same settings would give other samples or other scores. `template` names
+    the wording in use, one of `templates`; `gen_length` is the default number of answer tokens.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def templates(self) -> tuple[str, ...]: ...
+    @property
+    def gen_length(self) -> int: ...
+
+    def instances(self) -> Sequence[Sample]:
+        """Return all samples; raise DataError where a file of the task cannot be used."""
+        ...
+
+    def score(self, sample: Sample, text: str) -> Score:
+        """Grade the decoded answer canvas of `sample`."""
+        ...
+
+    def max_target_tokens(self, tokenizer: Encoder) -> int:
+        """Return the length in tokens, end token included, of the longest correct answer that is known."""
+        ...
