@@ -1,0 +1,123 @@
+"""The embedded models: in-tree transformers with the tokenizer of symbols, behind the engine's interface."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.engine.model import ModelKind, ModelSpec, Store
+from harness.errors import DataError
+from harness.models import checkpoint
+from harness.models.pool import LoadedModel
+from harness.models.tokenizer import SymbolTokenizer
+from harness.models.transformer import Attention, KeyValueStore, Transformer, TransformerConfig
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+KIND_OF: dict[Attention, ModelKind] = {
+    Attention.FULL: ModelKind.MASKED_DIFFUSION,
+    Attention.BLOCK_CAUSAL: ModelKind.BLOCK_DIFFUSION,
+    Attention.CAUSAL: ModelKind.CAUSAL,
+}
+
+
+class EmbeddedModel:
+    """A transformer that the decode loops can call; shapes as in `harness.engine.model`."""
+
+    def __init__(self, transformer: Transformer, spec: ModelSpec) -> None:
+        self.transformer, self.spec = transformer, spec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.transformer.embedding.weight.device
+
+    def new_store(self, rows: int, slots: int) -> KeyValueStore:
+        """Allocate an empty key/value store."""
+        return self.transformer.new_store(rows, slots)
+
+    # Not inference_mode: the loop goes on to write into the logits it gets.
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        slots_BT: Tensor | None = None,
+        kv: Store | None = None,
+        end: int | None = None,
+        visible_BTS: Tensor | None = None,
+        structured: bool = True,
+        select_N: Tensor | None = None,
+        decided_at_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Return raw logits as `Transformer.forward` does.
+
+        Raise DataError for a whole row that is longer than the model's context.
+        """
+        assert kv is None or isinstance(kv, KeyValueStore)
+        if positions_BT is None and tokens_BT.shape[1] > self.spec.max_length:
+            raise DataError(
+                f"a row of {tokens_BT.shape[1]} tokens does not fit the {self.spec.max_length} positions of model "
+                f"{self.spec.name}; shorten the prompt or lower gen_length"
+            )
+        return self.transformer(
+            tokens_BT,
+            positions_BT=positions_BT,
+            slots_BT=slots_BT,
+            kv=kv,
+            end=end,
+            visible_BTS=visible_BTS,
+            structured=structured,
+            select_N=select_N,
+        )
+
+
+def spec_of(name: str, config: TransformerConfig) -> ModelSpec:
+    """Return what decoding must know of a transformer over the symbols; its attention decides its kind."""
+    kind = KIND_OF[config.attention]
+    causal = kind is ModelKind.CAUSAL
+    return ModelSpec(
+        name=name,
+        kind=kind,
+        vocab_size=config.vocab_size,
+        max_length=config.max_length,
+        layers=config.layers,
+        stop_ids=(SymbolTokenizer.eos_id,),
+        pad_id=SymbolTokenizer.pad_id,
+        mask_id=None if causal else SymbolTokenizer.mask_id,
+        shift=1 if causal else 0,
+        block_length=config.block_length,
+    )
+
+
+def wrap(name: str, transformer: Transformer, checkpoint_sha256: str | None) -> LoadedModel:
+    """Return a transformer over the symbols as a loaded model."""
+    return LoadedModel(
+        model=EmbeddedModel(transformer, spec_of(name, transformer.config)),
+        tokenizer=SymbolTokenizer(),
+        checkpoint_sha256=checkpoint_sha256,
+        parameters=sum(p.numel() for p in transformer.parameters()),
+    )
+
+
+def load(
+    *,
+    name: str,
+    path: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """Load the embedded checkpoint `name`, or the one in the folder `path`.
+
+    Raise DataError naming the file if it is missing, damaged, or not over the vocabulary of symbols.
+    """
+    folder = CHECKPOINTS / name if path is None else Path(path)
+    vocab_size = checkpoint.read_config(folder).vocab_size
+    if vocab_size != SymbolTokenizer.vocab_size:
+        raise DataError(
+            f"{folder / checkpoint.CONFIG}: vocab_size is {vocab_size}, the embedded models' tokenizer has "
+            f"{SymbolTokenizer.vocab_size} symbols; use a checkpoint that `decbench train` wrote"
+        )
+    transformer = checkpoint.load(folder, dtype=dtype, device=torch.device(device))
+    return wrap(name, transformer, checkpoint.sha256(folder / checkpoint.WEIGHTS))

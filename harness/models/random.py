@@ -1,0 +1,57 @@
+"""Untrained transformers of any kind and shape, for tests and for timing without weights."""
+
+import torch
+
+from harness.engine.model import ModelKind
+from harness.models.embedded import KIND_OF, wrap
+from harness.models.pool import LoadedModel
+from harness.models.tokenizer import SymbolTokenizer
+from harness.models.training import initialise
+from harness.models.transformer import Transformer, TransformerConfig
+
+
+def load(
+    *,
+    name: str,
+    kind: str,
+    seed: int = 0,
+    layers: int = 2,
+    width: int = 32,
+    heads: int = 4,
+    kv_heads: int = 2,
+    feed_forward_width: int = 64,
+    max_length: int = 128,
+    block_length: int | None = None,
+    logit_deviation: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """Return a transformer with random weights that depend on the arguments only.
+
+    `kind` is a value of `ModelKind`; `block_length` goes with block diffusion. `logit_deviation` is about the
+    standard deviation of its logits: 0 makes every token equally likely, 5 makes it nearly certain.
+    """
+    attention_of = {kind: attention for attention, kind in KIND_OF.items()}
+    config = TransformerConfig(
+        vocab_size=SymbolTokenizer.vocab_size,
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=width // heads,
+        feed_forward_width=feed_forward_width,
+        max_length=max_length,
+        attention=attention_of[ModelKind(kind)],
+        block_length=block_length,
+    )
+    model = initialise(config, seed)
+    _spread(model, logit_deviation, torch.Generator().manual_seed(seed + 1))
+    return wrap(name, model.to(device=device, dtype=dtype).eval(), checkpoint_sha256=None)
+
+
+def _spread(model: Transformer, logit_deviation: float, generator: torch.Generator) -> None:
+    """Replace the initial embedding and head, which are small for training's sake, by ones that matter."""
+    assert model.head is not None
+    torch.nn.init.normal_(model.embedding.weight, std=1.0, generator=generator)
+    head_deviation = logit_deviation * model.config.width**-0.5
+    torch.nn.init.normal_(model.head.weight, std=head_deviation, generator=generator)

@@ -1,0 +1,310 @@
+"""The transformer of every in-tree model: one module, switches for LLaDA, Dream, SDAR and the embedded models.
+
+Shapes: B rows, T query positions, S key slots, H query heads, K key/value heads, D head width, N selected
+positions, V vocabulary. Equations: pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and
+SwiGLU, as Llama, Qwen2 and Qwen3 publish them.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import ConfigError
+
+
+class Attention(Enum):
+    """Which positions a query sees: all, those up to itself, or those of its own and earlier blocks."""
+
+    FULL = "full"
+    CAUSAL = "causal"
+    BLOCK_CAUSAL = "block_causal"
+
+
+_SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "feed_forward_width", "max_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape and switches of a transformer.
+
+    `rope_in_float32` rotates in float32 and casts back (LLaDA); otherwise in the model's dtype (Dream, SDAR).
+    `block_length` is read for block-causal attention only; blocks count from absolute position 0.
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    feed_forward_width: int
+    max_length: int
+    attention: Attention
+    block_length: int | None = None
+    rope_theta: float = 10000.0
+    rope_in_float32: bool = True
+    norm_eps: float = 1e-5
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tied_head: bool = False
+
+    def __post_init__(self) -> None:
+        for name in _SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.head_width % 2:
+            raise ConfigError(f"head_width must be even (rotary positions turn pairs), got {self.head_width}")
+        if self.heads % self.kv_heads:
+            raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
+        if (self.attention is Attention.BLOCK_CAUSAL) != (self.block_length is not None) or self.block_length == 0:
+            raise ConfigError(
+                f"block_length goes with block_causal attention only, got attention={self.attention.value}, "
+                f"block_length={self.block_length}"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, as stored beside a checkpoint."""
+        return asdict(self) | {"attention": self.attention.value}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TransformerConfig":
+        """Rebuild a config from `to_dict`; an unknown or missing key is a TypeError naming it."""
+        return cls(**{**values, "attention": Attention(values["attention"])})
+
+
+class KeyValueStore:
+    """Keys (rotated) and values of every layer, [B, S, K, D] each; slots are absolute positions.
+
+    A slot holds what the last forward that computed this position wrote. Rows can be chosen, repeated and
+    dropped; how far the store is valid is the caller's knowledge.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
+
+    @property
+    def slots(self) -> int:
+        """Number of positions that fit."""
+        return self.keys[0].shape[1]
+
+    def rows(self, index_B: Tensor) -> "KeyValueStore":
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        return KeyValueStore(
+            [k.index_select(0, index_B) for k in self.keys], [v.index_select(0, index_B) for v in self.values]
+        )
+
+    def write(self, layer: int, slots_BT: Tensor, keys_BTKD: Tensor, values_BTKD: Tensor) -> None:
+        """Replace the slots of one layer in place."""
+        rows_B1 = torch.arange(slots_BT.shape[0], device=slots_BT.device)[:, None]
+        self.keys[layer][rows_B1, slots_BT] = keys_BTKD
+        self.values[layer][rows_B1, slots_BT] = values_BTKD
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm that casts to the model's dtype before it scales (bit-equal to the public models)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * y.to(x.dtype)
+
+
+class Rotary(nn.Module):
+    """Angles of absolute positions, in tables that stay float32 whatever dtype the model is converted to."""
+
+    cos_SD: Tensor
+    sin_SD: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._build(torch.device("cpu"))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
+        """Compute the tables anew where `nn.Module` moves, converts or materialises them.
+
+        A table rounded to bfloat16 is the largest error a conversion can make, and buffers materialised from the
+        meta device hold garbage.
+        """
+        super()._apply(fn, recurse)
+        self._build(self.cos_SD.device)
+        return self
+
+    def _build(self, device: torch.device) -> None:
+        half = torch.arange(0, self.config.head_width, 2, device=device).float() / self.config.head_width
+        inverse = 1.0 / self.config.rope_theta**half
+        angles = torch.arange(self.config.max_length, device=device).float()[:, None] * inverse
+        angles = torch.cat([angles, angles], -1)
+        self.register_buffer("cos_SD", angles.cos(), persistent=False)
+        self.register_buffer("sin_SD", angles.sin(), persistent=False)
+
+    def tables(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cos and sin [B, T, 1, D], in float32 or the model's dtype."""
+        cos, sin = self.cos_SD[positions_BT].unsqueeze(2), self.sin_SD[positions_BT].unsqueeze(2)
+        low = dtype in (torch.float16, torch.bfloat16)
+        return (cos, sin) if low and self.config.rope_in_float32 else (cos.to(dtype), sin.to(dtype))
+
+
+def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply the rotation in half-split form, returning the dtype of `x_BTHD`."""
+    first, second = x_BTHD.chunk(2, -1)
+    return (x_BTHD * cos + torch.cat([-second, first], -1) * sin).to(x_BTHD.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query attention over the window itself or over a key/value store."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        rows = (config.heads + 2 * config.kv_heads) * config.head_width
+        self.qkv = nn.Linear(config.width, rows, bias=config.qkv_bias)
+        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+        norm = RMSNorm if config.qk_norm else lambda *_: nn.Identity()
+        self.query_norm = norm(config.head_width, config.norm_eps)
+        self.key_norm = norm(config.head_width, config.norm_eps)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        tables: tuple[Tensor, Tensor],
+        kv: KeyValueStore | None,
+        slots_BT: Tensor,
+        end: int,
+        visible: Tensor | None,
+        causal: bool,
+    ) -> Tensor:
+        """Return the attention output [B, T, width]; with `kv` write this window and attend to slots [0, end)."""
+        c = self.config
+        B, T, _ = x_BTC.shape
+        q, k, v = self.qkv(x_BTC).view(B, T, -1, c.head_width).split([c.heads, c.kv_heads, c.kv_heads], dim=2)
+        q, k = rotate(self.query_norm(q), *tables), rotate(self.key_norm(k), *tables)
+        if kv is not None:
+            kv.write(self.layer, slots_BT, k, v)
+            k, v = kv.keys[self.layer][:, :end], kv.values[self.layer][:, :end]
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=visible,
+            is_causal=causal,
+            enable_gqa=c.heads != c.kv_heads,
+        )
+        return self.out(mixed.transpose(1, 2).reshape(B, T, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU with gate and up projection in one matrix."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.width, 2 * config.feed_forward_width, bias=False)
+        self.down = nn.Linear(config.feed_forward_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map width to width."""
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One pre-norm layer."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = SelfAttention(config, layer)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, *attention_arguments: object) -> Tensor:
+        """Add attention and feed-forward output to the residual stream."""
+        x = x + self.attention(self.attention_norm(x), *attention_arguments)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Transformer(nn.Module):
+    """Token ids to raw logits, for the positions somebody reads and no others.
+
+    A tied head has no tensor of its own: `head` is then None and the embedding is used.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.rotary = Rotary(config)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
+
+    @classmethod
+    def unset(cls, config: TransformerConfig, device: torch.device | str = "cpu") -> "Transformer":
+        """Allocate a transformer whose weights hold garbage until they are loaded; draws no random numbers."""
+        with torch.device("meta"):
+            model = cls(config)
+        return model.to_empty(device=device)
+
+    def new_store(self, rows: int, slots: int) -> KeyValueStore:
+        """Allocate an empty key/value store for `rows` sequences of up to `slots` positions."""
+        c, like = self.config, self.embedding.weight
+        shape = (rows, slots, c.kv_heads, c.head_width)
+        return KeyValueStore(
+            [like.new_zeros(shape) for _ in range(c.layers)], [like.new_zeros(shape) for _ in range(c.layers)]
+        )
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        slots_BT: Tensor | None = None,
+        kv: KeyValueStore | None = None,
+        end: int | None = None,
+        visible_BTS: Tensor | None = None,
+        structured: bool = True,
+        select_N: Tensor | None = None,
+    ) -> Tensor:
+        """Return raw logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
+
+        Without `kv` the T positions attend to each other. With `kv` the window's keys and values replace the
+        slots `slots_BT` (default: its positions) in place and queries attend to slots [0, `end`) (default: all).
+        `visible_BTS`, True = visible, narrows what queries see ([B, T, S], broadcastable). `structured=False`
+        leaves out the model's own causal or block mask, for windows that may see every visible key; windows whose
+        slots are not their positions need it, since the own mask takes the slots of stored keys for positions.
+        """
+        if positions_BT is None:
+            positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
+        slots_BT = positions_BT if slots_BT is None else slots_BT
+        keys = tokens_BT.shape[1] if kv is None else (kv.slots if end is None else end)
+        structured = structured and self.config.attention is not Attention.FULL
+        causal = structured and kv is None and visible_BTS is None and self.config.attention is Attention.CAUSAL
+        visible = visible_BTS
+        if structured and not causal:
+            key_positions_1S = positions_BT if kv is None else torch.arange(keys, device=tokens_BT.device)[None]
+            own_BTS = self._structure(positions_BT, key_positions_1S)
+            visible = own_BTS if visible is None else own_BTS & visible
+        mask = None if visible is None else visible.unsqueeze(1)
+        x = self.embedding(tokens_BT)
+        tables = self.rotary.tables(positions_BT, x.dtype)
+        for block in self.blocks:
+            x = block(x, tables, kv, slots_BT, keys, mask, causal)
+        if select_N is not None:
+            x = x.flatten(0, 1).index_select(0, select_N)
+        x = self.norm(x)
+        return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+
+    def _structure(self, queries_BT: Tensor, keys_BS: Tensor) -> Tensor:
+        block = self.config.block_length or 1
+        return keys_BS[:, None, :] // block <= queries_BT[:, :, None] // block

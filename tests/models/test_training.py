@@ -1,0 +1,183 @@
+"""The objectives equal slow ones written position by position; training is a function of its seeds."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.models import training
+from harness.models.tokenizer import IDS, VOCABULARY
+from harness.models.training import Recipe, Text, train
+from harness.models.transformer import Attention, Transformer
+from tasks.lists.instance import ListInstance
+from tasks.lists.splits import split_of
+from tasks.lists.training import OPERATIONS, Layout, batches
+from tests.models.shapes import config, random_model
+
+P, G, BLOCK = 8, 8, 4
+TEXT = Text(prompt_length=P, mask_id=1, eos_id=3)
+KINDS = {
+    "full": {"attention": Attention.FULL},
+    "block": {"attention": Attention.BLOCK_CAUSAL, "block_length": BLOCK},
+    "causal": {"attention": Attention.CAUSAL},
+}
+LAYOUT = Layout(ids=IDS, max_items=10, answer_length=16)
+
+
+def example_rows() -> Tensor:
+    """Return rows whose answers end at different places, one of them never."""
+    rows_BT = torch.randint(4, 48, (5, P + G), generator=torch.Generator().manual_seed(0))
+    for row, end in enumerate((0, 3, 7, 8, 5)):
+        rows_BT[row, P + end :] = TEXT.eos_id
+    return rows_BT
+
+
+def loss_and_noisy(model: Transformer, rows_BT: Tensor) -> tuple[float, Tensor]:
+    """Return the loss and the noisy answers [B, G] that the model was shown."""
+    shown: list[Tensor] = []
+    model.embedding.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
+    objective = training.OBJECTIVES[model.config.attention]
+    loss = objective(model, rows_BT, TEXT, torch.Generator().manual_seed(7))
+    return loss.item(), shown[0][:, -G:]
+
+
+def nats(logits_TV: Tensor, place: int, token: Tensor) -> float:
+    return -logits_TV[place].log_softmax(-1)[token].item()
+
+
+def slow_full(model: Transformer, rows_BT: Tensor, noisy_BG: Tensor, t: Tensor) -> float:
+    total = 0.0
+    for row, noisy_G, t_row in zip(rows_BT, noisy_BG, t, strict=True):
+        logits_TV = model(torch.cat([row[:P], noisy_G])[None])[0]
+        for i in (noisy_G == TEXT.mask_id).nonzero().flatten().tolist():
+            total += nats(logits_TV, P + i, row[P + i]) / t_row.item()
+    return total / noisy_BG.numel()
+
+
+def slow_block(model: Transformer, rows_BT: Tensor, noisy_BG: Tensor, t: Tensor) -> float:
+    """Each block by itself, behind the clean tokens before it: what decoding sees."""
+    total = 0.0
+    for row, noisy_G, t_K in zip(rows_BT, noisy_BG, t, strict=True):
+        for start, t_block in zip(range(0, G, BLOCK), t_K, strict=True):
+            noisy_block = noisy_G[start : start + BLOCK]
+            logits_TV = model(torch.cat([row[: P + start], noisy_block])[None])[0]
+            for i in (noisy_block == TEXT.mask_id).nonzero().flatten().tolist():
+                total += nats(logits_TV, P + start + i, row[P + start + i]) / t_block.item()
+    return total / noisy_BG.numel()
+
+
+@pytest.mark.parametrize(("kind", "slow", "shape"), [("full", slow_full, (5,)), ("block", slow_block, (5, 2))])
+def test_masked_objectives_equal_their_definition(
+    kind: str, slow: Callable[..., float], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards weight, normalisation, offsets, and a block that sees its own or later clean tokens."""
+    t = torch.linspace(0.15, 0.95, int(np.prod(shape)), dtype=torch.float64).view(shape)
+    monkeypatch.setattr(training, "_noise_levels", lambda shape, generator: t)
+    model, rows_BT = random_model(dtype=torch.float64, **KINDS[kind]), example_rows()
+    loss, noisy_BG = loss_and_noisy(model, rows_BT)
+    kept = noisy_BG != TEXT.mask_id
+    assert torch.equal(noisy_BG[kept], rows_BT[:, P:][kept])
+    assert loss == pytest.approx(slow(model, rows_BT, noisy_BG, t), rel=1e-10)
+
+
+def test_the_causal_objective_reads_the_answer_up_to_its_first_end() -> None:
+    """Guards the shift by one and the end symbol, which must be learnt once and not as filling."""
+    model, rows_BT = random_model(dtype=torch.float64, **KINDS["causal"]), example_rows()
+    terms = []
+    for row in rows_BT:
+        logits_TV = model(row[None])[0]
+        for i in range(G):
+            terms.append(nats(logits_TV, P + i - 1, row[P + i]))
+            if row[P + i] == TEXT.eos_id:
+                break
+    assert loss_and_noisy(model, rows_BT)[0] == pytest.approx(np.mean(terms), rel=1e-10)
+
+
+def test_noise_levels_cover_the_interval_evenly() -> None:
+    """Guards the stratification: one level in each of the equal strata, in random order."""
+    t = training._noise_levels((50, 2), torch.Generator().manual_seed(0)).flatten()
+    strata = ((t - 0.02) / 0.98 * 100).floor().long()
+    assert sorted(strata.tolist()) == list(range(100))
+    assert strata.tolist() != list(range(100))
+
+
+def test_masks_follow_their_level_and_are_never_empty() -> None:
+    """Guards the masking probability, which the weight 1/t presupposes."""
+    t = torch.tensor([0.02, 0.5, 0.9]).repeat_interleave(4000)
+    masked = training._mask(t, 16, torch.Generator().manual_seed(0))
+    assert masked.any(-1).all()
+    share = masked.view(3, 4000, 16).float().mean((1, 2))
+    at_least_one = torch.tensor([0.02 + 0.98**16 / 16, 0.5, 0.9])
+    torch.testing.assert_close(share, at_least_one, atol=0.006, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_a_function_of_its_seeds(kind: str) -> None:
+    """Guards the documented command of a checkpoint: same seed same bits, another seed other weights."""
+
+    def weights(seed: int) -> Tensor:
+        shape = config(vocab_size=128, **KINDS[kind])
+        data = batches(layout=LAYOUT, rows=8, seed=seed)
+        text = Text(prompt_length=16, mask_id=1, eos_id=3)
+        torch.rand(1)
+        model = train(shape, Recipe(steps=3, rows=8, seed=seed), text, data, lambda step, loss: None)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    first = weights(0)
+    assert torch.equal(first, weights(0))
+    assert not torch.equal(first, weights(1))
+
+
+def test_training_learns() -> None:
+    """Guards the loop: thirty steps on one batch must bring the loss down by a lot."""
+    rows = next(batches(layout=LAYOUT, rows=16, seed=0))
+    losses: list[float] = []
+    text = Text(prompt_length=16, mask_id=1, eos_id=3)
+    recipe = Recipe(steps=60, rows=16, learning_rate=2e-2, warmup_steps=5)
+    shape = config(vocab_size=128, attention=Attention.CAUSAL)
+    train(shape, recipe, text, itertools.repeat(rows), lambda step, loss: losses.append(loss))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def read(row: np.ndarray) -> tuple[ListInstance, list[str]]:
+    """Return the problem and the answer that a training row states."""
+    symbols = [VOCABULARY[i] for i in row]
+    assert (symbols[0], symbols[4], symbols[15]) == ("<bos>", "<arg>", "<sep>")
+    op, argument, word = symbols[1:4]
+    field = "count" if op.startswith("repeat") else "index"
+    instance = ListInstance(
+        op=op,
+        items=tuple(s for s in symbols[5:15] if s != "<pad>"),
+        word=None if word == "<none>" else word,
+        id="row",
+        split="train",
+        seed=0,
+        **({} if argument == "<none>" else {field: int(argument[1:])}),
+    )
+    answer = symbols[16:]
+    end = answer.index("<eos>")
+    assert set(answer[end:]) == {"<eos>"}
+    return instance, answer[:end]
+
+
+def test_training_rows_are_valid_and_cover_everything() -> None:
+    """Guards what the models learn from: right answers, every operation at every length, no test list."""
+    rows = np.concatenate(list(itertools.islice(batches(layout=LAYOUT, rows=400, seed=3), 10)))
+    seen: set[tuple[str, int]] = set()
+    for row in rows:
+        instance, answer = read(row)
+        assert instance.accepts(answer), (instance, answer)
+        assert split_of(instance.items) == "train"
+        seen.add((instance.op, len(instance.items)))
+    longest = {op: 5 if op.startswith("repeat") else 10 for op in OPERATIONS}
+    assert seen == {(op, n) for op in OPERATIONS for n in range(3, longest[op] + 1)}
+
+
+def test_training_rows_are_a_function_of_the_seed() -> None:
+    """Guards the data version of a checkpoint."""
+    one, same, other = (next(batches(layout=LAYOUT, rows=20, seed=s)) for s in (5, 5, 6))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
