@@ -69,7 +69,7 @@ class TransformerConfig:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as stored beside a checkpoint."""
-        return asdict(self) | {"attention": self.attention.value}
+        return {**asdict(self), "attention": self.attention.value}
 
     @classmethod
     def from_dict(cls, values: dict) -> "TransformerConfig":
