@@ -56,6 +56,7 @@ def _sharpen(model: Transformer, logit_deviation: float, generator: torch.Genera
     """
     assert model.head is not None
     c = model.config
-    for block in model.blocks:
-        block.attention.qkv.weight[: (c.heads + c.kv_heads) * c.head_width] *= 3
+    for name, weight in model.named_parameters():
+        if name.endswith("attention.qkv.weight"):
+            weight[: (c.heads + c.kv_heads) * c.head_width] *= 3
     torch.nn.init.normal_(model.head.weight, std=logit_deviation * c.width**-0.5, generator=generator)
