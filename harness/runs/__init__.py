@@ -1,0 +1,1 @@
+"""From command line to stored result: configuration, runs and sweeps."""

@@ -1,0 +1,97 @@
+"""From a config to the objects it describes: method, task and model."""
+
+import json
+import re
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+import torch
+from hydra.utils import get_class, get_method
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.engine.drafting import AutoregressiveMethod
+from harness.engine.policies import DiffusionMethod
+from harness.errors import ConfigError
+from harness.models.pool import LoadedModel
+from harness.models.pool import load_model as from_pool
+from harness.runs.config import resolved
+from tasks.task import Task
+
+Method = DiffusionMethod | AutoregressiveMethod
+METHOD_CLASSES: dict[str, type] = {"diffusion": DiffusionMethod, "autoregressive": AutoregressiveMethod}
+
+
+def build_method(cfg: DictConfig) -> Method:
+    """Return the method of a config; raise ConfigError naming the knob whose value cannot be used."""
+    method = cfg.method
+    made = METHOD_CLASSES[method.family]
+    return made(**{f.name: _policy(method, f.name) for f in fields(made) if f.name in method})
+
+
+def _policy(method: DictConfig, slot: str) -> object:
+    node, values = method[slot], {}
+    for name in node:
+        try:
+            values[name] = node[name]
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{_user_key(method, slot, str(name))}: {_one_line(error)}") from error
+    cls = get_class(values.pop("_target_"))
+    try:
+        return cls(**values)
+    except ValueError as error:
+        named = str(error).split()[0].strip("`'")
+        key = _user_key(method, slot, named) if named in values else f"method.{slot}"
+        raise ConfigError(f"{key}={_shown(values.get(named))}: {error}") from error
+
+
+def knob_of(method: DictConfig, slot: str, name: str) -> str | None:
+    """Return the knob that a policy's field refers to, or None for a field of its own."""
+    raw = OmegaConf.to_container(method[slot], resolve=False)
+    assert isinstance(raw, dict)
+    match = re.fullmatch(r"\$\{\.\.(\w+)\}", str(raw.get(name)))
+    return match.group(1) if match else None
+
+
+def _user_key(method: DictConfig, slot: str, name: str) -> str:
+    knob = knob_of(method, slot, name)
+    return f"method.{knob}" if knob else f"method.{slot}.{name}"
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _shown(value: object) -> object:
+    return value.name if isinstance(value, Enum) else value
+
+
+def build_task(cfg: DictConfig) -> Task:
+    """Return the task of a config."""
+    values = OmegaConf.to_container(cfg.task, resolve=True)
+    assert isinstance(values, dict)
+    target = get_class(str(values.pop("_target_")))
+    return target(**{str(k): v for k, v in values.items()})
+
+
+def device_of(cfg: DictConfig) -> str:
+    """Return the torch device that a config asks for; `auto` takes CUDA where there is a device."""
+    if cfg.device.device != "auto":
+        return cfg.device.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_model(cfg: DictConfig) -> LoadedModel:
+    """Return the model of a config, from the pool if it was the last one loaded."""
+    model: dict[str, Any] = resolved(cfg)["model"]
+    dtype, device = str(cfg.device.dtype), device_of(cfg)
+    arguments = {k: v for k, v in model["loader"].items() if k != "_target_"}
+    if "path" in model:
+        arguments["path"] = model["path"]
+
+    def factory() -> LoadedModel:
+        loader = get_method(model["loader"]["_target_"])
+        return loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
+
+    return from_pool(json.dumps([model, dtype, device], sort_keys=True), factory)

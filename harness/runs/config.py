@@ -1,0 +1,138 @@
+"""Composition of a run's config: typed, validated, and refused in one line where it cannot be."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import ConfigError
+from harness.runs import options
+from harness.runs.catalogue import names, nearest
+
+GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment")
+
+
+class OnError(Enum):
+    """What a failing run does: `raise` ends the command, `record` stores the failure and goes on."""
+
+    RAISE = "raise"
+    RECORD = "record"
+
+
+@dataclass
+class BenchConf:
+    """The root of a run's config; groups fill the open keys."""
+
+    model: Any
+    method: Any
+    task: Any
+    measure: Any
+    tracker: Any
+    device: Any
+    seed: int
+    gen_length: int
+    batch_size: int
+    results_dir: str
+    resume: bool
+    on_error: str
+    name: str | None
+    points: list[str] | None
+    axes: dict[str, str] | None
+
+
+@cache
+def register() -> None:
+    """Make typed options and the root's schema known to Hydra."""
+    options.register()
+    ConfigStore.instance().store(name="bench_schema", node=BenchConf, provider="decbench")
+
+
+def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """Return the config of a run, every value resolved and of its type.
+
+    Raise ConfigError naming the key, the value and what would do, for unknown names and keys, wrong types and
+    values out of range.
+    """
+    register()
+    _check_names(overrides)
+    GlobalHydra.instance().clear()
+    with initialize_config_module("conf", version_base="1.3"):
+        try:
+            cfg = hydra_compose("bench", overrides=list(overrides), return_hydra_config=with_hydra)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explain(error)) from error
+    _check_values(cfg)
+    return cfg
+
+
+def _check_names(overrides: Sequence[str]) -> None:
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
+    for override in parsed:
+        value = override.value()
+        if override.key_or_group in GROUPS and isinstance(value, str) and value not in names(override.key_or_group):
+            raise ConfigError(
+                f"{override.key_or_group}={value}: no such {override.key_or_group}; "
+                f"{nearest(value, names(override.key_or_group))}"
+            )
+
+
+def _explain(error: Exception) -> str:
+    """Return one line for what Hydra found, with the nearest known key."""
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown.group(1)
+        return f"{key}: no such key; {nearest(key, _known_keys(key))}"
+    return " ".join(text.split())
+
+
+def _known_keys(key: str) -> list[str]:
+    root = hydra_compose("bench")
+    group = key.split(".")[0]
+    known = [str(k) for k in root]
+    if group == "method":
+        return [f"method.{k}" for option in names("method") for k in _keys(group, option)]
+    node = root.get(group) if group in known else None
+    return known + ([f"{group}.{k}" for k in node] if isinstance(node, DictConfig) else [])
+
+
+def _keys(group: str, option: str) -> list[str]:
+    from harness.runs.catalogue import knobs, read
+
+    return list(knobs(read(group, option)))
+
+
+def _check_values(cfg: DictConfig) -> None:
+    for key in ("seed", "gen_length", "batch_size", "resume"):
+        try:
+            cfg[key]
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    if cfg.gen_length < 1:
+        raise ConfigError(f"gen_length={cfg.gen_length}: must be at least 1")
+    if cfg.batch_size < 1:
+        raise ConfigError(f"batch_size={cfg.batch_size}: must be at least 1")
+    if cfg.on_error not in {e.value for e in OnError}:
+        raise ConfigError(f"on_error={cfg.on_error}: must be raise or record")
+
+
+def resolved(cfg: DictConfig) -> dict:
+    """Return the config as plain values, interpolations resolved and enums by name."""
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    return {str(k): v for k, v in plain.items()}

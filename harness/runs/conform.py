@@ -1,0 +1,121 @@
+"""Replay reference trajectories through the real decode loop: `decbench conform [FILE] [--json]`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.errors import ConfigError, DataError
+
+REFERENCE = Path(__file__).parent / "reference-trajectories.json"
+_MODEL_KEYS = ("vocab_size", "mask_id", "eos_id", "a1", "f1", "a2", "f2", "f3", "eos_bias", "shifted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of one case: `passed`, `failed` or `not built`, and why."""
+
+    id: str
+    method: str
+    status: str
+    detail: str = ""
+
+
+def replay(case: dict) -> Verdict:
+    """Decode one case and compare ids, forwards (idle calls of the reference included) and commit steps."""
+    from harness.runs.catalogue import names
+
+    if case["method"] not in names("method"):
+        return Verdict(id=case["id"], method=case["method"], status="not built", detail="no such method yet")
+    try:
+        found = _decode(case)
+    except ConfigError as error:
+        return Verdict(id=case["id"], method=case["method"], status="failed", detail=str(error))
+    wrong = [
+        f"{key}: expected {case['expected'][key]}, got {value}"
+        for key, value in found.items()
+        if key in case["expected"] and case["expected"][key] != value
+    ]
+    return Verdict(
+        id=case["id"], method=case["method"], status="failed" if wrong else "passed", detail="; ".join(wrong)
+    )
+
+
+def _decode(case: dict) -> dict[str, object]:
+    import torch
+
+    from harness.engine.canvas import Canvas
+    from harness.engine.diffusion import decode
+    from harness.engine.records import Ledger
+    from harness.models.closed_form import ClosedForm, ClosedFormModel
+    from harness.runs.build import build_method
+    from harness.runs.config import compose
+
+    knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
+    cfg = compose(
+        [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
+    )
+    model = ClosedFormModel(ClosedForm(**{k: case["model"][k] for k in _MODEL_KEYS}))
+    canvas = Canvas.from_prompts(
+        [case["prompt"]],
+        gen_length=case["gen_length"],
+        mask_id=case["model"]["mask_id"],
+        pad_id=case["model"]["eos_id"],
+        seeds=[0],
+    )
+    ledger = Ledger()
+    with torch.inference_mode():
+        (generation,) = decode(model, build_method(cfg), canvas, ledger)
+    return {
+        "ids": list(generation.tokens),
+        "forwards": ledger.counts([0])[0].nfe + generation.idle,
+        "commit_step": list(generation.decided_at),
+    }
+
+
+def _override(value: object) -> str:
+    return "null" if value is None else json.dumps(value)
+
+
+def read_cases(path: Path) -> list[dict]:
+    """Read a trajectory file; raise DataError naming the file and what is wrong with it."""
+    try:
+        cases = json.loads(path.read_text())["cases"]
+        assert all({"id", "method", "params", "gen_length", "prompt", "model", "expected"} <= c.keys() for c in cases)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise DataError(
+            f"{path}: not a trajectory file ({type(error).__name__}: {error}); expected "
+            f'{{"version": 1, "cases": [...]}} with id, method, params, gen_length, prompt, model, expected'
+        ) from None
+    return cases
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replay a file, print a table or JSON; return 1 if a case failed."""
+    parser = argparse.ArgumentParser(prog="decbench conform", description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=REFERENCE, help="default: the file in the package")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    arguments = parser.parse_args(argv)
+    verdicts = [replay(case) for case in read_cases(arguments.file)]
+    failed = [v for v in verdicts if v.status == "failed"]
+    if arguments.json:
+        summary = {s: sum(v.status == s for v in verdicts) for s in ("passed", "failed", "not built")}
+        sys.stdout.write(json.dumps({"summary": summary, "cases": [asdict(v) for v in verdicts]}) + "\n")
+    else:
+        _print(verdicts, failed)
+    return 1 if failed else 0
+
+
+def _print(verdicts: list[Verdict], failed: list[Verdict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(), Table("method", "passed", "failed", "not built")
+    for method in dict.fromkeys(v.method for v in verdicts):
+        mine = [v.status for v in verdicts if v.method == method]
+        table.add_row(method, *(str(mine.count(s)) for s in ("passed", "failed", "not built")))
+    console.print(table)
+    for verdict in failed:
+        console.print(f"{verdict.id}: {verdict.detail}", soft_wrap=True, highlight=False)

@@ -1,0 +1,70 @@
+"""Decode one batch of prompts with whatever method a config describes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from harness.engine import diffusion, draft_verify
+from harness.engine.canvas import Canvas
+from harness.engine.generation import Generation
+from harness.engine.model import LanguageModel
+from harness.engine.records import Counts, Ledger
+from harness.runs.build import Method
+from harness.runs.measure import Measure, Stopwatch, stopwatch
+from harness.runs.trace import DiffusionTrace, RoundTrace
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Results of a batch, by row: generations, counts, trace rows, and the time of the whole batch."""
+
+    generations: list[Generation]
+    counts: list[Counts]
+    steps: list[dict[str, object]]
+    watch: Stopwatch
+
+
+def decode_batch(
+    model: LanguageModel,
+    method: Method,
+    prompts: Sequence[Sequence[int]],
+    *,
+    seeds: Sequence[int],
+    gen_length: int,
+    measure: Measure,
+    on_progress: OnProgress = lambda finished, calls: None,
+) -> Decoded:
+    """Decode prompts together; a row's result does not depend on the others."""
+    ledger = Ledger()
+    with torch.inference_mode(), stopwatch(model.device) as watch:
+        if isinstance(method, diffusion.DiffusionMethod):
+            assert model.spec.mask_id is not None
+            trace = DiffusionTrace()
+            canvas = Canvas.from_prompts(
+                prompts,
+                gen_length=gen_length,
+                mask_id=model.spec.mask_id,
+                pad_id=model.spec.pad_id,
+                seeds=seeds,
+                device=model.device,
+            )
+            observers = [trace] if measure.traced else []
+            generations = diffusion.decode(model, method, canvas, ledger, observers, on_progress)
+        else:
+            trace = RoundTrace()
+            generations = draft_verify.decode(
+                model,
+                method,
+                prompts,
+                gen_length=gen_length,
+                seeds=seeds,
+                ledger=ledger,
+                observers=[trace] if measure.traced else [],
+                on_progress=on_progress,
+            )
+    return Decoded(
+        generations=generations, counts=ledger.counts(range(len(prompts))), steps=trace.rows, watch=watch
+    )

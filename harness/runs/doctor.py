@@ -1,0 +1,93 @@
+"""`decbench doctor`: what can run on this machine, and the one command that would get what is missing."""
+
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import ConfigError, DataError
+from harness.runs.catalogue import names
+
+_EXTRAS = {"figures": "matplotlib", "wandb": "wandb", "launchers": "hydra_plugins.hydra_joblib_launcher"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `remedy` is the command to run where it is not there."""
+
+    kind: str
+    name: str
+    available: bool
+    detail: str
+    remedy: str = ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the findings as a table or a JSON array."""
+    findings = list(examine())
+    if "--json" in argv:
+        sys.stdout.write(json.dumps([asdict(f) for f in findings]) + "\n")
+        return 0
+    table = Table("", "what", "", "finding", box=None)
+    for f in findings:
+        table.add_row(f.kind, f.name, "yes" if f.available else "NO", f"{f.detail} {f.remedy}".strip())
+    Console().print(table, highlight=False)
+    return 0
+
+
+def examine() -> Iterator[Finding]:
+    """Look at the machine, the optional packages, and every model and task."""
+    import torch
+
+    yield Finding(kind="machine", name="python", available=True, detail=platform.python_version())
+    yield Finding(kind="machine", name="torch", available=True, detail=str(torch.__version__))
+    cuda = torch.cuda.is_available()
+    yield Finding(
+        kind="machine",
+        name="cuda",
+        available=cuda,
+        detail=torch.cuda.get_device_name() if cuda else "no usable device; device=cpu works",
+    )
+    for extra, module in _EXTRAS.items():
+        there = _installed(module)
+        remedy = "" if there else f"pip install 'decbench[{extra}]'"
+        yield Finding(kind="extra", name=extra, available=there, detail=module, remedy=remedy)
+    yield from (_model(name) for name in names("model"))
+    yield from (_task(name) for name in names("task"))
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _model(name: str) -> Finding:
+    from harness.runs.build import load_model
+    from harness.runs.config import compose
+
+    try:
+        loaded = load_model(compose([f"model={name}"]))
+    except (ConfigError, DataError) as error:
+        return Finding(
+            kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}"
+        )
+    digest = (loaded.checkpoint_sha256 or "no checkpoint")[:12]
+    return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
+
+
+def _task(name: str) -> Finding:
+    from harness.runs.build import build_task
+    from harness.runs.config import compose
+
+    try:
+        samples = len(build_task(compose([f"task={name}"])).instances())
+    except (ConfigError, DataError) as error:
+        return Finding(kind="task", name=name, available=False, detail=str(error))
+    return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")

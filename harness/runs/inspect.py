@@ -1,0 +1,81 @@
+"""`decbench list` and `decbench show`: what exists, and what a choice means."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import ConfigError
+from harness.runs.catalogue import GROUPS, describe, knobs, nearest, read
+
+
+def list_options(argv: Sequence[str]) -> int:
+    """Print the options of a kind, as a table or as a JSON array."""
+    kinds = [a for a in argv if a != "--json"]
+    if len(kinds) != 1 or kinds[0] not in GROUPS:
+        given = " ".join(kinds)
+        raise ConfigError(f"list {given}: say what to list; {nearest(given, GROUPS)}")
+    entries = describe(GROUPS[kinds[0]])
+    if "--json" in argv:
+        sys.stdout.write(json.dumps(entries) + "\n")
+        return 0
+    table = Table("name", "what it does", "runs on" if kinds[0] == "methods" else "kind", box=None)
+    for entry in entries:
+        fits = entry.get("models") or entry.get("kind") or ""
+        table.add_row(
+            str(entry["name"]), str(entry["summary"]), ", ".join(fits) if isinstance(fits, list) else str(fits)
+        )
+    Console().print(table, highlight=False)
+    return 0
+
+
+def show(argv: Sequence[str]) -> int:
+    """Print the resolved method of a config: every knob with type, default and value, and its policies."""
+    from harness.runs.build import build_method
+    from harness.runs.config import compose, resolved
+
+    cfg = compose(list(argv))
+    method, defaults = resolved(cfg)["method"], knobs(read("method", cfg.method.name))
+    build_method(cfg)
+    console = Console()
+    console.print(f"{method['name']}: {method['summary']}", highlight=False)
+    console.print(f"paper: {method['paper'] or '-'}   runs on: {', '.join(method['models'])}", highlight=False)
+    table = Table("knob", "type", "default", "value", box=None)
+    for name, default in defaults.items():
+        shown = "gen_length" if str(default).startswith("${") else str(default)
+        table.add_row(f"method.{name}", _type_of(cfg.method, name), shown, str(method[name]))
+    console.print(table, highlight=False)
+    slots = Table("policy", "class", box=None)
+    for name, value in method.items():
+        if isinstance(value, dict) and "_target_" in value:
+            slots.add_row(f"method/{name}", value["_target_"])
+    console.print(slots, highlight=False)
+    return 0
+
+
+def _type_of(method, knob: str) -> str:  # noqa: ANN001
+    """Return the annotation of the policy field that a knob is wired to."""
+    from typing import get_type_hints
+
+    from hydra.utils import get_class
+
+    from harness.runs.build import knob_of
+
+    for slot, node in method.items():
+        if not hasattr(node, "items") or "_target_" not in node:
+            continue
+        for field in node:
+            if knob_of(method, str(slot), str(field)) == knob:
+                hint = get_type_hints(get_class(node["_target_"]))[str(field)]
+                return _spell(hint)
+    return ""
+
+
+def _spell(hint: object) -> str:
+    from enum import Enum
+
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return " | ".join(hint.__members__)
+    return hint.__name__ if isinstance(hint, type) else str(hint)

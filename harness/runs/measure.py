@@ -1,0 +1,113 @@
+"""What is measured beside the counts, and how: wall and CPU time of generation, peak memory."""
+
+import gc
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+
+from harness.errors import ConfigError
+
+_LEAST_WARMUP = 2
+
+
+class Measurement(Enum):
+    """`counts`: deterministic counts only; `timed`: seconds besides; `traced`: one row per step besides."""
+
+    COUNTS = "counts"
+    TIMED = "timed"
+    TRACED = "traced"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How a run is measured.
+
+    `warmup` samples (at least 2 if timed) are decoded first and not recorded; every sample is then decoded
+    `repetitions` times.
+    """
+
+    name: Measurement
+    warmup: int = 0
+    repetitions: int = 1
+
+    def __post_init__(self) -> None:
+        if self.repetitions < 1:
+            raise ConfigError(f"measure.repetitions={self.repetitions}: must be at least 1")
+        if self.timed and self.warmup < _LEAST_WARMUP:
+            raise ConfigError(f"measure.warmup={self.warmup}: a timed run needs at least {_LEAST_WARMUP} samples")
+        if self.warmup < 0:
+            raise ConfigError(f"measure.warmup={self.warmup}: must be at least 0")
+
+    @property
+    def timed(self) -> bool:
+        """Whether seconds are recorded."""
+        return self.name is Measurement.TIMED
+
+    @property
+    def traced(self) -> bool:
+        """Whether steps are recorded."""
+        return self.name is Measurement.TRACED
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of one region, and when things in it happened (seconds from its start).
+
+    `marks_s[c]` is when what followed from model call c was done.
+    """
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    started: float = 0.0
+    marks_s: list[float] = field(default_factory=list)
+
+    def mark(self, calls: int) -> None:
+        """Note that the consequences of the first `calls` model calls are done."""
+        if calls > len(self.marks_s):
+            self.marks_s.extend([time.perf_counter() - self.started] * (calls - len(self.marks_s)))
+
+
+@contextmanager
+def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
+    """Time a region: the device is synchronised at both ends, and the garbage collector rests in between."""
+    watch = Stopwatch()
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        _synchronise(device)
+        cpu, watch.started = time.process_time(), time.perf_counter()
+        yield watch
+        _synchronise(device)
+        watch.wall_s, watch.cpu_s = time.perf_counter() - watch.started, time.process_time() - cpu
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new high-water mark where the device keeps one."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return peak memory: of tensors since the last reset on a GPU, of the whole process on a CPU.
+
+    The CPU figure only grows within a process, so that in a sweep it covers the runs before as well.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,118 @@
+"""What a number rests on: code, versions, machine, switches. Written with every run; holds no secrets."""
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+ENVIRONMENT = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_OFFLINE",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "PYTHONHASHSEED",
+    "SLURM_JOB_ID",
+)
+"""The environment variables that are recorded; no other is."""
+
+_PACKAGES = ("decbench", "torch", "transformers", "hydra-core", "omegaconf", "numpy", "pyarrow", "safetensors")
+_SECRET = re.compile(r"(?i)([\w.]*(?:api_?key|password|secret|credential)[\w.]*=)\S+")
+
+
+def collect(device: str, *, switches: Mapping[str, object]) -> dict[str, object]:
+    """Return the provenance of a run on `device` under `switches`, as plain JSON values."""
+    return {
+        **_code(),
+        **_machine(),
+        **_accelerator(device),
+        **switches,
+        "command_line": [_SECRET.sub(r"\1***", argument) for argument in sys.argv],
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def device_name(device: str) -> str:
+    """Return the name of the processor or card that computes; its wall times compare with its own only."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_model()
+
+
+@cache
+def _code() -> dict[str, object]:
+    """Read once per process: later edits of the tree do not change the code that is loaded."""
+    return {**_git_state(Path(__file__).resolve()), "versions": _versions()}
+
+
+def _git_state(file: Path) -> dict[str, object]:
+    # An installed copy may lie inside somebody else's repository: only a tracked file names its commit.
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return {"git_commit": None, "git_dirty": None, "git_diff_sha256": None}
+    diff, status = _git(file.parent, "diff", "HEAD", "--binary"), _git(file.parent, "status", "--porcelain")
+    dirty = bool(status)
+    digest = hashlib.sha256(f"{diff}{status}".encode()).hexdigest() if dirty else None
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    return {"git_commit": commit and commit.strip(), "git_dirty": dirty, "git_diff_sha256": digest}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, check=True, encoding="utf-8", errors="replace"
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout
+
+
+def _versions() -> dict[str, str | None]:
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {"python": platform.python_version()} | {package: installed(package) for package in _PACKAGES}
+
+
+@cache
+def _machine() -> dict[str, object]:
+    return {"platform": platform.platform(), "cpu_model": _cpu_model(), "usable_cores": _usable_cores()}
+
+
+@cache
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _accelerator(device: str) -> dict[str, object]:
+    if torch.device(device).type != "cuda":
+        return {"gpu_name": None, "gpu_memory_bytes": None, "cuda": None, "cudnn": None}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu_name": properties.name,
+        "gpu_memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }

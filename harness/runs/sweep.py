@@ -1,0 +1,176 @@
+"""Many runs: an experiment's points and axes, or a Hydra multirun, handed to Hydra's launcher."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from harness.errors import ConfigError
+from harness.runs.config import compose
+from harness.runs.progress import SweepProgress
+from harness.runs.runner import RunRecord, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The jobs of a command, each a list of overrides, and the config that they share."""
+
+    jobs: list[list[str]]
+    base: DictConfig
+
+
+def expand(overrides: Sequence[str]) -> Sweep:
+    """Return one list of overrides per run: points times axes of the experiment times choices on the command line.
+
+    A choice is a value with commas (`method.threshold=0.8,0.9`). Points vary slowest, so that a model stays loaded.
+    """
+    single, choices = _split(overrides)
+    base = compose(single)
+    points = [shlex.split(point) for point in base.points or [""]]
+    axes = [[f"{key}={value.strip()}" for value in values.split(",")] for key, values in (base.axes or {}).items()]
+    jobs = [
+        [*single, *point, *combination]
+        for point in points
+        for combination in product(*axes, *choices)
+    ]
+    return Sweep(jobs=jobs, base=base)
+
+
+def _split(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    single: list[str] = []
+    choices: list[list[str]] = []
+    for text, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            single.append(text)
+    return single, choices
+
+
+def execute(sweep: Sweep, console: Console) -> list[RunRecord]:
+    """Run every job and return the records in order; a failing run does not stop the others."""
+    launcher = OmegaConf.select(compose([*sweep.jobs[0]], with_hydra=True), "hydra.launcher._target_")
+    if str(launcher).endswith("BasicLauncher"):
+        return _inline(sweep, console)
+    return _launched(sweep)
+
+
+def _inline(sweep: Sweep, console: Console) -> list[RunRecord]:
+    records = []
+    with SweepProgress(console=console, runs=len(sweep.jobs)) as progress:
+        for job in sweep.jobs:
+            cfg = compose([*job, "on_error=record"])
+            progress.begin(f"{cfg.model.name} {' '.join(o for o in job if o.startswith('method'))} {cfg.task.name}")
+            record = run(cfg, progress)
+            reason = f"{record.status}: {record.row['error']}" if record.status != "ok" else ""
+            progress.end("taken from the store" if record.resumed else reason)
+            records.append(record)
+    return records
+
+
+def job(cfg: DictConfig) -> dict[str, Any]:
+    """Execute one job in a worker; the import of this module keeps the model pool of the worker alive."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    record = run(OmegaConf.create(plain))
+    return {"row": record.row, "resumed": record.resumed}
+
+
+def _launched(sweep: Sweep) -> list[RunRecord]:
+    from hydra._internal.utils import create_config_search_path
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    loader: ConfigLoader = ConfigLoaderImpl(config_search_path=create_config_search_path("pkg://conf"))
+    config = loader.load_configuration("bench", overrides=sweep.jobs[0], run_mode=RunMode.MULTIRUN)
+    with open_dict(config):
+        config.hydra.job.name = "decbench"
+    context = HydraContext(config_loader=loader, callbacks=_callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
+    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    results = launcher.launch([[*one, "on_error=record"] for one in sweep.jobs], initial_job_idx=0)
+    return [RunRecord(**result.return_value) for result in results]
+
+
+def _callbacks(config: DictConfig) -> Any:
+    from hydra._internal.callbacks import Callbacks
+
+    return Callbacks(config)
+
+
+def main(argv: Sequence[str], *, as_json: bool) -> int:
+    """Run what the overrides describe, print the outcome, and return the exit code."""
+    overrides = [a for a in argv if a not in ("-m", "--multirun")]
+    console = Console(stderr=as_json)
+    sweep = expand(overrides)
+    if not sweep.base.points and len(sweep.jobs) == 1:
+        cfg = compose(sweep.jobs[0])
+        with SweepProgress(console=console, runs=1) as progress:
+            progress.begin(f"{cfg.model.name} {cfg.method.name} {cfg.task.name}")
+            records = [run(cfg, progress)]
+            progress.end("taken from the store" if records[0].resumed else "")
+    else:
+        records = execute(sweep, console)
+    summary = _summarise(sweep.base, records, console)
+    if as_json:
+        print(json.dumps(summary, default=str))
+    return int(any(record.status == "failed" for record in records))
+
+
+def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> dict[str, Any]:
+    from harness.results.report_sweep import summarize
+    from harness.runs.theory_points import theory
+
+    root = Path(base.results_dir)
+    figure = root / "figures" / f"{base.name}.svg" if base.name else None
+    done = [record.row for record in records if record.status == "ok"]
+    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else ())
+    console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
+    for path in summary.figures:
+        console.print(f"figure:  {path}", highlight=False, soft_wrap=True)
+    if base.tracker.name == "wandb":
+        console.print(f"W&B:     {root / 'wandb'} ({base.tracker.mode})", highlight=False, soft_wrap=True)
+        _track_figure(base, summary.figures, root, console)
+    return {
+        "runs": [{"run_id": r.run_id, "status": r.status, "resumed": r.resumed} for r in records],
+        "results_dir": str(root),
+        "figures": [str(path) for path in summary.figures],
+        "summary": summary.values,
+    }
+
+
+def _track_figure(base: DictConfig, figures: Sequence[Path], root: Path, console: Console) -> None:
+    from harness.runs.trackers import report_figure
+
+    pictures = [path for path in figures if path.suffix == ".png"]
+    if not pictures:
+        return
+    tracker = base.tracker
+    try:
+        report_figure(
+            pictures[0],
+            mode=tracker.mode,
+            project=tracker.project,
+            entity=tracker.entity,
+            folder=root / "wandb",
+            name=base.name,
+        )
+    except Exception as error:
+        console.print(f"the figure did not reach W&B ({error}); it is in {pictures[0]}", soft_wrap=True)
+
+
+def refuse(error: Exception) -> str:
+    """Return the one line that a user sees of an error."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"

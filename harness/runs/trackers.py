@@ -1,0 +1,102 @@
+"""Where a run is reported besides parquet: nowhere, or to Weights & Biases, offline unless told otherwise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.errors import ConfigError, MissingDependency
+
+_PER_SAMPLE = ("sample_id", "output_text", "correct", "nfe", "query_tokens", "tokens_out", "latency_s", "detail")
+
+
+class Tracker(Protocol):
+    """Told of a run after its parquet rows were written; a failure here loses nothing."""
+
+    def report(self, run: Mapping[str, Any], config: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Report one finished or failed run."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTracker:
+    """Report nowhere."""
+
+    def report(self, run: Mapping[str, Any], config: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbTracker:
+    """One W&B run per decbench run: config, summary, a table of samples; the id is the run's id."""
+
+    mode: str
+    project: str
+    entity: str | None
+    folder: Path
+
+    def report(self, run: Mapping[str, Any], config: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Write the run; raises MissingDependency without wandb."""
+        wandb = _wandb()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        logged = wandb.init(
+            mode=self.mode,
+            project=self.project,
+            entity=self.entity,
+            dir=str(self.folder),
+            id=run["run_id"],
+            name=f"{run['model']} {run['setting']} {run['task']}",
+            group=run["name"],
+            config=dict(config),
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        failed = True
+        try:
+            numbers = {k: v for k, v in run.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+            logged.summary.update(numbers | {"status": run["status"]})
+            rows = [[row[c] for c in _PER_SAMPLE] for row in samples if row["repetition"] == 0]
+            logged.log({"samples": wandb.Table(columns=list(_PER_SAMPLE), data=rows)})
+            failed = run["status"] != "ok"
+        finally:
+            logged.finish(exit_code=int(failed))
+
+
+def report_figure(figure: Path, *, mode: str, project: str, entity: str | None, folder: Path, name: str) -> None:
+    """Log a sweep's figure as a W&B run of its own in the sweep's group."""
+    wandb = _wandb()
+    folder.mkdir(parents=True, exist_ok=True)
+    logged = wandb.init(
+        mode=mode,
+        project=project,
+        entity=entity,
+        dir=str(folder),
+        name=f"{name} figure",
+        group=name,
+        reinit="finish_previous",
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    try:
+        logged.log({"figure": wandb.Image(str(figure))})
+    finally:
+        logged.finish()
+
+
+def _wandb() -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise MissingDependency("tracker=wandb needs wandb: pip install 'decbench[wandb]'") from None
+    return wandb
+
+
+def build_tracker(settings: Mapping[str, Any], folder: Path) -> Tracker:
+    """Return the tracker of a config."""
+    if settings["name"] == "none":
+        return NoTracker()
+    if settings["name"] == "wandb":
+        _wandb()
+        return WandbTracker(
+            mode=settings["mode"], project=settings["project"], entity=settings["entity"], folder=folder
+        )
+    raise ConfigError(f"tracker={settings['name']}: no such tracker; known: none, wandb")
