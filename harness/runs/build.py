@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool
 from harness.runs.config import resolved
+from harness.runs.options import schema
 from tasks.task import Task
 
 Method = DiffusionMethod | AutoregressiveMethod
@@ -68,11 +69,16 @@ def _shown(value: object) -> object:
 
 
 def build_task(cfg: DictConfig) -> Task:
-    """Return the task of a config."""
-    values = OmegaConf.to_container(cfg.task, resolve=True)
+    """Return the task of a config; raise ConfigError naming the key whose value has another type than the task's."""
+    target = get_class(str(cfg.task["_target_"]))
+    plain = OmegaConf.to_container(cfg.task, resolve=True)
+    try:
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema(target)), plain))
+    except OmegaConfBaseException as error:
+        key = error.full_key or "task"
+        raise ConfigError(f"task.{key}={OmegaConf.select(cfg.task, key)}: {_one_line(error)}") from error
     assert isinstance(values, dict)
-    target = get_class(str(values.pop("_target_")))
-    return target(**{str(k): v for k, v in values.items()})
+    return target(**{str(k): v for k, v in values.items() if k != "_target_"})
 
 
 def device_of(cfg: DictConfig) -> str:
