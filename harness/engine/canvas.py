@@ -76,11 +76,7 @@ class Canvas:
                 tokens_BL[row, start + place] = token
                 undecided_BL[row, start + place] = False
         prompt_length_B = torch.tensor([len(p) for p in prompts])
-        zeros = {
-            name: torch.zeros(rows, dtype=torch.int64)
-            for name in ("clock_B", "window_clock_B", "window_index_B", "window_masks_B", "calls_B")
-            + ("idle_B", "forced_B", "remasked_B", "generated_B")
-        }
+        zero_B = torch.zeros(rows, dtype=torch.int64)
         canvas = cls(
             tokens_BL=tokens_BL,
             undecided_BL=undecided_BL,
@@ -92,15 +88,21 @@ class Canvas:
             seed_B=torch.tensor(list(seeds), dtype=torch.int64),
             mask_id=mask_id,
             fill_id=pad_id,
-            **zeros,
+            clock_B=zero_B,
+            window_clock_B=zero_B,
+            window_index_B=zero_B,
+            window_masks_B=zero_B,
+            calls_B=zero_B,
+            idle_B=zero_B,
+            forced_B=zero_B,
+            remasked_B=zero_B,
+            generated_B=zero_B,
         )
         return canvas._map(lambda tensor: tensor.to(device))
 
-    def _map(self, function) -> "Canvas":  # noqa: ANN001
+    def _map(self, function) -> "Canvas":
         tensors = {
-            f.name: function(getattr(self, f.name))
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), Tensor)
+            f.name: function(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
         }
         return replace(self, **tensors, memory={k: function(v) for k, v in self.memory.items()})
 

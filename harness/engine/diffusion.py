@@ -137,8 +137,7 @@ def _choose(
     quota_B = method.schedule.quota(canvas)
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     empty_B = pending_B & ~commit_BL.any(1)
-    meant_B = torch.full_like(empty_B, method.selector.may_close_none) if quota_B is None else quota_B == 0
-    idle_B = empty_B & (meant_B | method.selector.may_close_none)
+    idle_B = torch.zeros_like(empty_B) if quota_B is None else empty_B & (quota_B == 0)
     forced_B = empty_B & ~idle_B
     commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
     canvas.forced_B = canvas.forced_B + forced_B

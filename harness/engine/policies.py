@@ -60,14 +60,7 @@ class Scorer(Protocol):
 class Selector(Protocol):
     """Which open positions close."""
 
-    @property
-    def may_close_none(self) -> bool:
-        """Whether an empty choice is meant."""
-        ...
-
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, a subset of `open_BL`."""
         ...
 
@@ -83,9 +76,7 @@ class Stopper(Protocol):
 class Reviser(Protocol):
     """Which decided positions are opened or changed again, after each commit."""
 
-    def __call__(
-        self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor
-    ) -> None:
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Call `canvas.remask` or `canvas.edit`."""
         ...
 
@@ -162,9 +153,7 @@ class NeverStop:
 class NeverRevise:
     """Leave decided positions alone."""
 
-    def __call__(
-        self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor
-    ) -> None:
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Do nothing."""
 
 

@@ -33,7 +33,7 @@ def keep_top(logits_NV: Tensor, *, top_p: float | None, top_k: int | None) -> Te
     every token not below the k-th (ties keep more).
     """
     if top_p is not None and top_p < 1:
-        ordered_NV, order_NV = logits_NV.sort(-1, descending=True, stable=True)
+        ordered_NV, order_NV = logits_NV.sort(dim=-1, descending=True, stable=True)
         p_NV = ordered_NV.softmax(-1)
         drop_NV = (p_NV.cumsum(-1) - p_NV) > top_p
         logits_NV = logits_NV.masked_fill(drop_NV.scatter(-1, order_NV, drop_NV), -torch.inf)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import GIVEN
-from harness.engine.model import ModelKind, ModelSpec
+from harness.engine.model import ModelKind, ModelSpec, Store
 from harness.models.laws import Law, entropy
 
 LawOf = Callable[[tuple[int, ...]], Law]
@@ -106,7 +106,7 @@ class Oracle:
         *,
         positions_BT: Tensor | None = None,
         slots_BT: Tensor | None = None,
-        kv: TokenStore | None = None,
+        kv: Store | None = None,
         end: int | None = None,
         visible_BTS: Tensor | None = None,
         structured: bool = True,
@@ -117,14 +117,13 @@ class Oracle:
 
         Arguments are those of every model; a store makes tokens of earlier calls visible as they were then.
         """
+        assert kv is None or isinstance(kv, TokenStore)
         B, T = tokens_BT.shape
         if positions_BT is None:
             positions_BT = torch.arange(T, device=tokens_BT.device).expand(B, T)
         if decided_at_BT is None:
             decided_at_BT = torch.full_like(tokens_BT, GIVEN)
-        keys = window = TokenStore(
-            tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT
-        )
+        keys = window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
         if kv is not None:
             kv.write(positions_BT if slots_BT is None else slots_BT, window)
             keys = kv
@@ -166,9 +165,7 @@ class Oracle:
             return _Belief(tokens={}, law=None, start=0, inconsistent=False)
         law = self._law_of(tuple(t for p, t in tokens.items() if p < start))
         history = sorted(
-            (step, position, token)
-            for position, token, step in seen
-            if position >= start and token not in self._hidden
+            (step, position, token) for position, token, step in seen if position >= start and token not in self._hidden
         )
         known = {p: t for p, t in tokens.items() if p < start or t not in self._hidden}
         for _, position, token in history:
@@ -178,9 +175,7 @@ class Oracle:
             law = narrowed
         return _Belief(tokens=known, law=law, start=start, inconsistent=False)
 
-    def dependence(
-        self, tokens_L: Tensor, positions: Sequence[int], decided_at_L: Tensor | None = None
-    ) -> float:
+    def dependence(self, tokens_L: Tensor, positions: Sequence[int], decided_at_L: Tensor | None = None) -> float:
         """Return the total correlation C(S | canvas) in nats of the absolute `positions` S of one row.
 
         The sum of their marginal entropies minus their joint entropy: what is lost by committing them in one step

@@ -12,6 +12,7 @@ from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -76,12 +77,16 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     return cfg
 
 
-def _check_names(overrides: Sequence[str]) -> None:
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides; raise ConfigError for what is none."""
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
-    for override in parsed:
+
+
+def _check_names(overrides: Sequence[str]) -> None:
+    for override in parse(overrides):
         value = override.value()
         if override.key_or_group in GROUPS and isinstance(value, str) and value not in names(override.key_or_group):
             raise ConfigError(

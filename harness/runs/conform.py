@@ -48,6 +48,7 @@ def _decode(case: dict) -> dict[str, object]:
 
     from harness.engine.canvas import Canvas
     from harness.engine.diffusion import decode
+    from harness.engine.policies import DiffusionMethod
     from harness.engine.records import Ledger
     from harness.models.closed_form import ClosedForm, ClosedFormModel
     from harness.runs.build import build_method
@@ -57,6 +58,8 @@ def _decode(case: dict) -> dict[str, object]:
     cfg = compose(
         [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
     )
+    method = build_method(cfg)
+    assert isinstance(method, DiffusionMethod)
     model = ClosedFormModel(ClosedForm(**{k: case["model"][k] for k in _MODEL_KEYS}))
     canvas = Canvas.from_prompts(
         [case["prompt"]],
@@ -67,7 +70,7 @@ def _decode(case: dict) -> dict[str, object]:
     )
     ledger = Ledger()
     with torch.inference_mode():
-        (generation,) = decode(model, build_method(cfg), canvas, ledger)
+        (generation,) = decode(model, method, canvas, ledger)
     return {
         "ids": list(generation.tokens),
         "forwards": ledger.counts([0])[0].nfe + generation.idle,

@@ -65,6 +65,4 @@ def decode_batch(
                 observers=[trace] if measure.traced else [],
                 on_progress=on_progress,
             )
-    return Decoded(
-        generations=generations, counts=ledger.counts(range(len(prompts))), steps=trace.rows, watch=watch
-    )
+    return Decoded(generations=generations, counts=ledger.counts(range(len(prompts))), steps=trace.rows, watch=watch)

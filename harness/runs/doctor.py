@@ -75,9 +75,7 @@ def _model(name: str) -> Finding:
     try:
         loaded = load_model(compose([f"model={name}"]))
     except (ConfigError, DataError) as error:
-        return Finding(
-            kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}"
-        )
+        return Finding(kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}")
     digest = (loaded.checkpoint_sha256 or "no checkpoint")[:12]
     return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
 

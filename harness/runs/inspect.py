@@ -55,7 +55,7 @@ def show(argv: Sequence[str]) -> int:
     return 0
 
 
-def _type_of(method, knob: str) -> str:  # noqa: ANN001
+def _type_of(method, knob: str) -> str:
     """Return the annotation of the policy field that a knob is wired to."""
     from typing import get_type_hints
 

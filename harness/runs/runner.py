@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,8 +130,8 @@ class _Street:
     def walk(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float | None]:
         """Return rows of the samples and steps tables, and the seconds of all batches (None if not timed)."""
         settings = resolved(self.cfg)["measure"]
-        measure = Measure(**{k: v for k, v in settings.items() if k in ("warmup", "repetitions")}
-                          | {"name": Measurement(settings["name"])})
+        options = {k: int(v) for k, v in settings.items() if k in ("warmup", "repetitions")}
+        measure = Measure(name=Measurement(settings["name"]), **options)
         samples = self.task.instances()
         prompts = [self._prompt(sample) for sample in samples]
         rows, steps, seconds = [], [], 0.0
@@ -231,9 +231,7 @@ def setting(plain: Mapping[str, Any]) -> str:
     """Return the method and its knobs that differ from the published defaults."""
     method = plain["method"]
     defaults = knobs(read("method", method["name"]))
-    changed = [
-        f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v
-    ]
+    changed = [f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
     return " ".join([method["name"], *changed])
 
 
@@ -266,6 +264,3 @@ def _keep(store: Store, cfg: DictConfig, plain: dict[str, Any], outcome: dict[st
     row = _row(cfg, plain, identity) | outcome
     store.write(row)
     return RunRecord(row=row)
-
-
-Runner = Callable[[DictConfig], RunRecord]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from harness.errors import ConfigError
-from harness.runs.config import compose
+from harness.runs.config import compose, parse
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
 
@@ -36,18 +35,14 @@ def expand(overrides: Sequence[str]) -> Sweep:
     base = compose(single)
     points = [shlex.split(point) for point in base.points or [""]]
     axes = [[f"{key}={value.strip()}" for value in values.split(",")] for key, values in (base.axes or {}).items()]
-    jobs = [
-        [*single, *point, *combination]
-        for point in points
-        for combination in product(*axes, *choices)
-    ]
+    jobs = [[*single, *point, *combination] for point in points for combination in product(*axes, *choices)]
     return Sweep(jobs=jobs, base=base)
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     single: list[str] = []
     choices: list[list[str]] = []
-    for text, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
+    for text, override in zip(overrides, parse(overrides), strict=True):
         if override.is_sweep_override():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -79,16 +74,13 @@ def _inline(sweep: Sweep, console: Console) -> list[RunRecord]:
 
 def job(cfg: DictConfig) -> dict[str, Any]:
     """Execute one job in a worker; the import of this module keeps the model pool of the worker alive."""
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    plain.pop("hydra", None)
-    record = run(OmegaConf.create(plain))
+    record = run(cfg)
     return {"row": record.row, "resumed": record.resumed}
 
 
 def _launched(sweep: Sweep) -> list[RunRecord]:
-    from hydra._internal.utils import create_config_search_path
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
@@ -124,7 +116,7 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
         records = execute(sweep, console)
     summary = _summarise(sweep.base, records, console)
     if as_json:
-        print(json.dumps(summary, default=str))
+        sys.stdout.write(json.dumps(summary, default=str) + "\n")
     return int(any(record.status == "failed" for record in records))
 
 
@@ -168,9 +160,3 @@ def _track_figure(base: DictConfig, figures: Sequence[Path], root: Path, console
         )
     except Exception as error:
         console.print(f"the figure did not reach W&B ({error}); it is in {pictures[0]}", soft_wrap=True)
-
-
-def refuse(error: Exception) -> str:
-    """Return the one line that a user sees of an error."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"

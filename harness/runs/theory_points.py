@@ -33,6 +33,4 @@ def _ideal(name: str, operation: str, lengths: Sequence[int], steps: int) -> The
     successes: list[Fraction] = [
         closed.schedule_success(operation, closed.equal_schedule(n, t)) for n, t in zip(lengths, taken, strict=True)
     ]
-    return TheoryPoint(
-        task=name, kind="ideal", nfe=fmean(taken), accuracy=float(closed.mean_over_lengths(successes))
-    )
+    return TheoryPoint(task=name, kind="ideal", nfe=fmean(taken), accuracy=float(closed.mean_over_lengths(successes)))

@@ -34,6 +34,11 @@ def _kept_share(canvas: Canvas, steps: int, eps: float) -> Tensor:
     return kept_B.masked_fill(step_B == steps - 1, 0.0)
 
 
+def _fallen(canvas: Canvas, steps: int, eps: float) -> Tensor:
+    """Return the open positions whose coin, with probability 1 - s/t, says close."""
+    return canvas.open_BL & (canvas.uniforms("order") < (1 - _kept_share(canvas, steps, eps))[:, None])
+
+
 @policy("method/schedule", "dream")
 class DreamQuota:
     """Close floor(masks * (1 - s/t)) positions, in float32 as the reference does; the last step closes the rest."""
@@ -54,10 +59,10 @@ class DreamQuota:
         """Number of steps."""
         return self.steps or self.gen_length
 
-    def quota(self, canvas: Canvas) -> Tensor | None:
-        """Return the truncated quota, or None for `origin`, which counts nothing."""
+    def quota(self, canvas: Canvas) -> Tensor:
+        """Return the truncated quota; for `origin` the number of coins that fell."""
         if self.alg is Algorithm.origin:
-            return None
+            return _fallen(canvas, self.total, self.eps).sum(1)
         masks_B = canvas.open_BL.sum(1).float()
         return (masks_B * (1 - _kept_share(canvas, self.total, self.eps))).long()
 
@@ -98,9 +103,7 @@ class DreamScore:
         else:
             tokens_N = p_NV.argmax(-1)
         score_BL = prediction.scatter(self._score(p_NV, tokens_N), -torch.inf)
-        return Candidates(
-            tokens_BL=prediction.scatter(tokens_N, 0), score_BL=score_BL, confidence_BL=score_BL
-        )
+        return Candidates(tokens_BL=prediction.scatter(tokens_N, 0), score_BL=score_BL, confidence_BL=score_BL)
 
     def _score(self, p_NV: Tensor, tokens_N: Tensor) -> Tensor:
         if self.alg is Algorithm.topk_margin:
@@ -125,18 +128,11 @@ class DreamSelect:
         if self.alg_temp is not None and self.alg_temp < 0:
             raise ValueError(f"alg_temp must be at least 0, got {self.alg_temp}")
 
-    @property
-    def may_close_none(self) -> bool:
-        """Whether an empty choice is meant: coins may all show tails."""
-        return self.alg is Algorithm.origin
-
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""
-        if quota_B is None:
-            kept_B = _kept_share(canvas, self.steps or self.gen_length, self.eps)
-            return open_BL & (canvas.uniforms("order") < (1 - kept_B)[:, None])
+        assert quota_B is not None, "Dream's selector goes with Dream's schedule"
+        if self.alg is Algorithm.origin:
+            return open_BL & _fallen(canvas, self.steps or self.gen_length, self.eps)
         score_BL = candidates.score_BL
         if self.alg_temp:
             # The largest of score/T + Gumbel noise are draws without replacement from softmax(score/T).

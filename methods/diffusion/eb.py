@@ -8,7 +8,6 @@ Invariants: gamma = 0 on a model without certain positions equals one position p
 """
 
 from enum import Enum
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,15 +57,12 @@ class EntropyBudget:
     """Close the longest prefix whose entropies, the largest left out, sum to at most `gamma`."""
 
     gamma: float = 0.1
-    may_close_none: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.gamma < 0:
             raise ValueError(f"gamma must be at least 0, got {self.gamma}")
 
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""
         order_BL = candidates.score_BL.masked_fill(~open_BL, -torch.inf).argsort(dim=1, descending=True, stable=True)
         entropy_BL = -candidates.confidence_BL.masked_fill(~open_BL, 0.0).gather(1, order_BL)

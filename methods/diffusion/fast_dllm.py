@@ -7,8 +7,6 @@ call.
 Invariants: threshold > 1 equals one token per step; threshold <= 0 closes a block in one call.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -26,15 +24,12 @@ class Threshold:
 
     threshold: float = 0.9
     strict: bool = False
-    may_close_none: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
             raise ValueError(f"threshold must be at least 0, got {self.threshold}")
 
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions; the loop adds the best one where there is none."""
         if quota_B is not None:
             open_BL = top(candidates.score_BL, open_BL, quota_B)
@@ -49,15 +44,12 @@ class Factor:
 
     factor: float = 1.0
     compat: bool = False
-    may_close_none: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.factor <= 0:
             raise ValueError(f"factor must be above 0, got {self.factor}")
 
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""
         order_BL = candidates.score_BL.masked_fill(~open_BL, -torch.inf).argsort(dim=1, descending=True, stable=True)
         n_L = torch.arange(1, open_BL.shape[1] + 1, device=open_BL.device)

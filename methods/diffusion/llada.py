@@ -1,4 +1,4 @@
-"""LLaDA's sampler: semi-autoregressive blocks, a fixed number of tokens per step (arXiv:2502.09992, Alg. 4-5, App. B.4).
+"""LLaDA's sampler: semi-autoregressive blocks, a fixed number of tokens per step (arXiv:2502.09992, Alg. 4, 5, B.4).
 
 Symbol -> knob: S -> steps (default: one token per step), L/block -> block_length, w -> cfg_scale,
 temperature (Gumbel-max there, inverse CDF here: the same law).
@@ -8,7 +8,6 @@ Invariants: NFE + idle = steps; every position is committed once.
 """
 
 from enum import Enum
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -143,11 +142,7 @@ def _without(logits_NV: Tensor, ids: tuple[int, ...]) -> Tensor:
 class Top:
     """Close as many of the best open positions as the schedule asks for."""
 
-    may_close_none: ClassVar[bool] = False
-
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the top-quota positions; without a schedule the single best one."""
         return top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B) if quota_B is None else quota_B)
 

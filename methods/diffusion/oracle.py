@@ -8,8 +8,6 @@ prediction did not change and then fills the block from y*; ours fills at once.
 Invariant: the output equals y*.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -71,10 +69,6 @@ class Agreement:
 class Agreeing:
     """Close the positions that agree."""
 
-    may_close_none: ClassVar[bool] = False
-
-    def __call__(
-        self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas
-    ) -> Tensor:
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the agreeing open positions."""
         return open_BL & (candidates.score_BL > 0)

@@ -85,9 +85,7 @@ def draw(rng: np.random.Generator, operation: str, min_items: int, max_items: in
     takes_word = operation.startswith(("insert", "replace"))
     index = _argument(rng, operation, length, max_items)
     answer = _ANSWERS[operation](rng, items, index, word)
-    return Draw(
-        operation=operation, items=items, index=index, word=word if takes_word else _ABSENT, answer=answer
-    )
+    return Draw(operation=operation, items=items, index=index, word=word if takes_word else _ABSENT, answer=answer)
 
 
 @dataclass(frozen=True, kw_only=True)

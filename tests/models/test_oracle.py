@@ -122,7 +122,7 @@ def test_large_shuffle_needs_no_enumeration() -> None:
 def test_contradicting_commits_are_ignored_from_the_first_one_on() -> None:
     """Guards the order of the commit history: by step, then position; a wrong order keeps the wrong commits."""
     instance = ListInstance(op="remove_random", items=tuple("ABCD"), id="x", split="test", seed=0)
-    a, b, c, d = ids_of("ABCD")
+    _, b, c, d = ids_of("ABCD")
     response = [b, b, c] + [IDS[MASK]] * 13
     row_1L, model = row_of(instance, response), oracle()
     steps = torch.full_like(row_1L, -1)
@@ -177,7 +177,7 @@ def test_hidden_prompt_gives_uniform_logits() -> None:
 def test_other_prompts_are_refused(prompt: str, named: str) -> None:
     """Guards against silent nonsense on prompts that state no list problem."""
     with pytest.raises(DataError, match=named):
-        oracle().forward(torch.tensor([TOKENIZER.encode(prompt) + [IDS[MASK]]]))
+        oracle().forward(torch.tensor([[*TOKENIZER.encode(prompt), IDS[MASK]]]))
 
 
 TOTAL_CORRELATION = {

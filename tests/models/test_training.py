@@ -69,18 +69,16 @@ def slow_block(model: Transformer, rows_BT: Tensor, noisy_BG: Tensor, t: Tensor)
     return total / noisy_BG.numel()
 
 
-@pytest.mark.parametrize(("kind", "slow", "shape"), [("full", slow_full, (5,)), ("block", slow_block, (5, 2))])
-def test_masked_objectives_equal_their_definition(
-    kind: str, slow: Callable[..., float], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("kind", "slow", "width"), [("full", slow_full, G), ("block", slow_block, BLOCK)])
+def test_masked_objectives_equal_their_definition(kind: str, slow: Callable[..., float], width: int) -> None:
     """Guards weight, normalisation, offsets, and a block that sees its own or later clean tokens."""
-    t = torch.linspace(0.15, 0.95, int(np.prod(shape)), dtype=torch.float64).view(shape)
-    monkeypatch.setattr(training, "_noise_levels", lambda shape, generator: t)
     model, rows_BT = random_model(dtype=torch.float64, **KINDS[kind]), example_rows()
     loss, noisy_BG = loss_and_noisy(model, rows_BT)
     kept = noisy_BG != TEXT.mask_id
     assert torch.equal(noisy_BG[kept], rows_BT[:, P:][kept])
-    assert loss == pytest.approx(slow(model, rows_BT, noisy_BG, t), rel=1e-10)
+    t = (~kept).double().view(len(rows_BT), -1, width).mean(-1)
+    t = t[:, 0] if width == G else t
+    assert loss == pytest.approx(slow(model, rows_BT, noisy_BG, t), rel=1e-6)
 
 
 def test_the_causal_objective_reads_the_answer_up_to_its_first_end() -> None:
@@ -96,22 +94,18 @@ def test_the_causal_objective_reads_the_answer_up_to_its_first_end() -> None:
     assert loss_and_noisy(model, rows_BT)[0] == pytest.approx(np.mean(terms), rel=1e-10)
 
 
-def test_noise_levels_cover_the_interval_evenly() -> None:
-    """Guards the stratification: one level in each of the equal strata, in random order."""
-    t = training._noise_levels((50, 2), torch.Generator().manual_seed(0)).flatten()
-    strata = ((t - 0.02) / 0.98 * 100).floor().long()
-    assert sorted(strata.tolist()) == list(range(100))
-    assert strata.tolist() != list(range(100))
+def test_masked_shares_cover_all_numbers_evenly() -> None:
+    """Guards the stratification and the weight 1/t, which presupposes every number of masks equally often."""
+    masked = training._masked((50, 4), 8, torch.Generator().manual_seed(0))
+    counts = masked.sum(-1).flatten()
+    assert counts.bincount().tolist() == [0] + [25] * 8
+    assert counts.tolist() != sorted(counts.tolist())
 
 
-def test_masks_follow_their_level_and_are_never_empty() -> None:
-    """Guards the masking probability, which the weight 1/t presupposes."""
-    t = torch.tensor([0.02, 0.5, 0.9]).repeat_interleave(4000)
-    masked = training._mask(t, 16, torch.Generator().manual_seed(0))
-    assert masked.any(-1).all()
-    share = masked.view(3, 4000, 16).float().mean((1, 2))
-    at_least_one = torch.tensor([0.02 + 0.98**16 / 16, 0.5, 0.9])
-    torch.testing.assert_close(share, at_least_one, atol=0.006, rtol=0)
+def test_every_position_is_masked_equally_often() -> None:
+    """Guards a draw that prefers places, which would train some of them less."""
+    share = training._masked((8000,), 16, torch.Generator().manual_seed(0)).float().mean(0)
+    torch.testing.assert_close(share, torch.full((16,), 8.5 / 16), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,95 @@
+"""The real command, as a user types it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.results.store import Store
+from tests.conftest import RunDecbench
+
+RUN = ("run", "model=random_mdm", "task.samples=4")
+
+
+@pytest.mark.parametrize("command", ["", "list methods", "list models", "list tasks", "list experiments"])
+def test_looking_around_imports_nothing_heavy(command: str):
+    """Guards the second in which help and lists answer."""
+    code = "import sys; from harness.cli import main; main(sys.argv[1:]); print({'torch', 'hydra'} & {*sys.modules})"
+    process = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
+    assert process.stdout.strip().endswith("set()"), process.stderr
+
+
+def test_methods_are_listed_for_programs(run_decbench: RunDecbench):
+    """Guards the stable interface of `list --json`."""
+    entries = json.loads(run_decbench("list", "methods", "--json").stdout)
+    assert {"llada", "dream", "threshold", "factor", "eb", "oracle", "ar_greedy", "ar_sample"} <= {
+        entry["name"] for entry in entries
+    }
+    assert all(
+        {"name", "family", "summary", "paper", "lossless", "models", "knobs"} == entry.keys() for entry in entries
+    )
+
+
+def test_a_run_prints_json_for_programs(run_decbench: RunDecbench, tmp_path: Path):
+    """Guards the last line of `run --json`, and resume on the second call."""
+    first = run_decbench(*RUN, "results_dir=store", "--json")
+    second = run_decbench(*RUN, "results_dir=store", "--json")
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout.splitlines()[-1])["runs"][0]["status"] == "ok"
+    assert json.loads(second.stdout.splitlines()[-1])["runs"][0]["resumed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "method=thresold"], "did you mean threshold"),
+        (["runn"], "did you mean run"),
+        (["list", "method"], "did you mean methods"),
+        (["run", "task.samples=0"], "task.samples=0"),
+        (["run", "nonsense"], "key=value"),
+        (["conform", "missing.json"], "missing.json"),
+        (["train", "tiny"], "no such embedded model"),
+    ],
+)
+def test_a_wrong_request_ends_in_one_line(run_decbench: RunDecbench, arguments: list[str], message: str):
+    """Guards against tracebacks as the answer to a typo."""
+    process = run_decbench(*arguments)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+def test_show_names_types_and_paper(run_decbench: RunDecbench):
+    """Guards the answer to: which knobs does this method have?"""
+    text = run_decbench("show", "method=threshold", "method.threshold=0.8").stdout
+    assert "method.threshold" in text and "0.8" in text and "2505.22618" in text
+
+
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, run_decbench: RunDecbench):
+    """Guards the store against kill -9, and resume against doing finished work again."""
+    sweep = ["run", "model=random_mdm", "task.samples=8", "seed=0,1,2,3", "results_dir=store"]
+    process = subprocess.Popen([sys.executable, "-m", "harness", *sweep], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "store" / "runs"
+    while process.poll() is None and not (folder.is_dir() and any(folder.glob("*.parquet"))):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = Store(root=tmp_path / "store").read("runs").num_rows
+    again = json.loads(run_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
+    assert finished >= 1
+    assert [r["status"] for r in again] == ["ok"] * 4
+    assert sum(r["resumed"] for r in again) >= finished
+    assert Store(root=tmp_path / "store").read("runs").num_rows == 4
+
+
+def test_an_offline_wandb_run_is_written(run_decbench: RunDecbench, tmp_path: Path):
+    """Guards what a W&B user finds: an offline run of the run's id inside the results folder."""
+    pytest.importorskip("wandb")
+    process = run_decbench(*RUN, "tracker=wandb", "results_dir=store", "--json")
+    run_id = json.loads(process.stdout.splitlines()[-1])["runs"][0]["run_id"]
+    assert list((tmp_path / "store" / "wandb").rglob(f"run-{run_id}.wandb"))

@@ -1,0 +1,70 @@
+"""What can be asked for is typed, and what cannot run is refused in one line before a model loads."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness.errors import ConfigError
+from harness.runs.build import build_method
+from harness.runs.catalogue import names
+from harness.runs.compatibility import check
+from harness.runs.config import compose
+
+MODEL_OF = {"diffusion": "tiny_mdm", "autoregressive": "tiny_ar"}
+
+
+@pytest.mark.parametrize("group", ["model", "method", "task", "measure", "tracker", "device"])
+def test_every_option_composes(group: str):
+    """Guards against an option whose YAML no longer fits the classes behind it."""
+    for name in names(group):
+        cfg = compose([f"{group}={name}"])
+        OmegaConf.to_container(cfg, resolve=True)
+        assert cfg[group].name.startswith(name)
+
+
+@pytest.mark.parametrize("method", names("method"))
+def test_every_method_is_built_with_its_defaults(method: str):
+    """Guards the wiring of knobs into policies."""
+    family = compose([f"method={method}"]).method.family
+    cfg = compose([f"model={MODEL_OF[family]}", f"method={method}"])
+    check(cfg)
+    assert build_method(cfg)
+
+
+def test_a_knob_reaches_its_policy():
+    """Guards the interpolation: a published knob is flat, the policy tree is nobody's business."""
+    method = build_method(compose(["method=threshold", "method.threshold=0.7", "method.block_length=8"]))
+    assert method.selector.threshold == 0.7
+    assert method.window.length == 8
+
+
+REFUSALS = {
+    "method=tresh": "method=tresh: no such method; did you mean threshold?",
+    "model=tiny_mdn": "model=tiny_mdn: no such model; did you mean tiny_mdm?",
+    "task=list_cpy": "did you mean list_copy?",
+    "method.stepz=3": "method.stepz: no such key; did you mean method.steps?",
+    "method.steps=many": "method.steps: ",
+    "method.steps=0": "method.steps=0: ",
+    "method.temperature=-1": "method.temperature=-1.0: temperature must be at least 0",
+    "method.remasking=best": "expected one of [low_confidence, random,",
+    "method.block_length=5": "method.block_length=5: must divide gen_length=16",
+    "method.steps=5 method.block_length=4": "method.steps=5: steps must be a multiple of the 4 blocks",
+    "model=tiny_ar": "method=llada: does not run on model=tiny_ar, which is causal; it runs on ",
+    "method=ar_greedy": "method=ar_greedy: does not run on model=tiny_mdm, which is masked_diffusion",
+    "model=tiny_block method=threshold": "generates blocks of 8; use method.block_length=8",
+    "model=tiny_block method=dream": "method=dream: does not run on model=tiny_block",
+    "task.samples=0": "task.samples=0: must be at least 1",
+    "task.lengths=[2]": "task.lengths=[2]: ",
+    "task=waiting_line": "reads symbols only; use task.renderer=tiny",
+    "gen_length=200": "gen_length=200: model=tiny_mdm has 128 positions",
+    "gen_length=many": "gen_length",
+    "batch_size=0": "batch_size=0: must be at least 1",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSALS)
+def test_what_cannot_run_is_refused_by_name(overrides: str):
+    """Guards the message: key, value, and what would do, on one line."""
+    with pytest.raises(ConfigError) as refused:
+        check(compose(overrides.split()))
+    assert REFUSALS[overrides] in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,137 @@
+"""A run ends in rows, once; what fails is stored as failed and leaves everything else alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.engine.generation import DecodeError
+from harness.errors import ConfigError, DataError
+from harness.models.embedded import EmbeddedModel
+from harness.results.store import Store
+from harness.runs.config import compose
+from harness.runs.runner import run
+from harness.runs.sweep import execute, expand
+
+SMALL = ["model=random_mdm", "task.samples=4", "gen_length=16"]
+
+
+def composed(results_dir: Path, *overrides: str):
+    """Compose a small run into a store of its own."""
+    return compose([*SMALL, f"results_dir={results_dir}", *overrides])
+
+
+def outputs(results_dir: Path) -> list[list[int]]:
+    """Read the stored answers, in order."""
+    return Store(root=results_dir).read("samples")["output_ids"].to_pylist()
+
+
+def test_a_run_leaves_a_row_and_its_samples(results_dir: Path):
+    """Guards the street of a sample: everything that was counted arrives in parquet."""
+    record = run(composed(results_dir))
+    samples = Store(root=results_dir).read("samples").to_pylist()
+    assert record.status == "ok"
+    assert len(samples) == 4
+    assert all(row["nfe"] == 16 and row["query_tokens"] == 16 * 32 for row in samples)
+    assert json.loads(record.row["config"])["method"]["name"] == "llada"
+
+
+def test_a_finished_run_is_taken_from_the_store(results_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards resume, and that nothing is decoded for it."""
+    first = run(composed(results_dir))
+    monkeypatch.setattr("harness.runs.runner.decode_batch", None)
+    second = run(composed(results_dir, "tracker=none", "name=again"))
+    assert second.resumed
+    assert second.run_id == first.run_id
+
+
+def test_another_setting_is_another_run(results_dir: Path):
+    """Guards against resume taking one setting's results for another's."""
+    ids = {
+        run(composed(results_dir, *extra)).run_id for extra in ([], ["method.steps=8"], ["seed=1"], ["batch_size=2"])
+    }
+    assert len(ids) == 4
+
+
+def test_answers_do_not_depend_on_the_batch(results_dir: Path, tmp_path: Path):
+    """Guards independence of rows through the whole runner."""
+    run(composed(results_dir, "method.temperature=1"))
+    run(composed(tmp_path / "other", "method.temperature=1", "batch_size=3"))
+    assert outputs(results_dir) == outputs(tmp_path / "other")
+
+
+def test_a_timed_run_has_seconds_and_repetitions(results_dir: Path):
+    """Guards the columns that a latency figure needs."""
+    record = run(composed(results_dir, "measure=timed", "measure.repetitions=2"))
+    assert record.row["latency_s"] > 0 and record.row["tps"] > 0
+    assert Store(root=results_dir).read("samples").num_rows == 8
+    assert record.row["n"] == 4
+
+
+def test_a_traced_run_adds_up(results_dir: Path):
+    """Guards the steps table: every position of every sample is committed once."""
+    run(composed(results_dir, "measure=traced", "method.steps=4"))
+    steps = Store(root=results_dir).read("steps").to_pylist()
+    assert sum(step["n_committed"] for step in steps) == 4 * 16
+    assert {step["step"] for step in steps} == {0, 1, 2, 3}
+
+
+def test_logits_that_are_no_numbers_fail_the_run(results_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against an answer made of NaN: one failed row with its reason, and a traceback kept beside it."""
+    real = EmbeddedModel.forward
+    monkeypatch.setattr(EmbeddedModel, "forward", lambda *a, **k: real(*a, **k) * torch.nan)
+    record = run(composed(results_dir, "on_error=record"))
+    assert record.status == "failed"
+    assert "NaN" in record.row["error"]
+    assert (results_dir / "errors" / f"{record.run_id}.txt").read_text().count("Traceback") == 1
+    with pytest.raises(DecodeError, match="random_mdm"):
+        run(composed(results_dir))
+    monkeypatch.undo()
+    assert run(composed(results_dir)).status == "ok"
+
+
+def test_a_prompt_beyond_the_context_is_named(results_dir: Path):
+    """Guards the check that needs the prompt's own length."""
+    with pytest.raises(DataError, match=r"16 prompt tokens and gen_length=120 exceed the 128 positions"):
+        run(composed(results_dir, "gen_length=120"))
+
+
+def test_an_empty_prompt_is_named(results_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against decoding from nothing."""
+    monkeypatch.setattr("harness.models.tokenizer.SymbolTokenizer.encode", lambda self, text: [])
+    with pytest.raises(DataError, match="the prompt is empty"):
+        run(composed(results_dir))
+
+
+def test_results_that_cannot_be_written_stop_the_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against hours of work that end in an unwritable folder."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("harness.runs.build.load_model", None)
+    with pytest.raises(DataError, match="file"):
+        run(composed(tmp_path / "file"))
+
+
+def test_one_failing_run_leaves_the_others_of_a_sweep(results_dir: Path):
+    """Guards a night's sweep: impossible pairs are skipped with a reason, the rest runs."""
+    from rich.console import Console
+
+    sweep = expand([*SMALL[1:], f"results_dir={results_dir}", "model=tiny_ar,random_mdm", "method=llada,ar_greedy"])
+    records = execute(sweep, Console(quiet=True))
+    assert [record.status for record in records] == ["skipped", "ok", "ok", "skipped"]
+    assert "does not run on model=tiny_ar" in records[0].row["error"]
+
+
+def test_experiments_expand_to_points_times_axes():
+    """Guards the sweep that the quickstart runs, its order included: models stay together."""
+    sweep = expand(["experiment=quickstart", "task.samples=3"])
+    assert len(sweep.jobs) == len(sweep.base.points) * len(sweep.base.axes.task.split(","))
+    models = [next(o for o in job if o.startswith("model=")) for job in sweep.jobs]
+    assert models == sorted(models, reverse=True)
+    assert all("task.samples=3" in job for job in sweep.jobs)
+
+
+def test_unknown_choices_of_a_sweep_are_refused():
+    """Guards against a typo that shows only after the first runs."""
+    with pytest.raises(ConfigError, match="did you mean threshold"):
+        expand(["method=treshold"])
