@@ -91,7 +91,8 @@ def _train(name: str, settings: dict, command: str) -> None:
         "loss_curve": curve(losses),
     }
     if settings["evaluate"]:
-        sidecar["evaluation"] = evaluate(name, folder, settings["evaluate"])
+        exact_match = evaluate(name, folder, settings["evaluate"])
+        sidecar["evaluation"] = {"samples_per_length": settings["evaluate"], "exact_match": exact_match}
     (folder / "training.json").write_text(json.dumps(sidecar, indent=1) + "\n")
 
 

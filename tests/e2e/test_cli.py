@@ -93,3 +93,15 @@ def test_an_offline_wandb_run_is_written(run_decbench: RunDecbench, tmp_path: Pa
     process = run_decbench(*RUN, "tracker=wandb", "results_dir=store", "--json")
     run_id = json.loads(process.stdout.splitlines()[-1])["runs"][0]["run_id"]
     assert list((tmp_path / "store" / "wandb").rglob(f"run-{run_id}.wandb"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_short_training_learns_to_copy(run_decbench: RunDecbench, tmp_path: Path):
+    """Guards the training command end to end: the loss falls, and the sidecar says what was done."""
+    process = run_decbench("train", "tiny_mdm", "steps=600", "evaluate=50", "out=trained")
+    assert process.returncode == 0, process.stderr
+    sidecar = json.loads((tmp_path / "trained" / "training.json").read_text())
+    losses = [loss for _, loss in sidecar["loss_curve"]]
+    assert losses[-1] < losses[0] / 2
+    assert min(sidecar["evaluation"]["exact_match"]["copy"].values()) >= 0.9

@@ -1,0 +1,64 @@
+"""Dream's sampler against its golden trajectories and schedules."""
+
+import pytest
+import torch
+
+from harness.engine.canvas import Canvas
+from methods.diffusion.dream import Algorithm, DreamQuota
+from tests.methods.closed_form import replay
+
+GOLDEN = {
+    "alg=maskgit_plus steps=16": ("3 10 2 6 0 10 5 9 8 8 2 3 10 0 7 2", "5 13 15 14 1 11 8 12 9 10 6 7 3 2 4 15"),
+    "alg=maskgit_plus steps=8": ("3 10 2 6 0 10 5 2 8 9 2 5 10 0 6 2", "2 6 7 7 0 4 3 5 4 6 3 5 2 1 1 7"),
+    "alg=topk_margin steps=16": ("3 10 2 6 0 10 5 9 8 8 9 3 10 0 7 2", "12 14 15 11 1 6 5 13 7 10 9 8 3 2 4 15"),
+    "alg=topk_margin steps=4": ("3 10 2 7 0 10 5 2 10 8 9 3 10 0 6 2", "2 3 3 3 0 2 1 2 3 1 1 0 2 0 1 3"),
+    "alg=entropy steps=16": ("3 10 2 7 0 10 5 9 8 8 2 3 10 0 7 2", "3 14 15 12 2 11 8 15 9 10 6 7 4 1 5 13"),
+    "alg=entropy steps=8": ("3 10 2 6 0 10 5 2 8 8 2 3 10 0 7 2", "2 7 7 1 1 5 4 6 5 6 3 4 2 0 3 7"),
+    "alg=entropy steps=8 top_k=3": ("3 10 2 6 0 10 5 2 8 9 2 5 10 0 6 2", "2 6 7 7 0 4 3 5 4 6 3 5 2 1 1 7"),
+    "alg=maskgit_plus steps=8 top_p=0.8": ("3 10 2 6 0 10 5 2 9 8 2 3 10 0 6 2", "5 7 7 4 0 3 2 5 6 2 6 1 3 1 4 7"),
+}  # fmt: skip
+QUOTAS = {
+    (16, 16): [0, *[1] * 14, 2],
+    (256, 256): [0, *[1] * 254, 2],
+    (1024, 1024): [0, 0, *[1] * 1021, 3],
+    (256, 128): [1, *[2] * 126, 3],
+    (256, 64): [3, *[4] * 62, 5],
+    (256, 32): [7, *[8] * 30, 9],
+    (32, 8): [3, 4, 4, 4, 4, 4, 4, 5],
+}
+
+
+@pytest.mark.parametrize("knobs", GOLDEN)
+def test_golden_trajectories(knobs: str):
+    """Guards ids, official calls (idle ones included) and commits, on a model whose logits are shifted."""
+    made = replay("method=dream", *(f"method.{knob}" for knob in knobs.split()), shifted=True)
+    assert (made.ids, made.steps) == GOLDEN[knobs]
+    assert made.calls == int(knobs.split("steps=")[1].split()[0])
+
+
+@pytest.mark.parametrize(("length", "steps"), QUOTAS)
+def test_quotas_are_truncated_in_float32(length: int, steps: int):
+    """Guards a schedule that is not one per step, in the arithmetic of the reference."""
+    schedule = DreamQuota(steps=steps, gen_length=length)
+    canvas = Canvas.from_prompts([[]], gen_length=length, mask_id=11, pad_id=0, seeds=[0])
+    canvas.open_window(torch.tensor([True]), canvas.response_BL)
+    found = []
+    for _ in range(steps):
+        quota_B = schedule.quota(canvas)
+        found.append(int(quota_B))
+        first_BL = canvas.open_BL & (canvas.open_BL.cumsum(1) <= quota_B[:, None])
+        canvas.commit(first_BL, canvas.tokens_BL)
+        canvas.tick(torch.tensor([True]))
+    assert found == QUOTAS[length, steps]
+
+
+def test_origin_flips_a_coin_per_position():
+    """Guards the Bernoulli schedule: every position closes, about evenly over the steps, whatever nothing-steps say."""
+    lengths = torch.zeros(8)
+    for seed in range(40):
+        canvas = Canvas.from_prompts([[]], gen_length=64, mask_id=11, pad_id=0, seeds=[seed])
+        canvas.open_window(torch.tensor([True]), canvas.response_BL)
+        lengths[0] += int(DreamQuota(steps=8, gen_length=64, alg=Algorithm.origin).quota(canvas))
+    assert 40 * 64 / 8 * 0.8 < float(lengths[0]) < 40 * 64 / 8 * 1.2
+    made = replay("method=dream", "method.alg=origin", "method.steps=8", shifted=True)
+    assert made.calls == 8 and str(11) not in made.ids.split()
