@@ -194,7 +194,10 @@ class Canvas:
             self.decided_at_BL = pad(self.decided_at_BL, (0, extra), value=GIVEN)
 
     def insert(self, rows_B: Tensor, position_B: Tensor, count: int) -> None:
-        """Insert `count` masks before the absolute `position_B` of the rows marked in `rows_B`."""
+        """Insert `count` masks before the absolute `position_B` of the rows marked in `rows_B`.
+
+        They are in the window if the position that they push aside is.
+        """
         self._widen(int((self.length_B + rows_B * count).max()))
         position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
         at_B1 = position_B[:, None]
@@ -204,5 +207,5 @@ class Canvas:
         for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
             moved = getattr(self, name).gather(1, source_BL)
             setattr(self, name, moved.masked_fill(inside_BL, value))
-        self.window_BL = self.window_BL.gather(1, source_BL)
+        self.window_BL = self.window_BL.gather(1, torch.where(inside_BL, at_B1, source_BL))
         self.length_B = self.length_B + rows_B * count

@@ -5,10 +5,16 @@ from functools import cache
 import pytest
 import torch
 
+from harness.engine import diffusion, draft_verify
+from harness.engine.canvas import Canvas
+from harness.engine.drafting import Round, Sequences
 from harness.engine.generation import Generation
+from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates
+from harness.engine.records import Ledger
 from harness.models import random as random_models
 from harness.models.pool import LoadedModel
-from harness.runs.build import build_method
+from harness.runs.build import Method, build_method
 from harness.runs.catalogue import names, read
 from harness.runs.config import compose
 from harness.runs.decode_batch import Decoded, decode_batch
@@ -28,13 +34,18 @@ def model(kind: str) -> LoadedModel:
     )
 
 
+@cache
+def built(method: str) -> Method:
+    """Build a method as its config has it; methods hold parameters only, so that one serves every test."""
+    fitting = "tiny_ar" if read("method", method)["models"][0] == "causal" else "random_mdm"
+    return build_method(compose([f"model={fitting}", f"method={method}", f"gen_length={LENGTH}"]))
+
+
 def decoded(method: str, rows: list[int], seed: int = 0) -> Decoded:
     """Decode some of the prompts together."""
-    kind = read("method", method)["models"][0]
-    cfg = compose([f"model={'random_mdm' if kind != 'causal' else 'tiny_ar'}", f"method={method}"])
     return decode_batch(
-        model(kind).model,
-        build_method(cfg),
+        model(read("method", method)["models"][0]).model,
+        built(method),
         [PROMPTS[row] for row in rows],
         seeds=[1000 * seed + row for row in rows],
         gen_length=LENGTH,
@@ -77,3 +88,40 @@ def test_every_position_is_decided_by_a_real_token(method: str):
         assert 1 <= counts.nfe + counts.nfe_prefill <= LENGTH
         assert len(one.tokens) <= LENGTH
         assert min(one.decided_at) >= 0
+
+
+def prompts_of(state: Canvas | Sequences) -> list[list[int]]:
+    """Return what stands where the prompts were laid out, in the order of the samples."""
+    rows = zip(state.sample_B.tolist(), state.tokens_BL.tolist(), state.prompt_length_B.tolist(), strict=True)
+    return [tokens[:length] for _, tokens, length in sorted(rows)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_prompts_are_never_touched(method: str):
+    """Guards every state of a generation against commits, edits and re-masks outside of the response."""
+    made, loaded = built(method), model(read("method", method)["models"][0]).model
+    seen = 0
+
+    def check(state: Canvas | Sequences) -> None:
+        nonlocal seen
+        seen += 1
+        assert prompts_of(state) == [PROMPTS[sample] for sample in sorted(state.sample_B.tolist())]
+
+    def after_step(before: Canvas, candidates: Candidates, after: Canvas) -> None:
+        check(after)
+
+    def after_round(completed: Round) -> None:
+        check(completed.after)
+
+    with torch.inference_mode():
+        if isinstance(made, DiffusionMethod):
+            assert loaded.spec.mask_id is not None
+            canvas = Canvas.from_prompts(
+                PROMPTS, gen_length=LENGTH, mask_id=loaded.spec.mask_id, pad_id=loaded.spec.pad_id, seeds=range(8)
+            )
+            diffusion.decode(loaded, made, canvas, Ledger(), [after_step])
+        else:
+            draft_verify.decode(
+                loaded, made, PROMPTS, gen_length=LENGTH, seeds=range(8), ledger=Ledger(), observers=[after_round]
+            )
+    assert seen

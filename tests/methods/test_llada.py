@@ -1,7 +1,9 @@
 """LLaDA's sampler against its golden trajectories."""
 
 import pytest
+import torch
 
+from harness.engine.canvas import Canvas
 from methods.diffusion.llada import Split, Top
 from tests.methods.closed_form import chosen, replay
 
@@ -57,6 +59,22 @@ def test_a_schedule_takes_its_steps(steps: int):
     made = replay("method=llada", f"method.steps={steps}")
     assert made.calls == made.counts.nfe == steps
     assert made.counts.query_tokens == steps * 21
+
+
+@pytest.mark.parametrize(
+    ("masks", "steps", "quotas"), [(10, 4, [3, 3, 2, 2]), (3, 8, [1, 1, 1, 0, 0, 0, 0, 0]), (32, 32, [1] * 32)]
+)
+def test_a_block_is_split_into_quotas(masks: int, steps: int, quotas: list[int]):
+    """Guards the remainder, which goes to the first steps, and the count of masks, taken when the block opens."""
+    schedule = Split(steps=steps, block_length=32, gen_length=32)
+    canvas = Canvas.from_prompts([[]], gen_length=32, mask_id=11, pad_id=0, seeds=[0])
+    canvas.commit(canvas.place_BL >= masks, canvas.tokens_BL)
+    canvas.open_window(torch.tensor([True]), canvas.response_BL)
+    found = []
+    for _ in range(steps):
+        found.append(int(schedule.quota(canvas)))
+        canvas.tick(torch.tensor([True]))
+    assert found == quotas
 
 
 def test_steps_beyond_the_masks_are_idle():

@@ -7,16 +7,21 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DataError
-from harness.runs.conform import REFERENCE, main, read_cases, replay
+from harness.runs.catalogue import names
+from harness.runs.conform import REFERENCE, main, read_cases
 
 BUILT = {"llada": 18, "dream": 27, "threshold": 18, "factor": 9}
 
 
-def test_every_case_of_a_built_method_passes():
-    """Guards ids, forwards and commit steps against the public implementations."""
-    verdicts = [replay(case) for case in read_cases(REFERENCE)]
-    assert Counter(v.method for v in verdicts if v.status == "passed") == BUILT
-    assert not [v for v in verdicts if v.status == "failed"]
+def test_every_case_of_a_built_method_passes(capsys: pytest.CaptureFixture[str]):
+    """Guards ids, forwards and commit steps against the public implementations, and that nothing is left out unsaid."""
+    assert main(["--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert Counter(case["method"] for case in report["cases"] if case["status"] == "passed") == BUILT
+    missing = {case["method"] for case in report["cases"] if case["status"] == "not built"}
+    assert missing == {case["method"] for case in read_cases(REFERENCE)} - set(names("method"))
+    assert sum(report["summary"].values()) == len(read_cases(REFERENCE))
+    assert report["summary"]["failed"] == 0
 
 
 def test_a_difference_is_named_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,130 @@
+"""What may change on a canvas, and what never does."""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import GIVEN, Canvas
+
+MASK, PAD = 9, 0
+
+
+def canvas(*prompts: list[int], **options) -> Canvas:
+    """Lay out prompts with three masks behind each; the clocks stand at 5."""
+    made = Canvas.from_prompts(prompts, gen_length=3, mask_id=MASK, pad_id=PAD, seeds=range(len(prompts)), **options)
+    made.tick(torch.ones(len(prompts), dtype=torch.bool), 5)
+    return made
+
+
+def everywhere(on: Canvas) -> Tensor:
+    """Mark every position, prompts and padding included."""
+    return torch.ones_like(on.undecided_BL)
+
+
+def filled(on: Canvas, token: int) -> Tensor:
+    """Offer the same token at every position."""
+    return torch.full_like(on.tokens_BL, token)
+
+
+def test_rows_of_different_lengths_are_padded_on_the_right():
+    """Guards positions: a prompt that moved with the batch would give another answer."""
+    made = canvas([1, 2], [3], constraints=[{1: 7}, {}])
+    assert made.tokens_BL.tolist() == [[1, 2, MASK, 7, MASK], [3, MASK, MASK, MASK, PAD]]
+    assert made.undecided_BL.long().tolist() == [[0, 0, 1, 0, 1], [0, 1, 1, 1, 0]]
+    assert made.place_BL.tolist() == [[-2, -1, 0, 1, 2], [-1, 0, 1, 2, 3]]
+    assert made.response_BL.long().tolist() == [[0, 0, 1, 1, 1], [0, 1, 1, 1, 0]]
+
+
+def test_commits_touch_undecided_positions_only():
+    """Guards prompts, constraints, padding and earlier commits against a selector that marks everything."""
+    made = canvas([1, 2], [3], constraints=[{1: 7}, {}])
+    made.commit(everywhere(made), filled(made, 4))
+    made.commit(everywhere(made), filled(made, 5))
+    assert made.tokens_BL.tolist() == [[1, 2, 4, 7, 4], [3, 4, 4, 4, PAD]]
+    assert made.decided_at_BL.tolist() == [[GIVEN, GIVEN, 5, GIVEN, 5], [GIVEN, 5, 5, 5, GIVEN]]
+    assert made.generated_B.tolist() == [2, 3]
+
+
+def test_remasking_forgets_when_a_position_was_decided():
+    """Guards prompts and padding, and a count that would include positions that were masks already."""
+    made = canvas([1, 2], [3])
+    made.commit(made.place_BL < 2, filled(made, 4))
+    made.remask(everywhere(made))
+    assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK], [3, MASK, MASK, MASK, PAD]]
+    assert bool((made.decided_at_BL == GIVEN).all())
+    assert made.remasked_B.tolist() == [2, 2]
+    assert made.generated_B.tolist() == [2, 2]
+
+
+def test_edits_keep_the_step_of_the_commit():
+    """Guards the order of commits against later corrections, and masks against being filled without a decision."""
+    made = canvas([1, 2])
+    made.commit(made.place_BL < 1, filled(made, 4))
+    made.tick(torch.tensor([True]))
+    made.edit(everywhere(made), filled(made, 5))
+    assert made.tokens_BL.tolist() == [[1, 2, 5, MASK, MASK]]
+    assert made.decided_at_BL.tolist() == [[GIVEN, GIVEN, 5, GIVEN, GIVEN]]
+    assert made.generated_B.tolist() == [2]
+
+
+def test_a_window_opens_for_the_rows_that_ask():
+    """Guards the clock and the mask count of a block, which quotas are computed from."""
+    made = canvas([1, 2], [3])
+    made.open_window(torch.tensor([True, False]), made.place_BL < 2)
+    assert made.open_BL.long().tolist() == [[0, 0, 1, 1, 0], [0] * 5]
+    assert made.window_masks_B.tolist() == [2, 0]
+    assert made.window_clock_B.tolist() == [0, 5]
+    assert made.clock_B.tolist() == [5, 5]
+    assert made.window_index_B.tolist() == [1, 0]
+
+
+def test_rows_grow_and_are_cut_on_their_own():
+    """Guards against masks left behind a cut, which would never be decided."""
+    made = canvas([1, 2], [3])
+    made.resize(torch.tensor([7, 2]))
+    assert made.tokens_BL.tolist() == [[1, 2, *[MASK] * 5], [3, MASK, *[PAD] * 5]]
+    assert made.undecided_BL.sum(1).tolist() == [5, 1]
+    assert bool((made.undecided_BL <= made.response_BL).all())
+
+
+def test_inserting_moves_what_is_behind():
+    """Guards every field that goes by position: a token that moves without its step or window is another state."""
+    made = canvas([1, 2], [3])
+    made.commit(made.place_BL == 2, filled(made, 4))
+    made.open_window(torch.tensor([True, True]), made.place_BL == 2)
+    made.insert(torch.tensor([True, False]), torch.tensor([3, 0]), 2)
+    assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK, MASK, 4], [3, MASK, MASK, 4, PAD, PAD, PAD]]
+    assert made.undecided_BL.sum(1).tolist() == [4, 2]
+    assert made.decided_at_BL[0].tolist() == [GIVEN] * 6 + [5]
+    assert made.window_BL[0].nonzero().flatten().tolist() == [6]
+    assert made.length_B.tolist() == [7, 4]
+
+
+def test_inserted_masks_join_the_window_of_the_position_they_push_aside():
+    """Guards against membership by old place, which would open some of the inserted masks and not others."""
+    made = canvas([1, 2])
+    made.open_window(torch.tensor([True]), made.place_BL == 2)
+    made.insert(torch.tensor([True]), torch.tensor([4]), 2)
+    assert made.open_BL[0].nonzero().flatten().tolist() == [4, 5, 6]
+
+
+def test_rows_can_be_repeated_and_changed_apart():
+    """Guards drafts against each other and against the canvas that they were made from."""
+    made = canvas([1, 2], [3])
+    made.memory["credit_BL"] = torch.tensor([[1.0], [2.0]])
+    drafts = made.rows(torch.tensor([1, 1, 0]))
+    drafts.tokens_BL[0] = 8
+    drafts.memory["credit_BL"][0] = 8.0
+    assert drafts.sample_B.tolist() == [1, 1, 0]
+    assert drafts.tokens_BL[1].tolist() == made.tokens_BL[1].tolist() == [3, MASK, MASK, MASK, PAD]
+    assert drafts.memory["credit_BL"].tolist() == [[8.0], [2.0], [1.0]]
+    assert made.memory["credit_BL"].tolist() == [[1.0], [2.0]]
+
+
+def test_a_copy_can_be_changed():
+    """Guards `before` and `after` of a step against being one canvas."""
+    made = canvas([1, 2])
+    other = made.copy()
+    other.tokens_BL[0] = 8
+    other.memory["seen_B"] = torch.ones(1)
+    assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK]]
+    assert not made.memory

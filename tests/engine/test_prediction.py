@@ -1,0 +1,101 @@
+"""Order, ties and the arithmetic of confidence."""
+
+import math
+
+import pytest
+import torch
+
+from harness.engine.model import ModelKind, ModelSpec
+from harness.engine.prediction import Prediction, ScoreDtype, log_probability, rank_descending, top
+
+SPEC = ModelSpec(
+    name="none", kind=ModelKind.MASKED_DIFFUSION, vocab_size=3, max_length=4, layers=1, stop_ids=(0,), pad_id=0,
+    mask_id=2,
+)  # fmt: skip
+
+
+def prediction() -> Prediction:
+    """Return logits of three positions of two rows, each all its own number."""
+    return Prediction(
+        logits_NV=torch.arange(3.0)[:, None].expand(3, 3),
+        row_N=torch.tensor([0, 1, 1]),
+        position_N=torch.tensor([2, 0, 3]),
+        shape=(2, 4),
+        spec=SPEC,
+    )
+
+
+def picked(scores: list[float], open_: list[bool], count: int) -> list[int]:
+    """Return the positions that `top` takes of one row."""
+    taken_BL = top(torch.tensor([scores]), torch.tensor([open_]), torch.tensor([count]))
+    return taken_BL[0].nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("length", [32, 64, 300])
+def test_ties_go_to_the_lowest_position(length: int):
+    """Guards against a sort that is not stable: `topk` answers differently at every length."""
+    for count in (1, 2, length - 1):
+        assert picked([0.5] * length, [True] * length, count) == list(range(count))
+    assert rank_descending(torch.zeros(1, length))[0].tolist() == list(range(length))
+
+
+def test_closed_positions_are_never_taken():
+    """Guards the window against better positions outside of it, and against counts beyond what is open."""
+    assert picked([0.9, 0.1, 0.8, 0.2], [False, True, False, True], 1) == [3]
+    assert picked([0.9, 0.1, 0.8, 0.2], [False, True, False, True], 4) == [1, 3]
+    assert picked([0.9, 0.1], [True, True], 0) == []
+
+
+def test_an_open_position_without_score_comes_before_closed_ones():
+    """Guards progress where every open score is -inf: closed positions must not use up the count."""
+    nothing = -math.inf
+    assert picked([0.9, nothing, 0.8, nothing], [False, True, False, True], 1) == [1]
+    assert picked([nothing, nothing, nothing, 0.1], [False, True, True, True], 2) == [1, 3]
+
+
+def test_every_row_has_its_own_count():
+    """Guards against the largest or the mean count of the batch."""
+    taken_BL = top(torch.zeros(3, 4), torch.ones(3, 4, dtype=torch.bool), torch.tensor([0, 1, 3]))
+    assert taken_BL.sum(1).tolist() == [0, 1, 3]
+
+
+def test_log_probability_is_that_of_the_softmax():
+    """Guards the identity, also for tokens that are not the most probable, and for impossible ones."""
+    logits_NV = torch.tensor([[1.0, 2.0, -math.inf, 0.5]], dtype=torch.float64).expand(4, 4)
+    found_N = log_probability(logits_NV, torch.arange(4))
+    torch.testing.assert_close(found_N, logits_NV[0].log_softmax(-1), rtol=1e-14, atol=0)
+
+
+def test_log_probability_does_not_saturate():
+    """Guards the order of confident positions in float32, where their probabilities are all exactly 1."""
+    margins_N = torch.tensor([18.0, 20.0, 40.0, 80.0])
+    logits_NV = torch.stack([margins_N, torch.zeros(4), torch.zeros(4)], 1)
+    assert logits_NV.softmax(-1)[:, 0].tolist() == [1.0] * 4
+    log_p_N = log_probability(logits_NV, torch.zeros(4, dtype=torch.int64))
+    torch.testing.assert_close(log_p_N, -2 * (-margins_N).exp(), rtol=1e-5, atol=0)
+    assert log_p_N.argsort().tolist() == [0, 1, 2, 3]
+
+
+def test_scatter_and_gather_are_inverse():
+    """Guards the map between read positions and the canvas."""
+    values_N = torch.tensor([5, 6, 7])
+    values_BL = prediction().scatter(values_N, -1)
+    assert values_BL.tolist() == [[-1, -1, 5, -1], [6, -1, -1, 7]]
+    assert torch.equal(prediction().gather(values_BL), values_N)
+
+
+def test_rows_of_a_prediction_follow_rows_of_a_canvas():
+    """Guards logits against another row's positions when rows are dropped, reordered and repeated."""
+    repeated = prediction().rows(torch.tensor([1, 0, 1]))
+    assert repeated.shape == (3, 4)
+    assert repeated.row_N.tolist() == [0, 0, 1, 2, 2]
+    assert repeated.position_N.tolist() == [0, 3, 2, 0, 3]
+    assert repeated.logits_NV[:, 0].tolist() == [1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("given", [torch.bfloat16, torch.float64])
+def test_scores_are_computed_in_the_arithmetic_asked_for(given: torch.dtype):
+    """Guards `model`, which must keep ties of low precision, and the two that must not."""
+    logits = torch.zeros(1, dtype=given)
+    found = {name: ScoreDtype[name].cast(logits).dtype for name in ("float32", "float64", "model")}
+    assert found == {"float32": torch.float32, "float64": torch.float64, "model": given}

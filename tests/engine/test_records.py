@@ -1,0 +1,80 @@
+"""What is counted, and to whom it is charged."""
+
+import torch
+
+from harness.engine.records import Counts, Ledger, Role
+from tests.engine.causal import random_causal
+
+MODEL = random_causal()
+
+
+def charge(ledger: Ledger, role: Role, samples: list[int], *, query: int = 3, layers: int | None = None) -> None:
+    """Call the model once, with a row per entry of `samples`, each reading one position."""
+    rows = len(samples)
+    ledger.call(
+        MODEL,
+        torch.ones(rows, query, dtype=torch.int64),
+        role=role,
+        sample_B=torch.tensor(samples),
+        query_B=torch.full((rows,), query),
+        keys_B=torch.full((rows,), query),
+        head_B=torch.ones(rows, dtype=torch.int64),
+        layers=layers,
+    )
+
+
+def counts(**changes: int) -> Counts:
+    """Return counts that are 0 but for `changes`."""
+    return Counts(**(dict.fromkeys(Counts.__dataclass_fields__, 0) | changes))
+
+
+def test_two_rows_of_one_sample_are_one_call_and_twice_the_work():
+    """Guards the definition that guidance and parallel drafts are compared by."""
+    ledger = Ledger()
+    charge(ledger, Role.TARGET, [7, 4, 7])
+    assert ledger.counts([4, 7]) == [
+        counts(nfe=1, nfe_total=1, query_tokens=3, layer_tokens=6, head_tokens=1),
+        counts(nfe=1, nfe_total=2, query_tokens=6, layer_tokens=12, head_tokens=2),
+    ]
+
+
+def test_a_sample_pays_for_the_calls_that_it_was_in():
+    """Guards against charging finished rows for the rest of their batch; absent samples cost nothing."""
+    ledger = Ledger()
+    charge(ledger, Role.TARGET, [0, 1])
+    charge(ledger, Role.TARGET, [1])
+    assert [one.nfe for one in ledger.counts([1, 0, 2])] == [2, 1, 0]
+
+
+def test_prefills_are_counted_apart():
+    """Guards calls per token: reading the prompt is not a step."""
+    ledger = Ledger()
+    charge(ledger, Role.PREFILL, [0], query=5)
+    assert ledger.counts([0]) == [counts(nfe_prefill=1, prefill_tokens=5)]
+
+
+def test_drafts_are_work_and_not_target_calls():
+    """Guards speculative methods: calls of the drafter count in the work, not in the calls of the model."""
+    ledger = Ledger()
+    charge(ledger, Role.DRAFT, [0])
+    charge(ledger, Role.VERIFY, [0])
+    charge(ledger, Role.CACHE, [0])
+    (found,) = ledger.counts([0])
+    assert (found.nfe, found.nfe_draft, found.nfe_cache, found.nfe_total) == (2, 1, 1, 3)
+
+
+def test_layers_that_were_skipped_are_not_charged():
+    """Guards the unit of layer reuse and early exit."""
+    ledger = Ledger()
+    charge(ledger, Role.TARGET, [0], layers=1)
+    charge(ledger, Role.TARGET, [0])
+    assert ledger.counts([0])[0].layer_tokens == 3 * 1 + 3 * MODEL.spec.layers
+
+
+def test_calls_are_timed_on_demand():
+    """Guards throughput: timing synchronises the device."""
+    plain, timed = Ledger(), Ledger(timed=True)
+    charge(plain, Role.TARGET, [0])
+    charge(timed, Role.TARGET, [0])
+    assert plain.records[0].seconds is None
+    assert timed.records[0].seconds is not None and timed.records[0].seconds >= 0
