@@ -70,17 +70,20 @@ def accuracy_over_calls(
     drawn = [one for one in per_task if one.nfe > 0]
     tasks = list(dict.fromkeys(one.tasks[0] for one in drawn))
     styles = _styles(drawn)
-    columns = min(_COLUMNS, len(tasks))
-    rows = math.ceil(len(tasks) / columns)
+    rows = math.ceil(len(tasks) / _COLUMNS)
+    columns = math.ceil(len(tasks) / rows)
     width, height = _PANEL_INCHES
     figure = Figure(figsize=(width * columns + 2.0, height * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for task, panel in zip(tasks, panels.flat, strict=False):
+    places = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    panels = places[: len(tasks)]
+    for task, panel in zip(tasks, panels, strict=True):
         measured, ideal = [one for one in drawn if one.tasks[0] == task], [p for p in theory if p.task == task]
         _draw_panel(panel, measured, ideal, styles)
         panel.set_title(task, fontsize=9, loc="left")
-    for panel in panels.flat[len(tasks) :]:
+    for panel in places[len(tasks) :]:
         panel.remove()
+    for panel in panels[-columns:]:
+        panel.tick_params(labelbottom=True)
     _label(figure, panels, drawn)
     _add_legend(figure, panels)
     return figure, pd.DataFrame([*map(_measured_record, per_task), *map(_theory_record, theory)])
@@ -166,12 +169,12 @@ def _overlap(left: Sequence[int], right: Sequence[int], places: Sequence[float])
     return _row(right, places)[0] - _row(left, places)[-1] < _APART
 
 
-def _label(figure: "Figure", panels: Any, comparisons: Sequence[Comparison]) -> None:
+def _label(figure: "Figure", panels: "Sequence[Axes]", comparisons: Sequence[Comparison]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     fewest, most = min(one.nfe for one in comparisons), max(one.nfe for one in comparisons)
     ticks = [2**power for power in range(math.floor(math.log2(fewest)), math.ceil(math.log2(most)) + 1)]
-    for panel in panels.flat:
+    for panel in panels:
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_locator(FixedLocator(ticks))
         panel.xaxis.set_minor_locator(NullLocator())
@@ -187,9 +190,9 @@ def _label(figure: "Figure", panels: Any, comparisons: Sequence[Comparison]) -> 
     figure.supylabel("accuracy, % (Wilson 95 % interval)", fontsize=9)
 
 
-def _add_legend(figure: "Figure", panels: Any) -> None:
+def _add_legend(figure: "Figure", panels: "Sequence[Axes]") -> None:
     entries: dict[str, Any] = {}
-    for panel in panels.flat:
+    for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     legend = figure.legend(

@@ -100,5 +100,4 @@ def _draw(
     except MissingDependency as error:
         console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
         return ()
-    console.print(f"figure: {written[0]}", soft_wrap=True, markup=False, highlight=False)
     return tuple(written)

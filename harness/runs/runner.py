@@ -23,7 +23,7 @@ from harness.runs.catalogue import knobs, read
 from harness.runs.config import resolved
 from harness.runs.decode_batch import Decoded, decode_batch
 from harness.runs.identity import canonical_json, run_id
-from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory
+from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.trackers import build_tracker
 from tasks.task import Sample, Task
@@ -97,8 +97,11 @@ def _execute(cfg: DictConfig, plain: dict[str, Any], store: Store, progress: Pro
     _LOG.info("%s starts: %s %s on %s", identity, cfg.model.name, setting(plain), cfg.task.name)
     device = loaded.model.device
     reset_peak_memory(device)
-    street = _Street(cfg=cfg, task=task, loaded=loaded, run_id=identity, progress=progress)
-    samples, steps, seconds = street.walk()
+    street = _Street(
+        cfg=cfg, task=task, method=build.build_method(cfg), loaded=loaded, run_id=identity, progress=progress
+    )
+    with settled_heap():
+        samples, steps, seconds = street.walk()
     row = _row(cfg, plain, identity) | {"status": "ok"} | metrics.summarize(samples, seconds)
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),
@@ -123,6 +126,7 @@ class _Street:
 
     cfg: DictConfig
     task: Task
+    method: build.Method
     loaded: LoadedModel
     run_id: str
     progress: Progress
@@ -172,7 +176,7 @@ class _Street:
     ) -> Decoded:
         return decode_batch(
             self.loaded.model,
-            build.build_method(self.cfg),
+            self.method,
             prompts,
             seeds=self._seeds(samples, repetition),
             gen_length=self.cfg.gen_length,

@@ -74,3 +74,14 @@ def test_the_same_data_give_the_same_bytes(per_task: list[Comparison], tmp_path:
     second = save(*accuracy_over_calls(per_task, THEORY), tmp_path / "two")
     assert [path.suffix for path in first] == [".svg", ".png", ".csv"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 4, 7])
+def test_any_number_of_tasks_fits_the_grid(tasks: int, tmp_path: Path) -> None:
+    """Guards against the empty places of a grid whose last row is not full."""
+    store = Store(root=tmp_path)
+    names = [f"task_{number}" for number in range(tasks)]
+    for name in names:
+        add_run(store, name, method="llada", setting="llada", task=name)
+    figure, _ = accuracy_over_calls(compare(load(store, names), per_task=True))
+    assert [panel.get_title(loc="left") for panel in figure.axes] == names
