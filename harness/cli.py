@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_HELP)
         return 0
     command, rest = arguments[0], arguments[1:]
+    if command in COMMANDS and {"-h", "--help"} & {*rest}:
+        sys.stdout.write(_HELP)
+        return 0
     if command not in COMMANDS:
         import difflib
 

@@ -125,6 +125,11 @@ class Canvas:
         return self.undecided_BL & self.window_BL
 
     @property
+    def committed_BL(self) -> Tensor:
+        """Positions that a step has decided: neither given nor undecided."""
+        return (self.decided_at_BL != GIVEN) & ~self.undecided_BL
+
+    @property
     def place_BL(self) -> Tensor:
         """Place of every position in its row's response, negative in the prompt."""
         return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) - self.prompt_length_B[:, None]
@@ -147,16 +152,16 @@ class Canvas:
         self.generated_B = self.generated_B + commit_BL.sum(1)
 
     def remask(self, remask_BL: Tensor) -> None:
-        """Make decided response positions undecided again."""
-        remask_BL = remask_BL & self.response_BL & ~self.undecided_BL
+        """Make committed positions undecided again; prompt and constraints stay."""
+        remask_BL = remask_BL & self.committed_BL
         self.tokens_BL = self.tokens_BL.masked_fill(remask_BL, self.mask_id)
         self.undecided_BL = self.undecided_BL | remask_BL
         self.decided_at_BL = self.decided_at_BL.masked_fill(remask_BL, GIVEN)
         self.remasked_B = self.remasked_B + remask_BL.sum(1)
 
     def edit(self, edit_BL: Tensor, tokens_BL: Tensor) -> None:
-        """Replace decided response tokens in place; when they were decided does not change."""
-        edit_BL = edit_BL & self.response_BL & ~self.undecided_BL
+        """Replace committed tokens in place; when they were decided does not change."""
+        edit_BL = edit_BL & self.committed_BL
         self.tokens_BL = torch.where(edit_BL, tokens_BL, self.tokens_BL)
         self.generated_B = self.generated_B + edit_BL.sum(1)
 

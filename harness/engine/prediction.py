@@ -78,13 +78,13 @@ class Candidates:
 def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     """Return log p of `tokens_N`, exact also where p is next to 1.
 
-    With m the chosen logit, log p = -log1p(sum over the others of exp(z - m)): unlike a softmax, this neither
-    saturates at 1 nor loses the order of confident positions in float32.
+    For the largest logit m, log p = -log1p(sum over the others of exp(z - m)): unlike a softmax, this neither
+    saturates at 1 nor loses the order of confident positions in float32. Other tokens need no such care.
     """
     chosen_N1 = logits_NV.gather(-1, tokens_N[:, None])
-    others_NV = (logits_NV - chosen_N1).exp().scatter(-1, tokens_N[:, None], 0.0)
-    log_p_N = -others_NV.sum(-1).log1p()
-    return log_p_N.masked_fill(chosen_N1[:, 0].isneginf(), -torch.inf)
+    below_NV = (logits_NV - logits_NV.amax(-1, keepdim=True)).exp().scatter(-1, tokens_N[:, None], 0.0)
+    largest_N = chosen_N1[:, 0] == logits_NV.amax(-1)
+    return torch.where(largest_N, -below_NV.sum(-1).log1p(), chosen_N1[:, 0] - logits_NV.logsumexp(-1))
 
 
 def rank_descending(score_BL: Tensor) -> Tensor:

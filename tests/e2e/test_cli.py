@@ -95,6 +95,14 @@ def test_an_offline_wandb_run_is_written(run_decbench: RunDecbench, tmp_path: Pa
     assert list((tmp_path / "store" / "wandb").rglob(f"run-{run_id}.wandb"))
 
 
+def test_a_sweep_runs_in_worker_processes(run_decbench: RunDecbench):
+    """Guards Hydra's launchers: typed options must exist in a worker too."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    process = run_decbench(*RUN, "seed=0,1", "launch=joblib", "results_dir=store", "--json")
+    runs = json.loads(process.stdout.splitlines()[-1])["runs"]
+    assert [one["status"] for one in runs] == ["ok", "ok"], process.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_short_training_learns_to_copy(run_decbench: RunDecbench, tmp_path: Path):

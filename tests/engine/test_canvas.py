@@ -66,6 +66,16 @@ def test_edits_keep_the_step_of_the_commit():
     assert made.generated_B.tolist() == [2]
 
 
+def test_constraints_survive_remasking_and_edits():
+    """Guards what the user has fixed: no reviser may reopen or change it."""
+    made = canvas([1, 2], constraints=[{1: 7}])
+    made.commit(everywhere(made), filled(made, 4))
+    made.edit(everywhere(made), filled(made, 5))
+    assert made.tokens_BL.tolist() == [[1, 2, 5, 7, 5]]
+    made.remask(everywhere(made))
+    assert made.tokens_BL.tolist() == [[1, 2, MASK, 7, MASK]]
+
+
 def test_a_window_opens_for_the_rows_that_ask():
     """Guards the clock and the mask count of a block, which quotas are computed from."""
     made = canvas([1, 2], [3])

@@ -99,3 +99,10 @@ def test_scores_are_computed_in_the_arithmetic_asked_for(given: torch.dtype):
     logits = torch.zeros(1, dtype=given)
     found = {name: ScoreDtype[name].cast(logits).dtype for name in ("float32", "float64", "model")}
     assert found == {"float32": torch.float32, "float64": torch.float64, "model": given}
+
+
+def test_unlikely_tokens_keep_their_log_probability():
+    """Guards sampled tokens far below the best one, whose exponentials overflow in float32."""
+    logits_NV = torch.tensor([[0.0, -100.0, -3.0]], dtype=torch.float32)
+    found_N = log_probability(logits_NV, torch.tensor([1]))
+    torch.testing.assert_close(found_N, torch.log_softmax(logits_NV.double(), -1)[:, 1].float())
