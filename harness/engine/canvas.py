@@ -24,7 +24,8 @@ class Canvas:
     `undecided_BL` is only ever true in the response. `window_BL` holds the positions that may be committed now.
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
-    evaluations. `memory` holds what policies keep between steps: tensors whose first dimension is the row.
+    evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
+    `memory` holds what policies keep between steps: tensors whose first dimension is the row.
     """
 
     tokens_BL: Tensor
@@ -44,6 +45,7 @@ class Canvas:
     forced_B: Tensor
     remasked_B: Tensor
     generated_B: Tensor
+    first_call_B: Tensor
     mask_id: int
     fill_id: int
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Canvas:
             forced_B=zero_B,
             remasked_B=zero_B,
             generated_B=zero_B,
+            first_call_B=torch.full_like(zero_B, GIVEN),
         )
         return canvas._map(lambda tensor: tensor.to(device))
 
@@ -150,6 +153,8 @@ class Canvas:
         self.undecided_BL = self.undecided_BL & ~commit_BL
         self.decided_at_BL = torch.where(commit_BL, self.clock_B[:, None], self.decided_at_BL)
         self.generated_B = self.generated_B + commit_BL.sum(1)
+        first_B = (commit_BL & (self.place_BL == 0)).any(1)
+        self.first_call_B = torch.where(first_B, self.calls_B - 1, self.first_call_B)
 
     def remask(self, remask_BL: Tensor) -> None:
         """Make committed positions undecided again; prompt and constraints stay."""

@@ -39,7 +39,7 @@ def decode(
     """Decode every row of `canvas` and return the generations ordered by sample.
 
     Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided.
-    `on_progress` is told after each call how many rows are finished and how many calls were made. Raises
+    `on_progress` is told after each step how many rows are finished and how many calls have had their effect. Raises
     DecodeError for logits that are not numbers and for a row that exceeds 4 calls per response position.
     """
     budget = _BUDGET_FACTOR * int((canvas.length_B - canvas.prompt_length_B).max())
@@ -61,7 +61,7 @@ def decode(
             keep = live_B.nonzero().squeeze(1)
             _collect(stepped, ~live_B, results)
             canvas, prediction, stepped = canvas.rows(keep), prediction.rows(keep), stepped.rows(keep)
-            on_progress(len(results), calls)
+        on_progress(len(results), calls)
         if not stepped.num_rows:
             break
         drafts = method.verifier.propose(canvas, prediction, stepped, step)
@@ -70,7 +70,6 @@ def decode(
         chosen = method.verifier.accept(drafts, prediction, step)
         canvas = drafts if chosen is None else drafts.rows(chosen)
         prediction = prediction if chosen is None else prediction.rows(chosen)
-        on_progress(len(results), calls)
         if calls > budget:
             raise DecodeError(
                 f"{canvas.num_rows} rows are not finished after {calls} calls "
@@ -167,6 +166,7 @@ def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> N
                 forced=int(done.forced_B[row]),
                 remasked=int(done.remasked_B[row]),
                 tokens_generated=int(done.generated_B[row]),
+                first_call=int(done.first_call_B[row]),
             )
         )
 

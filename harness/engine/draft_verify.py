@@ -191,6 +191,7 @@ def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Gener
                 forced=0,
                 remasked=0,
                 tokens_generated=int(sequences.generated_B[row]),
+                first_call=0,
             )
         )
     return sequences.rows((~finished_B).nonzero().squeeze(1))

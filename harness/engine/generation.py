@@ -12,7 +12,8 @@ class Generation:
     """The result of one row: response tokens, when each was committed, and what the loop did.
 
     `decided_at` counts steps (rounds of the draft-verify loop) from 0, those included that closed nothing; -1
-    means given or filled. `tokens_generated` counts discarded tokens too.
+    means given or filled. `tokens_generated` counts discarded tokens too. `first_call` is the model call, from 0, after
+    which the first response position had its token (-1 if it was given): what a reader waits for.
     """
 
     sample: int
@@ -22,3 +23,4 @@ class Generation:
     forced: int
     remasked: int
     tokens_generated: int
+    first_call: int

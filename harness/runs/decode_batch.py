@@ -1,6 +1,6 @@
 """Decode one batch of prompts with whatever method a config describes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,6 @@ from harness.engine.records import Counts, Ledger
 from harness.runs.build import Method
 from harness.runs.measure import Measure, Stopwatch, stopwatch
 from harness.runs.trace import DiffusionTrace, RoundTrace
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +33,13 @@ def decode_batch(
     seeds: Sequence[int],
     gen_length: int,
     measure: Measure,
-    on_progress: OnProgress = lambda finished, calls: None,
 ) -> Decoded:
     """Decode prompts together; a row's result does not depend on the others."""
     ledger = Ledger()
+
+    def mark(finished: int, calls: int) -> None:
+        watch.mark(calls)
+
     with torch.inference_mode(), stopwatch(model.device) as watch:
         if isinstance(method, diffusion.DiffusionMethod):
             assert model.spec.mask_id is not None
@@ -52,7 +53,7 @@ def decode_batch(
                 device=model.device,
             )
             observers = [trace] if measure.traced else []
-            generations = diffusion.decode(model, method, canvas, ledger, observers, on_progress)
+            generations = diffusion.decode(model, method, canvas, ledger, observers, mark)
         else:
             trace = RoundTrace()
             generations = draft_verify.decode(
@@ -63,6 +64,6 @@ def decode_batch(
                 seeds=seeds,
                 ledger=ledger,
                 observers=[trace] if measure.traced else [],
-                on_progress=on_progress,
+                on_progress=mark,
             )
     return Decoded(generations=generations, counts=ledger.counts(range(len(prompts))), steps=trace.rows, watch=watch)

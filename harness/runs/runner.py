@@ -222,6 +222,7 @@ class _Street:
                 "detail": score.detail,
                 "decided_at": list(made.decided_at),
                 "latency_s": watch.wall_s if watch else None,
+                "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
                 "cpu_s": watch.cpu_s if watch else None,
                 "finish_reason": "stop" if any(t in stop_ids for t in made.tokens) else "length",
             }

@@ -65,6 +65,8 @@ def test_a_timed_run_has_seconds_and_repetitions(results_dir: Path):
     """Guards the columns that a latency figure needs."""
     record = run(composed(results_dir, "measure=timed", "measure.repetitions=2"))
     assert record.row["latency_s"] > 0 and record.row["tps"] > 0
+    samples = Store(root=results_dir).read("samples").to_pylist()
+    assert all(0 < row["ttft_s"] <= row["latency_s"] for row in samples)
     assert Store(root=results_dir).read("samples").num_rows == 8
     assert record.row["n"] == 4
 
