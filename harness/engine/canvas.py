@@ -48,6 +48,7 @@ class Canvas:
     first_call_B: Tensor
     mask_id: int
     fill_id: int
+    stop_ids: tuple[int, ...] = ()
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -58,6 +59,7 @@ class Canvas:
         gen_length: int,
         mask_id: int,
         pad_id: int,
+        stop_ids: tuple[int, ...] = (),
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
         constraints: Sequence[dict[int, int]] | None = None,
@@ -90,6 +92,7 @@ class Canvas:
             seed_B=torch.tensor(list(seeds), dtype=torch.int64),
             mask_id=mask_id,
             fill_id=pad_id,
+            stop_ids=stop_ids,
             clock_B=zero_B,
             window_clock_B=zero_B,
             window_index_B=zero_B,

@@ -66,6 +66,7 @@ def _decode(case: dict) -> dict[str, object]:
         gen_length=case["gen_length"],
         mask_id=case["model"]["mask_id"],
         pad_id=case["model"]["eos_id"],
+        stop_ids=model.spec.stop_ids,
         seeds=[0],
     )
     ledger = Ledger()

@@ -49,6 +49,7 @@ def decode_batch(
                 gen_length=gen_length,
                 mask_id=model.spec.mask_id,
                 pad_id=model.spec.pad_id,
+                stop_ids=model.spec.stop_ids,
                 seeds=seeds,
                 device=model.device,
             )
