@@ -40,10 +40,14 @@ class Blocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
-        block_BL = canvas.place_BL // self.length
-        first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
-        closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
-        canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
+        open_first(canvas, canvas.place_BL // self.length)
+
+
+def open_first(canvas: Canvas, block_BL: Tensor) -> None:
+    """Open the first of the numbered blocks that has an undecided position, where the window has none left."""
+    first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+    closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+    canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
 
 
 @policy("method/schedule", "split")

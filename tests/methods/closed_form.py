@@ -30,16 +30,16 @@ class Replay:
     counts: Counts
 
 
-def replay(*overrides: str, eos_bias: float = 0.0, shifted: bool = False) -> Replay:
-    """Decode 16 positions behind the golden prompt with the method that `overrides` describe."""
-    method = build_method(compose([*overrides, "gen_length=16", "method.score_dtype=float64"]))
+def replay(*overrides: str, eos_bias: float = 0.0, shifted: bool = False, length: int = 16) -> Replay:
+    """Decode `length` positions behind the golden prompt with the method that `overrides` describe."""
+    method = build_method(compose([*overrides, f"gen_length={length}", "method.score_dtype=float64"]))
     assert isinstance(method, DiffusionMethod)
     constants = ClosedForm(
         vocab_size=12, mask_id=MASK_ID, eos_id=0, a1=4, f1=1.3, a2=1.5, f2=0.9, f3=2.1, eos_bias=eos_bias,
         shifted=shifted,
     )  # fmt: skip
     model = ClosedFormModel(constants, end_of_turn_id=1)
-    canvas = Canvas.from_prompts([PROMPT], gen_length=16, mask_id=MASK_ID, pad_id=0, seeds=[0])
+    canvas = Canvas.from_prompts([PROMPT], gen_length=length, mask_id=MASK_ID, pad_id=0, seeds=[0])
     ledger = Ledger()
     (made,) = decode(model, method, canvas, ledger)
     counts = ledger.counts([0])[0]
