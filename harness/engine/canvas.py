@@ -25,6 +25,7 @@ class Canvas:
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
+    `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row.
     """
 
@@ -46,6 +47,7 @@ class Canvas:
     remasked_B: Tensor
     generated_B: Tensor
     first_call_B: Tensor
+    stopped_at_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -103,6 +105,7 @@ class Canvas:
             remasked_B=zero_B,
             generated_B=zero_B,
             first_call_B=torch.full_like(zero_B, GIVEN),
+            stopped_at_B=torch.full_like(zero_B, GIVEN),
         )
         return canvas._map(lambda tensor: tensor.to(device))
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
+from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.generation import DecodeError, Generation
 from harness.engine.model import LanguageModel
 from harness.engine.policies import DiffusionMethod
@@ -141,12 +141,13 @@ def _choose(
     commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
     canvas.forced_B = canvas.forced_B + forced_B
     stop_B = method.stopper(prediction, candidates, canvas) & pending_B
+    canvas.stopped_at_B = torch.where(stop_B, canvas.clock_B, canvas.stopped_at_B)
     return commit_BL | (canvas.undecided_BL & stop_B[:, None]), idle_B & ~stop_B
 
 
 def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> None:
     complete_B = moved_B & ~canvas.open_BL.any(1)
-    surplus_B = method.schedule.surplus(canvas) * complete_B
+    surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
     canvas.idle_B = canvas.idle_B + surplus_B
     canvas.tick(complete_B, surplus_B)
     method.finish(canvas, complete_B)
@@ -167,6 +168,7 @@ def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> N
                 remasked=int(done.remasked_B[row]),
                 tokens_generated=int(done.generated_B[row]),
                 first_call=int(done.first_call_B[row]),
+                stopped_at=int(done.stopped_at_B[row]),
             )
         )
 

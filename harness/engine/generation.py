@@ -13,7 +13,8 @@ class Generation:
 
     `decided_at` counts steps (rounds of the draft-verify loop) from 0, those included that closed nothing; -1
     means given or filled. `tokens_generated` counts discarded tokens too. `first_call` is the model call, from 0, after
-    which the first response position had its token (-1 if it was given): what a reader waits for.
+    which the first response position had its token (-1 if it was given): what a reader waits for. `stopped_at` is the
+    step, from 0, at which a stopper had everything committed (-1: it did not).
     """
 
     sample: int
@@ -24,3 +25,4 @@ class Generation:
     remasked: int
     tokens_generated: int
     first_call: int
+    stopped_at: int = -1

@@ -35,7 +35,7 @@ def _policy(method: DictConfig, slot: str) -> object:
     node, values = method[slot], {}
     for name in node:
         try:
-            values[name] = node[name]
+            values[name] = _plain(node[name])
         except OmegaConfBaseException as error:
             raise ConfigError(f"{_user_key(method, slot, str(name))}: {_one_line(error)}") from error
     cls = get_class(values.pop("_target_"))
@@ -45,6 +45,13 @@ def _policy(method: DictConfig, slot: str) -> object:
         named = str(error).split()[0].strip("`'")
         key = _user_key(method, slot, named) if named in values else f"method.{slot}"
         raise ConfigError(f"{key}={_shown(values.get(named))}: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """Return lists and dictionaries as Python's own; anything else as it is."""
+    if OmegaConf.get_type(value) in (dict, list, tuple):
+        return OmegaConf.to_container(value, resolve=True)
+    return value
 
 
 def knob_of(method: DictConfig, slot: str, name: str) -> str | None:

@@ -76,10 +76,13 @@ def _decode(case: dict) -> dict[str, object]:
         "ids": list(generation.tokens),
         "forwards": ledger.counts([0])[0].nfe + generation.idle,
         "commit_step": list(generation.decided_at),
+        "exit_step": None if generation.stopped_at < 0 else generation.stopped_at + 1,
     }
 
 
 def _override(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_override(entry)}" for key, entry in value.items()) + "}"
     return "null" if value is None else json.dumps(value)
 
 

@@ -48,6 +48,14 @@ def test_steps_double(length: int):
     assert [steps.count(step) for step in range(max(steps) + 1)] == QUOTAS[length]
 
 
+def test_given_tokens_leave_steps_idle():
+    """Guards a block that constraints shorten: it keeps its share of the steps, and later blocks their one each."""
+    given = "+method.preparation={constraints: {0: 3, 1: 3, 2: 3, 3: 3, 4: 3, 5: 3}}"
+    made = replay("method=ass", "method.block_num=2", "method/preparation=constraints", given)
+    assert made.steps == " ".join(["-1"] * 6 + ["0"] + ["3"] * 9)
+    assert (made.calls, made.counts.nfe) == (4, 2)
+
+
 def test_other_steps_are_refused():
     """Guards the message: key, what would do, and the value."""
     with pytest.raises(ConfigError, match=r"method.steps=8: steps must be 4 .*gen_length=16"):
