@@ -119,6 +119,22 @@ class Canvas:
         """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
         return self._map(lambda tensor: tensor.index_select(0, index_D))
 
+    @classmethod
+    def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
+        """Return the rows of all parts, one part behind the other, as wide as the widest."""
+        width = max(part.tokens_BL.shape[1] for part in parts)
+        parts = [part.copy() for part in parts]
+        for part in parts:
+            part._widen(width)
+        tensors = {
+            f.name: torch.cat([getattr(part, f.name) for part in parts])
+            for f in fields(cls)
+            if isinstance(getattr(parts[0], f.name), Tensor)
+        }
+        keys = dict.fromkeys(key for part in parts for key in part.memory)
+        memory = {key: _cat_memory([part.memory[key] for part in parts]) for key in keys}
+        return replace(parts[0], **tensors, memory=memory)
+
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one."""
         return self._map(lambda tensor: tensor.clone())
@@ -225,3 +241,13 @@ class Canvas:
             setattr(self, name, moved.masked_fill(inside_BL, value))
         self.window_BL = self.window_BL.gather(1, torch.where(inside_BL, at_B1, source_BL))
         self.length_B = self.length_B + rows_B * count
+
+
+def _cat_memory(parts: Sequence[Tensor]) -> Tensor:
+    """Join along the row; what is narrower gets zeros behind its end, where no row has positions."""
+    width = max((part.shape[1] for part in parts if part.dim() > 1), default=0)
+    return torch.cat([_behind(part, width - part.shape[1]) if part.dim() > 1 else part for part in parts])
+
+
+def _behind(part: Tensor, extra: int) -> Tensor:
+    return torch.cat([part, part.new_zeros(part.shape[0], extra, *part.shape[2:])], 1) if extra else part

@@ -52,6 +52,12 @@ def decode(
     def step(before: Canvas, prediction: Prediction) -> Canvas:
         return take_step(method, before, prediction)
 
+    def observe(before: Canvas, prediction: Prediction, after: Canvas) -> None:
+        candidates = method.scorer(prediction, before.copy()) if observers else None
+        for observer in observers:
+            assert candidates is not None
+            observer(before, candidates, after)
+
     prediction = evaluate(model, method, canvas, ledger) if canvas.num_rows else None
     calls = 1
     while prediction is not None:
@@ -67,9 +73,7 @@ def decode(
         drafts = method.verifier.propose(canvas, prediction, stepped, step)
         prediction = evaluate(model, method, drafts, ledger)
         calls += 1
-        chosen = method.verifier.accept(drafts, prediction, step)
-        canvas = drafts if chosen is None else drafts.rows(chosen)
-        prediction = prediction if chosen is None else prediction.rows(chosen)
+        canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
         if calls > budget:
             raise DecodeError(
                 f"{canvas.num_rows} rows are not finished after {calls} calls "

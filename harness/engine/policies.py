@@ -20,6 +20,9 @@ from harness.engine.records import Ledger, Role
 Step = Callable[[Canvas, Prediction], Canvas]
 """Apply the method's rule once: from a canvas and a prediction to the next canvas (a new object)."""
 
+Observe = Callable[[Canvas, Prediction, Canvas], None]
+"""Show the observers steps that a verifier took: the canvas before, the prediction they follow from, and after."""
+
 
 class Preparation(Protocol):
     """What a method knows before it starts and is not charged for (reference answers, for bounds)."""
@@ -118,8 +121,11 @@ class Verifier(Protocol):
         """Return drafts [D rows] to evaluate in one call; those of a row stand together, `stepped` first."""
         ...
 
-    def accept(self, drafts: Canvas, prediction: Prediction, step: Step) -> Tensor | None:
-        """Return the index of the draft that each row continues from, or None for all of them as they are."""
+    def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
+        """Return the canvas from which each row goes on and its prediction, in any order of the rows.
+
+        What a row is taken further than its first draft is shown by `observe`.
+        """
         ...
 
 
@@ -129,6 +135,15 @@ class Reader(Protocol):
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the positions [B, L] it needs."""
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A policy that works only beside certain others."""
+
+    def fit(self, method: "DiffusionMethod") -> None:
+        """Raise ValueError saying which policy of `method` it cannot work with."""
         ...
 
 
@@ -186,9 +201,9 @@ class Unverified:
         """Return the stepped canvas."""
         return stepped
 
-    def accept(self, drafts: Canvas, prediction: Prediction, step: Step) -> Tensor | None:
+    def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Accept it."""
-        return None
+        return drafts, prediction
 
 
 @policy("method/schedule", "none")
@@ -250,6 +265,11 @@ class DiffusionMethod:
     guidance: Guidance = field(default_factory=Unguided)
     cache: Cache = field(default_factory=NoCache)
     verifier: Verifier = field(default_factory=Unverified)
+
+    def __post_init__(self) -> None:
+        for part in vars(self).values():
+            if isinstance(part, Demanding):
+                part.fit(self)
 
     def readers(self) -> list[Reader]:
         """Return the policies that read more than open positions."""

@@ -3,8 +3,10 @@
 Shapes: B rows, L positions, N read positions, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -59,6 +61,18 @@ class Prediction:
             row_N=row_N,
             position_N=self.position_N[entry_N],
             shape=(len(index_B), self.shape[1]),
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence["Prediction"]) -> "Prediction":
+        """Return the predictions of all parts, one part's rows behind the other's."""
+        before = [0, *accumulate(part.shape[0] for part in parts)]
+        return replace(
+            parts[0],
+            logits_NV=torch.cat([part.logits_NV for part in parts]),
+            row_N=torch.cat([part.row_N + first for part, first in zip(parts, before, strict=False)]),
+            position_N=torch.cat([part.position_N for part in parts]),
+            shape=(before[-1], max(part.shape[1] for part in parts)),
         )
 
 

@@ -28,7 +28,11 @@ def build_method(cfg: DictConfig) -> Method:
     """Return the method of a config; raise ConfigError naming the knob whose value cannot be used."""
     method = cfg.method
     made = METHOD_CLASSES[method.family]
-    return made(**{f.name: _policy(method, f.name) for f in fields(made) if f.name in method})
+    policies = {f.name: _policy(method, f.name) for f in fields(made) if f.name in method}
+    try:
+        return made(**policies)
+    except ValueError as error:
+        raise ConfigError(f"method={method.name}: {error}") from error
 
 
 def _policy(method: DictConfig, slot: str) -> object:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ def _decode(case: dict) -> dict[str, object]:
 
     from harness.engine.canvas import Canvas
     from harness.engine.diffusion import decode
-    from harness.engine.policies import DiffusionMethod
+    from harness.engine.policies import DiffusionMethod, Unverified
     from harness.engine.records import Ledger
     from harness.models.closed_form import ClosedForm, ClosedFormModel
     from harness.runs.build import build_method
@@ -72,12 +72,22 @@ def _decode(case: dict) -> dict[str, object]:
     ledger = Ledger()
     with torch.inference_mode():
         (generation,) = decode(model, method, canvas, ledger)
-    return {
+    found = {
         "ids": list(generation.tokens),
         "forwards": ledger.counts([0])[0].nfe + generation.idle,
         "commit_step": list(generation.decided_at),
+        "rows": ledger.counts([0])[0].nfe_total,
         "exit_step": None if generation.stopped_at < 0 else generation.stopped_at + 1,
     }
+    if "static_ids" in case["expected"]:
+        without_drafts = Ledger()
+        with torch.inference_mode():
+            (static,) = decode(model, replace(method, verifier=Unverified()), canvas, without_drafts)
+        found |= {
+            "static_ids": list(static.tokens),
+            "static_forwards": without_drafts.counts([0])[0].nfe + static.idle,
+        }
+    return found
 
 
 def _override(value: object) -> str:

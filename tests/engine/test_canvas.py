@@ -138,3 +138,16 @@ def test_a_copy_can_be_changed():
     other.memory["seen_B"] = torch.ones(1)
     assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK]]
     assert not made.memory
+
+
+def test_rows_of_several_canvases_stand_one_behind_the_other():
+    """Guards the pieces of a batch whose rows went different ways, of other widths and with a memory, too."""
+    wide, narrow = canvas([1, 2], [3]), canvas([4])
+    wide.memory["seen"], narrow.memory["seen"] = torch.ones(2, 5), torch.ones(1, 4)
+    narrow.commit(everywhere(narrow), filled(narrow, 5))
+    both = Canvas.cat([wide, narrow])
+    assert both.tokens_BL.tolist() == [*wide.tokens_BL.tolist(), [4, 5, 5, 5, PAD]]
+    assert both.decided_at_BL.tolist() == [*wide.decided_at_BL.tolist(), [GIVEN, 5, 5, 5, GIVEN]]
+    assert both.memory["seen"].tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 1, 0]]
+    assert both.length_B.tolist() == [5, 4, 4]
+    assert narrow.tokens_BL.shape == (1, 4)

@@ -1,0 +1,162 @@
+"""FreeDave: draft several steps from one prediction, verify them in the next call (arXiv:2510.00294; its code).
+
+A prediction says not only what the next step commits but also what the steps after it would. These drafts D_1 (the
+step itself, hence certain), D_2, ... are evaluated together: one call, one row each. Then the real step is taken from
+D_1 and its own prediction; where it leads to D_2, that prediction is known already, and so on.
+Symbol -> knob: d -> draft_steps (their evaluation: 4 to 8), block_length (32), tau -> threshold (FreeDave++, theirs:
+0.95 or 0.9), early exit -> early_exit (theirs: on; here off, so that the output is the whole static decode).
+Ours: a draft is the method's own step, applied again with the clock of the chain, and what goes on is the state that
+the real step led to. So `method/verifier=freedave` speeds up any step rule without changing an answer: quotas that
+follow the clock, keyed sampling and policies with a memory included. It needs exact predictions, hence no cache.
+FreeDave++ (`threshold`): all positions that reach it, else the best; drafts add the best one each. A draft is accepted
+if its tokens are a *subset* of what the real step leads to, the longest first; that is a trajectory of its own.
+`across`: a draft that completes its window may be accepted as well and spares the call that opens the next window.
+Theirs evaluates such a draft (a row per window, which `freedave` reproduces) but always opens the window by a call.
+Deviations: no eager acceptance (`across` is the lossless part of it); drafts are rows of a batch, no tree.
+Invariants: equal to draft_steps = 1 token for token, in at most as many calls.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import GIVEN, Canvas
+from harness.engine.policies import DiffusionMethod, NoCache, Observe, Step
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, top
+
+
+@policy("method/selector", "sure_or_best")
+class SureOrBest:
+    """Close every open position whose confidence reaches `threshold`, else (and without one) the best."""
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.threshold < 0:
+            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit."""
+        best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
+        if self.threshold is None:
+            return best_BL
+        return best_BL | (open_BL & (candidates.confidence_BL >= self.threshold))
+
+
+@policy("method/finish", "all_end")
+class AllEnd:
+    """Where a completed window holds nothing but one end or padding token, fill the rest of the response with it.
+
+    Filled positions carry the last step.
+    """
+
+    enabled: bool = True
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Fill the rows that have ended."""
+        if not self.enabled:
+            return
+        largest_B = canvas.tokens_BL.masked_fill(~canvas.window_BL, -1).amax(1)
+        uniform_BL = (canvas.tokens_BL == largest_B[:, None]) | ~canvas.window_BL
+        ends = torch.tensor([*canvas.stop_ids, canvas.fill_id], device=canvas.tokens_BL.device)
+        ended_B = complete_B & uniform_BL.all(1) & torch.isin(largest_B, ends)
+        fill_BL = canvas.undecided_BL & ended_B[:, None]
+        last_B1 = canvas.decided_at_BL.amax(1, keepdim=True)
+        canvas.tokens_BL = torch.where(fill_BL, largest_B[:, None], canvas.tokens_BL)
+        canvas.undecided_BL = canvas.undecided_BL & ~fill_BL
+        canvas.decided_at_BL = torch.where(fill_BL, last_B1, canvas.decided_at_BL)
+
+
+@policy("method/verifier", "freedave")
+class FreeDave:
+    """Evaluate up to `draft_steps` steps at once; with `threshold` a draft need only be a subset of the real step."""
+
+    draft_steps: int = 4
+    threshold: float | None = None
+    across: bool = True
+
+    def __post_init__(self) -> None:
+        if self.draft_steps < 1:
+            raise ValueError(f"draft_steps must be at least 1, got {self.draft_steps}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse caches: with reused keys and values a draft's prediction is not the one its step would get."""
+        if not isinstance(method.cache, NoCache):
+            raise ValueError("the verifier freedave needs exact predictions; use method/cache=none")
+
+    def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
+        """Return the chain of every row; it ends with the window, or with what the prediction has read."""
+        origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
+        levels, origins, draft = [stepped], [origin_R], stepped
+        for _ in range(self.draft_steps - 1):
+            kept = self._can_go_on(draft, canvas.window_index_B[origin_R], prediction).nonzero().squeeze(1)
+            if not len(kept):
+                break
+            prediction, origin_R = prediction.rows(kept), origin_R[kept]
+            draft = step(draft.rows(kept), prediction)
+            levels.append(draft)
+            origins.append(origin_R)
+        origin_D, order_D = torch.cat(origins).sort(stable=True)
+        drafts = Canvas.cat(levels).rows(order_D)
+        if self.across:
+            return drafts.rows(drafts.undecided_BL.any(1).nonzero().squeeze(1))
+        return drafts.rows(self._published(origin_D, canvas.open_BL.sum(1)))
+
+    def _can_go_on(self, draft: Canvas, window_index_R: Tensor, prediction: Prediction) -> Tensor:
+        unfinished_R = draft.undecided_BL.any(1)
+        if not self.across:
+            return unfinished_R & (draft.window_index_B == window_index_R)
+        read_RL = prediction.scatter(torch.ones_like(prediction.position_N, dtype=torch.bool), False)
+        width = draft.tokens_BL.shape[1]
+        read_RL = torch.nn.functional.pad(read_RL, (0, width - read_RL.shape[1]))
+        return unfinished_R & ~(draft.open_BL & ~read_RL).any(1)
+
+    def _published(self, origin_D: Tensor, masks_B: Tensor) -> Tensor:
+        """Return what the published code evaluates: a draft per open position, the last repeated if need be."""
+        drafts_B = torch.bincount(origin_D, minlength=len(masks_B))
+        missing_B = (masks_B.clamp(max=self.draft_steps) - drafts_B).clamp(min=0).masked_fill(drafts_B == 1, 0)
+        copies_D = torch.ones_like(origin_D).index_add(0, drafts_B.cumsum(0) - 1, missing_B)
+        return torch.arange(len(origin_D), device=origin_D.device).repeat_interleave(copies_D)
+
+    def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
+        """Walk from each row's first draft as long as the real step leads to one whose prediction is known."""
+        group_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
+        draft_D = torch.arange(len(group_D), device=group_D.device)
+        at_R = draft_D[torch.nn.functional.pad(group_D.diff(), (1, 0), value=1) > 0]
+        state, known = drafts.rows(at_R), prediction.rows(at_R)
+        stays: list[tuple[Canvas, Prediction]] = []
+        while len(at_R):
+            target = step(state, known)
+            next_R = self._furthest(drafts, state, target, group_D[at_R][:, None] == group_D, at_R)
+            stay, go = (next_R < 0).nonzero().squeeze(1), (next_R >= 0).nonzero().squeeze(1)
+            stays.append((state.rows(stay), known.rows(stay)))
+            before, seen, at_R = state.rows(go), known.rows(go), next_R[go]
+            state = target.rows(go) if self.threshold is None else drafts.rows(at_R)
+            known = prediction.rows(at_R)
+            if len(go):
+                observe(before, seen, state)
+        return Canvas.cat([state for state, _ in stays]), Prediction.cat([known for _, known in stays])
+
+    def _furthest(self, drafts: Canvas, state: Canvas, target: Canvas, own_RD: Tensor, at_R: Tensor) -> Tensor:
+        """Return the last draft behind `at_R` that agrees with each row's real step, -1 where none does."""
+        row_D = own_RD.long().argmax(0)
+        draft_D = torch.arange(drafts.num_rows, device=at_R.device)
+        agrees_D = own_RD.any(0) & (draft_D > at_R[row_D]) & drafts.undecided_BL.any(1)
+        agrees_D = agrees_D & (_within if self.threshold is not None else _alike)(drafts, target.rows(row_D))
+        if not self.across:
+            agrees_D = agrees_D & (drafts.window_index_B == state.window_index_B[row_D])
+        return torch.where(own_RD & agrees_D, draft_D, GIVEN).amax(1)
+
+
+def _alike(drafts: Canvas, real: Canvas) -> Tensor:
+    """Return which drafts a model cannot tell from the real state: same tokens, decided when and where alike."""
+    width = min(drafts.tokens_BL.shape[1], real.tokens_BL.shape[1])
+    same_D = drafts.length_B == real.length_B
+    for name in ("tokens_BL", "undecided_BL", "window_BL", "decided_at_BL"):
+        same_D = same_D & (getattr(drafts, name)[:, :width] == getattr(real, name)[:, :width]).all(1)
+    return same_D
+
+
+def _within(drafts: Canvas, real: Canvas) -> Tensor:
+    """Return the drafts all of whose decided tokens the real state has, too."""
+    return (drafts.undecided_BL | ((drafts.tokens_BL == real.tokens_BL) & ~real.undecided_BL)).all(1)

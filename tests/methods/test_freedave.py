@@ -1,0 +1,216 @@
+"""FreeDave against its golden runs, and as a wrapper that changes no token of any method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pytest
+import torch
+
+from harness.engine.canvas import Canvas
+from harness.engine.diffusion import Observer, decode
+from harness.engine.generation import Generation
+from harness.engine.model import LanguageModel
+from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates, Prediction
+from harness.engine.records import Ledger
+from harness.errors import ConfigError
+from harness.models import random as random_models
+from harness.runs.build import build_method
+from harness.runs.catalogue import names, read
+from harness.runs.compatibility import check
+from harness.runs.config import compose
+from methods.diffusion.freedave import FreeDave
+from methods.diffusion.llada import Confidence
+from tests.methods.closed_form import replay
+from tests.methods.trained import decode_task
+
+STATIC = {
+    16: ("3 10 2 6 0 10 5 9 8 8 2 3 10 0 7 2", "4 12 15 13 0 10 7 11 8 9 5 6 2 1 3 14"),
+    8: ("3 10 2 6 0 10 5 9 10 8 9 3 10 0 7 2", "1 5 7 6 0 3 2 4 15 13 11 12 9 8 10 14"),
+}
+GOLDEN = {
+    (16, 1): (16, 16), (16, 2): (10, 19), (16, 4): (9, 32), (16, 8): (9, 56),
+    (8, 1): (16, 16), (8, 2): (13, 24), (8, 4): (13, 41), (8, 8): (13, 58),
+}  # fmt: skip
+PLUS = {16: ("3 10 2 6 0 6 3 9 8 9 9 3 10 0 6 2", 7, 23), 8: ("3 10 2 6 0 6 3 9 9 8 2 3 10 0 6 2", 6, 17)}
+ALONE = [{"verifier": "none"}, {"cache": "none"}]
+WRAPPED = [name for name in names("method") if all(part in read("method", name)["defaults"] for part in ALONE)]
+DRAFTED = ["method/verifier=freedave", "method.verifier.draft_steps=4"]
+
+
+@pytest.mark.parametrize(("block", "drafts"), GOLDEN)
+def test_golden_runs(block: int, drafts: int):
+    """Guards calls and rows of the published code, and that ids and steps are those of one token per step."""
+    made = replay("method=freedave", f"method.block_length={block}", f"method.draft_steps={drafts}")
+    assert (made.ids, made.steps) == STATIC[block]
+    assert (made.calls, made.counts.nfe_total) == GOLDEN[block, drafts]
+    assert made.counts.query_tokens == made.counts.nfe_total * 21
+
+
+@pytest.mark.parametrize("block", PLUS)
+def test_golden_runs_with_a_threshold(block: int):
+    """Guards FreeDave++: calls, rows and ids under subset acceptance."""
+    knobs = [f"method.block_length={block}", "method.threshold=0.7"]
+    made = replay("method=freedave", *knobs)
+    assert (made.ids, made.calls, made.counts.nfe_total) == PLUS[block]
+
+
+def plain(made: list[Generation]) -> list[Generation]:
+    """Return generations without the call after which an answer begins, the one thing that drafts may change."""
+    return [replace(one, first_call=0) for one in made]
+
+
+@cache
+def random_model(kind: str) -> LanguageModel:
+    """Make a random-weight model in float64, where a batch cannot change an answer by rounding."""
+    block = 8 if kind == "block_diffusion" else None
+    return random_models.load(
+        name="random", kind=kind, seed=3, max_length=64, block_length=block, dtype=torch.float64, device="cpu"
+    ).model
+
+
+def on_random_model(
+    setting: Sequence[str], observers: Sequence[Observer] = (), **parts: object
+) -> tuple[list[Generation], int]:
+    """Decode three ragged prompts of 3, 5 and 4 tokens; return what was made and the calls."""
+    cfg = compose([*setting, "gen_length=16"])
+    model, method = random_model(cfg.method.models[0]), build_method(cfg)
+    spec = model.spec
+    assert isinstance(method, DiffusionMethod) and spec.mask_id is not None
+    canvas = Canvas.from_prompts(
+        [[2, 31, 4], [2, 40, 76, 77, 4], [2, 50, 76, 4]],
+        gen_length=16, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids, seeds=range(3),
+    )  # fmt: skip
+    ledger = Ledger()
+    with torch.inference_mode():
+        made = decode(model, replace(method, **parts), canvas, ledger, observers)
+    return made, sum(counts.nfe for counts in ledger.counts(range(3)))
+
+
+@pytest.mark.parametrize("method", WRAPPED)
+def test_no_method_changes_a_token(method: str):
+    """Guards the headline: answers, steps and counters of any step rule, in no more calls."""
+    made, calls = on_random_model([f"method={method}", *DRAFTED])
+    expected, most = on_random_model([f"method={method}"])
+    assert plain(made) == plain(expected)
+    assert calls <= most
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """A scorer with a memory: scores of all steps so far, the older the fainter."""
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        now = Confidence()(prediction, canvas)
+        faint_BL = 0.5 * canvas.memory.get("momentum", torch.zeros_like(now.score_BL))
+        canvas.memory["momentum"] = faint_BL + now.confidence_BL.masked_fill(now.score_BL.isinf(), 0)
+        return replace(now, score_BL=canvas.memory["momentum"])
+
+
+def test_a_memory_is_that_of_the_real_steps():
+    """Guards methods that remember: what goes on is the state the steps led to, not the draft that looks like it."""
+    made, calls = on_random_model(["method=llada", *DRAFTED], scorer=Momentum())
+    expected, most = on_random_model(["method=llada"], scorer=Momentum())
+    assert plain(made) == plain(expected)
+    assert calls < most
+
+
+SETTINGS = [
+    "method=llada method.steps=8 method.block_length=8",
+    "method=llada method.cfg_scale=1",
+    "method=llada method.steps=32 method.block_length=4",
+    "method=llada method.temperature=0.7",
+    "method=llada method.remasking=random",
+    "method=dream method.alg=entropy method.steps=8",
+    "method=dream method.alg=maskgit_plus method.temperature=0.5 method.alg_temp=0.3",
+    "method=eoser method.steps=8 method.block_length=4",
+    "method=ass method.block_num=2",
+    "method=eoser_ass",
+    "method=threshold method.threshold=0.7 method.block_length=8",
+    "method=factor method.block_length=8",
+    "method=eb method.gamma=0.5",
+    "method=prophet method.constraints={10:2,11:7} method.block_length=4 method.gap_thresholds=[1,1,0.7]",
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_setting_changes_a_token(setting: str):
+    """Guards clocks, windows, idle steps, guidance, keyed draws and early stops under drafts."""
+    base = replay(*setting.split(), eos_bias=1.0)
+    for drafts, across in ((2, False), (8, True)):
+        knobs = [f"method.verifier.draft_steps={drafts}", f"method.verifier.across={across}"]
+        made = replay(*setting.split(), "method/verifier=freedave", *knobs, eos_bias=1.0)
+        assert (made.ids, made.steps) == (base.ids, base.steps)
+        assert made.calls <= base.calls
+
+
+TRAINED = {
+    "method=llada": "list_sort",
+    "method=dream method.alg=entropy": "list_insert_random",
+    "method=eoser": "list_shuffle",
+    "method=threshold method.threshold=0.99": "list_shuffle",
+}
+
+
+@pytest.mark.parametrize("setting", TRAINED)
+def test_a_trained_model_answers_alike_in_fewer_calls(setting: str):
+    """Guards the equality where tokens mean something, and that drafts are accepted there."""
+    base = decode_task(TRAINED[setting], *setting.split(), samples=3)
+    made = decode_task(TRAINED[setting], *setting.split(), *DRAFTED, samples=3)
+    assert plain(made.generations) == plain(base.generations)
+    assert sum(counts.nfe for counts in made.counts) < sum(counts.nfe for counts in base.counts)
+
+
+def test_it_equals_llada():
+    """Guards the static rule itself: one token per step, block after block."""
+    made = decode_task("list_shuffle", "method=freedave", "method.block_length=8", samples=3)
+    base = decode_task("list_shuffle", "method=llada", "method.block_length=8", samples=3)
+    assert plain(made.generations) == plain(base.generations)
+
+
+def test_a_verified_draft_spares_the_call_that_opens_a_window():
+    """Guards `across`: the same answer in fewer calls, and no row for a finished draft."""
+    published = replay("method=freedave", "method.block_length=4")
+    ours = replay("method=freedave", "method.block_length=4", "method.verifier.across=true")
+    assert (ours.ids, ours.steps) == (published.ids, published.steps)
+    assert ours.calls < published.calls
+    assert ours.counts.nfe_total < published.counts.nfe_total
+
+
+def test_an_ended_block_ends_the_response():
+    """Guards early exit: a block of end tokens alone fills the rest, which carries the last step."""
+    made = replay("method=freedave", "method.block_length=4", "method.early_exit=true", eos_bias=30)
+    assert made.ids == " ".join(["0"] * 16)
+    assert set(made.steps.split()[4:]) == {"3"}
+    assert replay("method=freedave", "method.block_length=4", eos_bias=30).calls > made.calls
+
+
+def test_observers_see_every_commit_once():
+    """Guards traces: steps that a verifier accepts are shown like any other."""
+    seen: list[tuple[int, int, int]] = []
+
+    def note(before: Canvas, candidates: Candidates, after: Canvas) -> None:
+        for row, position in (before.undecided_BL & ~after.undecided_BL).nonzero().tolist():
+            assert candidates.score_BL[row, position] > -torch.inf
+            seen.append((int(after.sample_B[row]), position, int(after.tokens_BL[row, position])))
+
+    for setting in (["method=llada", *DRAFTED], ["method=freedave", "method.threshold=0.05"]):
+        seen.clear()
+        made, _ = on_random_model(setting, [note])
+        assert sorted(seen) == [
+            (one.sample, (3, 5, 4)[one.sample] + place, token) for one in made for place, token in enumerate(one.tokens)
+        ]
+
+
+def test_what_it_cannot_wrap_is_refused():
+    """Guards exactness: with reused keys and values a draft's prediction is not that of its step."""
+    method = build_method(compose(["method=freedave"]))
+    assert isinstance(method, DiffusionMethod)
+    with pytest.raises(ValueError, match="freedave needs exact predictions; use method/cache=none"):
+        replace(method, cache=object())
+    with pytest.raises(ValueError, match="draft_steps must be at least 1, got 0"):
+        FreeDave(draft_steps=0)
+    with pytest.raises(ConfigError, match=r"method\.draft_steps=0: draft_steps must be at least 1"):
+        check(compose(["method=freedave", "method.draft_steps=0"]))
