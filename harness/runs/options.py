@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from types import ModuleType
@@ -27,6 +27,24 @@ def register() -> None:
         ConfigStore.instance().store(group=group, name=name, node=schema(cls), provider="decbench")
 
 
+def option_of(group: str, target: str) -> str:
+    """Return the name under which the class with the dotted path `target` is an option of `group`."""
+    return next(name for (of, name), cls in REGISTRY.items() if of == group and path_of(cls) == target)
+
+
+def path_of(cls: type) -> str:
+    """Return the dotted path by which the config system finds a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def changed_fields(group: str, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a policy's values that are not its class's defaults."""
+    node = OmegaConf.structured(schema(REGISTRY[group, name]))
+    known = OmegaConf.to_container(node, enum_to_str=True)
+    assert isinstance(known, dict)
+    return {key: value for key, value in values.items() if known[key] != value}
+
+
 def _modules(package: ModuleType) -> Iterator[str]:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         yield module.name
@@ -40,7 +58,7 @@ def schema(cls: type) -> type:
     open. Enum values are given by the name of a member or of an alias.
     """
     hints = get_type_hints(cls)
-    columns: list[tuple[str, Any, Any]] = [("_target_", str, f"{cls.__module__}.{cls.__qualname__}")]
+    columns: list[tuple[str, Any, Any]] = [("_target_", str, path_of(cls))]
     for item in fields(cls):
         columns.append((item.name, _hint(hints[item.name]), _default(item)))
     return make_dataclass(f"{cls.__name__}Conf", columns, kw_only=True)

@@ -17,7 +17,7 @@ from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.results.schemas import COUNTERS, RUNS, SAMPLES, SCHEMA_VERSION, STEPS
 from harness.results.store import Store
-from harness.runs import build, compatibility, provenance
+from harness.runs import build, compatibility, options, provenance
 from harness.runs import device as device_switches
 from harness.runs.catalogue import knobs, read
 from harness.runs.config import resolved
@@ -233,10 +233,20 @@ class _Street:
 
 
 def setting(plain: Mapping[str, Any]) -> str:
-    """Return the method and its knobs that differ from the published defaults."""
+    """Return the method, its knobs that differ from the published defaults, and the policies put in place of its own.
+
+    A policy that was put in is followed by those of its fields that differ from its class's defaults.
+    """
     method = plain["method"]
-    defaults = knobs(read("method", method["name"]))
+    option = read("method", method["name"])
+    defaults = knobs(option)
     changed = [f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
+    own = {slot: name for part in option["defaults"] if isinstance(part, dict) for slot, name in part.items()}
+    for slot, name in own.items():
+        put_in = options.option_of(f"method/{slot}", method[slot]["_target_"])
+        if put_in != name:
+            fields = options.changed_fields(f"method/{slot}", put_in, method[slot])
+            changed += [f"{slot}={put_in}", *(f"{slot}.{key}={value}" for key, value in fields.items())]
     return " ".join([method["name"], *changed])
 
 

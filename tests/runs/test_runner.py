@@ -10,8 +10,8 @@ from harness.engine.generation import DecodeError
 from harness.errors import ConfigError, DataError
 from harness.models.embedded import EmbeddedModel
 from harness.results.store import Store
-from harness.runs.config import compose
-from harness.runs.runner import run
+from harness.runs.config import compose, resolved
+from harness.runs.runner import run, setting
 from harness.runs.sweep import execute, expand
 
 SMALL = ["model=random_mdm", "task.samples=4", "gen_length=16"]
@@ -52,6 +52,19 @@ def test_another_setting_is_another_run(results_dir: Path):
         run(composed(results_dir, *extra)).run_id for extra in ([], ["method.steps=8"], ["seed=1"], ["batch_size=2"])
     }
     assert len(ids) == 4
+
+
+def test_a_setting_names_what_was_put_in_place():
+    """Guards tables against one line for a method with and without another part."""
+
+    def named(*overrides: str) -> str:
+        return setting(resolved(compose(overrides)))
+
+    assert named("method=llada") == "llada"
+    assert named("method=llada", "method.steps=8", "method/verifier=freedave") == "llada steps=8 verifier=freedave"
+    drafted = ["method=threshold", "method/verifier=freedave", "method.verifier.draft_steps=8"]
+    assert named(*drafted) == "threshold verifier=freedave verifier.draft_steps=8"
+    assert named("method=freedave", "method.draft_steps=8") == "freedave draft_steps=8"
 
 
 def test_answers_do_not_depend_on_the_batch(results_dir: Path, tmp_path: Path):
