@@ -76,6 +76,7 @@ def _decode(case: dict) -> dict[str, object]:
         "ids": list(generation.tokens),
         "forwards": ledger.counts([0])[0].nfe + generation.idle,
         "commit_step": list(generation.decided_at),
+        "remasked": generation.remasked,
     }
 
 
