@@ -192,6 +192,13 @@ class Canvas:
         self.tokens_BL = torch.where(edit_BL, tokens_BL, self.tokens_BL)
         self.generated_B = self.generated_B + edit_BL.sum(1)
 
+    def fill(self, fill_BL: Tensor, token: int) -> None:
+        """Write `token` without a prediction: undecided positions close as of the last step, given ones stay."""
+        undecided_BL = fill_BL & self.undecided_BL
+        self.tokens_BL = self.tokens_BL.masked_fill(undecided_BL | (fill_BL & self.committed_BL), token)
+        self.undecided_BL = self.undecided_BL & ~undecided_BL
+        self.decided_at_BL = torch.where(undecided_BL, self.clock_B[:, None] - 1, self.decided_at_BL)
+
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
         """Give the rows marked in `rows_B` a new window and restart its clock."""
         self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)

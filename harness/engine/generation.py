@@ -12,9 +12,10 @@ class Generation:
     """The result of one row: response tokens, when each was committed, and what the loop did.
 
     `decided_at` counts steps (rounds of the draft-verify loop) from 0, those included that closed nothing; -1
-    means given or filled. `tokens_generated` counts discarded tokens too. `first_call` is the model call, from 0, after
-    which the first response position had its token (-1 if it was given): what a reader waits for. `stopped_at` is the
-    step, from 0, at which a stopper had everything committed (-1: it did not).
+    means given; what a finish rule fills counts as decided by the last step. `tokens_generated` counts discarded tokens
+    too, filled ones not. `first_call` is the model call, from 0, after which the first response position had its token
+    (-1 if it was given): what a reader waits for. `stopped_at` is the step, from 0, at which a stopper had everything
+    committed (-1: it did not).
     """
 
     sample: int

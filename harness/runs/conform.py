@@ -78,6 +78,7 @@ def _decode(case: dict) -> dict[str, object]:
         "commit_step": list(generation.decided_at),
         "rows": ledger.counts([0])[0].nfe_total,
         "exit_step": None if generation.stopped_at < 0 else generation.stopped_at + 1,
+        "remasked": generation.remasked,
     }
     if "static_ids" in case["expected"]:
         without_drafts = Ledger()

@@ -66,6 +66,18 @@ def test_edits_keep_the_step_of_the_commit():
     assert made.generated_B.tolist() == [2]
 
 
+def test_filling_counts_as_the_last_step_and_generates_nothing():
+    """Guards commit steps after the clock has moved on, earlier commits, constraints and prompts."""
+    made = canvas([1, 2], constraints=[{1: 7}])
+    made.commit(made.place_BL == 0, filled(made, 4))
+    made.tick(torch.tensor([True]), 2)
+    made.fill(everywhere(made), 3)
+    assert made.tokens_BL.tolist() == [[1, 2, 3, 7, 3]]
+    assert made.decided_at_BL.tolist() == [[GIVEN, GIVEN, 5, GIVEN, 6]]
+    assert not made.undecided_BL.any()
+    assert made.generated_B.tolist() == [1]
+
+
 def test_constraints_survive_remasking_and_edits():
     """Guards what the user has fixed: no reviser may reopen or change it."""
     made = canvas([1, 2], constraints=[{1: 7}])

@@ -1,0 +1,34 @@
+"""dInfer's threshold decoder: a threshold that gives way to the most confident position (arXiv:2510.08666).
+
+Symbol -> knob: tau -> tau (default 0.9), early stop -> early_stop (finish rule `block_eos`), block size -> block_length
+(default 32). With c the confidences of the open positions, those of at least min(max(c) - 1e-5, tau) close: where none
+reaches tau the best one closes, and with it every position within 1e-5 of it, however low.
+Deviations from the authors' code: no position can predict the mask token, so no step closes nothing; `early_stop` is
+off by default, and off means that the whole response is decoded.
+Invariants: without near ties the commits are those of `threshold`; no step is forced.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates
+
+_NEAR = 1e-5
+
+
+@policy("method/selector", "dinfer_threshold")
+class DinferThreshold:
+    """Close every open position whose confidence reaches `tau` or, nearly, the best of its row (above 1 is legal)."""
+
+    tau: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.tau < 0:
+            raise ValueError(f"tau must be at least 0, got {self.tau}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the sure positions, or the best ones."""
+        best_B1 = candidates.confidence_BL.masked_fill(~open_BL, -torch.inf).amax(1, keepdim=True)
+        return open_BL & (candidates.confidence_BL >= (best_B1 - _NEAR).clamp(max=self.tau))

@@ -1,0 +1,43 @@
+"""The Fréchet profile on the published row, and its relation to the factor rule."""
+
+import pytest
+
+from methods.diffusion.fast_dllm import Factor
+from methods.diffusion.frechet import Frechet
+from tests.methods.closed_form import PROFILE, chosen, replay
+from tests.methods.trained import decode_task
+
+EXPECTED = {0.5: [0, 2, 5, 8, 11], 0.25: [0, 1, 2, 5, 8, 11], 0.0: [0, 1, 2, 5, 7, 8, 11]}
+
+
+@pytest.mark.parametrize("delta", EXPECTED)
+def test_the_profile_row(delta: float):
+    """Guards the gap: sum of confidences, less n - 1, less the doubt about the last."""
+    assert chosen(Frechet(delta=delta), PROFILE) == EXPECTED[delta]
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.25, 0.45])
+@pytest.mark.parametrize("doubt", [0.3, 0.11, 0.04])
+def test_equal_confidences_are_the_factor_rule(delta: float, doubt: float):
+    """Guards the published equivalence; the factor rule takes the first position for free, here the loop does."""
+    row = [1 - doubt] * 12
+    assert (chosen(Frechet(delta=delta), row) or [0]) == chosen(Factor(factor=1 - delta), row)
+
+
+def test_the_gap_must_exceed_delta():
+    """Guards > against >=, in numbers that are exact: two positions at 3/4 have the gap 1/4."""
+    assert chosen(Frechet(delta=0.25), [0.75, 0.75]) == [0]
+    assert chosen(Frechet(delta=0.249), [0.75, 0.75]) == [0, 1]
+
+
+def test_a_bound_that_nothing_exceeds_is_one_position_per_step():
+    """Guards delta = 1 on the closed-form model, and on the trained one."""
+    slow, reference = replay("method=frechet", "method.delta=1"), replay("method=llada")
+    assert (slow.ids, slow.calls, slow.steps) == (reference.ids, reference.calls, reference.steps)
+    trained = decode_task("list_shuffle", "method=frechet", "method.delta=1").generations
+    assert [m.tokens for m in trained] == [m.tokens for m in decode_task("list_shuffle", "method=llada").generations]
+
+
+def test_no_bound_is_one_call_per_block():
+    """Guards negative bounds, which are legal."""
+    assert replay("method=frechet", "method.delta=-17", "method.block_length=4").calls == 4
