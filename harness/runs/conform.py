@@ -24,7 +24,7 @@ class Verdict:
 
 
 def replay(case: dict) -> Verdict:
-    """Decode one case and compare ids, forwards (idle calls of the reference included) and commit steps."""
+    """Decode one case and compare what is expected of it; forwards include the idle calls of the reference."""
     from harness.runs.catalogue import names
 
     if case["method"] not in names("method"):
@@ -76,6 +76,7 @@ def _decode(case: dict) -> dict[str, object]:
         "ids": list(generation.tokens),
         "forwards": ledger.counts([0])[0].nfe + generation.idle,
         "commit_step": list(generation.decided_at),
+        "remasked": generation.remasked,
     }
 
 
