@@ -159,6 +159,13 @@ class Canvas:
         return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) - self.prompt_length_B[:, None]
 
     @property
+    def window_place_BL(self) -> Tensor:
+        """Place of every position behind the first one of its row's window, negative before it."""
+        width = self.tokens_BL.shape[1]
+        position_BL = torch.arange(width, device=self.tokens_BL.device).expand_as(self.window_BL)
+        return position_BL - position_BL.masked_fill(~self.window_BL, width).amin(1, keepdim=True)
+
+    @property
     def response_BL(self) -> Tensor:
         """Positions of the response."""
         return (self.place_BL >= 0) & (self.place_BL < (self.length_B - self.prompt_length_B)[:, None])
