@@ -139,6 +139,24 @@ class Canvas:
         """Return a copy that can be changed without changing this one."""
         return self._map(lambda tensor: tensor.clone())
 
+    def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
+        """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest.
+
+        What only this canvas remembers is kept as it is.
+        """
+        width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
+        made, other = self.copy(), other.copy()
+        made._widen(width)
+        other._widen(width)
+
+        def merged(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+
+        tensors = {f.name: getattr(made, f.name) for f in fields(made)}
+        tensors = {k: merged(v, getattr(other, k)) for k, v in tensors.items() if isinstance(v, Tensor)}
+        memory = {k: merged(v, other.memory.get(k, v)) for k, v in made.memory.items()}
+        return replace(made, **tensors, memory=memory)
+
     @property
     def num_rows(self) -> int:
         """Number of rows B."""
@@ -160,6 +178,13 @@ class Canvas:
         return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) - self.prompt_length_B[:, None]
 
     @property
+    def window_place_BL(self) -> Tensor:
+        """Place of every position behind the first one of its row's window, negative before it."""
+        width = self.tokens_BL.shape[1]
+        position_BL = torch.arange(width, device=self.tokens_BL.device).expand_as(self.window_BL)
+        return position_BL - position_BL.masked_fill(~self.window_BL, width).amin(1, keepdim=True)
+
+    @property
     def response_BL(self) -> Tensor:
         """Positions of the response."""
         return (self.place_BL >= 0) & (self.place_BL < (self.length_B - self.prompt_length_B)[:, None])
@@ -179,12 +204,15 @@ class Canvas:
         self.first_call_B = torch.where(first_B, self.calls_B - 1, self.first_call_B)
 
     def remask(self, remask_BL: Tensor) -> None:
-        """Make committed positions undecided again; prompt and constraints stay."""
+        """Make committed positions undecided again; prompt and constraints stay.
+
+        `remasked_B` counts tokens that a call has seen: what one step commits and takes back was never there.
+        """
         remask_BL = remask_BL & self.committed_BL
+        self.remasked_B = self.remasked_B + (remask_BL & (self.decided_at_BL != self.clock_B[:, None])).sum(1)
         self.tokens_BL = self.tokens_BL.masked_fill(remask_BL, self.mask_id)
         self.undecided_BL = self.undecided_BL | remask_BL
         self.decided_at_BL = self.decided_at_BL.masked_fill(remask_BL, GIVEN)
-        self.remasked_B = self.remasked_B + remask_BL.sum(1)
 
     def edit(self, edit_BL: Tensor, tokens_BL: Tensor) -> None:
         """Replace committed tokens in place; when they were decided does not change."""

@@ -112,11 +112,12 @@ def take_step(
     """Return the next canvas: commit, revise, finish, and open new windows.
 
     Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
-    idle, and the row steps again on the same prediction.
+    idle, and the row steps again on the same prediction. Rows that have made their step are not touched by that.
     """
     after = canvas.copy()
     pending_B = torch.ones_like(canvas.clock_B, dtype=torch.bool)
     while True:
+        others = None if bool(pending_B.all()) else after.copy()
         before = after.copy() if observers else after
         candidates = method.scorer(prediction, after)
         commit_BL, idle_B = _choose(method, candidates, after, prediction, pending_B)
@@ -125,6 +126,8 @@ def take_step(
         after.tick(pending_B)
         after.idle_B = after.idle_B + idle_B
         _close_windows(method, after, pending_B & ~idle_B)
+        if others is not None:
+            after = after.where(pending_B, others)
         for observer in observers:
             observer(before, candidates, after)
         pending_B = idle_B

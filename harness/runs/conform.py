@@ -24,7 +24,7 @@ class Verdict:
 
 
 def replay(case: dict) -> Verdict:
-    """Decode one case and compare ids, forwards (idle calls of the reference included) and commit steps."""
+    """Decode one case and compare what is expected of it; forwards include the idle calls of the reference."""
     from harness.runs.catalogue import names
 
     if case["method"] not in names("method"):

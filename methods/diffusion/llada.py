@@ -54,24 +54,30 @@ def open_first(canvas: Canvas, block_BL: Tensor) -> None:
 class Split:
     """Spread a block's masks over its share of `steps`, the first steps taking one more (spec: m//T, then +1).
 
-    `steps` None means `gen_length`: one token per step.
+    `steps` None means `gen_length`: one token per step. A block longer than the response is the response. The steps
+    that a complete block leaves over are idle, or (`early`) not part of the schedule.
     """
 
     steps: int | None
     block_length: int
     gen_length: int
+    early: bool = False
 
     def __post_init__(self) -> None:
-        if self.gen_length % self.block_length:
+        if self.block_length < 1 or self.gen_length % self._block:
             raise ValueError(f"block_length must divide gen_length={self.gen_length}, got {self.block_length}")
-        blocks = self.gen_length // self.block_length
+        blocks = self.gen_length // self._block
         if self.steps is not None and (self.steps < 1 or self.steps % blocks):
             raise ValueError(f"steps must be a multiple of the {blocks} blocks, got {self.steps}")
 
     @property
+    def _block(self) -> int:
+        return min(self.block_length, self.gen_length)
+
+    @property
     def steps_per_block(self) -> int:
         """Number of steps T of one block."""
-        return (self.steps or self.gen_length) * self.block_length // self.gen_length
+        return (self.steps or self.gen_length) * self._block // self.gen_length
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step."""
@@ -80,7 +86,8 @@ class Split:
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return the steps of the block that are left."""
-        return (self.steps_per_block - canvas.window_clock_B).clamp(min=0)
+        left_B = (self.steps_per_block - canvas.window_clock_B).clamp(min=0)
+        return torch.zeros_like(left_B) if self.early else left_B
 
 
 @policy("method/scorer", "confidence")

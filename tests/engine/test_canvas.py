@@ -48,11 +48,35 @@ def test_remasking_forgets_when_a_position_was_decided():
     """Guards prompts and padding, and a count that would include positions that were masks already."""
     made = canvas([1, 2], [3])
     made.commit(made.place_BL < 2, filled(made, 4))
+    made.tick(torch.tensor([True, True]))
     made.remask(everywhere(made))
     assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK], [3, MASK, MASK, MASK, PAD]]
     assert bool((made.decided_at_BL == GIVEN).all())
     assert made.remasked_B.tolist() == [2, 2]
     assert made.generated_B.tolist() == [2, 2]
+
+
+def test_a_token_that_no_call_has_seen_is_not_counted_as_remasked():
+    """Guards the count of revocations against what a step commits and takes back in one go."""
+    made = canvas([1, 2])
+    made.commit(made.place_BL < 2, filled(made, 4))
+    made.remask(made.place_BL < 1)
+    assert (made.remasked_B.tolist(), made.generated_B.tolist()) == ([0], [2])
+    assert made.undecided_BL[0, made.prompt_length_B[0]]
+
+
+def test_rows_of_two_canvases_are_merged():
+    """Guards rows that wait while others step: nothing of theirs may change, their width included."""
+    earlier = canvas([1, 2], [3])
+    later = earlier.copy()
+    later.commit(everywhere(later), filled(later, 4))
+    later.insert(torch.tensor([True, True]), torch.tensor([2, 1]), 1)
+    later.memory["mine"] = torch.tensor([1, 1])
+    earlier.memory["mine"] = torch.tensor([0, 0])
+    made = later.where(torch.tensor([True, False]), earlier)
+    assert made.tokens_BL.tolist() == [[1, 2, MASK, 4, 4, 4], [3, MASK, MASK, MASK, PAD, PAD]]
+    assert made.length_B.tolist() == [6, 4]
+    assert made.memory["mine"].tolist() == [1, 0]
 
 
 def test_edits_keep_the_step_of_the_commit():

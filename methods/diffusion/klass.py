@@ -1,0 +1,89 @@
+"""KLASS: close together what is sure and has stopped changing (arXiv:2511.05664, Algorithm 1; shkim0116/KLASS).
+
+Symbol -> knob: tau (0.6), epsilon_KL -> eps (0.015; both GSM8K's for LLaDA), history length n -> H (2), block_length
+(64; longer than the response means the response), S -> steps (default: gen_length).
+A position is stable when KL(p_t || p_{t-1}) stayed below eps in the last H steps; before the H-th step of a block
+none is. All stable open positions with p > tau close; where there is none, LLaDA's quota does by confidence.
+Deviations from the authors' code: their loop leaves a block after its last step with masks in it (a step may close
+fewer ready positions than its quota), ours goes on with the last quota; probabilities are those of the un-noised
+logits at temperature > 0; of the undecided response only the probabilities of the last step are kept, [places,
+vocabulary] numbers per row in `score_dtype`, and the length of the present calm instead of H divergences.
+Invariants: never more steps than the schedule with one token per step; tau >= 1 equals LLaDA.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.sampling import draw_tokens
+
+_BEFORE, _CALM = "klass.before_BRV", "klass.calm_BL"
+_FLOOR = 1e-12
+
+
+@policy("method/scorer", "stability")
+class Stability:
+    """Most probable token by its probability; counts for the selector how long each position has been calm."""
+
+    eps: float = 0.015
+    temperature: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if not self.eps > 0:
+            raise ValueError(f"eps must be above 0, got {self.eps}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return all undecided positions: a block's first comparison is with the step before it opened."""
+        return canvas.undecided_BL
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
+        log_p_N = log_probability(logits_NV, tokens_N)
+        self._compare(logits_NV.softmax(-1), prediction, canvas)
+        return Candidates(
+            tokens_BL=prediction.scatter(tokens_N, 0),
+            score_BL=prediction.scatter(log_p_N, -torch.inf),
+            confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
+        )
+
+    def _compare(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> None:
+        """Remember these probabilities, and since when they hardly change; the first ones are never calm."""
+        entry = (prediction.row_N, prediction.gather(canvas.place_BL))
+        before_NV = canvas.memory[_BEFORE][entry] if _BEFORE in canvas.memory else torch.zeros_like(p_NV)
+        divergence_N = (p_NV * ((p_NV + _FLOOR).log() - (before_NV + _FLOOR).log())).sum(-1)
+        calm_BL = prediction.scatter((divergence_N < self.eps).long(), 0)
+        canvas.memory[_CALM] = (canvas.memory.get(_CALM, 0) + calm_BL) * calm_BL
+        places = int((canvas.length_B - canvas.prompt_length_B).max())
+        before_BRV = p_NV.new_zeros(canvas.num_rows, places, p_NV.shape[1])
+        before_BRV[entry] = p_NV
+        canvas.memory[_BEFORE] = before_BRV
+
+
+@policy("method/selector", "stability")
+class StableAndSure:
+    """Close the positions that were calm for `H` steps and are surer than `tau`; where there is none, the quota."""
+
+    tau: float = 0.6
+    H: int = 2
+
+    def __post_init__(self) -> None:
+        if self.tau < 0:
+            raise ValueError(f"tau must be at least 0, got {self.tau}")
+        if self.H < 1:
+            raise ValueError(f"H must be at least 1, got {self.H}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit; without a schedule the quota is 1."""
+        assert _CALM in canvas.memory, "KLASS's selector goes with KLASS's scorer"
+        stable_BL = (canvas.memory[_CALM] >= self.H) & (canvas.window_clock_B >= self.H - 1)[:, None]
+        ready_BL = open_BL & stable_BL & (candidates.confidence_BL > self.tau)
+        quota_B = torch.ones_like(canvas.clock_B) if quota_B is None else quota_B
+        usual_BL = top(candidates.score_BL, open_BL, quota_B)
+        return torch.where(ready_BL.any(1, keepdim=True), ready_BL, usual_BL)

@@ -1,0 +1,87 @@
+"""PC-Sampler: earlier places and rarer tokens first (arXiv:2508.13021, section 3; NEUIR/PC-Sampler).
+
+Symbol -> knob: lambda -> lam (default 0.25; 0 for Sudoku, 0.5 to 1 for Countdown), alpha (10), block_length (default:
+the whole response), S -> steps (default: one token per step), background frequencies p_D'(x) -> f_bg or counts_file.
+score = exp(-lam * place in the block) * min(-p * ln(f_bg[token] + 1e-9), alpha), LLaDA's quota of the best close.
+f_bg is one frequency per token; counts_file names a JSON list of token counts in a background corpus instead, one
+per token (frequency: count / total, of an unseen token 1 / total). Without either every token is as frequent as any
+other, 1 / vocabulary, and the method is confidence weighted by place.
+Deviations from the authors' code: none known beside LLaDA's; with lam = 0 what is clamped at alpha ties, and ties go
+to the lowest position.
+Invariants: NFE + idle = steps; without frequencies and with lam = 0 it equals LLaDA while nothing is clamped
+and no p rounds to 1.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.generation import DecodeError
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
+from harness.engine.sampling import draw_tokens
+
+_FLOOR = 1e-9
+
+
+@policy("method/scorer", "calibrated")
+class Calibrated:
+    """Most probable token, ordered by place in the window and by how much it tells; the confidence is its p."""
+
+    lam: float = 0.25
+    alpha: float = 10.0
+    f_bg: list[float] | None = None
+    counts_file: str | None = None
+    temperature: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        for name, value in (("lam", self.lam), ("temperature", self.temperature)):
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+        if self.counts_file is not None:
+            if self.f_bg is not None:
+                raise ValueError("counts_file and f_bg say the same thing: give one of them")
+            object.__setattr__(self, "f_bg", _read_counts(self.counts_file))
+        elif self.f_bg is not None:
+            object.__setattr__(self, "f_bg", [float(f) for f in self.f_bg])
+            if not all(0 <= f <= 1 for f in self.f_bg):
+                raise ValueError("f_bg must hold frequencies in [0, 1]; for counts there is counts_file")
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions; raise DecodeError for a table of another vocabulary."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
+        p_N = log_probability(logits_NV, tokens_N).exp()
+        told_N = -p_N * (self._frequencies(logits_NV)[tokens_N] + _FLOOR).log()
+        place_N = prediction.gather(canvas.window_place_BL).to(p_N.dtype)
+        score_N = (-self.lam * place_N).exp() * told_N.clamp(max=self.alpha)
+        return Candidates(
+            tokens_BL=prediction.scatter(tokens_N, 0),
+            score_BL=prediction.scatter(score_N, -torch.inf),
+            confidence_BL=prediction.scatter(p_N, -torch.inf),
+        )
+
+    def _frequencies(self, logits_NV: Tensor) -> Tensor:
+        size = logits_NV.shape[1]
+        if self.f_bg is None:
+            return logits_NV.new_full((size,), 1 / size)
+        if len(self.f_bg) != size:
+            raise DecodeError(f"the table of token frequencies has {len(self.f_bg)} entries, the vocabulary {size}")
+        return torch.tensor(self.f_bg, dtype=logits_NV.dtype, device=logits_NV.device)
+
+
+def _read_counts(file: str) -> list[float]:
+    try:
+        counts = [float(count) for count in json.loads(Path(file).read_text())]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"counts_file must name a JSON list of token counts: {error}") from error
+    total = sum(counts)
+    if total <= 0 or min(counts) < 0:
+        raise ValueError("counts_file must hold counts of at least 0, and something must have been counted")
+    return [max(count, 1.0) / total for count in counts]

@@ -1,0 +1,85 @@
+"""Saber: commit what is surer than commits were so far, take back what gained least (arXiv:2510.18165, section 3).
+
+Symbol -> knob: n (least commits per step, default 2), block_length (default: the whole response, as published).
+Per step, c being the present probability of the predicted token at every place up to the block's end, decided or not:
+close the open positions with c > the mean c of all commits so far (1 before the first), the n best where these are
+fewer; then open again the max(n // 2, ceil(f / 8)) decided positions, at most f - 1, whose c grew least since the last
+step, f = max(n, positions closed). A step that completes the block takes nothing back.
+Deviations from the authors' code (zhaoyMa/Saber): no more than the open positions close, where theirs may rewrite
+decided ones; ties, frequent where the context did not change, go to the lowest position. As there, what was taken
+back stays in the mean, with its last c.
+Invariant: every step decides at least one position more than it opens.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, top
+
+_COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_BL"
+_NEVER = -1.0
+
+
+@policy("method/window", "growing_blocks")
+class GrowingBlocks:
+    """Open everything up to the end of the first block, of `length` positions, that holds an undecided one."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Grow the window by the next block where it holds nothing undecided."""
+        block_BL = canvas.place_BL // self.length
+        first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+        closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+        canvas.open_window(closed_B, (block_BL <= first_B[:, None]) & canvas.response_BL)
+
+
+@policy("method/selector", "above_mean")
+class AboveMean:
+    """Close the positions that are surer than the mean of all commits so far, and at least the best `n`."""
+
+    n: int = 2
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit; only the best where no reviser has kept what commits were like."""
+        best_BL = top(candidates.score_BL, open_BL, torch.full_like(canvas.clock_B, self.n))
+        if _COMMITTED_AT not in canvas.memory:
+            return best_BL
+        committed_at_BL = canvas.memory[_COMMITTED_AT]
+        ever_BL = committed_at_BL != _NEVER
+        mean_B = committed_at_BL.masked_fill(~ever_BL, 0.0).sum(1) / ever_BL.sum(1)
+        sure_BL = open_BL & (candidates.confidence_BL > mean_B[:, None])
+        return torch.where((sure_BL.sum(1) >= self.n)[:, None], sure_BL, best_BL)
+
+
+@policy("method/reviser", "least_gain")
+class LeastGain:
+    """Open the decided positions of the window again whose confidence grew least since the last step."""
+
+    n: int = 2
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return the window, decided positions included."""
+        return canvas.window_BL
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
+        """Remember the confidences, then re-mask, unless the window is complete."""
+        confidence_BL = candidates.confidence_BL
+        never_BL = torch.full_like(confidence_BL, _NEVER)
+        canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, canvas.memory.get(_COMMITTED_AT, never_BL))
+        last_BL = canvas.memory.get(_LAST, torch.zeros_like(confidence_BL))
+        canvas.memory[_LAST] = torch.where(confidence_BL.isfinite(), confidence_BL, last_BL)
+        found_B = commit_BL.sum(1).clamp(min=self.n)
+        count_B = torch.minimum(((found_B + 7) // 8).clamp(min=self.n // 2), found_B - 1)
+        count_B = count_B * canvas.open_BL.any(1)
+        canvas.remask(top(last_BL - confidence_BL, canvas.committed_BL & canvas.window_BL, count_B))
