@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from harness.engine.model import Store
 from harness.engine.randomness import uniforms
 
 GIVEN = -1
@@ -26,7 +27,9 @@ class Canvas:
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
-    `memory` holds what policies keep between steps: tensors whose first dimension is the row.
+    `memory` holds what policies keep between steps: tensors whose first dimension is the row. Tensors are replaced,
+    never changed in place, so that copies share them. `stores` holds keys and values; evaluations write them in place,
+    so that of the copies of a canvas (not of its rows) only the latest may be evaluated.
     """
 
     tokens_BL: Tensor
@@ -52,6 +55,7 @@ class Canvas:
     fill_id: int
     stop_ids: tuple[int, ...] = ()
     memory: dict[str, Tensor] = field(default_factory=dict)
+    stores: dict[str, Store] = field(default_factory=dict)
 
     @classmethod
     def from_prompts(
@@ -107,17 +111,17 @@ class Canvas:
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
         )
-        return canvas._map(lambda tensor: tensor.to(device))
+        return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
-    def _map(self, function) -> "Canvas":
-        tensors = {
-            f.name: function(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
-        }
-        return replace(self, **tensors, memory={k: function(v) for k, v in self.memory.items()})
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
 
     def rows(self, index_D: Tensor) -> "Canvas":
         """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
-        return self._map(lambda tensor: tensor.index_select(0, index_D))
+        tensors = {name: tensor.index_select(0, index_D) for name, tensor in self._tensors().items()}
+        memory = {key: tensor.index_select(0, index_D) for key, tensor in self.memory.items()}
+        stores = {key: store.rows(index_D) for key, store in self.stores.items()}
+        return replace(self, **tensors, memory=memory, stores=stores)
 
     @classmethod
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
@@ -126,18 +130,14 @@ class Canvas:
         parts = [part.copy() for part in parts]
         for part in parts:
             part._widen(width)
-        tensors = {
-            f.name: torch.cat([getattr(part, f.name) for part in parts])
-            for f in fields(cls)
-            if isinstance(getattr(parts[0], f.name), Tensor)
-        }
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0]._tensors()}
         keys = dict.fromkeys(key for part in parts for key in part.memory)
         memory = {key: _cat_memory([part.memory[key] for part in parts]) for key in keys}
         return replace(parts[0], **tensors, memory=memory)
 
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one."""
-        return self._map(lambda tensor: tensor.clone())
+        return replace(self, memory=dict(self.memory), stores=dict(self.stores))
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest.
@@ -152,9 +152,8 @@ class Canvas:
         def merged(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
-        tensors = {f.name: getattr(made, f.name) for f in fields(made)}
-        tensors = {k: merged(v, getattr(other, k)) for k, v in tensors.items() if isinstance(v, Tensor)}
-        memory = {k: merged(v, other.memory.get(k, v)) for k, v in made.memory.items()}
+        tensors = {name: merged(tensor, getattr(other, name)) for name, tensor in made._tensors().items()}
+        memory = {key: merged(mine, other.memory.get(key, mine)) for key, mine in made.memory.items()}
         return replace(made, **tensors, memory=memory)
 
     @property

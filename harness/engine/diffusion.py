@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.generation import DecodeError, Generation
-from harness.engine.model import LanguageModel
+from harness.engine.model import AttentionMean, LanguageModel
 from harness.engine.policies import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.engine.records import Ledger
@@ -42,7 +42,6 @@ def decode(
     `on_progress` is told after each step how many rows are finished and how many calls have had their effect. Raises
     DecodeError for logits that are not numbers and for a row that exceeds 4 calls per response position.
     """
-    budget = _BUDGET_FACTOR * int((canvas.length_B - canvas.prompt_length_B).max())
     canvas = canvas.copy()
     method.preparation(model, canvas)
     method.window.update(canvas)
@@ -74,7 +73,7 @@ def decode(
         prediction = evaluate(model, method, drafts, ledger)
         calls += 1
         canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
-        if calls > budget:
+        if calls > _BUDGET_FACTOR * int((canvas.length_B - canvas.prompt_length_B).max()):
             raise DecodeError(
                 f"{canvas.num_rows} rows are not finished after {calls} calls "
                 f"(budget: {_BUDGET_FACTOR} per response position) with {method}"
@@ -90,7 +89,8 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
     shown = method.guidance.widen(canvas)
     copies = shown.num_rows // canvas.num_rows
     row_N, position_N = read_BL.repeat(copies, 1).nonzero(as_tuple=True)
-    logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N))
+    attention = AttentionMean() if method.reads_attention() else None
+    logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N, attention))
     if bool(logits_NV.isnan().any()):
         raise DecodeError(f"model {model.spec.name} returned logits that are not numbers (NaN)")
     own = len(logits_NV)
@@ -103,6 +103,7 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
         position_N=position_N[:own],
         shape=(canvas.num_rows, canvas.tokens_BL.shape[1]),
         spec=model.spec,
+        attention_BLL=attention.mean_BTS() if attention else None,
     )
 
 
@@ -112,27 +113,39 @@ def take_step(
     """Return the next canvas: commit, revise, finish, and open new windows.
 
     Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
-    idle, and the row steps again on the same prediction. Rows that have made their step are not touched by that.
+    idle, and the row steps again on the same prediction. Rows that have made their step are not touched by that, nor
+    are those that a policy wants evaluated again before they commit.
     """
     after = canvas.copy()
-    pending_B = torch.ones_like(canvas.clock_B, dtype=torch.bool)
-    while True:
-        others = None if bool(pending_B.all()) else after.copy()
-        before = after.copy() if observers else after
-        candidates = method.scorer(prediction, after)
+    candidates = method.scorer(prediction, after)
+    pending_B = ~_foresee(method, after, prediction, candidates)
+    width = after.tokens_BL.shape[1]
+    prediction, candidates = prediction.widened(width), candidates.widened(width)
+    others = after.copy()
+    while bool(pending_B.any()):
+        before = after.copy()
         commit_BL, idle_B = _choose(method, candidates, after, prediction, pending_B)
         after.commit(commit_BL, candidates.tokens_BL)
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(pending_B)
         after.idle_B = after.idle_B + idle_B
         _close_windows(method, after, pending_B & ~idle_B)
-        if others is not None:
+        if not bool(pending_B.all()):
             after = after.where(pending_B, others)
         for observer in observers:
             observer(before, candidates, after)
-        pending_B = idle_B
-        if not bool(pending_B.any()):
-            return after
+        pending_B, others = idle_B, after.copy()
+        if bool(pending_B.any()):
+            candidates = method.scorer(prediction, after)
+    return after
+
+
+def _foresee(method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    """Return the rows that must be evaluated again before they commit."""
+    again_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
+    for part in method.foreseers():
+        again_B = again_B | part.foresee(canvas, prediction, candidates)
+    return again_B
 
 
 def _choose(

@@ -3,12 +3,31 @@
 Shapes: B rows, T query positions, S key slots, N selected positions, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+AttentionObserver = Callable[[int, Tensor], None]
+"""Is told a layer, from 0, and its attention probabilities [B, T, S], the mean over heads."""
+
+
+class AttentionMean:
+    """Keeps the sum of what it is shown, to give the mean over layers."""
+
+    def __init__(self) -> None:
+        self.sum_BTS, self.layers = torch.zeros(()), 0
+
+    def __call__(self, layer: int, attention_BTS: Tensor) -> None:
+        """Add one layer."""
+        self.sum_BTS, self.layers = self.sum_BTS.to(attention_BTS) + attention_BTS, self.layers + 1
+
+    def mean_BTS(self) -> Tensor:
+        """Return the mean over the layers shown; at least one must have been."""
+        return self.sum_BTS / self.layers
 
 
 class ModelKind(Enum):
@@ -79,10 +98,12 @@ class LanguageModel(Protocol):
         structured: bool = True,
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return raw logits [N, V] of the flat positions `select_N` of B*T.
 
         Arguments are those of `harness.models.transformer.Transformer.forward`. `decided_at_BT` tells at which
-        step each token was committed (-1: given); networks ignore it, the oracle reads the order from it.
+        step each token was committed (-1: given); networks ignore it, the oracle reads the order from it. `observe`
+        is shown the attention of every layer, which costs the fused kernel; models without attention refuse it.
         """
         ...

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.model import LanguageModel
+from harness.engine.model import AttentionObserver, LanguageModel
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger, Role
@@ -108,9 +108,18 @@ class Cache(Protocol):
     """What is computed and which keys and values are reused."""
 
     def evaluate(
-        self, ledger: Ledger, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
-        """Return aligned logits [N, V] of the given positions of the canvas, in their order."""
+        """Return aligned logits [N, V] of the given positions of the canvas, in their order.
+
+        `observe` is shown the attention of whole canvases; a cache that computes less refuses it (see `Demanding`).
+        """
         ...
 
 
@@ -135,6 +144,25 @@ class Reader(Protocol):
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the positions [B, L] it needs."""
+        ...
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """A policy that acts on a prediction before anything is committed: a window or a length that depends on it."""
+
+    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+        """Move windows or change lengths; return per row whether it must be evaluated again before it commits."""
+        ...
+
+
+@runtime_checkable
+class AttentionReader(Protocol):
+    """A policy that reads the attention of a prediction."""
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether it does, with its present parameters."""
         ...
 
 
@@ -224,7 +252,13 @@ class NoCache:
     """Compute every position of every row in every call."""
 
     def evaluate(
-        self, ledger: Ledger, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return aligned logits from one full forward."""
         width = canvas.tokens_BL.shape[1]
@@ -240,6 +274,7 @@ class NoCache:
             visible_BTS=padding_mask(canvas.length_B, width),
             select_N=row_N * width + source_N,
             decided_at_BT=canvas.decided_at_BL,
+            observe=observe,
         )
 
 
@@ -274,3 +309,11 @@ class DiffusionMethod:
     def readers(self) -> list[Reader]:
         """Return the policies that read more than open positions."""
         return [p for p in vars(self).values() if isinstance(p, Reader)]
+
+    def foreseers(self) -> list[Foresight]:
+        """Return the policies that act on a prediction before anything is committed."""
+        return [p for p in vars(self).values() if isinstance(p, Foresight)]
+
+    def reads_attention(self) -> bool:
+        """Return whether some policy reads attention."""
+        return any(p.reads_attention for p in vars(self).values() if isinstance(p, AttentionReader))

@@ -9,6 +9,7 @@ from enum import Enum
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.model import ModelSpec
@@ -32,7 +33,8 @@ class ScoreDtype(Enum):
 class Prediction:
     """Aligned logits [N, V] of the positions (`row_N`, `position_N`) of a canvas of `shape` [B, L].
 
-    Logits of position i predict the token at i; the mask token's are -inf.
+    Logits of position i predict the token at i; the mask token's are -inf. `attention_BLL` is the attention of every
+    position to every other, mean over layers and heads, if some policy asked for it.
     """
 
     logits_NV: Tensor
@@ -40,6 +42,7 @@ class Prediction:
     position_N: Tensor
     shape: tuple[int, int]
     spec: ModelSpec
+    attention_BLL: Tensor | None = None
 
     def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
         """Return [B, L] with the values at their positions and `fill` where nothing was read."""
@@ -61,7 +64,12 @@ class Prediction:
             row_N=row_N,
             position_N=self.position_N[entry_N],
             shape=(len(index_B), self.shape[1]),
+            attention_BLL=None if self.attention_BLL is None else self.attention_BLL[index_B],
         )
+
+    def widened(self, width: int) -> "Prediction":
+        """Return the prediction of a canvas that has grown to `width` positions; nothing was read of the new ones."""
+        return replace(self, shape=(self.shape[0], width))
 
     @classmethod
     def cat(cls, parts: Sequence["Prediction"]) -> "Prediction":
@@ -87,6 +95,15 @@ class Candidates:
     tokens_BL: Tensor
     score_BL: Tensor
     confidence_BL: Tensor
+
+    def widened(self, width: int) -> "Candidates":
+        """Return the candidates of a canvas that has grown to `width` positions."""
+        extra = (0, width - self.tokens_BL.shape[1])
+        return Candidates(
+            tokens_BL=F.pad(self.tokens_BL, extra),
+            score_BL=F.pad(self.score_BL, extra, value=-torch.inf),
+            confidence_BL=F.pad(self.confidence_BL, extra, value=-torch.inf),
+        )
 
 
 def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:

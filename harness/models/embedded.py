@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.engine.model import ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import checkpoint
 from harness.models.pool import LoadedModel
@@ -50,6 +50,7 @@ class EmbeddedModel:
         structured: bool = True,
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return raw logits as `Transformer.forward` does.
 
@@ -70,6 +71,7 @@ class EmbeddedModel:
             visible_BTS=visible_BTS,
             structured=structured,
             select_N=select_N,
+            observe=observe,
         )
 
 

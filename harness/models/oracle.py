@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import GIVEN
-from harness.engine.model import ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.errors import DataError
 from harness.models.laws import Law, entropy
 
 LawOf = Callable[[tuple[int, ...]], Law]
@@ -112,12 +113,15 @@ class Oracle:
         structured: bool = True,
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
 
         Arguments are those of every model; a store makes tokens of earlier calls visible as they were then.
         """
         assert kv is None or isinstance(kv, TokenStore)
+        if observe is not None:
+            raise DataError(f"model {self.spec.name} has no attention to look at; use a method that needs none")
         B, T = tokens_BT.shape
         if positions_BT is None:
             positions_BT = torch.arange(T, device=tokens_BT.device).expand(B, T)

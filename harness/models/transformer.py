@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.engine.model import AttentionObserver
 from harness.errors import ConfigError
 
 
@@ -184,6 +185,7 @@ class SelfAttention(nn.Module):
         end: int,
         visible: Tensor | None,
         causal: bool,
+        observe: AttentionObserver | None,
     ) -> Tensor:
         """Return the attention output [B, T, width]; with `kv` write this window and attend to slots [0, end)."""
         c = self.config
@@ -193,15 +195,19 @@ class SelfAttention(nn.Module):
         if kv is not None:
             kv.write(self.layer, slots_BT, k, v)
             k, v = kv.keys[self.layer][:, :end], kv.values[self.layer][:, :end]
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=visible,
-            is_causal=causal,
-            enable_gqa=c.heads != c.kv_heads,
-        )
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        grouped = c.heads != c.kv_heads
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, enable_gqa=grouped)
+        if observe is not None:
+            observe(self.layer, self._probabilities(q, k, visible, causal).mean(1))
         return self.out(mixed.transpose(1, 2).reshape(B, T, -1))
+
+    def _probabilities(self, q_BHTD: Tensor, k_BKSD: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
+        k_BHSD = k_BKSD.repeat_interleave(self.config.heads // self.config.kv_heads, 1)
+        scores_BHTS = q_BHTD @ k_BHSD.transpose(2, 3) * self.config.head_width**-0.5
+        if causal:
+            visible = torch.ones_like(scores_BHTS[0, 0], dtype=torch.bool).tril()
+        return (scores_BHTS if visible is None else scores_BHTS.masked_fill(~visible, -torch.inf)).softmax(-1)
 
 
 class FeedForward(nn.Module):
@@ -275,6 +281,7 @@ class Transformer(nn.Module):
         visible_BTS: Tensor | None = None,
         structured: bool = True,
         select_N: Tensor | None = None,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return raw logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
 
@@ -283,6 +290,7 @@ class Transformer(nn.Module):
         `visible_BTS`, True = visible, narrows what queries see ([B, T, S], broadcastable). `structured=False`
         leaves out the model's own causal or block mask, for windows that may see every visible key; windows whose
         slots are not their positions need it, since the own mask takes the slots of stored keys for positions.
+        `observe` is shown the attention of every layer, computed beside the fused kernel.
         """
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
@@ -299,7 +307,7 @@ class Transformer(nn.Module):
         x = self.embedding(tokens_BT)
         tables = self.rotary.tables(positions_BT, x.dtype)
         for block in self.blocks:
-            x = block(x, tables, kv, slots_BT, keys, mask, causal)
+            x = block(x, tables, kv, slots_BT, keys, mask, causal, observe)
         if select_N is not None:
             x = x.flatten(0, 1).index_select(0, select_N)
         x = self.norm(x)

@@ -103,7 +103,7 @@ def _run_stage(
 ) -> "tuple[Transformer, list[float]]":
     from harness.models import training
     from harness.models.tokenizer import IDS
-    from tasks.lists.training import Layout, batches
+    from tasks.lists.training import Focus, Layout, batches
 
     recipe = training.Recipe(
         steps=stage["steps"], rows=stage["rows"], learning_rate=stage["learning_rate"], seed=stage["seed"]
@@ -117,7 +117,8 @@ def _run_stage(
         losses.append(loss)
         bar.update(task, completed=step, description=f"{label} loss {loss:.3f}")
 
-    data = batches(layout=layout, rows=recipe.rows, seed=recipe.seed)
+    focus = Focus(**stage["focus"]) if "focus" in stage else None
+    data = batches(layout=layout, rows=recipe.rows, seed=recipe.seed, focus=focus)
     return training.train(_shape(stage), recipe, text, data, report, initial), losses
 
 

@@ -118,13 +118,41 @@ class Layout:
         row_T[self.prompt_length : self.prompt_length + len(pair.answer)] = first_item + pair.answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Focus:
+    """A share of the rows given to one operation on lists of at most `max_items`, beyond its equal part.
+
+    What few of the equally likely pairs show is learned last: that a shuffled list of three must not end as it began.
+    """
+
+    operation: str
+    max_items: int
+    share: float
+
+    def __post_init__(self) -> None:
+        if self.operation not in OPERATIONS:
+            raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}, got {self.operation}")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {self.share}")
+
+
 def batches(
-    *, layout: Layout, rows: int, seed: int, min_items: int = 3, operations: tuple[str, ...] = OPERATIONS
+    *,
+    layout: Layout,
+    rows: int,
+    seed: int,
+    min_items: int = 3,
+    operations: tuple[str, ...] = OPERATIONS,
+    focus: Focus | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield arrays [rows, prompt + answer] of ids for ever, reproducibly from `seed`."""
     rng = np.random.default_rng(seed)
+    focused = 0 if focus is None else round(focus.share * rows)
     while True:
         rows_BT = np.empty((rows, layout.prompt_length + layout.answer_length), dtype=np.int64)
         for row, choice in enumerate(rng.integers(len(operations), size=rows)):
-            layout.write(draw(rng, operations[choice], min_items, layout.max_items), rows_BT[row])
+            operation, longest = operations[choice], layout.max_items
+            if focus is not None and row < focused:
+                operation, longest = focus.operation, focus.max_items
+            layout.write(draw(rng, operation, min_items, longest), rows_BT[row])
         yield rows_BT

@@ -170,7 +170,7 @@ def test_a_copy_can_be_changed():
     """Guards `before` and `after` of a step against being one canvas."""
     made = canvas([1, 2])
     other = made.copy()
-    other.tokens_BL[0] = 8
+    other.commit(other.undecided_BL, torch.full_like(other.tokens_BL, 8))
     other.memory["seen_B"] = torch.ones(1)
     assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK]]
     assert not made.memory

@@ -201,3 +201,16 @@ def test_impossible_shapes_are_refused_by_name(changes: dict[str, object], key: 
     """Guards against a shape error deep inside a matrix product."""
     with pytest.raises(ConfigError, match=key):
         config(**changes)
+
+
+def test_attention_can_be_looked_at() -> None:
+    """Guards the probabilities shown against those that the fused kernel uses, with and without a mask."""
+    model, tokens_BT = random_model(dtype=torch.float64, heads=4, kv_heads=2), tokens(2, 9)
+    layer, seen = model.blocks[0].attention, {}
+    logits = model(tokens_BT, observe=lambda number, attention_BTS: seen.update({number: attention_BTS}))
+    torch.testing.assert_close(logits, model(tokens_BT), atol=0, rtol=0)
+    assert sorted(seen) == list(range(model.config.layers))
+    uniform = torch.zeros(1, 4, 9, 32, dtype=torch.float64), torch.zeros(1, 2, 9, 32, dtype=torch.float64)
+    torch.testing.assert_close(layer._probabilities(*uniform, None, True)[0, 0, 3, :4], torch.full((4,), 0.25).double())
+    for attention_BTS in seen.values():
+        torch.testing.assert_close(attention_BTS.sum(-1), torch.ones(2, 9, dtype=torch.float64))
