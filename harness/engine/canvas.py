@@ -26,6 +26,7 @@ class Canvas:
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
+    `held_B` marks rows that a policy wants evaluated again although their window is complete.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. Tensors are replaced,
     never changed in place, so that copies share them. `stores` holds keys and values; evaluations write them in place,
@@ -51,6 +52,7 @@ class Canvas:
     generated_B: Tensor
     first_call_B: Tensor
     stopped_at_B: Tensor
+    held_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -110,6 +112,7 @@ class Canvas:
             generated_B=zero_B,
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
+            held_B=torch.zeros(rows, dtype=torch.bool),
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
@@ -160,6 +163,11 @@ class Canvas:
     def num_rows(self) -> int:
         """Number of rows B."""
         return self.tokens_BL.shape[0]
+
+    @property
+    def live_B(self) -> Tensor:
+        """Rows that are not finished: something is undecided or held."""
+        return self.undecided_BL.any(1) | self.held_B
 
     @property
     def open_BL(self) -> Tensor:

@@ -61,7 +61,7 @@ def decode(
     calls = 1
     while prediction is not None:
         stepped = take_step(method, canvas, prediction, observers)
-        live_B = stepped.undecided_BL.any(1)
+        live_B = stepped.live_B
         if not bool(live_B.all()):
             keep = live_B.nonzero().squeeze(1)
             _collect(stepped, ~live_B, results)
@@ -129,7 +129,7 @@ def take_step(
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(pending_B)
         after.idle_B = after.idle_B + idle_B
-        _close_windows(method, after, pending_B & ~idle_B)
+        after = _close_windows(method, after, pending_B & ~idle_B)
         if not bool(pending_B.all()):
             after = after.where(pending_B, others)
         for observer in observers:
@@ -157,7 +157,7 @@ def _choose(
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     empty_B = pending_B & ~commit_BL.any(1)
     idle_B = torch.zeros_like(empty_B) if quota_B is None else empty_B & (quota_B == 0)
-    forced_B = empty_B & ~idle_B
+    forced_B = empty_B & ~idle_B & open_BL.any(1)
     commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
     canvas.forced_B = canvas.forced_B + forced_B
     stop_B = method.stopper(prediction, candidates, canvas) & pending_B
@@ -165,13 +165,15 @@ def _choose(
     return commit_BL | (canvas.undecided_BL & stop_B[:, None]), idle_B & ~stop_B
 
 
-def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> None:
-    complete_B = moved_B & ~canvas.open_BL.any(1)
+def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> Canvas:
+    complete_B = moved_B & ~canvas.open_BL.any(1) & ~canvas.held_B
     surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
     canvas.idle_B = canvas.idle_B + surplus_B
     canvas.tick(complete_B, surplus_B)
+    held = canvas.copy()
     method.finish(canvas, complete_B)
     method.window.update(canvas)
+    return canvas.where(~canvas.held_B, held) if bool(canvas.held_B.any()) else canvas
 
 
 def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> None:
@@ -194,6 +196,6 @@ def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> N
 
 
 def _retire(canvas: Canvas, results: list[Generation]) -> Canvas:
-    live_B = canvas.undecided_BL.any(1)
+    live_B = canvas.live_B
     _collect(canvas, ~live_B, results)
     return canvas.rows(live_B.nonzero().squeeze(1))

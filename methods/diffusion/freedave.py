@@ -99,11 +99,11 @@ class FreeDave:
         origin_D, order_D = torch.cat(origins).sort(stable=True)
         drafts = Canvas.cat(levels).rows(order_D)
         if self.across:
-            return drafts.rows(drafts.undecided_BL.any(1).nonzero().squeeze(1))
+            return drafts.rows(drafts.live_B.nonzero().squeeze(1))
         return drafts.rows(self._published(origin_D, canvas.open_BL.sum(1)))
 
     def _can_go_on(self, draft: Canvas, window_index_R: Tensor, prediction: Prediction) -> Tensor:
-        unfinished_R = draft.undecided_BL.any(1)
+        unfinished_R = draft.live_B
         if not self.across:
             return unfinished_R & (draft.window_index_B == window_index_R)
         read_RL = prediction.scatter(torch.ones_like(prediction.position_N, dtype=torch.bool), False)
