@@ -80,9 +80,11 @@ class FreeDave:
             raise ValueError(f"draft_steps must be at least 1, got {self.draft_steps}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse caches: with reused keys and values a draft's prediction is not the one its step would get."""
+        """Refuse caches, with which a draft's prediction is not the one its step would get, and adaptive windows."""
         if not isinstance(method.cache, NoCache):
             raise ValueError("the verifier freedave needs exact predictions; use method/cache=none")
+        if method.foreseers():
+            raise ValueError("the verifier freedave cannot draft past windows that depend on a prediction")
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the chain of every row; it ends with the window, or with what the prediction has read."""
