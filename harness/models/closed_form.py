@@ -1,7 +1,7 @@
 """The closed-form model of the reference trajectories: no weights, no random numbers, float64.
 
-With a(j) = token + 1 at positions that exist and are not masked, else 0, and positions i from 0:
-h_i = sum over d in {-3..3} without 0 of a(i + d)(d + 4), and
+With a(j) = token + 1 of keys that a query sees and that are not masked, else 0, and positions i from 0:
+h_i = sum over the keys at i + d, d in {-3..3} without 0, of a (d + 4), and
 z[i, v] = a1 cos(f1 (i+1)(v+1)) + a2 cos(f2 h_i + f3 v) (+ eos_bias for the end token), z[i, mask] = -30.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
 
-_REACH = (-3, -2, -1, 1, 2, 3)
+_REACH = 3
 _MASK_LOGIT = -30.0
 
 
@@ -72,23 +72,26 @@ class ClosedFormModel:
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
     ) -> Tensor:
-        """Return raw logits of whole rows; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None and positions_BT is None and observe is None, "whole canvases only"
-        exists_BT = torch.ones_like(tokens_BT, dtype=torch.bool) if visible_BTS is None else visible_BTS[:, 0]
-        logits_BTV = self._aligned(tokens_BT, exists_BT)
+        """Return raw logits; keys hidden by `visible_BTS` do not exist."""
+        assert kv is None and observe is None, "this model stores nothing and has no attention"
+        B, T = tokens_BT.shape
+        if positions_BT is None:
+            positions_BT = torch.arange(T).expand(B, T)
+        visible_BTS = torch.ones(1, 1, T, dtype=torch.bool) if visible_BTS is None else visible_BTS
+        logits_BTV = self._aligned(tokens_BT, positions_BT, visible_BTS)
         if self.constants.shifted:
             logits_BTV = torch.cat([logits_BTV[:, 1:], logits_BTV[:, -1:]], 1)
         return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
 
-    def _aligned(self, tokens_BT: Tensor, exists_BT: Tensor) -> Tensor:
-        c, T = self.constants, tokens_BT.shape[1]
-        a_BT = (tokens_BT + 1.0).double().masked_fill((tokens_BT == c.mask_id) | ~exists_BT, 0.0)
-        padded = torch.nn.functional.pad(a_BT, (3, 3))
-        h_BT = sum(padded[:, 3 + d : 3 + d + T] * (d + 4) for d in _REACH)
-        assert isinstance(h_BT, Tensor)
+    def _aligned(self, tokens_BT: Tensor, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
+        c = self.constants
+        a_BT = (tokens_BT + 1.0).double().masked_fill(tokens_BT == c.mask_id, 0.0)
+        offset_BTS = positions_BT[:, None, :] - positions_BT[:, :, None]
+        near_BTS = visible_BTS & (offset_BTS != 0) & (offset_BTS.abs() <= _REACH)
+        h_BT = (a_BT[:, None, :] * (offset_BTS + 4) * near_BTS).sum(-1)
         v = torch.arange(c.vocab_size, dtype=torch.float64)
-        i_T1 = torch.arange(1, T + 1, dtype=torch.float64)[:, None]
-        logits_BTV = c.a1 * (c.f1 * i_T1 * (v + 1)).cos() + c.a2 * (c.f2 * h_BT[..., None] + c.f3 * v).cos()
+        i_BT1 = positions_BT[..., None].double() + 1
+        logits_BTV = c.a1 * (c.f1 * i_BT1 * (v + 1)).cos() + c.a2 * (c.f2 * h_BT[..., None] + c.f3 * v).cos()
         logits_BTV[..., c.eos_id] += c.eos_bias
         logits_BTV[..., c.mask_id] = _MASK_LOGIT
         return logits_BTV
