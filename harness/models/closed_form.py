@@ -18,7 +18,10 @@ _MASK_LOGIT = -30.0
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm:
-    """Constants of one model; `shifted` emits r[i] = z[i + 1], the last row repeated."""
+    """Constants of one model; `shifted` emits r[i] = z[i + 1], the last row repeated.
+
+    With `attention` (a, f) position i attends to j by softmax over j of a cos(f (i+1)(j+2)).
+    """
 
     vocab_size: int
     mask_id: int
@@ -30,6 +33,7 @@ class ClosedForm:
     f3: float
     eos_bias: float = 0.0
     shifted: bool = False
+    attention: tuple[float, float] | None = None
 
 
 class ClosedFormModel:
@@ -73,15 +77,23 @@ class ClosedFormModel:
         observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return raw logits; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None and observe is None, "this model stores nothing and has no attention"
+        assert kv is None, "this model stores nothing"
         B, T = tokens_BT.shape
         if positions_BT is None:
             positions_BT = torch.arange(T).expand(B, T)
         visible_BTS = torch.ones(1, 1, T, dtype=torch.bool) if visible_BTS is None else visible_BTS
+        if observe is not None:
+            observe(0, self._attention(positions_BT, visible_BTS))
         logits_BTV = self._aligned(tokens_BT, positions_BT, visible_BTS)
         if self.constants.shifted:
             logits_BTV = torch.cat([logits_BTV[:, 1:], logits_BTV[:, -1:]], 1)
         return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
+
+    def _attention(self, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
+        assert self.constants.attention is not None, "these constants give no attention"
+        a, f = self.constants.attention
+        scores_BTS = a * (f * (positions_BT[:, :, None] + 1.0).double() * (positions_BT[:, None, :] + 2)).cos()
+        return scores_BTS.masked_fill(~visible_BTS, -torch.inf).softmax(-1)
 
     def _aligned(self, tokens_BT: Tensor, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
         c = self.constants

@@ -62,7 +62,9 @@ def _decode(case: dict) -> dict[str, object]:
     )
     method = build_method(cfg)
     assert isinstance(method, DiffusionMethod)
-    model = ClosedFormModel(ClosedForm(**{k: case["model"][k] for k in _MODEL_KEYS}))
+    attention = case["model"].get("attention")
+    constants = {k: case["model"][k] for k in _MODEL_KEYS}
+    model = ClosedFormModel(ClosedForm(**constants, attention=attention and (attention["a"], attention["f"])))
     canvas = Canvas.from_prompts(
         [case["prompt"]],
         gen_length=case["gen_length"],
