@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 
 _REACH = (-3, -2, -1, 1, 2, 3)
 _MASK_LOGIT = -30.0
@@ -71,9 +71,10 @@ class ClosedFormModel:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits of whole rows; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None and positions_BT is None and observe is None, "whole canvases only"
+        assert kv is None and positions_BT is None and observe is None and plan is None, "whole canvases only"
         exists_BT = torch.ones_like(tokens_BT, dtype=torch.bool) if visible_BTS is None else visible_BTS[:, 0]
         logits_BTV = self._aligned(tokens_BT, exists_BT)
         if self.constants.shifted:
