@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel, LayerPlan, Store
+from harness.engine.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
 from harness.engine.policies import DiffusionMethod, NeverStop, Unverified, padding_mask
 from harness.engine.records import Ledger, Role
 
@@ -63,13 +63,13 @@ class Past:
 
 def recall(canvas: Canvas) -> Past:
     """Return what `remember` kept."""
-    tokens_BL = canvas.memory.get(_TOKENS)
-    if tokens_BL is None or tokens_BL.shape != canvas.tokens_BL.shape:
-        return Past(tokens_BL=torch.full_like(canvas.tokens_BL, _NOTHING), calls_B=torch.zeros_like(canvas.clock_B))
-    kept_B = canvas.memory[_LENGTH] == canvas.length_B
-    same_B = kept_B & (canvas.memory[_WINDOW] == canvas.window_index_B)
+    nothing_BL = torch.full_like(canvas.tokens_BL, _NOTHING)
+    if _TOKENS not in canvas.memory or canvas.memory[_TOKENS].shape != nothing_BL.shape:
+        return Past(tokens_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
+    valid_B = canvas.memory[_LENGTH] == canvas.length_B
+    same_B = valid_B & (canvas.memory[_WINDOW] == canvas.window_index_B)
     return Past(
-        tokens_BL=tokens_BL.masked_fill(~kept_B[:, None], _NOTHING),
+        tokens_BL=torch.where(valid_B[:, None], canvas.memory[_TOKENS], nothing_BL),
         calls_B=canvas.memory[_CALLS].masked_fill(~same_B, 0),
     )
 
@@ -80,6 +80,12 @@ def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     canvas.memory[_LENGTH] = canvas.length_B
     canvas.memory[_WINDOW] = canvas.window_index_B
     canvas.memory[_CALLS] = past.calls_B + 1
+
+
+def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
+    """Return what the memory has under `key`, or `default` where it has nothing of this shape (the canvas grew)."""
+    found = canvas.memory.get(key)
+    return default if found is None or found.shape != default.shape else found
 
 
 def store_of(canvas: Canvas, make: Callable[[], Store]) -> Store:
@@ -193,6 +199,56 @@ def with_sources(model: LanguageModel, query_BL: Tensor, row_N: Tensor, position
     query_BL = query_BL.clone()
     query_BL[row_N, sources(model, position_N)] = True
     return query_BL
+
+
+def top_probability(logits_NV: Tensor, spec: ModelSpec) -> Tensor:
+    """Return the probability [N] of the most probable token, the mask token left out."""
+    if spec.mask_id is not None:
+        logits_NV = logits_NV.index_fill(1, torch.tensor([spec.mask_id], device=logits_NV.device), -torch.inf)
+    return logits_NV.softmax(-1).amax(-1)
+
+
+class Features:
+    """What layers computed of every position, [B, L, ...], by name and layer; written in place.
+
+    A store of `harness.engine.model.Store`, for plans; the last slot takes what padded positions write.
+    """
+
+    def __init__(self, slots: int, tensors: dict[tuple[str, int], Tensor] | None = None) -> None:
+        self.slots = slots
+        self._tensors = {} if tensors is None else tensors
+
+    def rows(self, index_B: Tensor) -> "Features":
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        return Features(self.slots, {key: kept.index_select(0, index_B) for key, kept in self._tensors.items()})
+
+    def get(self, name: str, layer: int, default: Tensor | None = None) -> Tensor:
+        """Return the entries of all positions, zeros where none was put, or `default` if none was anywhere."""
+        if default is not None and (name, layer) not in self._tensors:
+            return default
+        return self._tensors[name, layer][:, :-1]
+
+    def put(self, name: str, layer: int, at: Gathered, values_BTX: Tensor) -> Tensor:
+        """Replace the entries of the chosen positions; return those of all positions."""
+        rows, inner = values_BTX.shape[0], values_BTX.shape[2:]
+        if (name, layer) not in self._tensors:
+            self._tensors[name, layer] = values_BTX.new_zeros(rows, self.slots, *inner)
+        self._tensors[name, layer][torch.arange(rows, device=values_BTX.device)[:, None], at.slot_BT] = values_BTX
+        return self.get(name, layer)
+
+
+def run_layer(features: Features, index: int, layer: Layer, x_BLC: Tensor, at: Gathered) -> Tensor:
+    """Run a layer for the chosen positions against kept keys and values of the others; return the stream behind it.
+
+    Other positions of the stream are left as they are.
+    """
+    if not at.position_BT.shape[1]:
+        return x_BLC
+    x_BTC = at.take(x_BLC)
+    queries, keys, values = layer.project(x_BTC, at.position_BT)
+    keys, values = features.put("keys", index, at, keys), features.put("values", index, at, values)
+    x_BTC = x_BTC + layer.attend(queries, keys, values, at.position_BT)
+    return at.put(x_BLC, x_BTC + layer.feed_forward(x_BTC))
 
 
 def forward_layers(

@@ -363,6 +363,7 @@ class Transformer(nn.Module):
         tables = self.rotary.tables(positions_BT, x.dtype)
         for index, block in enumerate(self.blocks):
             if plan is not None:
+                assert isinstance(block, Block)
                 x = plan(index, PlannedLayer(block, self.rotary, mask), x)
             else:
                 x = block(x, tables, kv, slots_BT, keys, mask, causal, observe)
