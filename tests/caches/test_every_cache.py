@@ -9,6 +9,8 @@ CACHES = {
     "dkv_decode": ("R=4",),
     "dkv_pd": ("R=4",),
     "dkv_prefill": (),
+    "recap": ("pre_full=0",),
+    "layer_reuse": (),
 }
 
 
