@@ -11,6 +11,7 @@ CACHES = {
     "dkv_prefill": (),
     "recap": ("pre_full=0",),
     "layer_reuse": (),
+    "dllm_cache": ("Kr=3",),
 }
 
 
