@@ -13,6 +13,7 @@ CACHES = {
     "layer_reuse": (),
     "dllm_cache": ("Kr=3",),
     "d2cache": ("k=4", "sigma=3"),
+    "elastic": ("beta=4",),
 }
 
 
