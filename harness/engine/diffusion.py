@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.generation import DecodeError, Generation
 from harness.engine.model import AttentionMean, LanguageModel
-from harness.engine.policies import DiffusionMethod
+from harness.engine.policies import DiffusionMethod, Narrowing
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.engine.records import Ledger
 
@@ -86,6 +86,8 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
     read_BL = canvas.open_BL
     for reader in method.readers():
         read_BL = read_BL | reader.reads(canvas)
+    if isinstance(method.cache, Narrowing):
+        read_BL = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas))
     shown = method.guidance.widen(canvas)
     copies = shown.num_rows // canvas.num_rows
     row_N, position_N = read_BL.repeat(copies, 1).nonzero(as_tuple=True)
@@ -152,7 +154,7 @@ def _choose(
     method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, pending_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the positions to commit and the rows whose schedule closes none; a stalled row is forced."""
-    open_BL = canvas.open_BL & pending_B[:, None]
+    open_BL = canvas.open_BL & prediction.read_BL & pending_B[:, None]
     quota_B = method.schedule.quota(canvas)
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     empty_B = pending_B & ~commit_BL.any(1)

@@ -44,6 +44,11 @@ class Prediction:
     spec: ModelSpec
     attention_BLL: Tensor | None = None
 
+    @property
+    def read_BL(self) -> Tensor:
+        """Positions that were read."""
+        return self.scatter(torch.ones_like(self.row_N, dtype=torch.bool), False)
+
     def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
         """Return [B, L] with the values at their positions and `fill` where nothing was read."""
         out_BL = values_N.new_full(self.shape, fill)

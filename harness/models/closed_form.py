@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 
 _REACH = 3
 _MASK_LOGIT = -30.0
@@ -75,9 +75,10 @@ class ClosedFormModel:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None, "this model stores nothing"
+        assert kv is None and plan is None, "this model stores nothing and has no layers"
         B, T = tokens_BT.shape
         if positions_BT is None:
             positions_BT = torch.arange(T).expand(B, T)

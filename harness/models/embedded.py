@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import checkpoint
 from harness.models.pool import LoadedModel
@@ -51,6 +51,7 @@ class EmbeddedModel:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits as `Transformer.forward` does.
 
@@ -72,6 +73,7 @@ class EmbeddedModel:
             structured=structured,
             select_N=select_N,
             observe=observe,
+            plan=plan,
         )
 
 
