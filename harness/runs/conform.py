@@ -83,6 +83,7 @@ def _decode(case: dict) -> dict[str, object]:
         "rows": ledger.counts([0])[0].nfe_total,
         "exit_step": None if generation.stopped_at < 0 else generation.stopped_at + 1,
         "remasked": generation.remasked,
+        "idle": generation.idle,
     }
     if "static_ids" in case["expected"]:
         without_drafts = Ledger()
