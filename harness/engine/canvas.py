@@ -267,22 +267,21 @@ class Canvas:
             self.window_BL = pad(self.window_BL, (0, extra))
             self.decided_at_BL = pad(self.decided_at_BL, (0, extra), value=GIVEN)
 
-    def insert(self, rows_B: Tensor, position_B: Tensor, count: int) -> None:
-        """Insert `count` masks before the absolute `position_B` of the rows marked in `rows_B`.
+    def insert(self, position_B: Tensor, count_B: Tensor) -> None:
+        """Insert `count_B` masks (0: none) before the absolute `position_B` of every row.
 
         They are in the window if the position that they push aside is.
         """
-        self._widen(int((self.length_B + rows_B * count).max()))
+        self._widen(int((self.length_B + count_B).max()))
         position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
-        at_B1 = position_B[:, None]
-        inside_BL = rows_B[:, None] & (position_L >= at_B1) & (position_L < at_B1 + count)
-        behind_BL = rows_B[:, None] & (position_L >= at_B1 + count)
-        source_BL = torch.where(behind_BL, position_L - count, position_L)
+        at_B1, behind_B1 = position_B[:, None], (position_B + count_B)[:, None]
+        inside_BL = (position_L >= at_B1) & (position_L < behind_B1)
+        source_BL = torch.where(position_L >= behind_B1, position_L - count_B[:, None], position_L)
         for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
             moved = getattr(self, name).gather(1, source_BL)
             setattr(self, name, moved.masked_fill(inside_BL, value))
         self.window_BL = self.window_BL.gather(1, torch.where(inside_BL, at_B1, source_BL))
-        self.length_B = self.length_B + rows_B * count
+        self.length_B = self.length_B + count_B
 
 
 def _cat_memory(parts: Sequence[Tensor]) -> Tensor:

@@ -120,7 +120,7 @@ def take_step(
     """
     after = canvas.copy()
     candidates = method.scorer(prediction, after)
-    pending_B = ~_foresee(method, after, prediction, candidates)
+    after, pending_B = _foresee(method, after, prediction, candidates)
     width = after.tokens_BL.shape[1]
     prediction, candidates = prediction.widened(width), candidates.widened(width)
     others = after.copy()
@@ -142,12 +142,18 @@ def take_step(
     return after
 
 
-def _foresee(method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
-    """Return the rows that must be evaluated again before they commit."""
-    again_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
+def _foresee(
+    method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates
+) -> tuple[Canvas, Tensor]:
+    """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
+    again_B = torch.zeros_like(canvas.held_B)
     for part in method.foreseers():
         again_B = again_B | part.foresee(canvas, prediction, candidates)
-    return again_B
+    if bool(again_B.any()):
+        others = canvas.copy()
+        method.window.update(canvas)
+        canvas = canvas.where(again_B, others)
+    return canvas, ~again_B
 
 
 def _choose(

@@ -85,6 +85,12 @@ def _decode(case: dict) -> dict[str, object]:
         "remasked": generation.remasked,
         "idle": generation.idle,
     }
+    if "lengths" in case["expected"]:
+        prompt = len(case["prompt"])
+        found |= {
+            "lengths": [int(record.query_B) - prompt for record in ledger.records] + [len(generation.tokens)],
+            "stage1_forwards": len(ledger.records) - 1 - max(generation.decided_at),
+        }
     if "static_ids" in case["expected"]:
         without_drafts = Ledger()
         with torch.inference_mode():

@@ -78,7 +78,7 @@ def test_what_changed_since_it_was_computed():
     assert recall(canvas).calls_B.tolist() == [4, 4]
     canvas.open_window(torch.tensor([True, False]), canvas.response_BL)
     assert recall(canvas).calls_B.tolist() == [0, 4]
-    canvas.insert(torch.tensor([True, False]), torch.tensor([5, 0]), 1)
+    canvas.insert(torch.tensor([5, 0]), torch.tensor([1, 0]))
     assert recall(canvas).fresh_B.tolist() == [True, False]
     canvas.resize(canvas.length_B + 4)
     assert recall(canvas).fresh_B.all()
