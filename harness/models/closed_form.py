@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.engine.canvas import GIVEN
 from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.models.oracle import TokenStore
 
 _REACH = (-3, -2, -1, 1, 2, 3)
 _MASK_LOGIT = -30.0
@@ -33,7 +35,7 @@ class ClosedForm:
 
 
 class ClosedFormModel:
-    """A `LanguageModel` whose logits are a formula of the canvas; it has no keys and values to store."""
+    """A `LanguageModel` whose logits are a formula of the canvas; in place of keys and values it stores tokens."""
 
     def __init__(self, constants: ClosedForm, end_of_turn_id: int | None = None) -> None:
         self.constants = constants
@@ -54,9 +56,13 @@ class ClosedFormModel:
         """The CPU."""
         return torch.device("cpu")
 
-    def new_store(self, rows: int, slots: int) -> Store:
-        """Refuse: this model stores nothing."""
-        raise TypeError("the closed-form model has no keys and values")
+    def new_store(self, rows: int, slots: int) -> TokenStore:
+        """Allocate a store of masks."""
+        return TokenStore(
+            tokens_BS=torch.full((rows, slots), self.constants.mask_id),
+            positions_BS=torch.arange(slots).repeat(rows, 1),
+            decided_at_BS=torch.full((rows, slots), GIVEN),
+        )
 
     def forward(
         self,
@@ -73,12 +79,23 @@ class ClosedFormModel:
         observe: AttentionObserver | None = None,
         plan: LayerPlan | None = None,
     ) -> Tensor:
-        """Return raw logits of whole rows; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None and positions_BT is None and observe is None and plan is None, "whole canvases only"
-        exists_BT = torch.ones_like(tokens_BT, dtype=torch.bool) if visible_BTS is None else visible_BTS[:, 0]
-        logits_BTV = self._aligned(tokens_BT, exists_BT)
-        if self.constants.shifted:
-            logits_BTV = torch.cat([logits_BTV[:, 1:], logits_BTV[:, -1:]], 1)
+        """Return raw logits; keys hidden by `visible_BTS` do not exist.
+
+        With a store, whose slots are positions, queries see the tokens of earlier calls as they were then.
+        """
+        assert observe is None and plan is None, "neither attention nor layers"
+        if positions_BT is None:
+            positions_BT = torch.arange(tokens_BT.shape[1]).expand_as(tokens_BT)
+        tokens_BS = tokens_BT
+        if kv is not None:
+            assert isinstance(kv, TokenStore) and decided_at_BT is not None
+            window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
+            kv.write(positions_BT if slots_BT is None else slots_BT, window)
+            tokens_BS = kv.tokens_BS[:, :end]
+        exists_BS = torch.ones_like(tokens_BS, dtype=torch.bool) if visible_BTS is None else visible_BTS[:, 0]
+        logits_BSV = self._aligned(tokens_BS, exists_BS)
+        target_BT = (positions_BT + self.spec.shift).clamp(max=tokens_BS.shape[1] - 1)
+        logits_BTV = logits_BSV[torch.arange(len(tokens_BT))[:, None], target_BT]
         return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
 
     def _aligned(self, tokens_BT: Tensor, exists_BT: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from harness.engine.policies import Narrowing
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, method_of, random_model, run
 
 CACHES = {
+    "prefix": (),
+    "dual": (),
     "dkv_decode": ("R=4",),
     "dkv_pd": ("R=4",),
     "dkv_prefill": (),
