@@ -108,13 +108,13 @@ def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, le
     return Made(generations=generations, counts=ledger.counts(range(len(prompts))), logits=listening.heard)
 
 
-def same_decoding(*cache: str, method: tuple[str, ...] = STEPWISE) -> bool:
-    """Return whether a cache changes no token, step or logit, on random weights and on the trained model."""
+def same_decoding(*cache: str, method: tuple[str, ...] = STEPWISE, compare_logits: bool = True) -> bool:
+    """Return whether a cache changes no token, step (and logit), on random weights and on the trained model."""
     for model, prompts in ((random_model(), PROMPTS), (random_model(shift=1), PROMPTS), trained_model()):
         with_cache = run(*method, *cache, model=model, prompts=prompts)
         without = run(*method, model=model, prompts=prompts)
         if with_cache.decided != without.decided:
             return False
-        for one, other in zip(with_cache.logits, without.logits, strict=True):
+        for one, other in zip(with_cache.logits, without.logits, strict=True) if compare_logits else ():
             torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
     return True

@@ -14,6 +14,8 @@ CACHES = {
     "recap": ("pre_full=0",),
     "layer_reuse": (),
     "dllm_cache": ("Kr=3",),
+    "d2cache": ("k=4", "sigma=3"),
+    "elastic": ("beta=4",),
 }
 
 
