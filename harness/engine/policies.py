@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel
+from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger, Role
@@ -192,6 +192,15 @@ class Demanding(Protocol):
         ...
 
 
+@runtime_checkable
+class ModelDemanding(Protocol):
+    """A policy that is right for some kinds of models only."""
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Raise ValueError saying why it cannot work on models of this kind."""
+        ...
+
+
 @policy("method/preparation", "none")
 class Unprepared:
     """Start from the canvas alone."""
@@ -327,6 +336,12 @@ class DiffusionMethod:
         for part in vars(self).values():
             if isinstance(part, Demanding):
                 part.fit(self)
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Raise ValueError if some policy does not work on models of this kind."""
+        for part in vars(self).values():
+            if isinstance(part, ModelDemanding):
+                part.fit_kind(kind)
 
     def readers(self) -> list[Reader]:
         """Return the policies that read more than open positions."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.engine.canvas import GIVEN
 from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.models.oracle import TokenStore
 
 _REACH = 3
 _MASK_LOGIT = -30.0
@@ -37,7 +39,7 @@ class ClosedForm:
 
 
 class ClosedFormModel:
-    """A `LanguageModel` whose logits are a formula of the canvas; it has no keys and values to store."""
+    """A `LanguageModel` whose logits are a formula of the canvas; in place of keys and values it stores tokens."""
 
     def __init__(self, constants: ClosedForm, end_of_turn_id: int | None = None) -> None:
         self.constants = constants
@@ -58,9 +60,13 @@ class ClosedFormModel:
         """The CPU."""
         return torch.device("cpu")
 
-    def new_store(self, rows: int, slots: int) -> Store:
-        """Refuse: this model stores nothing."""
-        raise TypeError("the closed-form model has no keys and values")
+    def new_store(self, rows: int, slots: int) -> TokenStore:
+        """Allocate a store of masks."""
+        return TokenStore(
+            tokens_BS=torch.full((rows, slots), self.constants.mask_id),
+            positions_BS=torch.arange(slots).repeat(rows, 1),
+            decided_at_BS=torch.full((rows, slots), GIVEN),
+        )
 
     def forward(
         self,
@@ -77,17 +83,24 @@ class ClosedFormModel:
         observe: AttentionObserver | None = None,
         plan: LayerPlan | None = None,
     ) -> Tensor:
-        """Return raw logits; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None and plan is None, "this model stores nothing and has no layers"
-        B, T = tokens_BT.shape
+        """Return raw logits; keys hidden by `visible_BTS` do not exist.
+
+        With a store, whose slots are positions, queries see the tokens of earlier calls as they were then.
+        """
+        assert plan is None, "this model has no layers"
         if positions_BT is None:
-            positions_BT = torch.arange(T).expand(B, T)
-        visible_BTS = torch.ones(1, 1, T, dtype=torch.bool) if visible_BTS is None else visible_BTS
+            positions_BT = torch.arange(tokens_BT.shape[1]).expand_as(tokens_BT)
+        keys = (tokens_BT, positions_BT)
+        if kv is not None:
+            assert isinstance(kv, TokenStore) and decided_at_BT is not None
+            window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
+            kv.write(positions_BT if slots_BT is None else slots_BT, window)
+            keys = (kv.tokens_BS[:, :end], torch.arange(kv.slots)[None, :end])
+        visible_BTS = torch.ones(1, 1, 1, dtype=torch.bool) if visible_BTS is None else visible_BTS
         if observe is not None:
             observe(0, self._attention(positions_BT, visible_BTS))
-        logits_BTV = self._aligned(tokens_BT, positions_BT, visible_BTS)
-        if self.constants.shifted:
-            logits_BTV = torch.cat([logits_BTV[:, 1:], logits_BTV[:, -1:]], 1)
+        target_BT = (positions_BT + self.spec.shift).clamp(max=int(keys[1].max()))
+        logits_BTV = self._aligned(*keys, target_BT, visible_BTS)
         return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
 
     def _attention(self, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
@@ -96,12 +109,12 @@ class ClosedFormModel:
         scores_BTS = a * (f * (positions_BT[:, :, None] + 1.0).double() * (positions_BT[:, None, :] + 2)).cos()
         return scores_BTS.masked_fill(~visible_BTS, -torch.inf).softmax(-1)
 
-    def _aligned(self, tokens_BT: Tensor, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
+    def _aligned(self, tokens_BS: Tensor, places_BS: Tensor, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
         c = self.constants
-        a_BT = (tokens_BT + 1.0).double().masked_fill(tokens_BT == c.mask_id, 0.0)
-        offset_BTS = positions_BT[:, None, :] - positions_BT[:, :, None]
+        a_BS = (tokens_BS + 1.0).double().masked_fill(tokens_BS == c.mask_id, 0.0)
+        offset_BTS = places_BS[:, None, :] - positions_BT[:, :, None]
         near_BTS = visible_BTS & (offset_BTS != 0) & (offset_BTS.abs() <= _REACH)
-        h_BT = (a_BT[:, None, :] * (offset_BTS + 4) * near_BTS).sum(-1)
+        h_BT = (a_BS[:, None, :] * (offset_BTS + 4) * near_BTS).sum(-1)
         v = torch.arange(c.vocab_size, dtype=torch.float64)
         i_BT1 = positions_BT[..., None].double() + 1
         logits_BTV = c.a1 * (c.f1 * i_BT1 * (v + 1)).cos() + c.a2 * (c.f2 * h_BT[..., None] + c.f3 * v).cos()

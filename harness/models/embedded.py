@@ -55,12 +55,13 @@ class EmbeddedModel:
     ) -> Tensor:
         """Return raw logits as `Transformer.forward` does.
 
-        Raise DataError for a whole row that is longer than the model's context.
+        Raise DataError for a row, computed at once or against a store, that is longer than the model's context.
         """
         assert kv is None or isinstance(kv, KeyValueStore)
-        if positions_BT is None and tokens_BT.shape[1] > self.spec.max_length:
+        length = tokens_BT.shape[1] if positions_BT is None else end or 0
+        if length > self.spec.max_length:
             raise DataError(
-                f"a row of {tokens_BT.shape[1]} tokens does not fit the {self.spec.max_length} positions of model "
+                f"a row of {length} tokens does not fit the {self.spec.max_length} positions of model "
                 f"{self.spec.name}; shorten the prompt or lower gen_length"
             )
         return self.transformer(

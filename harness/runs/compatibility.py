@@ -1,7 +1,11 @@
 """Refusal of combinations that cannot run, before a model is loaded."""
 
+from dataclasses import replace
+
 from omegaconf import DictConfig
 
+from harness.engine.model import ModelKind
+from harness.engine.policies import Cache, DiffusionMethod
 from harness.errors import ConfigError
 from harness.runs import build
 from harness.runs.catalogue import describe
@@ -12,8 +16,25 @@ def check(cfg: DictConfig) -> None:
     _kinds(cfg)
     _lengths(cfg)
     _text(cfg)
-    build.build_method(cfg)
+    method = build.build_method(cfg)
+    if isinstance(method, DiffusionMethod):
+        try:
+            method.fit_kind(ModelKind(cfg.model.kind))
+        except ValueError as error:
+            raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
     build.build_task(cfg)
+
+
+def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> str | None:
+    """Return why a method cannot use a cache on models of a kind, or None if it can; nothing is loaded or run.
+
+    Whether the method runs on such models at all is what its config says (`models`).
+    """
+    try:
+        replace(method, cache=cache).fit_kind(kind)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _kinds(cfg: DictConfig) -> None:

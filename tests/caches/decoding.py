@@ -44,7 +44,7 @@ class Made:
 
 @dataclass
 class Listening:
-    """A model that remembers the logits it gave."""
+    """A model that remembers the logits it gave, calls for none apart."""
 
     model: EmbeddedModel
     heard: list[Tensor]
@@ -62,7 +62,8 @@ class Listening:
 
     def forward(self, *arguments, **named) -> Tensor:
         logits = self.model.forward(*arguments, **named)
-        self.heard.append(logits.clone())
+        if len(logits):
+            self.heard.append(logits.clone())
         return logits
 
 
@@ -87,8 +88,9 @@ def trained_model() -> tuple[EmbeddedModel, tuple[tuple[int, ...], ...]]:
     return loaded.model, tuple(tuple(prompt) for prompt in prompts)
 
 
+@cache
 def method_of(*overrides: str) -> DiffusionMethod:
-    """Build a diffusion method."""
+    """Build a diffusion method, once: it holds parameters only."""
     made = build_method(compose(["model=random_mdm", *overrides, f"gen_length={LENGTH}"]))
     assert isinstance(made, DiffusionMethod)
     return made
