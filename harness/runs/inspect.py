@@ -12,11 +12,19 @@ from harness.runs.catalogue import GROUPS, describe, knobs, names, nearest, read
 
 
 def list_options(argv: Sequence[str]) -> int:
-    """Print the options of a kind, as a table or as a JSON array; methods also as the README's Markdown table."""
+    """Print the options of a kind, as a table or as a JSON array; methods also as the README's Markdown table.
+
+    `compatibility` is a Markdown table of decoders by caches.
+    """
     kinds = [a for a in argv if a not in ("--json", "--markdown")]
+    if kinds == ["compatibility"]:
+        from harness.runs import matrix
+
+        sys.stdout.write(matrix.markdown(matrix.combinations()) + "\n")
+        return 0
     if len(kinds) != 1 or kinds[0] not in GROUPS:
         given = " ".join(kinds)
-        raise ConfigError(f"list {given}: say what to list; {nearest(given, GROUPS)}")
+        raise ConfigError(f"list {given}: say what to list; {nearest(given, [*GROUPS, 'compatibility'])}")
     entries = describe(GROUPS[kinds[0]])
     if "--json" in argv:
         sys.stdout.write(json.dumps(entries) + "\n")
