@@ -3,9 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
+from harness.errors import MissingDependency
 from harness.results.comparison import Comparison
 from harness.results.metrics import OperatingPoint, area_under_parallelism
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 # What is put in place of a method's own part makes another method; a knob makes another operating point.
 _PARTS = ("cache", "finish", "verifier")
@@ -57,3 +63,30 @@ def method_of(one: Comparison) -> str:
 
 def _area(points: Sequence[OperatingPoint], best_accuracy: float) -> float:
     return area_under_parallelism(points, best_accuracy) if best_accuracy else 0.0
+
+
+def draw(found: Sequence[Area]) -> "tuple[Figure, pd.DataFrame]":
+    """Draw the areas of all methods, largest first; return figure and data.
+
+    Raises MissingDependency without matplotlib.
+    """
+    import pandas as pd
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("figures need matplotlib: pip install 'decbench[figures]'") from error
+
+    ordered = sorted(found, key=lambda one: one.value)
+    figure = Figure(figsize=(5.2, 0.19 * len(ordered) + 0.8), layout="constrained")
+    panel = figure.subplots()
+    labels = [f"{one.method} ({one.model})" for one in ordered]
+    panel.barh(labels, [one.value for one in ordered], color="#0072B2", height=0.7)
+    panel.set_xlabel("area under accuracy (%) over tokens per call, mean over tasks", fontsize=8)
+    panel.tick_params(labelsize=7)
+    panel.margins(y=0.01)
+    panel.grid(axis="x", color="#e6e6e6", lw=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    columns = ("model", "method", "points", "value")
+    return figure, pd.DataFrame([{name: getattr(one, name) for name in columns} for one in reversed(ordered)])

@@ -1,16 +1,17 @@
 """What a sweep says at its end: the table, the figure, and which runs are missing and why."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import MissingDependency
-from harness.results.comparison import Comparison, compare, load
-from harness.results.parallelism import areas
+from harness.results.comparison import compare, load
 from harness.results.store import Store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
     from rich.console import Console
 
     from harness.results.figures import TheoryPoint
@@ -33,19 +34,28 @@ def summarize(
     console: "Console",
     figure_path: Path | None,
     theory: "Sequence[TheoryPoint]" = (),
+    kind: str = "calls",
 ) -> SweepSummary:
     """Print the tables of the runs, write figure and tables beside `figure_path` (svg, png, csv, md), return all.
 
     Runs that failed, were skipped or cannot be read are listed with their reason. Without matplotlib the figure is
-    left out and the console says so. Areas under parallelism are shown where a method has several settings.
+    left out and the console says so. Areas under parallelism are shown where a method has several settings. `kind` is
+    the figure: `calls`, accuracy over calls; `areas`; or `convergence`, of traced runs that predict whole responses.
     """
-    from harness.results import table
+    from harness.results import convergence, parallelism, table
+    from harness.results.convergence import emergences
+    from harness.results.figures import accuracy_over_calls
+    from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
     measured = load(store, run_ids)
     overall, per_task = compare(measured), compare(measured, per_task=True)
     under = areas(per_task) if any(area.points > 1 for area in areas(per_task)) else []
+    emerged = emergences(store, run_ids) if kind == "convergence" else []
     markdown = table.markdown(overall, under) if overall else ""
+    if emerged:
+        markdown += "\n\n" + convergence.markdown(emerged)
+        console.print(convergence.markdown(emerged), highlight=False, soft_wrap=True, markup=False)
     if overall:
         wide = console if console.is_terminal else _plain(console)
         for grid in (table.overview(overall), *table.by_task(per_task), *([table.parallelism(under)] if under else [])):
@@ -57,7 +67,12 @@ def summarize(
         console.print(
             f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
         )
-    figures = _draw(per_task, theory, figure_path, console) if per_task and figure_path else ()
+    drawn = {
+        "calls": lambda: accuracy_over_calls(per_task, theory),
+        "areas": lambda: parallelism.draw(under or areas(per_task)),
+        "convergence": lambda: convergence.draw(emerged),
+    }
+    figures = _draw(drawn[kind], figure_path, console) if per_task and figure_path else ()
     if overall and figure_path:
         figure_path.parent.mkdir(parents=True, exist_ok=True)
         figure_path.with_suffix(".md").write_text(markdown + "\n")
@@ -97,13 +112,11 @@ def _name(row: dict[str, str]) -> str:
     return f"{row['model']} {row['setting']} {row['task']}"
 
 
-def _draw(
-    per_task: Sequence[Comparison], theory: "Sequence[TheoryPoint]", path: Path, console: "Console"
-) -> tuple[Path, ...]:
+def _draw(draw: "Callable[[], tuple[Figure, DataFrame]]", path: Path, console: "Console") -> tuple[Path, ...]:
     from harness.results import figures
 
     try:
-        written = figures.save(*figures.accuracy_over_calls(per_task, theory), path)
+        written = figures.save(*draw(), path)
     except MissingDependency as error:
         console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
         return ()

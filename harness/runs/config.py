@@ -31,6 +31,14 @@ class OnError(Enum):
     RECORD = "record"
 
 
+class FigureKind(Enum):
+    """What a named sweep draws: accuracy over `calls`, `areas` under parallelism, or the `convergence` of answers."""
+
+    CALLS = "calls"
+    AREAS = "areas"
+    CONVERGENCE = "convergence"
+
+
 @dataclass
 class BenchConf:
     """The root of a run's config; groups fill the open keys."""
@@ -48,6 +56,7 @@ class BenchConf:
     resume: bool
     on_error: str
     name: str | None
+    figure: str
     points: list[str] | None
     axes: dict[str, str] | None
 
@@ -133,6 +142,8 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"batch_size={cfg.batch_size}: must be at least 1")
     if cfg.on_error not in {e.value for e in OnError}:
         raise ConfigError(f"on_error={cfg.on_error}: must be raise or record")
+    if cfg.figure not in {e.value for e in FigureKind}:
+        raise ConfigError(f"figure={cfg.figure}: must be calls, areas or convergence")
 
 
 def resolved(cfg: DictConfig) -> dict:

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 ID_VERSION = 1
 """Raise this when a change of the harness gives old settings new outputs."""
 
-UNRELATED = frozenset({"tracker", "launch", "results_dir", "resume", "on_error", "name", "hydra", "progress"})
+UNRELATED = frozenset(
+    {"tracker", "launch", "results_dir", "resume", "on_error", "name", "figure", "points", "axes", "hydra", "progress"}
+)
 DESCRIPTIVE = frozenset({"summary", "paper", "notes", "license"})
 
 _LENGTH = 12

@@ -240,6 +240,7 @@ def setting(plain: Mapping[str, Any]) -> str:
     method = plain["method"]
     option = read("method", method["name"])
     defaults = knobs(option)
+    defaults = {k: plain["gen_length"] if v == "${.gen_length}" else v for k, v in defaults.items()}
     changed = [f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
     own = {slot: name for part in option["defaults"] if isinstance(part, dict) for slot, name in part.items()}
     for slot, name in own.items():

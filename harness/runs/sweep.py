@@ -127,7 +127,7 @@ def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> 
     root = Path(base.results_dir)
     figure = root / "figures" / f"{base.name}.svg" if base.name else None
     done = [record.row for record in records if record.status == "ok"]
-    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else ())
+    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else (), base.figure)
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)

@@ -18,10 +18,11 @@ class DiffusionTrace:
     def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
         """Take down what one step committed."""
         committed_BL = before.undecided_BL & ~after.undecided_BL
+        predicted_BL = candidates.tokens_BL.masked_fill(candidates.score_BL == -torch.inf, -1)
         for row in torch.nonzero(before.undecided_BL.any(1)).squeeze(1).tolist():
             places = committed_BL[row].nonzero().squeeze(1)
             window = before.window_BL[row].nonzero().squeeze(1)
-            start = int(before.prompt_length_B[row])
+            start, end = int(before.prompt_length_B[row]), int(before.length_B[row])
             self.rows.append(
                 {
                     "sample": int(before.sample_B[row]),
@@ -31,6 +32,7 @@ class DiffusionTrace:
                     "n_committed": len(places),
                     "positions": (places - start).tolist(),
                     "tokens": after.tokens_BL[row, places].tolist(),
+                    "predicted": predicted_BL[row, start:end].tolist(),
                     "scores": candidates.confidence_BL[row, places].tolist(),
                 }
             )

@@ -77,6 +77,19 @@ class Punctual:
         return left_B.masked_fill(canvas.undecided_BL.any(1), 0)
 
 
+@policy("method/stopper", "watch")
+class Watch:
+    """Never stop, but have the whole response predicted in every step: for observers of when answers emerge."""
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Read the response."""
+        return canvas.response_BL
+
+    def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
+        """Return False for every row."""
+        return torch.zeros_like(canvas.held_B)
+
+
 @policy("method/stopper", "answer_gap")
 class AnswerGap:
     """Stop once the mean logit gap of the answer region reaches the threshold of the phase."""

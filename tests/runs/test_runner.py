@@ -54,6 +54,12 @@ def test_another_setting_is_another_run(results_dir: Path):
     assert len(ids) == 4
 
 
+def test_what_a_sweep_looks_like_does_not_change_its_runs(results_dir: Path):
+    """Guards resume when an experiment gets another point, figure or name."""
+    cfgs = [composed(results_dir, *extra) for extra in ([], ["figure=areas"], ["points=['method=llada']"], ["name=mine"])]
+    assert len({run(cfg).run_id for cfg in cfgs}) == 1
+
+
 def test_a_setting_names_what_was_put_in_place():
     """Guards tables against one line for a method with and without another part."""
 
@@ -61,6 +67,7 @@ def test_a_setting_names_what_was_put_in_place():
         return setting(resolved(compose(overrides)))
 
     assert named("method=llada") == "llada"
+    assert named("method=llada", "method.block_length=8") == "llada block_length=8"
     assert named("method=llada", "method.steps=8", "method/verifier=freedave") == "llada steps=8 verifier=freedave"
     drafted = ["method=threshold", "method/verifier=freedave", "method.verifier.draft_steps=8"]
     assert named(*drafted) == "threshold verifier=freedave verifier.draft_steps=8"
