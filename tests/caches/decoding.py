@@ -99,7 +99,11 @@ def method_of(*overrides: str) -> DiffusionMethod:
 
 def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, length: int = LENGTH) -> Made:
     """Decode prompts together."""
-    model = random_model() if model is None else model
+    return decode_with(method_of(*overrides), random_model() if model is None else model, prompts, length)
+
+
+def decode_with(method: DiffusionMethod, model: EmbeddedModel, prompts, length: int = LENGTH) -> Made:
+    """Decode prompts together with a method that is built already."""
     spec, ledger, listening = model.spec, Ledger(), Listening(model, [])
     assert spec.mask_id is not None
     canvas = Canvas.from_prompts(
@@ -107,7 +111,7 @@ def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, le
         seeds=range(len(prompts)),
     )  # fmt: skip
     with torch.inference_mode():
-        generations = decode(listening, method_of(*overrides), canvas, ledger)
+        generations = decode(listening, method, canvas, ledger)
     return Made(generations=generations, counts=ledger.counts(range(len(prompts))), logits=listening.heard)
 
 
