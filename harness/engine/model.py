@@ -112,6 +112,10 @@ class Store(Protocol):
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
         ...
 
+    def grown(self, slots: int) -> "Store":
+        """Return a copy with more slots, which hold nothing yet."""
+        ...
+
 
 class LanguageModel(Protocol):
     """A model as the loops see it; called through `Ledger.call` and nowhere else."""

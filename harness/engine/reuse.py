@@ -64,12 +64,12 @@ class Past:
 def recall(canvas: Canvas) -> Past:
     """Return what `remember` kept."""
     nothing_BL = torch.full_like(canvas.tokens_BL, _NOTHING)
-    if _TOKENS not in canvas.memory or canvas.memory[_TOKENS].shape != nothing_BL.shape:
+    if _TOKENS not in canvas.memory:
         return Past(tokens_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
     valid_B = canvas.memory[_LENGTH] == canvas.length_B
     same_B = valid_B & (canvas.memory[_WINDOW] == canvas.window_index_B)
     return Past(
-        tokens_BL=torch.where(valid_B[:, None], canvas.memory[_TOKENS], nothing_BL),
+        tokens_BL=torch.where(valid_B[:, None], kept(canvas, _TOKENS, nothing_BL), nothing_BL),
         calls_B=canvas.memory[_CALLS].masked_fill(~same_B, 0),
     )
 
@@ -83,16 +83,20 @@ def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
 
 
 def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
-    """Return what the memory has under `key`, or `default` where it has nothing of this shape (the canvas grew)."""
+    """Return what the memory has under `key`, and `default` where it has nothing: at all, or as the canvas grew."""
     found = canvas.memory.get(key)
-    return default if found is None or found.shape != default.shape else found
+    if found is None or found.shape == default.shape:
+        return default if found is None else found
+    filled = default.clone()
+    filled[tuple(slice(size) for size in found.shape)] = found
+    return filled
 
 
 def store_of(canvas: Canvas, make: Callable[[], Store]) -> Store:
-    """Return the canvas's store, made new where there is none of its width."""
-    store = canvas.stores.get(_STORE)
-    if store is None or store.slots != canvas.tokens_BL.shape[1] + 1:
-        store = canvas.stores[_STORE] = make()
+    """Return the canvas's store, made where there is none, and as wide as the canvas has become."""
+    store, slots = canvas.stores.get(_STORE), canvas.tokens_BL.shape[1] + 1
+    if store is None or store.slots != slots:
+        store = canvas.stores[_STORE] = make() if store is None else store.grown(slots)
     return store
 
 
@@ -221,6 +225,14 @@ class Features:
     def rows(self, index_B: Tensor) -> "Features":
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
         return Features(self.slots, {key: kept.index_select(0, index_B) for key, kept in self._tensors.items()})
+
+    def grown(self, slots: int) -> "Features":
+        """Return a copy with more slots, which hold nothing yet."""
+        made = {
+            key: torch.cat([old, old.new_zeros(old.shape[0], slots - self.slots, *old.shape[2:])], 1)
+            for key, old in self._tensors.items()
+        }
+        return Features(slots, made)
 
     def get(self, name: str, layer: int, default: Tensor | None = None) -> Tensor:
         """Return the entries of all positions, zeros where none was put, or `default` if none was anywhere."""

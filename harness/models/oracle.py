@@ -49,6 +49,16 @@ class TokenStore:
             decided_at_BS=self.decided_at_BS[index_B],
         )
 
+    def grown(self, slots: int) -> "TokenStore":
+        """Return a copy with more slots; what they hold counts only once they were written."""
+        rows, extra = self.tokens_BS.shape[0], slots - self.slots
+        positions_S = torch.arange(self.slots, slots, device=self.positions_BS.device)
+        return TokenStore(
+            tokens_BS=torch.nn.functional.pad(self.tokens_BS, (0, extra)),
+            positions_BS=torch.cat([self.positions_BS, positions_S.repeat(rows, 1)], 1),
+            decided_at_BS=torch.nn.functional.pad(self.decided_at_BS, (0, extra), value=GIVEN),
+        )
+
     def write(self, slots_BT: Tensor, window: "TokenStore") -> None:
         """Replace slots in place."""
         self.tokens_BS.scatter_(1, slots_BT, window.tokens_BS)

@@ -99,6 +99,11 @@ class KeyValueStore:
             [k.index_select(0, index_B) for k in self.keys], [v.index_select(0, index_B) for v in self.values]
         )
 
+    def grown(self, slots: int) -> "KeyValueStore":
+        """Return a copy with more slots, which hold nothing yet."""
+        extra = (0, 0, 0, 0, 0, slots - self.slots)
+        return KeyValueStore([F.pad(k, extra) for k in self.keys], [F.pad(v, extra) for v in self.values])
+
     def write(self, layer: int, slots_BT: Tensor, keys_BTKD: Tensor, values_BTKD: Tensor) -> None:
         """Replace the slots of one layer in place."""
         rows_B1 = torch.arange(slots_BT.shape[0], device=slots_BT.device)[:, None]

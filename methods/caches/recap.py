@@ -72,7 +72,8 @@ class ContextReuse:
             size_B = (changed_BL & ~canvas.undecided_BL).sum(1).clamp(min=self.u_min)
         else:
             size_B = self.r * quota_B.clamp(min=1)
-        return top(canvas.memory[_SURE], canvas.open_BL, size_B) | changed_BL
+        unknown_BL = torch.full_like(canvas.tokens_BL, -torch.inf, dtype=canvas.memory[_SURE].dtype)
+        return top(kept(canvas, _SURE, unknown_BL), canvas.open_BL, size_B) | changed_BL
 
     def evaluate(
         self,

@@ -1,5 +1,6 @@
 """Decoding with caches: models in float64, where reuse that is exact changes no token, and what it costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -98,7 +99,11 @@ def method_of(*overrides: str) -> DiffusionMethod:
 
 def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, length: int = LENGTH) -> Made:
     """Decode prompts together."""
-    model = random_model() if model is None else model
+    return decode_with(method_of(*overrides), random_model() if model is None else model, prompts, length)
+
+
+def decode_with(method: DiffusionMethod, model: EmbeddedModel, prompts, length: int = LENGTH) -> Made:
+    """Decode prompts together with a method that is built already."""
     spec, ledger, listening = model.spec, Ledger(), Listening(model, [])
     assert spec.mask_id is not None
     canvas = Canvas.from_prompts(
@@ -106,15 +111,26 @@ def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, le
         seeds=range(len(prompts)),
     )  # fmt: skip
     with torch.inference_mode():
-        generations = decode(listening, method_of(*overrides), canvas, ledger)
+        generations = decode(listening, method, canvas, ledger)
     return Made(generations=generations, counts=ledger.counts(range(len(prompts))), logits=listening.heard)
+
+
+def models() -> list[tuple[EmbeddedModel, Sequence[Sequence[int]]]]:
+    """Return random weights, a shifted model and the trained one, and prompts for each."""
+    return [(random_model(), PROMPTS[::3]), (random_model(shift=1), PROMPTS[::3]), trained_model()]
+
+
+@cache
+def without_cache(which: int, method: tuple[str, ...]) -> Made:
+    """Decode with one of `models` as it is."""
+    model, prompts = models()[which]
+    return run(*method, model=model, prompts=prompts)
 
 
 def same_decoding(*cache: str, method: tuple[str, ...] = STEPWISE, compare_logits: bool = True) -> bool:
     """Return whether a cache changes no token, step (and logit), on random weights and on the trained model."""
-    for model, prompts in ((random_model(), PROMPTS), (random_model(shift=1), PROMPTS), trained_model()):
-        with_cache = run(*method, *cache, model=model, prompts=prompts)
-        without = run(*method, model=model, prompts=prompts)
+    for which, (model, prompts) in enumerate(models()):
+        with_cache, without = run(*method, *cache, model=model, prompts=prompts), without_cache(which, method)
         if with_cache.decided != without.decided:
             return False
         for one, other in zip(with_cache.logits, without.logits, strict=True) if compare_logits else ():

@@ -1,13 +1,17 @@
 """What every cache promises."""
 
-import pytest
+from dataclasses import dataclass, replace
 
+import pytest
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
 from harness.engine.model import ModelKind
 from harness.engine.policies import Narrowing
 from harness.engine.policy import REGISTRY
 from harness.models.embedded import EmbeddedModel
 from harness.runs.compatibility import reason_against
-from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, Made, method_of, random_model, run
+from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, Made, decode_with, method_of, random_model, run
 
 CACHES = {
     "prefix": (),
@@ -83,6 +87,27 @@ def test_work_is_saved(cache: str):
     model, made = model_for(cache), run_with(cache, *PARALLEL)
     for counts, prompt in zip(made.counts, PROMPTS, strict=True):
         assert counts.layer_tokens < model.spec.layers * counts.nfe * (len(prompt) + LENGTH)
+
+
+@dataclass(frozen=True)
+class GrowOnce:
+    """A finish rule that adds a mask per prompt token but three to a row whose first window is complete."""
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Grow rows."""
+        grow_B = complete_B & (canvas.length_B == canvas.prompt_length_B + LENGTH)
+        canvas.resize(canvas.length_B + grow_B * (canvas.prompt_length_B - 3))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_rows_that_grow_leave_the_others_alone(cache: str):
+    """Guards what is kept of rows in a canvas that becomes wider because of other rows."""
+    method = replace(method_of(*PARALLEL, *overrides(cache)), finish=GrowOnce())
+    together = decode_with(method, model_for(cache), PROMPTS[:4])
+    parts = [decode_with(method, model_for(cache), [prompt]) for prompt in PROMPTS[:4]]
+    assert [one for part in parts for one in part.decided] == together.decided
+    assert [one for part in parts for one in part.counts] == together.counts
+    assert [len(one.tokens) for one in together.generations] == [LENGTH + len(p) - 3 for p in PROMPTS[:4]]
 
 
 REFUSED = {

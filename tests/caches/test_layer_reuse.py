@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
+from harness.engine.model import Layer
 from harness.engine.records import Ledger
 from methods.caches.layer_reuse import LayerReuse, Mode
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, same_decoding
@@ -15,11 +17,10 @@ WHOLE, N = P + G, 3
 CACHE = "method/cache=layer_reuse"
 
 
-@pytest.mark.parametrize("mode", ["recompute", "delta", "plain"])
-def test_key_calls_alone_are_no_cache(mode: str):
+@pytest.mark.parametrize(("mode", "due"), [("recompute", "q"), ("delta", "every"), ("plain", "every")])
+def test_key_calls_alone_are_no_cache(mode: str, due: str):
     """Guards the lower layers, and what goes from them into the upper ones."""
-    assert same_decoding(CACHE, "method.cache.every=1", f"method.cache.mode={mode}", method=PARALLEL)
-    assert same_decoding(CACHE, "method.cache.q=1", f"method.cache.mode={mode}", method=PARALLEL)
+    assert same_decoding(CACHE, f"method.cache.{due}=1", f"method.cache.mode={mode}", method=PARALLEL)
 
 
 def test_plain_returns_the_logits_of_the_key_call():
@@ -45,6 +46,49 @@ def test_modes_differ():
     without = run(*STEPWISE, prompts=ONE).logits[2]
     distance = [float((one - without).abs().mean()) for one in (plain, delta, recompute)]
     assert len({round(one, 9) for one in (*distance, 0.0)}) == 4
+
+
+class Injected:
+    """A plan that runs whole layers, keeps the stream behind layer 0, and may go on from another one."""
+
+    def __init__(self, stream_BLC: Tensor | None = None) -> None:
+        self.stream_BLC, self.layer_tokens_B = stream_BLC, torch.zeros(1, dtype=torch.int64)
+
+    def __call__(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
+        at_BL = torch.arange(x_BLC.shape[1])[None]
+        if index == 1 and self.stream_BLC is not None:
+            x_BLC = self.stream_BLC
+        elif index == 1:
+            self.stream_BLC = x_BLC
+        q, k, v = layer.project(x_BLC, at_BL)
+        x_BLC = x_BLC + layer.attend(q, k, v, at_BL)
+        return x_BLC + layer.feed_forward(x_BLC)
+
+
+@pytest.mark.parametrize("mode", ["recompute", "delta"])
+def test_a_call_between_key_calls_goes_on_from_a_mended_stream(mode: str):
+    """Guards k = 1: the committed token's stream is new (its keys depend on tokens alone) or moved by its embedding."""
+    made = run(*STEPWISE, CACHE, "method.cache.every=99", "method.cache.k=1", f"method.cache.mode={mode}", prompts=ONE)
+    model, answer = random_model(), made.generations[0]
+    canvas_1L = torch.tensor([[*ONE[0], *[model.spec.mask_id] * G]])
+    streams, tokens = [], []
+    for call in range(3):
+        plan = Injected()
+        tokens.append(canvas_1L.clone())
+        model.forward(canvas_1L, plan=plan)
+        streams.append(plan.stream_BLC)
+        place = answer.decided_at.index(call)
+        canvas_1L[0, P + place] = answer.tokens[place]
+    mended_BLC = streams[1].clone()
+    changed = int((tokens[2] != tokens[1]).nonzero()[0, 1])
+    if mode == "recompute":
+        mended_BLC[0, changed] = streams[2][0, changed]
+    else:
+        embedding = model.transformer.embedding.weight
+        mended_BLC[0, changed] += embedding[tokens[2][0, changed]] - embedding[tokens[1][0, changed]]
+    open_N = P + (torch.tensor(answer.decided_at) >= 2).nonzero().squeeze(1)
+    expected_NV = model.forward(tokens[2], plan=Injected(mended_BLC))[0, open_N]
+    torch.testing.assert_close(made.logits[2], expected_NV, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize(("mode", "k", "rest"), [("recompute", 1, 1), ("recompute", 2, 2), ("delta", 2, 0)])

@@ -1,0 +1,130 @@
+"""Fast-dLLM v2: sub-blocks within the blocks of a shifted block-causal model (arXiv:2509.26328; its batch_sample).
+
+Symbol -> knob: sb -> sub_block_length (8), tau -> threshold (0.9; the function's default is 0.95, their evaluations
+use 0.9 and 1), temperature, top_p (0.95; nothing at temperature 0). Blocks are the model's, from absolute position 0.
+The first position of a block gets the most probable token of the call that stores the block before, or of the prefill
+where the prompt fills its blocks: an ordinary autoregressive token, whatever its confidence. It is a window of one
+position, which the cache `block_causal` evaluates by that very call. Then sub-blocks open from left to right and close
+what is surer than tau (strictly) and what is surest. A stop token ends the answer when its block is complete
+(`method.finish.early=true`: when nothing is undecided before it, as the published model's own `generate` does); padding
+follows it.
+`use_block_cache` is `method/cache=sub_block`, which reuses keys and values within a block and is not exact.
+Models whose logits are not shifted predict nothing from a finished block: there is no inherited token, the first
+position belongs to its sub-block, and storing a block is a call of its own.
+Deviations from the authors' code: rows are independent; a prompt of exactly one block is read (there, it is never fed);
+the last block ends with the response and is not stored; the inherited token is drawn like others at a temperature.
+Invariants: tau = 1 is one token per call; the same answers without the cache.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import LanguageModel, ModelKind
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates
+from methods.diffusion.llada import open_first
+
+_BLOCK, _INHERITS = "fast_dllm_v2.block_B", "fast_dllm_v2.inherits_B"
+
+
+@policy("method/preparation", "model_blocks")
+class ModelBlocks:
+    """Tell the other policies how long the model's blocks are, and whether the last token of one predicts the next."""
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Refuse models without blocks."""
+        if kind is not ModelKind.BLOCK_DIFFUSION:
+            raise ValueError(f"the preparation model_blocks needs a block_diffusion model, not a {kind.value} one")
+
+    def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
+        """Leave both in the canvas's memory."""
+        assert model.spec.block_length is not None, "block-causal models only"
+        canvas.memory[_BLOCK] = torch.full_like(canvas.clock_B, model.spec.block_length)
+        canvas.memory[_INHERITS] = torch.full_like(canvas.clock_B, model.spec.shift, dtype=torch.bool)
+
+
+def _require_model_blocks(method: DiffusionMethod, name: str) -> None:
+    if not isinstance(method.preparation, ModelBlocks):
+        raise ValueError(f"{name} asks for the model's blocks; use method/preparation=model_blocks")
+
+
+def _position_L(canvas: Canvas) -> Tensor:
+    return torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
+
+
+def _inherited_BL(canvas: Canvas) -> Tensor:
+    """Return the positions that the block before predicts."""
+    position_L = _position_L(canvas)
+    starts_BL = (position_L % canvas.memory[_BLOCK][:, None] == 0) & (position_L > 0)
+    return starts_BL & canvas.memory[_INHERITS][:, None]
+
+
+@policy("method/window", "sub_blocks")
+class SubBlocks:
+    """Open sub-blocks of `length` positions within the model's blocks; an inherited position first, and alone."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse methods that do not look at the model's blocks."""
+        _require_model_blocks(method, "the window sub_blocks")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open the first sub-block that holds an undecided position, where the present window holds none."""
+        part_L = _position_L(canvas) // self.length
+        # Twice as many parts: an inherited position is the first half of its sub-block.
+        open_first(canvas, 2 * part_L + 1 - _inherited_BL(canvas).long())
+
+
+@policy("method/selector", "sure_or_inherited")
+class SureOrInherited:
+    """Close what is surer than `threshold` (the loop adds the best where nothing is), and inherited positions."""
+
+    threshold: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.threshold < 0:
+            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse methods that do not look at the model's blocks."""
+        _require_model_blocks(method, "the selector sure_or_inherited")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the sure and inherited positions."""
+        return open_BL & ((candidates.confidence_BL > self.threshold) | _inherited_BL(canvas))
+
+
+@policy("method/finish", "stop_token")
+class StopToken:
+    """Put padding behind the first stop token once its block is complete, or (`early`) all that is before it."""
+
+    early: bool = False
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse methods that do not look at the model's blocks."""
+        _require_model_blocks(method, "the finish stop_token")
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Pad the rows that have ended."""
+        stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
+        stop_BL = canvas.response_BL & ~canvas.undecided_BL & torch.isin(canvas.tokens_BL, stops)
+        first_BL = stop_BL & (stop_BL.cumsum(1) == 1)
+        # Rows without a stop token have none of these, and nothing to wait for.
+        until_BL = first_BL.flip(1).cumsum(1).flip(1) > 0
+        if not self.early:
+            until_BL = self._to_the_end_of_the_block(canvas, first_BL)
+        ended_B = stop_BL.any(1) & ~(canvas.undecided_BL & until_BL).any(1)
+        behind_BL = (stop_BL.cumsum(1) > 0) & ~first_BL
+        canvas.fill(behind_BL & canvas.response_BL & ended_B[:, None], canvas.fill_id)
+
+    def _to_the_end_of_the_block(self, canvas: Canvas, first_BL: Tensor) -> Tensor:
+        """Return every position up to the last one of the block that holds the first stop token."""
+        block_BL = _position_L(canvas) // canvas.memory[_BLOCK][:, None]
+        return block_BL <= block_BL.masked_fill(~first_BL, -1).amax(1, keepdim=True)
