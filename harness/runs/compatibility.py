@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from harness.errors import ConfigError
+from harness.models import hub
 from harness.runs import build
 from harness.runs.catalogue import describe
 
@@ -14,6 +15,7 @@ def check(cfg: DictConfig) -> None:
     _text(cfg)
     build.build_method(cfg)
     build.build_task(cfg)
+    hub.find_of(cfg.model)
 
 
 def _kinds(cfg: DictConfig) -> None:
@@ -47,6 +49,11 @@ def _lengths(cfg: DictConfig) -> None:
 
 def _text(cfg: DictConfig) -> None:
     renderer = cfg.task.get("renderer")
+    if cfg.model.tokenizer == "text" and renderer == "tiny":
+        raise ConfigError(
+            f"task.renderer=tiny: model={cfg.model.name} reads text, not the symbols of the embedded models; "
+            f"use task.renderer=chat with a task.template of its own"
+        )
     if cfg.model.tokenizer == "symbols" and renderer != "tiny":
         raise ConfigError(
             f"task.renderer={renderer}: model={cfg.model.name} reads symbols only; use task.renderer=tiny"
