@@ -80,7 +80,7 @@ def read(folder: Path) -> Any:
             return make(str(folder), local_files_only=True, trust_remote_code=False)
         # The library raises whatever its Rust core raises, which has no class of its own.
         except Exception as error:
-            raise DataError(f"{folder}: not a readable tokenizer ({_one_line(error)}); download it again") from None
+            raise DataError(f"{folder}: not a readable tokenizer ({one_line(error)}); download it again") from None
     raise DataError(f"{folder}: no tokenizer (tokenizer.json, or vocab.json with merges.txt); download it again")
 
 
@@ -89,5 +89,12 @@ def token_id(tokenizer: Any, token: str) -> int | None:
     return tokenizer.get_vocab().get(token)
 
 
-def _one_line(error: Exception) -> str:
+def begins_with_bos(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer, left to itself, begins a text with its begin token."""
+    ids = tokenizer.encode("a")
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def one_line(error: Exception) -> str:
+    """Return the start of an error's text as one line."""
     return " ".join(str(error).split())[:200]

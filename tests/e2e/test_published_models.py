@@ -11,6 +11,7 @@ from harness.results.store import Store
 from tests.conftest import RunDecbench
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS
+from tests.models.test_hf_causal import write as write_causal
 
 CHAT = ("task=list_sort", "task.renderer=chat", "task.template=own-1", "task.samples=2", "gen_length=16")
 
@@ -51,6 +52,18 @@ def test_a_miniature_is_decoded_end_to_end(family: str, method: str, run_decbenc
     end = len(miniature.BYTES)
     stops = {"llada": {end + 1, end + 5}, "fast_dllm_v2": {end + 2}}.get(family, {end, end + 2})
     assert [row["finish_reason"] == "stop" for row in rows] == [bool(stops & {*row["output_ids"]}) for row in rows]
+
+
+def test_any_causal_checkpoint_is_decoded_end_to_end(run_decbench: RunDecbench, tmp_path: Path) -> None:
+    """Guards the autoregressive baseline of a diffusion model: the model it was made from, named as the user likes."""
+    write_causal(tmp_path / "mini", "Qwen3", max_position_embeddings=2048)
+    named = ("model=hf_causal", "model.path=mini", "model.name=qwen_mini")
+    process = run_decbench("run", *named, "method=ar_greedy", *CHAT, "results_dir=store", "--json")
+    assert process.returncode == 0, process.stderr
+    store = Store(root=tmp_path / "store")
+    assert store.read("runs")["model"].to_pylist() == ["qwen_mini"]
+    for row in store.read("samples").to_pylist():
+        assert (row["nfe_prefill"], row["nfe"]) == (1, row["tokens_out"] - 1)
 
 
 @pytest.mark.usefixtures("no_cache")

@@ -72,7 +72,7 @@ def digest(folder: Path, files: Sequence[Path]) -> str:
 
     A file of the hub cache is a link to a blob that is named by its sha256, which is taken instead of reading it.
     """
-    texts = [folder / name for name in (CONFIG, *TOKENIZER_FILES)]
+    texts = [folder / name for name in (CONFIG, "generation_config.json", *TOKENIZER_FILES)]
     lines = [f"{file.name} {_digest_of(file)}\n" for file in [*texts, *files] if file.is_file()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
