@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs.inspect import method_table
 from tests.conftest import RunDecbench
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,3 +45,9 @@ def test_the_readme_shows_the_first_steps():
     """Guards against an extraction that finds nothing, which would pass every other test here."""
     assert ["./scripts/demo"] in COMMANDS
     assert any(words[0] == "decbench" for words in COMMANDS)
+
+
+def test_the_table_of_methods_is_the_one_that_is_printed():
+    """Guards the README's claims: a new method, paper or conformance count shows at once."""
+    shown = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown is not None and shown[1] == method_table()

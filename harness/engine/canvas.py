@@ -26,6 +26,7 @@ class Canvas:
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
+    `held_B` marks rows that a policy wants evaluated again although their window is complete.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. Tensors are replaced,
     never changed in place, so that copies share them. `stores` holds keys and values; evaluations write them in place,
@@ -51,6 +52,7 @@ class Canvas:
     generated_B: Tensor
     first_call_B: Tensor
     stopped_at_B: Tensor
+    held_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -110,6 +112,7 @@ class Canvas:
             generated_B=zero_B,
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
+            held_B=torch.zeros(rows, dtype=torch.bool),
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
@@ -160,6 +163,11 @@ class Canvas:
     def num_rows(self) -> int:
         """Number of rows B."""
         return self.tokens_BL.shape[0]
+
+    @property
+    def live_B(self) -> Tensor:
+        """Rows that are not finished: something is undecided or held."""
+        return self.undecided_BL.any(1) | self.held_B
 
     @property
     def open_BL(self) -> Tensor:
@@ -259,22 +267,21 @@ class Canvas:
             self.window_BL = pad(self.window_BL, (0, extra))
             self.decided_at_BL = pad(self.decided_at_BL, (0, extra), value=GIVEN)
 
-    def insert(self, rows_B: Tensor, position_B: Tensor, count: int) -> None:
-        """Insert `count` masks before the absolute `position_B` of the rows marked in `rows_B`.
+    def insert(self, position_B: Tensor, count_B: Tensor) -> None:
+        """Insert `count_B` masks (0: none) before the absolute `position_B` of every row.
 
         They are in the window if the position that they push aside is.
         """
-        self._widen(int((self.length_B + rows_B * count).max()))
+        self._widen(int((self.length_B + count_B).max()))
         position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
-        at_B1 = position_B[:, None]
-        inside_BL = rows_B[:, None] & (position_L >= at_B1) & (position_L < at_B1 + count)
-        behind_BL = rows_B[:, None] & (position_L >= at_B1 + count)
-        source_BL = torch.where(behind_BL, position_L - count, position_L)
+        at_B1, behind_B1 = position_B[:, None], (position_B + count_B)[:, None]
+        inside_BL = (position_L >= at_B1) & (position_L < behind_B1)
+        source_BL = torch.where(position_L >= behind_B1, position_L - count_B[:, None], position_L)
         for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
             moved = getattr(self, name).gather(1, source_BL)
             setattr(self, name, moved.masked_fill(inside_BL, value))
         self.window_BL = self.window_BL.gather(1, torch.where(inside_BL, at_B1, source_BL))
-        self.length_B = self.length_B + rows_B * count
+        self.length_B = self.length_B + count_B
 
 
 def _cat_memory(parts: Sequence[Tensor]) -> Tensor:

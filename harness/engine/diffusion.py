@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.generation import DecodeError, Generation
 from harness.engine.model import AttentionMean, LanguageModel
-from harness.engine.policies import DiffusionMethod
+from harness.engine.policies import DiffusionMethod, Narrowing
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.engine.records import Ledger
 
@@ -61,7 +61,7 @@ def decode(
     calls = 1
     while prediction is not None:
         stepped = take_step(method, canvas, prediction, observers)
-        live_B = stepped.undecided_BL.any(1)
+        live_B = stepped.live_B
         if not bool(live_B.all()):
             keep = live_B.nonzero().squeeze(1)
             _collect(stepped, ~live_B, results)
@@ -86,6 +86,8 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
     read_BL = canvas.open_BL
     for reader in method.readers():
         read_BL = read_BL | reader.reads(canvas)
+    if isinstance(method.cache, Narrowing):
+        read_BL = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas))
     shown = method.guidance.widen(canvas)
     copies = shown.num_rows // canvas.num_rows
     row_N, position_N = read_BL.repeat(copies, 1).nonzero(as_tuple=True)
@@ -118,7 +120,7 @@ def take_step(
     """
     after = canvas.copy()
     candidates = method.scorer(prediction, after)
-    pending_B = ~_foresee(method, after, prediction, candidates)
+    after, pending_B = _foresee(method, after, prediction, candidates)
     width = after.tokens_BL.shape[1]
     prediction, candidates = prediction.widened(width), candidates.widened(width)
     others = after.copy()
@@ -129,7 +131,7 @@ def take_step(
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(pending_B)
         after.idle_B = after.idle_B + idle_B
-        _close_windows(method, after, pending_B & ~idle_B)
+        after = _close_windows(method, after, pending_B & ~idle_B)
         if not bool(pending_B.all()):
             after = after.where(pending_B, others)
         for observer in observers:
@@ -140,24 +142,30 @@ def take_step(
     return after
 
 
-def _foresee(method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
-    """Return the rows that must be evaluated again before they commit."""
-    again_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
+def _foresee(
+    method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates
+) -> tuple[Canvas, Tensor]:
+    """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
+    again_B = torch.zeros_like(canvas.held_B)
     for part in method.foreseers():
         again_B = again_B | part.foresee(canvas, prediction, candidates)
-    return again_B
+    if bool(again_B.any()):
+        others = canvas.copy()
+        method.window.update(canvas)
+        canvas = canvas.where(again_B, others)
+    return canvas, ~again_B
 
 
 def _choose(
     method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, pending_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the positions to commit and the rows whose schedule closes none; a stalled row is forced."""
-    open_BL = canvas.open_BL & pending_B[:, None]
+    open_BL = canvas.open_BL & prediction.read_BL & pending_B[:, None]
     quota_B = method.schedule.quota(canvas)
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     empty_B = pending_B & ~commit_BL.any(1)
     idle_B = torch.zeros_like(empty_B) if quota_B is None else empty_B & (quota_B == 0)
-    forced_B = empty_B & ~idle_B
+    forced_B = empty_B & ~idle_B & open_BL.any(1)
     commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
     canvas.forced_B = canvas.forced_B + forced_B
     stop_B = method.stopper(prediction, candidates, canvas) & pending_B
@@ -165,13 +173,15 @@ def _choose(
     return commit_BL | (canvas.undecided_BL & stop_B[:, None]), idle_B & ~stop_B
 
 
-def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> None:
-    complete_B = moved_B & ~canvas.open_BL.any(1)
+def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> Canvas:
+    complete_B = moved_B & ~canvas.open_BL.any(1) & ~canvas.held_B
     surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
     canvas.idle_B = canvas.idle_B + surplus_B
     canvas.tick(complete_B, surplus_B)
+    held = canvas.copy()
     method.finish(canvas, complete_B)
     method.window.update(canvas)
+    return canvas.where(~canvas.held_B, held) if bool(canvas.held_B.any()) else canvas
 
 
 def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> None:
@@ -194,6 +204,6 @@ def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> N
 
 
 def _retire(canvas: Canvas, results: list[Generation]) -> Canvas:
-    live_B = canvas.undecided_BL.any(1)
+    live_B = canvas.live_B
     _collect(canvas, ~live_B, results)
     return canvas.rows(live_B.nonzero().squeeze(1))

@@ -30,6 +30,47 @@ class AttentionMean:
         return self.sum_BTS / self.layers
 
 
+class Layer(Protocol):
+    """One transformer layer in its parts, for a `LayerPlan`. Shapes: T queries of rows of S positions, C channels.
+
+    Keys and values are rotated, [B, S, heads, width]. What queries see is fixed by the call: no padding, and what the
+    model's structure allows.
+    """
+
+    def project(self, x_BTC: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of the layer's input at `positions_BT`."""
+        ...
+
+    def values(self, x_BTC: Tensor) -> Tensor:
+        """Return the values alone."""
+        ...
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, positions_BT: Tensor) -> Tensor:
+        """Return what attention adds to the residual stream, [B, T, C]."""
+        ...
+
+    def attention(self, queries: Tensor, keys: Tensor, positions_BT: Tensor) -> Tensor:
+        """Return attention probabilities [B, T, S], the mean over heads."""
+        ...
+
+    def feed_forward(self, x_BTC: Tensor) -> Tensor:
+        """Return what the feed-forward part adds to the residual stream, [B, T, C]."""
+        ...
+
+
+class LayerPlan(Protocol):
+    """Runs the layers of one call in a model's place: a part of them, for a part of the positions, or from memory."""
+
+    @property
+    def layer_tokens_B(self) -> Tensor:
+        """Positions that were computed, summed over the layers run so far, per row."""
+        ...
+
+    def __call__(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
+        """Return the residual stream behind layer `index` (from 0); `x_BLC` starts as the embeddings of whole rows."""
+        ...
+
+
 class ModelKind(Enum):
     """How a model generates, which decides the methods that can run on it."""
 
@@ -99,11 +140,13 @@ class LanguageModel(Protocol):
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits [N, V] of the flat positions `select_N` of B*T.
 
         Arguments are those of `harness.models.transformer.Transformer.forward`. `decided_at_BT` tells at which
         step each token was committed (-1: given); networks ignore it, the oracle reads the order from it. `observe`
         is shown the attention of every layer, which costs the fused kernel; models without attention refuse it.
+        `plan` runs the layers of whole rows, without a store; models without layers refuse it.
         """
         ...

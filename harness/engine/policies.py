@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel
+from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger, Role
@@ -95,6 +95,11 @@ class Finish(Protocol):
 class Guidance(Protocol):
     """What the model is shown besides the canvas itself, and how its answers are combined."""
 
+    @property
+    def copies(self) -> int:
+        """Rows that the model is shown for one row of the canvas; with 1, it is shown the canvas itself."""
+        ...
+
     def widen(self, canvas: Canvas) -> Canvas:
         """Return the rows to evaluate, a multiple of the canvas's."""
         ...
@@ -119,6 +124,18 @@ class Cache(Protocol):
         """Return aligned logits [N, V] of the given positions of the canvas, in their order.
 
         `observe` is shown the attention of whole canvases; a cache that computes less refuses it (see `Demanding`).
+        """
+        ...
+
+
+@runtime_checkable
+class Narrowing(Protocol):
+    """A cache that gives logits of fewer positions than are read, so that the others cannot be committed."""
+
+    def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
+        """Return which of `read_BL` the next evaluation is asked for: in each row at least one that is open.
+
+        `quota_B` is how many positions the schedule will close, or None.
         """
         ...
 
@@ -175,6 +192,15 @@ class Demanding(Protocol):
         ...
 
 
+@runtime_checkable
+class ModelDemanding(Protocol):
+    """A policy that is right for some kinds of models only."""
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Raise ValueError saying why it cannot work on models of this kind."""
+        ...
+
+
 @policy("method/preparation", "none")
 class Unprepared:
     """Start from the canvas alone."""
@@ -211,6 +237,11 @@ class DecodeFully:
 @policy("method/guidance", "none")
 class Unguided:
     """Show the model the canvas and take its word."""
+
+    @property
+    def copies(self) -> int:
+        """Return 1."""
+        return 1
 
     def widen(self, canvas: Canvas) -> Canvas:
         """Return the canvas."""
@@ -305,6 +336,12 @@ class DiffusionMethod:
         for part in vars(self).values():
             if isinstance(part, Demanding):
                 part.fit(self)
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Raise ValueError if some policy does not work on models of this kind."""
+        for part in vars(self).values():
+            if isinstance(part, ModelDemanding):
+                part.fit_kind(kind)
 
     def readers(self) -> list[Reader]:
         """Return the policies that read more than open positions."""

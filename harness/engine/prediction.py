@@ -44,6 +44,11 @@ class Prediction:
     spec: ModelSpec
     attention_BLL: Tensor | None = None
 
+    @property
+    def read_BL(self) -> Tensor:
+        """Positions that were read."""
+        return self.scatter(torch.ones_like(self.row_N, dtype=torch.bool), False)
+
     def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
         """Return [B, L] with the values at their positions and `fill` where nothing was read."""
         out_BL = values_N.new_full(self.shape, fill)
@@ -69,18 +74,25 @@ class Prediction:
 
     def widened(self, width: int) -> "Prediction":
         """Return the prediction of a canvas that has grown to `width` positions; nothing was read of the new ones."""
-        return replace(self, shape=(self.shape[0], width))
+        attention_BLL, extra = self.attention_BLL, width - self.shape[1]
+        if attention_BLL is not None:
+            attention_BLL = F.pad(attention_BLL, (0, extra, 0, extra))
+        return replace(self, shape=(self.shape[0], width), attention_BLL=attention_BLL)
 
     @classmethod
     def cat(cls, parts: Sequence["Prediction"]) -> "Prediction":
         """Return the predictions of all parts, one part's rows behind the other's."""
         before = [0, *accumulate(part.shape[0] for part in parts)]
+        width = max(part.shape[1] for part in parts)
+        attentions = [part.widened(width).attention_BLL for part in parts]
+        known = [attention for attention in attentions if attention is not None]
         return replace(
             parts[0],
+            attention_BLL=torch.cat(known) if known else None,
             logits_NV=torch.cat([part.logits_NV for part in parts]),
             row_N=torch.cat([part.row_N + first for part, first in zip(parts, before, strict=False)]),
             position_N=torch.cat([part.position_N for part in parts]),
-            shape=(before[-1], max(part.shape[1] for part in parts)),
+            shape=(before[-1], width),
         )
 
 

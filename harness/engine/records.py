@@ -11,7 +11,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.model import LanguageModel
+from harness.engine.model import LanguageModel, LayerPlan
 
 
 class Role(Enum):
@@ -28,8 +28,9 @@ class Role(Enum):
 class ForwardRecord:
     """One model call. Tensors have one entry per row: the sample it is charged to and what was computed for it.
 
-    `query_B` query positions, `keys_B` visible key positions (mean over queries), `head_B` positions whose
-    vocabulary logits were computed; `layers` of `layers_total` were run; `seconds` is None unless timed.
+    `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
+    over queries), `head_B` positions whose vocabulary logits were computed, `layer_tokens_B` query positions summed
+    over the layers run, at most `layers` of `layers_total`; `seconds` is None unless timed.
     """
 
     role: Role
@@ -37,6 +38,7 @@ class ForwardRecord:
     query_B: Tensor
     keys_B: Tensor
     head_B: Tensor
+    layer_tokens_B: Tensor
     layers: int
     layers_total: int
     seconds: float | None
@@ -77,16 +79,25 @@ class Ledger:
         *,
         role: Role,
         sample_B: Tensor,
-        query_B: Tensor,
+        query_B: Tensor | None,
         keys_B: Tensor,
         head_B: Tensor,
         layers: int | None = None,
+        plan: LayerPlan | None = None,
         **arguments: object,
     ) -> Tensor:
-        """Return `model.forward(tokens_BT, **arguments)`, recorded."""
+        """Return `model.forward(tokens_BT, **arguments)`, recorded; a `plan` knows `query_B` (then None) itself."""
         started = self._now(model)
-        logits = model.forward(tokens_BT, **arguments)  # type: ignore[arg-type]
+        planned = {} if plan is None else {"plan": plan}
+        logits = model.forward(tokens_BT, **planned, **arguments)  # type: ignore[arg-type]
         total = model.spec.layers
+        if plan is not None:
+            assert query_B is None, "what is computed is the plan's knowledge"
+            layer_tokens_B = plan.layer_tokens_B
+            query_B = -(-layer_tokens_B // total)
+        else:
+            assert query_B is not None
+            layer_tokens_B = query_B * (total if layers is None else layers)
         self.records.append(
             ForwardRecord(
                 role=role,
@@ -94,6 +105,7 @@ class Ledger:
                 query_B=query_B,
                 keys_B=keys_B,
                 head_B=head_B,
+                layer_tokens_B=layer_tokens_B,
                 layers=total if layers is None else layers,
                 layers_total=total,
                 seconds=None if started is None else self._now(model) - started,  # type: ignore[operator]
@@ -112,23 +124,23 @@ class Ledger:
         """Return the counts of each of `samples`, in their order."""
         totals: dict[int, dict[str, int]] = {s: dict.fromkeys(Counts.__dataclass_fields__, 0) for s in samples}
         for record in self.records:
-            columns = (record.sample_B, record.query_B, record.head_B)
+            columns = (record.sample_B, record.query_B, record.layer_tokens_B, record.head_B)
             seen: set[int] = set()
-            for sample, query, head in zip(*(c.tolist() for c in columns), strict=True):
-                _charge(totals[sample], record, query, head, first_row=sample not in seen)
+            for sample, *work in zip(*(c.tolist() for c in columns), strict=True):
+                _charge(totals[sample], record.role, *work, first_row=sample not in seen)
                 seen.add(sample)
         return [Counts(**totals[s]) for s in samples]
 
 
-def _charge(total: dict[str, int], record: ForwardRecord, query: int, head: int, *, first_row: bool) -> None:
-    if record.role is Role.PREFILL:
+def _charge(total: dict[str, int], role: Role, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
+    if role is Role.PREFILL:
         total["nfe_prefill"] += first_row
         total["prefill_tokens"] += query
         return
-    total["nfe"] += first_row and record.role is not Role.DRAFT
-    total["nfe_cache"] += first_row and record.role is Role.CACHE
-    total["nfe_draft"] += first_row and record.role is Role.DRAFT
+    total["nfe"] += first_row and role is not Role.DRAFT
+    total["nfe_cache"] += first_row and role is Role.CACHE
+    total["nfe_draft"] += first_row and role is Role.DRAFT
     total["nfe_total"] += 1
     total["query_tokens"] += query
-    total["layer_tokens"] += query * record.layers
+    total["layer_tokens"] += layer_tokens
     total["head_tokens"] += head

@@ -3,12 +3,134 @@
 Shapes: B rows, L positions of the canvas, T query positions of the widest row, S key slots, N read positions.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel, Store
+from harness.engine.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
+from harness.engine.policies import DiffusionMethod, NeverStop, Unverified, padding_mask
 from harness.engine.records import Ledger, Role
+
+_STORE = "cache"
+_TOKENS, _LENGTH, _WINDOW, _CALLS = "cache.tokens_BL", "cache.length_B", "cache.window_B", "cache.calls_B"
+_NOTHING = -1
+
+
+def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False) -> None:
+    """Raise ValueError if `method` has policies that the cache `name` cannot work with.
+
+    A cache that `narrows` gives no logits of some open positions.
+    """
+    if method.guidance.copies != 1:
+        raise ValueError(f"the cache {name} keeps the rows of the canvas alone; use it without guidance (scale 0)")
+    if not isinstance(method.verifier, Unverified):
+        raise ValueError(f"the cache {name} gives no exact predictions of drafts; use method/verifier=none")
+    if method.reads_attention():
+        raise ValueError(f"the cache {name} computes no attention of whole canvases; use method/cache=none")
+    if narrows and not isinstance(method.stopper, NeverStop):
+        raise ValueError(f"the cache {name} does not predict every open position; use method/stopper=never")
+    if narrows and method.readers():
+        reader = type(method.readers()[0]).__name__
+        raise ValueError(f"the cache {name} does not predict every position that {reader} reads; use method/cache=none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What is known of a canvas's earlier evaluations: with which token each position was last computed.
+
+    `calls_B` counts the evaluations since the row's window opened. A row whose length changed starts anew, since its
+    positions may have moved.
+    """
+
+    tokens_BL: Tensor
+    calls_B: Tensor
+
+    @property
+    def fresh_B(self) -> Tensor:
+        """Rows of which nothing is stored."""
+        return (self.tokens_BL == _NOTHING).all(1)
+
+    def changed_BL(self, canvas: Canvas) -> Tensor:
+        """Return positions whose token is another one than what is stored was computed with, or that have nothing.
+
+        That is every position committed, edited or masked again since.
+        """
+        return (self.tokens_BL != canvas.tokens_BL) & whole_BL(canvas)
+
+
+def recall(canvas: Canvas) -> Past:
+    """Return what `remember` kept."""
+    nothing_BL = torch.full_like(canvas.tokens_BL, _NOTHING)
+    if _TOKENS not in canvas.memory or canvas.memory[_TOKENS].shape != nothing_BL.shape:
+        return Past(tokens_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
+    valid_B = canvas.memory[_LENGTH] == canvas.length_B
+    same_B = valid_B & (canvas.memory[_WINDOW] == canvas.window_index_B)
+    return Past(
+        tokens_BL=torch.where(valid_B[:, None], canvas.memory[_TOKENS], nothing_BL),
+        calls_B=canvas.memory[_CALLS].masked_fill(~same_B, 0),
+    )
+
+
+def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
+    """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
+    canvas.memory[_TOKENS] = torch.where(computed_BL, canvas.tokens_BL, past.tokens_BL)
+    canvas.memory[_LENGTH] = canvas.length_B
+    canvas.memory[_WINDOW] = canvas.window_index_B
+    canvas.memory[_CALLS] = past.calls_B + 1
+
+
+def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
+    """Return what the memory has under `key`, or `default` where it has nothing of this shape (the canvas grew)."""
+    found = canvas.memory.get(key)
+    return default if found is None or found.shape != default.shape else found
+
+
+def store_of(canvas: Canvas, make: Callable[[], Store]) -> Store:
+    """Return the canvas's store, made new where there is none of its width."""
+    store = canvas.stores.get(_STORE)
+    if store is None or store.slots != canvas.tokens_BL.shape[1] + 1:
+        store = canvas.stores[_STORE] = make()
+    return store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """The chosen positions of each row, T of the widest row; shorter rows are padded by positions not chosen.
+
+    `slot_BT` is the position, or behind the canvas where it is padding; `rank_BL` is the place in T of a position.
+    """
+
+    count_B: Tensor
+    position_BT: Tensor
+    slot_BT: Tensor
+    rank_BL: Tensor
+
+    @classmethod
+    def of(cls, chosen_BL: Tensor) -> "Gathered":
+        """Gather the positions marked in `chosen_BL`, in ascending order."""
+        count_B = chosen_BL.sum(1)
+        longest = int(count_B.max())
+        order_BT = chosen_BL.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
+        padded_BT = torch.arange(longest, device=order_BT.device) >= count_B[:, None]
+        return cls(
+            count_B=count_B,
+            position_BT=order_BT,
+            slot_BT=order_BT.masked_fill(padded_BT, chosen_BL.shape[1]),
+            rank_BL=chosen_BL.long().cumsum(1) - 1,
+        )
+
+    def take(self, x_BLX: Tensor) -> Tensor:
+        """Return the entries [B, T, ...] of the chosen positions."""
+        return x_BLX[torch.arange(x_BLX.shape[0], device=x_BLX.device)[:, None], self.position_BT]
+
+    def put(self, x_BLX: Tensor, values_BTX: Tensor) -> Tensor:
+        """Return `x_BLX` with the entries of the chosen positions replaced."""
+        out = torch.cat([x_BLX, x_BLX[:, :1]], 1)
+        out[torch.arange(x_BLX.shape[0], device=x_BLX.device)[:, None], self.slot_BT] = values_BTX
+        return out[:, :-1]
 
 
 def sources(model: LanguageModel, position_N: Tensor) -> Tensor:
@@ -47,29 +169,103 @@ def forward_queries(
     allows. The source of every read position must be a query. Rows without a query are neither changed nor charged.
     """
     width = canvas.tokens_BL.shape[1]
-    count_B = query_BL.sum(1)
-    longest = int(count_B.max())
-    order_BT = query_BL.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
-    padded_BT = torch.arange(longest, device=order_BT.device) >= count_B[:, None]
-    rank_BL = query_BL.long().cumsum(1) - 1
+    queries = Gathered.of(query_BL)
+    count_B, longest = queries.count_B, queries.position_BT.shape[1]
     source_N = sources(model, position_N)
     assert bool(query_BL[row_N, source_N].all()), "a position that is read is not computed"
     key_BL = whole_BL(canvas) if key_BL is None else key_BL
     busy_R = (count_B > 0).nonzero().squeeze(1)
     return ledger.call(
         model,
-        canvas.tokens_BL.gather(1, order_BT),
+        queries.take(canvas.tokens_BL),
         role=role,
         sample_B=canvas.sample_B[busy_R],
         query_B=count_B[busy_R],
         keys_B=key_BL.sum(1)[busy_R],
         head_B=torch.bincount(row_N, minlength=canvas.num_rows)[busy_R],
-        positions_BT=order_BT,
-        slots_BT=order_BT.masked_fill(padded_BT, width),
+        positions_BT=queries.position_BT,
+        slots_BT=queries.slot_BT,
         kv=store,
         end=width,
         visible_BTS=key_BL[:, None, :],
-        select_N=row_N * longest + rank_BL[row_N, source_N],
-        decided_at_BT=canvas.decided_at_BL.gather(1, order_BT),
+        select_N=row_N * longest + queries.rank_BL[row_N, source_N],
+        decided_at_BT=queries.take(canvas.decided_at_BL),
         observe=observe,
+    )
+
+
+def with_sources(model: LanguageModel, query_BL: Tensor, row_N: Tensor, position_N: Tensor) -> Tensor:
+    """Return `query_BL` and every position that the logits of the read positions come from."""
+    query_BL = query_BL.clone()
+    query_BL[row_N, sources(model, position_N)] = True
+    return query_BL
+
+
+def top_probability(logits_NV: Tensor, spec: ModelSpec) -> Tensor:
+    """Return the probability [N] of the most probable token, the mask token left out."""
+    if spec.mask_id is not None:
+        logits_NV = logits_NV.index_fill(1, torch.tensor([spec.mask_id], device=logits_NV.device), -torch.inf)
+    return logits_NV.softmax(-1).amax(-1)
+
+
+class Features:
+    """What layers computed of every position, [B, L, ...], by name and layer; written in place.
+
+    A store of `harness.engine.model.Store`, for plans; the last slot takes what padded positions write.
+    """
+
+    def __init__(self, slots: int, tensors: dict[tuple[str, int], Tensor] | None = None) -> None:
+        self.slots = slots
+        self._tensors = {} if tensors is None else tensors
+
+    def rows(self, index_B: Tensor) -> "Features":
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        return Features(self.slots, {key: kept.index_select(0, index_B) for key, kept in self._tensors.items()})
+
+    def get(self, name: str, layer: int, default: Tensor | None = None) -> Tensor:
+        """Return the entries of all positions, zeros where none was put, or `default` if none was anywhere."""
+        if default is not None and (name, layer) not in self._tensors:
+            return default
+        return self._tensors[name, layer][:, :-1]
+
+    def put(self, name: str, layer: int, at: Gathered, values_BTX: Tensor) -> Tensor:
+        """Replace the entries of the chosen positions; return those of all positions."""
+        rows, inner = values_BTX.shape[0], values_BTX.shape[2:]
+        if (name, layer) not in self._tensors:
+            self._tensors[name, layer] = values_BTX.new_zeros(rows, self.slots, *inner)
+        self._tensors[name, layer][torch.arange(rows, device=values_BTX.device)[:, None], at.slot_BT] = values_BTX
+        return self.get(name, layer)
+
+
+def run_layer(features: Features, index: int, layer: Layer, x_BLC: Tensor, at: Gathered) -> Tensor:
+    """Run a layer for the chosen positions against kept keys and values of the others; return the stream behind it.
+
+    Other positions of the stream are left as they are.
+    """
+    if not at.position_BT.shape[1]:
+        return x_BLC
+    x_BTC = at.take(x_BLC)
+    queries, keys, values = layer.project(x_BTC, at.position_BT)
+    keys, values = features.put("keys", index, at, keys), features.put("values", index, at, values)
+    x_BTC = x_BTC + layer.attend(queries, keys, values, at.position_BT)
+    return at.put(x_BLC, x_BTC + layer.feed_forward(x_BTC))
+
+
+def forward_layers(
+    ledger: Ledger, model: LanguageModel, canvas: Canvas, plan: LayerPlan, row_N: Tensor, position_N: Tensor
+) -> Tensor:
+    """Return aligned logits [N, V] of the read positions, the layers run by `plan`."""
+    width = canvas.tokens_BL.shape[1]
+    return ledger.call(
+        model,
+        canvas.tokens_BL,
+        role=Role.TARGET,
+        sample_B=canvas.sample_B,
+        query_B=None,
+        keys_B=canvas.length_B,
+        head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+        plan=plan,
+        visible_BTS=padding_mask(canvas.length_B, width),
+        select_N=row_N * width + sources(model, position_N),
+        decided_at_BT=canvas.decided_at_BL,
     )

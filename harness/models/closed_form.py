@@ -1,7 +1,7 @@
 """The closed-form model of the reference trajectories: no weights, no random numbers, float64.
 
-With a(j) = token + 1 at positions that exist and are not masked, else 0, and positions i from 0:
-h_i = sum over d in {-3..3} without 0 of a(i + d)(d + 4), and
+With a(j) = token + 1 of keys that a query sees and that are not masked, else 0, and positions i from 0:
+h_i = sum over the keys at i + d, d in {-3..3} without 0, of a (d + 4), and
 z[i, v] = a1 cos(f1 (i+1)(v+1)) + a2 cos(f2 h_i + f3 v) (+ eos_bias for the end token), z[i, mask] = -30.
 """
 
@@ -10,15 +10,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.canvas import GIVEN
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.models.oracle import TokenStore
 
-_REACH = (-3, -2, -1, 1, 2, 3)
+_REACH = 3
 _MASK_LOGIT = -30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm:
-    """Constants of one model; `shifted` emits r[i] = z[i + 1], the last row repeated."""
+    """Constants of one model; `shifted` emits r[i] = z[i + 1], the last row repeated.
+
+    With `attention` (a, f) position i attends to j by softmax over j of a cos(f (i+1)(j+2)).
+    """
 
     vocab_size: int
     mask_id: int
@@ -30,10 +35,11 @@ class ClosedForm:
     f3: float
     eos_bias: float = 0.0
     shifted: bool = False
+    attention: tuple[float, float] | None = None
 
 
 class ClosedFormModel:
-    """A `LanguageModel` whose logits are a formula of the canvas; it has no keys and values to store."""
+    """A `LanguageModel` whose logits are a formula of the canvas; in place of keys and values it stores tokens."""
 
     def __init__(self, constants: ClosedForm, end_of_turn_id: int | None = None) -> None:
         self.constants = constants
@@ -54,9 +60,13 @@ class ClosedFormModel:
         """The CPU."""
         return torch.device("cpu")
 
-    def new_store(self, rows: int, slots: int) -> Store:
-        """Refuse: this model stores nothing."""
-        raise TypeError("the closed-form model has no keys and values")
+    def new_store(self, rows: int, slots: int) -> TokenStore:
+        """Allocate a store of masks."""
+        return TokenStore(
+            tokens_BS=torch.full((rows, slots), self.constants.mask_id),
+            positions_BS=torch.arange(slots).repeat(rows, 1),
+            decided_at_BS=torch.full((rows, slots), GIVEN),
+        )
 
     def forward(
         self,
@@ -71,24 +81,43 @@ class ClosedFormModel:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
-        """Return raw logits of whole rows; keys hidden by `visible_BTS` do not exist."""
-        assert kv is None and positions_BT is None and observe is None, "whole canvases only"
-        exists_BT = torch.ones_like(tokens_BT, dtype=torch.bool) if visible_BTS is None else visible_BTS[:, 0]
-        logits_BTV = self._aligned(tokens_BT, exists_BT)
-        if self.constants.shifted:
-            logits_BTV = torch.cat([logits_BTV[:, 1:], logits_BTV[:, -1:]], 1)
+        """Return raw logits; keys hidden by `visible_BTS` do not exist.
+
+        With a store, whose slots are positions, queries see the tokens of earlier calls as they were then.
+        """
+        assert plan is None, "this model has no layers"
+        if positions_BT is None:
+            positions_BT = torch.arange(tokens_BT.shape[1]).expand_as(tokens_BT)
+        keys = (tokens_BT, positions_BT)
+        if kv is not None:
+            assert isinstance(kv, TokenStore) and decided_at_BT is not None
+            window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
+            kv.write(positions_BT if slots_BT is None else slots_BT, window)
+            keys = (kv.tokens_BS[:, :end], torch.arange(kv.slots)[None, :end])
+        visible_BTS = torch.ones(1, 1, 1, dtype=torch.bool) if visible_BTS is None else visible_BTS
+        if observe is not None:
+            observe(0, self._attention(positions_BT, visible_BTS))
+        target_BT = (positions_BT + self.spec.shift).clamp(max=int(keys[1].max()))
+        logits_BTV = self._aligned(*keys, target_BT, visible_BTS)
         return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
 
-    def _aligned(self, tokens_BT: Tensor, exists_BT: Tensor) -> Tensor:
-        c, T = self.constants, tokens_BT.shape[1]
-        a_BT = (tokens_BT + 1.0).double().masked_fill((tokens_BT == c.mask_id) | ~exists_BT, 0.0)
-        padded = torch.nn.functional.pad(a_BT, (3, 3))
-        h_BT = sum(padded[:, 3 + d : 3 + d + T] * (d + 4) for d in _REACH)
-        assert isinstance(h_BT, Tensor)
+    def _attention(self, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
+        assert self.constants.attention is not None, "these constants give no attention"
+        a, f = self.constants.attention
+        scores_BTS = a * (f * (positions_BT[:, :, None] + 1.0).double() * (positions_BT[:, None, :] + 2)).cos()
+        return scores_BTS.masked_fill(~visible_BTS, -torch.inf).softmax(-1)
+
+    def _aligned(self, tokens_BS: Tensor, places_BS: Tensor, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
+        c = self.constants
+        a_BS = (tokens_BS + 1.0).double().masked_fill(tokens_BS == c.mask_id, 0.0)
+        offset_BTS = places_BS[:, None, :] - positions_BT[:, :, None]
+        near_BTS = visible_BTS & (offset_BTS != 0) & (offset_BTS.abs() <= _REACH)
+        h_BT = (a_BS[:, None, :] * (offset_BTS + 4) * near_BTS).sum(-1)
         v = torch.arange(c.vocab_size, dtype=torch.float64)
-        i_T1 = torch.arange(1, T + 1, dtype=torch.float64)[:, None]
-        logits_BTV = c.a1 * (c.f1 * i_T1 * (v + 1)).cos() + c.a2 * (c.f2 * h_BT[..., None] + c.f3 * v).cos()
+        i_BT1 = positions_BT[..., None].double() + 1
+        logits_BTV = c.a1 * (c.f1 * i_BT1 * (v + 1)).cos() + c.a2 * (c.f2 * h_BT[..., None] + c.f3 * v).cos()
         logits_BTV[..., c.eos_id] += c.eos_bias
         logits_BTV[..., c.mask_id] = _MASK_LOGIT
         return logits_BTV

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import checkpoint
 from harness.models.pool import LoadedModel
@@ -51,15 +51,17 @@ class EmbeddedModel:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits as `Transformer.forward` does.
 
-        Raise DataError for a whole row that is longer than the model's context.
+        Raise DataError for a row, computed at once or against a store, that is longer than the model's context.
         """
         assert kv is None or isinstance(kv, KeyValueStore)
-        if positions_BT is None and tokens_BT.shape[1] > self.spec.max_length:
+        length = tokens_BT.shape[1] if positions_BT is None else end or 0
+        if length > self.spec.max_length:
             raise DataError(
-                f"a row of {tokens_BT.shape[1]} tokens does not fit the {self.spec.max_length} positions of model "
+                f"a row of {length} tokens does not fit the {self.spec.max_length} positions of model "
                 f"{self.spec.name}; shorten the prompt or lower gen_length"
             )
         return self.transformer(
@@ -72,6 +74,7 @@ class EmbeddedModel:
             structured=structured,
             select_N=select_N,
             observe=observe,
+            plan=plan,
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import GIVEN
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models.laws import Law, entropy
 
@@ -114,6 +114,7 @@ class Oracle:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
 
@@ -122,6 +123,8 @@ class Oracle:
         assert kv is None or isinstance(kv, TokenStore)
         if observe is not None:
             raise DataError(f"model {self.spec.name} has no attention to look at; use a method that needs none")
+        if plan is not None:
+            raise DataError(f"model {self.spec.name} has no layers to reuse; use method/cache=none")
         B, T = tokens_BT.shape
         if positions_BT is None:
             positions_BT = torch.arange(T, device=tokens_BT.device).expand(B, T)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.model import AttentionObserver
+from harness.engine.model import AttentionObserver, LayerPlan
 from harness.errors import ConfigError
 
 
@@ -188,26 +188,41 @@ class SelfAttention(nn.Module):
         observe: AttentionObserver | None,
     ) -> Tensor:
         """Return the attention output [B, T, width]; with `kv` write this window and attend to slots [0, end)."""
-        c = self.config
-        B, T, _ = x_BTC.shape
-        q, k, v = self.qkv(x_BTC).view(B, T, -1, c.head_width).split([c.heads, c.kv_heads, c.kv_heads], dim=2)
-        q, k = rotate(self.query_norm(q), *tables), rotate(self.key_norm(k), *tables)
+        q, k, v = self.project(x_BTC, tables)
         if kv is not None:
             kv.write(self.layer, slots_BT, k, v)
             k, v = kv.keys[self.layer][:, :end], kv.values[self.layer][:, :end]
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        grouped = c.heads != c.kv_heads
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, enable_gqa=grouped)
         if observe is not None:
-            observe(self.layer, self._probabilities(q, k, visible, causal).mean(1))
-        return self.out(mixed.transpose(1, 2).reshape(B, T, -1))
+            observe(self.layer, self.probabilities(q, k, visible, causal))
+        return self.attend(q, k, v, visible, causal)
 
-    def _probabilities(self, q_BHTD: Tensor, k_BKSD: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
-        k_BHSD = k_BKSD.repeat_interleave(self.config.heads // self.config.kv_heads, 1)
-        scores_BHTS = q_BHTD @ k_BHSD.transpose(2, 3) * self.config.head_width**-0.5
+    def project(self, x_BTC: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries [B, T, H, D], keys and values [B, T, K, D], rotated."""
+        c = self.config
+        q, k, v = self.qkv(x_BTC).unflatten(-1, (-1, c.head_width)).split([c.heads, c.kv_heads, c.kv_heads], dim=2)
+        return rotate(self.query_norm(q), *tables), rotate(self.key_norm(k), *tables), v
+
+    def values(self, x_BTC: Tensor) -> Tensor:
+        """Return values [B, T, K, D] alone."""
+        rows = -self.config.kv_heads * self.config.head_width
+        bias = None if self.qkv.bias is None else self.qkv.bias[rows:]
+        return F.linear(x_BTC, self.qkv.weight[rows:], bias).unflatten(-1, (-1, self.config.head_width))
+
+    def attend(self, q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
+        """Return the attention output [B, T, width]."""
+        q, k, v = q_BTHD.transpose(1, 2), k_BSKD.transpose(1, 2), v_BSKD.transpose(1, 2)
+        grouped = self.config.heads != self.config.kv_heads
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, enable_gqa=grouped)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def probabilities(self, q_BTHD: Tensor, k_BSKD: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
+        """Return attention [B, T, S], the mean over heads."""
+        k_BSHD = k_BSKD.repeat_interleave(self.config.heads // self.config.kv_heads, 2)
+        scores_BHTS = q_BTHD.transpose(1, 2) @ k_BSHD.permute(0, 2, 3, 1) * self.config.head_width**-0.5
         if causal:
             visible = torch.ones_like(scores_BHTS[0, 0], dtype=torch.bool).tril()
-        return (scores_BHTS if visible is None else scores_BHTS.masked_fill(~visible, -torch.inf)).softmax(-1)
+        scores_BHTS = scores_BHTS if visible is None else scores_BHTS.masked_fill(~visible, -torch.inf)
+        return scores_BHTS.softmax(-1).mean(1)
 
 
 class FeedForward(nn.Module):
@@ -238,6 +253,43 @@ class Block(nn.Module):
         """Add attention and feed-forward output to the residual stream."""
         x = x + self.attention(self.attention_norm(x), *attention_arguments)
         return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """A block as a plan sees it (`harness.engine.model.Layer`); `mask` is [B, 1, S or 1, S], or None."""
+
+    block: Block
+    rotary: Rotary
+    mask: Tensor | None
+
+    def project(self, x_BTC: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values behind the norm."""
+        tables = self.rotary.tables(positions_BT, x_BTC.dtype)
+        return self.block.attention.project(self.block.attention_norm(x_BTC), tables)
+
+    def values(self, x_BTC: Tensor) -> Tensor:
+        """Return values behind the norm."""
+        return self.block.attention.values(self.block.attention_norm(x_BTC))
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, positions_BT: Tensor) -> Tensor:
+        """Return the attention output."""
+        return self.block.attention.attend(queries, keys, values, self._seen(positions_BT), False)
+
+    def attention(self, queries: Tensor, keys: Tensor, positions_BT: Tensor) -> Tensor:
+        """Return attention probabilities."""
+        return self.block.attention.probabilities(queries, keys, self._seen(positions_BT), False)
+
+    def feed_forward(self, x_BTC: Tensor) -> Tensor:
+        """Return the feed-forward output behind the norm."""
+        return self.block.feed_forward(self.block.feed_forward_norm(x_BTC))
+
+    def _seen(self, positions_BT: Tensor) -> Tensor | None:
+        if self.mask is None or self.mask.shape[2] == 1:
+            return self.mask
+        rows, keys = positions_BT.shape[0], self.mask.shape[3]
+        index = positions_BT[:, None, :, None].expand(-1, 1, -1, keys)
+        return self.mask.expand(rows, -1, -1, -1).gather(2, index)
 
 
 class Transformer(nn.Module):
@@ -284,6 +336,7 @@ class Transformer(nn.Module):
         structured: bool = True,
         select_N: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
 
@@ -292,14 +345,16 @@ class Transformer(nn.Module):
         `visible_BTS`, True = visible, narrows what queries see ([B, T, S], broadcastable). `structured=False`
         leaves out the model's own causal or block mask, for windows that may see every visible key; windows whose
         slots are not their positions need it, since the own mask takes the slots of stored keys for positions.
-        `observe` is shown the attention of every layer, computed beside the fused kernel.
+        `observe` is shown the attention of every layer, computed beside the fused kernel. `plan` runs the layers.
         """
+        assert plan is None or (kv is None and positions_BT is None and observe is None), "a plan runs whole rows"
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
         slots_BT = positions_BT if slots_BT is None else slots_BT
         keys = tokens_BT.shape[1] if kv is None else (kv.slots if end is None else end)
         structured = structured and self.config.attention is not Attention.FULL
-        causal = structured and kv is None and visible_BTS is None and self.config.attention is Attention.CAUSAL
+        plain = kv is None and visible_BTS is None and plan is None
+        causal = structured and plain and self.config.attention is Attention.CAUSAL
         visible = visible_BTS
         if structured and not causal:
             key_positions_1S = positions_BT if kv is None else torch.arange(keys, device=tokens_BT.device)[None]
@@ -308,8 +363,12 @@ class Transformer(nn.Module):
         mask = None if visible is None else visible.unsqueeze(1)
         x = self.embedding(tokens_BT)
         tables = self.rotary.tables(positions_BT, x.dtype)
-        for block in self.blocks:
-            x = block(x, tables, kv, slots_BT, keys, mask, causal, observe)
+        for index, block in enumerate(self.blocks):
+            if plan is not None:
+                assert isinstance(block, Block)
+                x = plan(index, PlannedLayer(block, self.rotary, mask), x)
+            else:
+                x = block(x, tables, kv, slots_BT, keys, mask, causal, observe)
         if select_N is not None:
             x = x.flatten(0, 1).index_select(0, select_N)
         x = self.norm(x)

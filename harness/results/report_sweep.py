@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import MissingDependency
 from harness.results.comparison import Comparison, compare, load
+from harness.results.parallelism import areas
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -33,21 +34,23 @@ def summarize(
     figure_path: Path | None,
     theory: "Sequence[TheoryPoint]" = (),
 ) -> SweepSummary:
-    """Print the tables of the runs, write the figure beside `figure_path` (svg, png, csv), and return both.
+    """Print the tables of the runs, write figure and tables beside `figure_path` (svg, png, csv, md), return all.
 
     Runs that failed, were skipped or cannot be read are listed with their reason. Without matplotlib the figure is
-    left out and the console says so.
+    left out and the console says so. Areas under parallelism are shown where a method has several settings.
     """
     from harness.results import table
 
     store = Store(root=results_dir)
     measured = load(store, run_ids)
     overall, per_task = compare(measured), compare(measured, per_task=True)
+    under = areas(per_task) if any(area.points > 1 for area in areas(per_task)) else []
+    markdown = table.markdown(overall, under) if overall else ""
     if overall:
         wide = console if console.is_terminal else _plain(console)
-        for grid in (table.overview(overall), *table.by_task(per_task)):
+        for grid in (table.overview(overall), *table.by_task(per_task), *([table.parallelism(under)] if under else [])):
             wide.print(grid, highlight=False)
-        for note in table.notes(overall):
+        for note in (*table.notes(overall), *([table.AREA_NOTE] if under else [])):
             wide.print(note, style="dim", highlight=False, markup=False)
     missing = _missing(store, run_ids, {one.run["run_id"] for one in measured})
     for line in missing:
@@ -55,13 +58,17 @@ def summarize(
             f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
         )
     figures = _draw(per_task, theory, figure_path, console) if per_task and figure_path else ()
+    if overall and figure_path:
+        figure_path.parent.mkdir(parents=True, exist_ok=True)
+        figure_path.with_suffix(".md").write_text(markdown + "\n")
     values = {
         "overall": [asdict(one) for one in overall],
         "per_task": [asdict(one) for one in per_task],
+        "areas": [asdict(one) for one in under],
         "missing": missing,
         "figures": [str(path) for path in figures],
     }
-    return SweepSummary(figures=figures, markdown=table.markdown(overall) if overall else "", values=values)
+    return SweepSummary(figures=figures, markdown=markdown, values=values)
 
 
 def _plain(console: "Console") -> "Console":

@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from harness.results.comparison import Comparison
+from harness.results.parallelism import Area
 from harness.results.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ LENGTH_MARK = "*"
 _TASKS_PER_TABLE = 6
 _SETTING_WIDTH = 23
 _HEADER = ("setting", "accuracy %", "nfe", "tpf", "efe", "query", "ms", "x wall", "x nfe", "x efe")
+_AREA_HEADER = ("method", "points", "tasks", "AUP")
 NOTES: tuple[str, ...] = (
     "accuracy [Wilson 95 %]; nfe: model calls; tpf: tokens per call; efe: full forwards; query: tokens",
     "x: speedup [95 %] over one token per step with the same model and samples, never across models",
 )
+AREA_NOTE = "AUP: area under accuracy % over tokens per call, mean over tasks; it depends on the operating points"
 LENGTH_NOTE = f"{LENGTH_MARK} answers more than 5 % longer or shorter than the baseline's"
 
 
@@ -57,12 +60,36 @@ def by_task(comparisons: Sequence[Comparison]) -> "Iterator[Table]":
         yield table
 
 
-def markdown(comparisons: Sequence[Comparison]) -> str:
-    """Return the overview as a markdown table, the paired difference of accuracy included."""
+def parallelism(areas: Sequence[Area]) -> "Table":
+    """Return one row per model and method: its operating points and the area under them."""
+    from rich.markup import escape
+
+    table = _grid(_AREA_HEADER)
+    for model, rows in groupby(areas, key=lambda one: one.model):
+        table.add_row(f"[bold]{model}", *[""] * (len(_AREA_HEADER) - 1))
+        for one in rows:
+            table.add_row(escape(f" {one.method}"), *_area_cells(one))
+        table.add_section()
+    return table
+
+
+def markdown(comparisons: Sequence[Comparison], areas: Sequence[Area] = ()) -> str:
+    """Return the overview as a markdown table, the paired difference of accuracy included, and the areas."""
     header = ("model", *_HEADER, "Δ accuracy %")
     rows = [(one.model, *(cell.strip() for cell in _cells(one)), _difference(one)) for one in comparisons]
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows)]
-    return "\n".join([*lines, "", *(f"{note}  " for note in notes(comparisons))])
+    lines = [*_markdown_lines(header, rows), "", *(f"{note}  " for note in notes(comparisons))]
+    if areas:
+        rows = [(one.model, one.method, *_area_cells(one)) for one in areas]
+        lines += ["", *_markdown_lines(("model", "method", *_AREA_HEADER[1:]), rows), "", f"{AREA_NOTE}  "]
+    return "\n".join(lines)
+
+
+def _markdown_lines(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows)]
+
+
+def _area_cells(one: Area) -> tuple[str, str, str]:
+    return str(one.points), str(len(one.tasks)), f"{one.value:.0f}"
 
 
 def notes(comparisons: Sequence[Comparison]) -> list[str]:

@@ -11,7 +11,7 @@ GROUPS = {
     "tasks": "task",
     "experiments": "experiment",
 }
-_METADATA = ("name", "family", "summary", "paper", "lossless", "models", "kind", "license", "defaults", "notes")
+_METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
 
 
 @cache

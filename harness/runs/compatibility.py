@@ -1,7 +1,11 @@
 """Refusal of combinations that cannot run, before a model is loaded."""
 
+from dataclasses import replace
+
 from omegaconf import DictConfig
 
+from harness.engine.model import ModelKind
+from harness.engine.policies import Cache, DiffusionMethod
 from harness.errors import ConfigError
 from harness.models import hub
 from harness.runs import build
@@ -13,9 +17,26 @@ def check(cfg: DictConfig) -> None:
     _kinds(cfg)
     _lengths(cfg)
     _text(cfg)
-    build.build_method(cfg)
+    method = build.build_method(cfg)
+    if isinstance(method, DiffusionMethod):
+        try:
+            method.fit_kind(ModelKind(cfg.model.kind))
+        except ValueError as error:
+            raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
     build.build_task(cfg)
     hub.find_of(cfg.model)
+
+
+def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> str | None:
+    """Return why a method cannot use a cache on models of a kind, or None if it can; nothing is loaded or run.
+
+    Whether the method runs on such models at all is what its config says (`models`).
+    """
+    try:
+        replace(method, cache=cache).fit_kind(kind)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _kinds(cfg: DictConfig) -> None:
@@ -29,22 +50,24 @@ def _kinds(cfg: DictConfig) -> None:
 
 
 def _lengths(cfg: DictConfig) -> None:
-    gen_length, block = cfg.gen_length, cfg.method.get("block_length")
+    gen_length, own = cfg.gen_length, cfg.model.block_length
     if gen_length >= cfg.model.max_length:
         raise ConfigError(f"gen_length={gen_length}: model={cfg.model.name} has {cfg.model.max_length} positions")
-    if not isinstance(block, int):
-        return
-    if block < gen_length and gen_length % block:
-        divisors = [d for d in range(1, gen_length + 1) if gen_length % d == 0]
-        raise ConfigError(
-            f"method.block_length={block}: must divide gen_length={gen_length}; {', '.join(map(str, divisors))} do"
-        )
-    own = cfg.model.block_length
-    if own is not None and (block > own or own % block):
-        raise ConfigError(
-            f"method.block_length={block}: model={cfg.model.name} generates blocks of {own}; "
-            f"use method.block_length={own} or a divisor of it"
-        )
+    for knob in ("block_length", "sub_block_length"):
+        block = cfg.method.get(knob)
+        if not isinstance(block, int) or block < 1:
+            continue
+        # Blocks that count from absolute position 0 may end with the response.
+        if "masked_diffusion" in cfg.method.models and block < gen_length and gen_length % block:
+            divisors = [d for d in range(1, gen_length + 1) if gen_length % d == 0]
+            raise ConfigError(
+                f"method.{knob}={block}: must divide gen_length={gen_length}; {', '.join(map(str, divisors))} do"
+            )
+        if own is not None and (block > own or own % block):
+            raise ConfigError(
+                f"method.{knob}={block}: model={cfg.model.name} generates blocks of {own}; "
+                f"use method.{knob}={own} or a divisor of it"
+            )
 
 
 def _text(cfg: DictConfig) -> None:

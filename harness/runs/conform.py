@@ -1,4 +1,4 @@
-"""Replay reference trajectories through the real decode loop: `decbench conform [FILE] [--json]`."""
+"""Replay reference trajectories through the real decode loop: `decbench conform [FILE ...] [--json]`."""
 
 import argparse
 import json
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from harness.errors import ConfigError, DataError
 
-REFERENCE = Path(__file__).parent / "reference-trajectories.json"
+REFERENCES = tuple(
+    Path(__file__).parent / name for name in ("reference-trajectories.json", "reference-trajectories-b.json")
+)
 _MODEL_KEYS = ("vocab_size", "mask_id", "eos_id", "a1", "f1", "a2", "f2", "f3", "eos_bias", "shifted")
 
 
@@ -60,7 +62,9 @@ def _decode(case: dict) -> dict[str, object]:
     )
     method = build_method(cfg)
     assert isinstance(method, DiffusionMethod)
-    model = ClosedFormModel(ClosedForm(**{k: case["model"][k] for k in _MODEL_KEYS}))
+    attention = case["model"].get("attention")
+    constants = {k: case["model"][k] for k in _MODEL_KEYS}
+    model = ClosedFormModel(ClosedForm(**constants, attention=attention and (attention["a"], attention["f"])))
     canvas = Canvas.from_prompts(
         [case["prompt"]],
         gen_length=case["gen_length"],
@@ -79,7 +83,14 @@ def _decode(case: dict) -> dict[str, object]:
         "rows": ledger.counts([0])[0].nfe_total,
         "exit_step": None if generation.stopped_at < 0 else generation.stopped_at + 1,
         "remasked": generation.remasked,
+        "idle": generation.idle,
     }
+    if "lengths" in case["expected"]:
+        prompt = len(case["prompt"])
+        found |= {
+            "lengths": [int(record.query_B) - prompt for record in ledger.records] + [len(generation.tokens)],
+            "stage1_forwards": len(ledger.records) - 1 - max(generation.decided_at),
+        }
     if "static_ids" in case["expected"]:
         without_drafts = Ledger()
         with torch.inference_mode():
@@ -111,12 +122,12 @@ def read_cases(path: Path) -> list[dict]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Replay a file, print a table or JSON; return 1 if a case failed."""
+    """Replay files, print a table or JSON; return 1 if a case failed."""
     parser = argparse.ArgumentParser(prog="decbench conform", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=REFERENCE, help="default: the file in the package")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: the files in the package")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args(argv)
-    verdicts = [replay(case) for case in read_cases(arguments.file)]
+    verdicts = [replay(case) for file in arguments.files or REFERENCES for case in read_cases(file)]
     failed = [v for v in verdicts if v.status == "failed"]
     if arguments.json:
         summary = {s: sum(v.status == s for v in verdicts) for s in ("passed", "failed", "not built")}

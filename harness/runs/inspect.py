@@ -8,18 +8,29 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import ConfigError
-from harness.runs.catalogue import GROUPS, describe, knobs, nearest, read
+from harness.runs.catalogue import GROUPS, describe, knobs, names, nearest, read
 
 
 def list_options(argv: Sequence[str]) -> int:
-    """Print the options of a kind, as a table or as a JSON array."""
-    kinds = [a for a in argv if a != "--json"]
+    """Print the options of a kind, as a table or as a JSON array; methods also as the README's Markdown table.
+
+    `compatibility` is a Markdown table of decoders by caches.
+    """
+    kinds = [a for a in argv if a not in ("--json", "--markdown")]
+    if kinds == ["compatibility"]:
+        from harness.runs import matrix
+
+        sys.stdout.write(matrix.markdown(matrix.combinations()) + "\n")
+        return 0
     if len(kinds) != 1 or kinds[0] not in GROUPS:
         given = " ".join(kinds)
-        raise ConfigError(f"list {given}: say what to list; {nearest(given, GROUPS)}")
+        raise ConfigError(f"list {given}: say what to list; {nearest(given, [*GROUPS, 'compatibility'])}")
     entries = describe(GROUPS[kinds[0]])
     if "--json" in argv:
         sys.stdout.write(json.dumps(entries) + "\n")
+        return 0
+    if "--markdown" in argv and kinds[0] == "methods":
+        sys.stdout.write(method_table() + "\n")
         return 0
     table = Table("name", "what it does", "runs on" if kinds[0] == "methods" else "kind", box=None)
     for entry in entries:
@@ -29,6 +40,22 @@ def list_options(argv: Sequence[str]) -> int:
         )
     Console().print(table, highlight=False)
     return 0
+
+
+def method_table() -> str:
+    """Return all methods as a Markdown table, with how many reference trajectories each reproduces."""
+    from collections import Counter
+
+    from harness.runs.conform import REFERENCES, read_cases
+
+    cases = Counter(case["method"] for file in REFERENCES for case in read_cases(file))
+    lines = ["| method | family | paper | runs on | lossless | needs | shown by |", "|---|---|---|---|---|---|---|"]
+    for name, option in ((name, read("method", name)) for name in names("method")):
+        kinds = ", ".join(kind.replace("_", " ") for kind in option["models"])
+        shown = f"{cases[name]} reference trajectories" if cases[name] else option["shown_by"]
+        row = [f"`{name}`", option["family"], option["paper"] or "", kinds, "yes" if option["lossless"] else "no"]
+        lines.append("| " + " | ".join([*row, option.get("needs", ""), shown]) + " |")
+    return "\n".join(lines)
 
 
 def show(argv: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction
 
 
 @policy("method/finish", "block_eos")
@@ -50,3 +51,37 @@ class PrefixEos:
 def _stops(canvas: Canvas) -> Tensor:
     """Return which positions hold one of the tokens that end an answer."""
     return torch.isin(canvas.tokens_BL, torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device))
+
+
+@policy("method/finish", "predict_eos")
+class PredictEos:
+    """Cut a row behind the surest predicted end (Learn2PD's end-of-text prediction, arXiv:2509.25188, section 4.3).
+
+    Of the undecided positions whose best token is an end token, the one with the highest probability becomes the
+    row's last one, before anything is committed, if it reaches `confidence` (theirs: 0; 0.9 is safer). Later calls
+    are shorter. A single wrong prediction truncates the answer.
+    """
+
+    confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.confidence < 0:
+            raise ValueError(f"confidence must be at least 0, got {self.confidence}")
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return all undecided positions."""
+        return canvas.undecided_BL
+
+    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+        """Cut rows; none has to be evaluated again."""
+        again_B = torch.zeros_like(canvas.held_B)
+        if canvas.stop_ids:
+            stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
+            best_N = prediction.logits_NV.float().softmax(-1).max(-1)
+            ends_BL = canvas.undecided_BL & prediction.scatter(torch.isin(best_N.indices, stops), False)
+            surest_B, at_B = prediction.scatter(best_N.values, 0).masked_fill(~ends_BL, -1).max(1)
+            canvas.resize(torch.where(surest_B >= self.confidence, at_B + 1, canvas.length_B))
+        return again_B
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Do nothing: what is behind the end is gone."""

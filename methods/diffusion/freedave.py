@@ -80,9 +80,11 @@ class FreeDave:
             raise ValueError(f"draft_steps must be at least 1, got {self.draft_steps}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse caches: with reused keys and values a draft's prediction is not the one its step would get."""
+        """Refuse caches, with which a draft's prediction is not the one its step would get, and adaptive windows."""
         if not isinstance(method.cache, NoCache):
             raise ValueError("the verifier freedave needs exact predictions; use method/cache=none")
+        if method.foreseers():
+            raise ValueError("the verifier freedave cannot draft past windows that depend on a prediction")
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the chain of every row; it ends with the window, or with what the prediction has read."""
@@ -99,11 +101,11 @@ class FreeDave:
         origin_D, order_D = torch.cat(origins).sort(stable=True)
         drafts = Canvas.cat(levels).rows(order_D)
         if self.across:
-            return drafts.rows(drafts.undecided_BL.any(1).nonzero().squeeze(1))
+            return drafts.rows(drafts.live_B.nonzero().squeeze(1))
         return drafts.rows(self._published(origin_D, canvas.open_BL.sum(1)))
 
     def _can_go_on(self, draft: Canvas, window_index_R: Tensor, prediction: Prediction) -> Tensor:
-        unfinished_R = draft.undecided_BL.any(1)
+        unfinished_R = draft.live_B
         if not self.across:
             return unfinished_R & (draft.window_index_B == window_index_R)
         read_RL = prediction.scatter(torch.ones_like(prediction.position_N, dtype=torch.bool), False)

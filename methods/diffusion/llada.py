@@ -171,6 +171,11 @@ class ClassifierFree:
         if self.scale < 0:
             raise ValueError(f"scale must be at least 0, got {self.scale}")
 
+    @property
+    def copies(self) -> int:
+        """Return how many rows a call has for one of the canvas."""
+        return 1 if self.scale == 0 else 2
+
     def widen(self, canvas: Canvas) -> Canvas:
         """Return the canvas's rows and, behind them, the same rows without what was given."""
         if self.scale == 0:

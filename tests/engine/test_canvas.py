@@ -70,7 +70,7 @@ def test_rows_of_two_canvases_are_merged():
     earlier = canvas([1, 2], [3])
     later = earlier.copy()
     later.commit(everywhere(later), filled(later, 4))
-    later.insert(torch.tensor([True, True]), torch.tensor([2, 1]), 1)
+    later.insert(torch.tensor([2, 1]), torch.tensor([1, 1]))
     later.memory["mine"] = torch.tensor([1, 1])
     earlier.memory["mine"] = torch.tensor([0, 0])
     made = later.where(torch.tensor([True, False]), earlier)
@@ -137,7 +137,7 @@ def test_inserting_moves_what_is_behind():
     made = canvas([1, 2], [3])
     made.commit(made.place_BL == 2, filled(made, 4))
     made.open_window(torch.tensor([True, True]), made.place_BL == 2)
-    made.insert(torch.tensor([True, False]), torch.tensor([3, 0]), 2)
+    made.insert(torch.tensor([3, 0]), torch.tensor([2, 0]))
     assert made.tokens_BL.tolist() == [[1, 2, MASK, MASK, MASK, MASK, 4], [3, MASK, MASK, 4, PAD, PAD, PAD]]
     assert made.undecided_BL.sum(1).tolist() == [4, 2]
     assert made.decided_at_BL[0].tolist() == [GIVEN] * 6 + [5]
@@ -149,7 +149,7 @@ def test_inserted_masks_join_the_window_of_the_position_they_push_aside():
     """Guards against membership by old place, which would open some of the inserted masks and not others."""
     made = canvas([1, 2])
     made.open_window(torch.tensor([True]), made.place_BL == 2)
-    made.insert(torch.tensor([True]), torch.tensor([4]), 2)
+    made.insert(torch.tensor([4]), torch.tensor([2]))
     assert made.open_BL[0].nonzero().flatten().tolist() == [4, 5, 6]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.records import Ledger
-from harness.engine.reuse import forward_queries, new_store, whole_BL
+from harness.engine.reuse import Gathered, forward_queries, new_store, recall, remember, store_of, whole_BL
 from harness.models import random as random_models
 
 PROMPTS = [[2, 30, 76, 4], [2, 31, 76, 77, 78, 4]]
@@ -57,3 +57,37 @@ def test_a_position_that_is_read_must_be_computed():
         forward_queries(
             Ledger(), model, canvas, new_store(model, canvas), canvas.undecided_BL, torch.tensor([0]), torch.tensor([0])
         )
+
+
+def test_what_changed_since_it_was_computed():
+    """Guards commits, edits, re-masks and rows that grow: stored keys and values of another token must not be used."""
+    model, canvas = laid_out("masked_diffusion")
+    assert recall(canvas).fresh_B.all()
+    store_of(canvas, lambda: new_store(model, canvas))
+    remember(canvas, recall(canvas), whole_BL(canvas))
+    assert not recall(canvas).changed_BL(canvas).any()
+    first_BL = canvas.place_BL == 0
+    for change in (
+        lambda: canvas.commit(first_BL, torch.full_like(canvas.tokens_BL, 40)),
+        lambda: canvas.edit(first_BL, torch.full_like(canvas.tokens_BL, 41)),
+        lambda: canvas.remask(first_BL),
+    ):
+        change()
+        assert torch.equal(recall(canvas).changed_BL(canvas), first_BL)
+        remember(canvas, recall(canvas), first_BL)
+    assert recall(canvas).calls_B.tolist() == [4, 4]
+    canvas.open_window(torch.tensor([True, False]), canvas.response_BL)
+    assert recall(canvas).calls_B.tolist() == [0, 4]
+    canvas.insert(torch.tensor([5, 0]), torch.tensor([1, 0]))
+    assert recall(canvas).fresh_B.tolist() == [True, False]
+    canvas.resize(canvas.length_B + 4)
+    assert recall(canvas).fresh_B.all()
+
+
+def test_gathered_positions_go_back_to_where_they_came_from():
+    """Guards the padding of shorter rows, which must not overwrite a position."""
+    chosen_BL = torch.tensor([[True, False, True, True], [False, True, False, False]])
+    x_BL, chosen = torch.arange(8).view(2, 4), Gathered.of(chosen_BL)
+    assert chosen.take(x_BL)[0].tolist() == [0, 2, 3]
+    put_BL = chosen.put(x_BL, -1 - chosen.take(x_BL))
+    assert put_BL.tolist() == [[-1, 1, -3, -4], [4, -6, 6, 7]]

@@ -1,4 +1,4 @@
-"""What every method promises, because it is listed in `conf/method`."""
+"""What every method promises, because it is listed in `conf/method`, and two methods with every cache."""
 
 from functools import cache
 
@@ -9,18 +9,25 @@ from harness.engine import diffusion, draft_verify
 from harness.engine.canvas import Canvas
 from harness.engine.drafting import Round, Sequences
 from harness.engine.generation import Generation
+from harness.engine.model import ModelKind
 from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import REGISTRY
 from harness.engine.prediction import Candidates
 from harness.engine.records import Ledger
 from harness.models import random as random_models
 from harness.models.pool import LoadedModel
+from harness.runs import options
 from harness.runs.build import Method, build_method
 from harness.runs.catalogue import names, read
 from harness.runs.config import compose
 from harness.runs.decode_batch import Decoded, decode_batch
 from harness.runs.measure import Measure, Measurement
 
-METHODS = names("method")
+options.register()
+CACHES = sorted(name for group, name in REGISTRY if group == "method/cache" and name != "none")
+BLOCKWISE = [f"{method} method.block_length=8" for method in ("threshold", "llada")]
+METHODS = [*names("method"), *(f"{method} method/cache={cache}" for method in BLOCKWISE for cache in CACHES)]
+MODELS = {"causal": "tiny_ar", "masked_diffusion": "random_mdm", "block_diffusion": "tiny_block"}
 LENGTH = 16
 PROMPTS = [[2, 30 + i, *range(76, 76 + i), 4] for i in range(1, 9)]
 
@@ -35,17 +42,28 @@ def model(kind: str) -> LoadedModel:
 
 
 @cache
-def built(method: str) -> Method:
-    """Build a method as its config has it; methods hold parameters only, so that one serves every test."""
-    fitting = "tiny_ar" if read("method", method)["models"][0] == "causal" else "random_mdm"
-    return build_method(compose([f"model={fitting}", f"method={method}", f"gen_length={LENGTH}"]))
+def built(method: str) -> tuple[Method, LoadedModel]:
+    """Build a method as its config has it, and a model that it runs on.
+
+    Methods hold parameters only, so that one serves every test.
+    """
+    for kind in read("method", method.split()[0])["models"]:
+        made = build_method(compose([f"model={MODELS[kind]}", *f"method={method}".split(), f"gen_length={LENGTH}"]))
+        try:
+            if isinstance(made, DiffusionMethod):
+                made.fit_kind(ModelKind(kind))
+        except ValueError:
+            continue
+        return made, model(kind)
+    raise AssertionError(f"no model for {method}")
 
 
 def decoded(method: str, rows: list[int], seed: int = 0) -> Decoded:
     """Decode some of the prompts together."""
+    made, loaded = built(method)
     return decode_batch(
-        model(read("method", method)["models"][0]).model,
-        built(method),
+        loaded.model,
+        made,
         [PROMPTS[row] for row in rows],
         seeds=[1000 * seed + row for row in rows],
         gen_length=LENGTH,
@@ -80,13 +98,17 @@ def test_a_row_does_not_depend_on_the_others(method: str, size: int):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_position_is_decided_by_a_real_token(method: str):
-    """Guards against masks in answers, and calls that are not counted or not needed."""
-    made = decoded(method, list(range(8)))
-    loaded = model(read("method", method)["models"][0])
+    """Guards against masks in answers, and calls that are not counted or not needed.
+
+    Every call writes a token, lengthens the canvas or stores what later calls reuse, but for one last look at what is
+    complete.
+    """
+    made, (_, loaded) = decoded(method, list(range(8))), built(method)
     for one, counts in zip(made.generations, made.counts, strict=True):
         assert loaded.model.spec.mask_id not in one.tokens
-        assert 1 <= counts.nfe + counts.nfe_prefill <= LENGTH
-        assert len(one.tokens) <= LENGTH
+        assert counts.nfe + counts.nfe_prefill >= 1
+        assert counts.nfe - counts.nfe_cache <= one.tokens_generated + max(0, len(one.tokens) - LENGTH) + 1
+        assert len(one.tokens) <= loaded.model.spec.max_length
         assert min(one.decided_at) >= 0
 
 
@@ -99,7 +121,7 @@ def prompts_of(state: Canvas | Sequences) -> list[list[int]]:
 @pytest.mark.parametrize("method", METHODS)
 def test_prompts_are_never_touched(method: str):
     """Guards every state of a generation against commits, edits and re-masks outside of the response."""
-    made, loaded = built(method), model(read("method", method)["models"][0]).model
+    made, loaded = built(method)[0], built(method)[1].model
     seen = 0
 
     def check(state: Canvas | Sequences) -> None:

@@ -110,3 +110,20 @@ def test_a_method_takes_any_finish_rule():
     method = build_method(compose(["method=threshold", "method/finish=block_eos"]))
     assert isinstance(method, DiffusionMethod)
     assert method.finish == BlockEos()
+
+
+def test_a_predicted_end_cuts_the_response_on_the_trained_model():
+    """Guards the cut behind the surest end, before a commit; later calls are shorter."""
+    made = decode_task("list_copy", "method=llada", "method/finish=predict_eos", "task.lengths=[4]", samples=3)
+    for one, counts in zip(made.generations, made.counts, strict=True):
+        assert 5 <= len(one.tokens) < 16
+        assert counts.nfe == len(one.tokens)
+        assert counts.query_tokens < counts.nfe * 32
+
+
+def test_an_unsure_end_cuts_nothing():
+    """Guards the bound, which no probability exceeds."""
+    made = decode_task(
+        "list_copy", "method=llada", "method/finish=predict_eos", "method.finish.confidence=1.1", samples=2
+    )
+    assert [len(one.tokens) for one in made.generations] == [16, 16]

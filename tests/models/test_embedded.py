@@ -1,6 +1,7 @@
 """Embedded and random models say of themselves what decoding needs, and the pool holds one of them."""
 
 import gc
+import json
 import weakref
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 from harness.engine.model import ModelKind
 from harness.errors import DataError
 from harness.models import checkpoint, embedded, pool, random
+from harness.models.embedded import CHECKPOINTS
 from harness.models.pool import LoadedModel
 from harness.models.transformer import Attention
+from harness.runs.catalogue import names, read
 from tests.models.shapes import random_model, tokens
 
 CASES = [
@@ -146,3 +149,16 @@ def test_a_failed_load_leaves_no_model_behind() -> None:
         with pytest.raises(DataError, match="damaged"):
             pool.load_model("a", damaged)
     assert pool.load_model("a", make).parameters > 0
+
+
+@pytest.mark.parametrize("name", names("training"))
+def test_a_checkpoint_is_the_one_that_its_sidecar_describes(name: str) -> None:
+    """Guards weights, recipe and evaluation against going apart, and the bar that every shipped model must clear."""
+    sidecar = json.loads((CHECKPOINTS / name / "training.json").read_text())
+    assert sidecar["sha256"] == checkpoint.sha256(CHECKPOINTS / name / checkpoint.WEIGHTS)
+    recipe = [{k: v for k, v in stage.items() if k != "loss_curve"} for stage in sidecar["stages"]]
+    assert recipe == read("training", name)["stages"]
+    assert sidecar["evaluation"]["samples_per_length"] >= 500
+    assert {f"list_{operation}" for operation in sidecar["evaluation"]["exact_match"]} <= set(names("task"))
+    for operation, by_length in sidecar["evaluation"]["exact_match"].items():
+        assert min(by_length.values()) >= 0.98, operation

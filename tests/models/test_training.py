@@ -14,7 +14,7 @@ from harness.models.training import Recipe, Text, train
 from harness.models.transformer import Attention, Transformer
 from tasks.lists.instance import ListInstance
 from tasks.lists.splits import split_of
-from tasks.lists.training import OPERATIONS, Layout, batches
+from tasks.lists.training import OPERATIONS, Focus, Layout, batches
 from tests.models.shapes import config, random_model
 
 P, G, BLOCK = 8, 8, 4
@@ -175,3 +175,18 @@ def test_training_rows_are_a_function_of_the_seed() -> None:
     one, same, other = (next(batches(layout=LAYOUT, rows=20, seed=s)) for s in (5, 5, 6))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_a_focus_adds_short_lists_of_one_operation() -> None:
+    """Guards that the share is met, the lengths are kept, and every other operation stays in the mixture."""
+    focus = Focus(operation="shuffle", max_items=4, share=0.5)
+    rows = [read(row)[0] for row in next(batches(layout=LAYOUT, rows=200, seed=3, focus=focus))]
+    assert all(instance.op == "shuffle" and len(instance.items) <= 4 for instance in rows[:100])
+    assert {instance.op for instance in rows[100:]} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(("operation", "share"), [("shufle", 0.5), ("shuffle", 1.5)])
+def test_a_focus_that_means_nothing_is_refused(operation: str, share: float) -> None:
+    """Guards the recipe files against a name or a share that trains something else."""
+    with pytest.raises(ValueError, match=f"got {operation if share < 1 else share}"):
+        Focus(operation=operation, max_items=4, share=share)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.engine.model import Layer
 from harness.errors import ConfigError
 from harness.models.transformer import Attention, Transformer
 from tests.models.shapes import config, random_model, tokens
@@ -210,7 +211,45 @@ def test_attention_can_be_looked_at() -> None:
     logits = model(tokens_BT, observe=lambda number, attention_BTS: seen.update({number: attention_BTS}))
     torch.testing.assert_close(logits, model(tokens_BT), atol=0, rtol=0)
     assert sorted(seen) == list(range(model.config.layers))
-    uniform = torch.zeros(1, 4, 9, 32, dtype=torch.float64), torch.zeros(1, 2, 9, 32, dtype=torch.float64)
-    torch.testing.assert_close(layer._probabilities(*uniform, None, True)[0, 0, 3, :4], torch.full((4,), 0.25).double())
+    uniform = torch.zeros(1, 9, 4, 32, dtype=torch.float64), torch.zeros(1, 9, 2, 32, dtype=torch.float64)
+    torch.testing.assert_close(layer.probabilities(*uniform, None, True)[0, 3, :4], torch.full((4,), 0.25).double())
     for attention_BTS in seen.values():
         torch.testing.assert_close(attention_BTS.sum(-1), torch.ones(2, 9, dtype=torch.float64))
+
+
+class Everything:
+    """A plan that runs every layer for the positions from `first` on, and values by a projection of their own."""
+
+    def __init__(self, first: int) -> None:
+        self.first, self.layer_tokens_B = first, torch.zeros(2, dtype=torch.int64)
+
+    def __call__(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
+        first, L = self.first, x_BLC.shape[1]
+        positions_BL = torch.arange(L).expand(2, L)
+        _, k, _ = layer.project(x_BLC, positions_BL)
+        q, own, _ = layer.project(x_BLC[:, first:], positions_BL[:, first:])
+        torch.testing.assert_close(own, k[:, first:], atol=1e-12, rtol=0)
+        v = layer.values(x_BLC)
+        attention_BTS = layer.attention(q, k, positions_BL[:, first:])
+        torch.testing.assert_close(attention_BTS.sum(-1), torch.ones(2, L - first, dtype=torch.float64))
+        x_BTC = x_BLC[:, first:] + layer.attend(q, k, v, positions_BL[:, first:])
+        return torch.cat([x_BLC[:, :first], x_BTC + layer.feed_forward(x_BTC)], 1)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_a_plan_can_do_what_the_model_does(attention: str, padded: bool) -> None:
+    """Guards the parts of a layer, biases, masks and structure against the ordinary pass."""
+    model = random_model(dtype=torch.float64, qkv_bias=True, qk_norm=True, **ATTENTION[attention])
+    tokens_BT = tokens(2, 9)
+    visible_BTS = (torch.arange(9) < torch.tensor([[9], [7]]))[:, None] if padded else None
+    planned = model(tokens_BT, visible_BTS=visible_BTS, plan=Everything(0))
+    torch.testing.assert_close(planned, model(tokens_BT, visible_BTS=visible_BTS), atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_a_plan_can_run_a_part_of_the_positions(attention: str) -> None:
+    """Guards the masks of queries that are not the whole row, on one layer, where nothing else is missing."""
+    model, tokens_BT = random_model(dtype=torch.float64, layers=1, **ATTENTION[attention]), tokens(2, 9)
+    planned = model(tokens_BT, plan=Everything(5))
+    torch.testing.assert_close(planned[:, 5:], model(tokens_BT)[:, 5:], atol=1e-11, rtol=0)

@@ -3,13 +3,17 @@
 import pytest
 from omegaconf import OmegaConf
 
+from harness.engine.model import ModelKind
+from harness.engine.policies import DiffusionMethod
 from harness.errors import ConfigError
 from harness.runs.build import build_method
-from harness.runs.catalogue import names
-from harness.runs.compatibility import check
+from harness.runs.catalogue import names, read
+from harness.runs.compatibility import check, reason_against
 from harness.runs.config import compose
+from methods.caches.block_causal import BlockCausalCache
+from methods.caches.fast_dllm import DualCache
 
-MODEL_OF = {"diffusion": "tiny_mdm", "autoregressive": "tiny_ar"}
+MODEL_OF = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
 
 
 @pytest.mark.parametrize("group", ["model", "method", "task", "measure", "tracker", "device"])
@@ -24,8 +28,7 @@ def test_every_option_composes(group: str):
 @pytest.mark.parametrize("method", names("method"))
 def test_every_method_is_built_with_its_defaults(method: str):
     """Guards the wiring of knobs into policies."""
-    family = compose([f"method={method}"]).method.family
-    cfg = compose([f"model={MODEL_OF[family]}", f"method={method}"])
+    cfg = compose([f"model={MODEL_OF[read('method', method)['models'][0]]}", f"method={method}"])
     check(cfg)
     assert build_method(cfg)
 
@@ -52,6 +55,10 @@ REFUSALS = {
     "method=ar_greedy": "method=ar_greedy: does not run on model=tiny_mdm, which is masked_diffusion",
     "model=tiny_block method=threshold": "generates blocks of 8; use method.block_length=8",
     "model=tiny_block method=dream": "method=dream: does not run on model=tiny_block",
+    "method=threshold method/cache=block_causal": "model=tiny_mdm: the cache block_causal stores finished blocks",
+    "method=freedave method/cache=dual": "method=freedave: the cache dual gives no exact predictions of drafts",
+    "method/cache=prefix method.cfg_scale=0.5": "method=llada: the cache prefix keeps the rows of the canvas alone",
+    "model=tiny_block method=sdar method.block_length=16": "generates blocks of 8; use method.block_length=8",
     "task.samples=0": "task.samples=0: must be at least 1",
     "task.lengths=[2]": "task.lengths=[2]: ",
     "task=waiting_line": "reads symbols only; use task.renderer=tiny",
@@ -68,3 +75,14 @@ def test_what_cannot_run_is_refused_by_name(overrides: str):
         check(compose(overrides.split()))
     assert REFUSALS[overrides] in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_whether_a_cache_fits_can_be_asked_without_a_model():
+    """Guards the reasons of a table of methods, caches and kinds of models."""
+    threshold, freedave = (build_method(compose([f"method={name}"])) for name in ("threshold", "freedave"))
+    assert isinstance(threshold, DiffusionMethod) and isinstance(freedave, DiffusionMethod)
+    assert reason_against(threshold, BlockCausalCache(), ModelKind.BLOCK_DIFFUSION) is None
+    assert "needs a block_diffusion model" in str(
+        reason_against(threshold, BlockCausalCache(), ModelKind.MASKED_DIFFUSION)
+    )
+    assert "no exact predictions of drafts" in str(reason_against(freedave, DualCache(), ModelKind.MASKED_DIFFUSION))

@@ -1,0 +1,204 @@
+"""Caches of block-causal models: finished blocks are computed for the last time (SDAR; Fast-dLLM v2, arXiv:2509.26328).
+
+Blocks are the model's, counted from absolute position 0. No position sees a later block, so keys and values of a block
+are final as soon as its tokens and those before are: `block_causal` is exact, whatever the decoder's windows are. Each
+call computes the blocks from the first that is not stored to the last that is read from.
+A call of its own stores blocks that have just been finished: a prefill for those of the prompt, later ones counted as
+cache calls. Where everything that is read is predicted from such a block (the next token of a shifted model), the
+evaluation is that call; the last block is never stored. With `merged` there are no such calls: the next evaluation
+computes the finished block as well.
+`sub_block` (Fast-dLLM v2: use_block_cache) reuses keys and values within a block, too: a call that opens a window, one
+that reads what is predicted from before the window, and one after a change outside of it compute the whole block,
+others the window alone, which replaces its keys and values in place. These are stale until the block is stored.
+Deviations from the authors' code: rows are independent (there, one row whose sub-block begins with a mask has the whole
+block computed for all); a sub-block's opening call computes the whole block also where the model is not shifted.
+Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block_causal`.
+Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole block equals `block_causal`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.records import Ledger, Role
+from harness.engine.reuse import (
+    forward_queries,
+    kept,
+    new_store,
+    recall,
+    refuse_misfits,
+    remember,
+    store_of,
+    whole_BL,
+    with_sources,
+)
+
+_EXACT = "block_causal.exact_B"
+
+
+@policy("method/cache", "block_causal")
+class BlockCausalCache:
+    """Store finished blocks; `merged`: with the next call, not by a call of their own."""
+
+    merged: bool = False
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse other rows than the canvas's, drafts, and attention."""
+        refuse_misfits(method, "block_causal")
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Refuse models in which a block sees later ones."""
+        _require_blocks(kind, "block_causal")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits of the read positions."""
+        return _evaluate(ledger, model, canvas, row_N, position_N, merged=self.merged)
+
+
+@policy("method/cache", "sub_block")
+class SubBlockCache:
+    """Store finished blocks, and keep the rest of a block while the calls of a window go on."""
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse other rows than the canvas's, drafts, and attention."""
+        refuse_misfits(method, "sub_block")
+
+    def fit_kind(self, kind: ModelKind) -> None:
+        """Refuse models in which a block sees later ones."""
+        _require_blocks(kind, "sub_block")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits of the read positions."""
+        return _evaluate(ledger, model, canvas, row_N, position_N, sub_blocks=True)
+
+
+def _require_blocks(kind: ModelKind, name: str) -> None:
+    if kind is not ModelKind.BLOCK_DIFFUSION:
+        raise ValueError(
+            f"the cache {name} stores finished blocks for good, which needs a block_diffusion model; in a {kind.value} "
+            f"model they change with every later token: use method/cache=prefix or dual"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blocks:
+    """The blocks of a call, from 0: those before `exact_B` are stored as they are, `last_B` is the last read from."""
+
+    block_L: Tensor
+    source_BL: Tensor
+    exact_B: Tensor
+    last_B: Tensor
+
+    @classmethod
+    def of(cls, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor) -> "_Blocks":
+        """Work them out; what has changed since it was stored, and all behind it, is not exact."""
+        assert model.spec.block_length is not None, "block-causal models only"
+        width = canvas.tokens_BL.shape[1]
+        block_L = torch.arange(width, device=canvas.tokens_BL.device) // model.spec.block_length
+        source_BL = with_sources(model, torch.zeros_like(canvas.undecided_BL), row_N, position_N)
+        exact_B = kept(canvas, _EXACT, torch.zeros_like(canvas.clock_B))
+        return cls(
+            block_L=block_L,
+            source_BL=source_BL,
+            exact_B=torch.minimum(exact_B, _first(block_L, recall(canvas).changed_BL(canvas))),
+            last_B=block_L.masked_fill(~source_BL, -1).amax(1),
+        )
+
+    def between(self, first_B: Tensor, end_B: Tensor) -> Tensor:
+        """Return the positions of the blocks [first, end)."""
+        return (self.block_L >= first_B[:, None]) & (self.block_L < end_B[:, None])
+
+    def window_is_enough(self, canvas: Canvas) -> Tensor:
+        """Return the rows that read and have changed nothing outside of their window since it was opened."""
+        past, seen_BL = recall(canvas), self.block_L <= self.last_B[:, None]
+        outside_BL = (past.changed_BL(canvas) | self.source_BL) & ~canvas.window_BL & seen_BL
+        return (past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
+
+
+def _first(block_L: Tensor, marked_BL: Tensor) -> Tensor:
+    """Return the first block with a marked position, the number of blocks where there is none."""
+    return block_L.masked_fill(~marked_BL, int(block_L[-1]) + 1).amin(1)
+
+
+def _evaluate(
+    ledger: Ledger,
+    model: LanguageModel,
+    canvas: Canvas,
+    row_N: Tensor,
+    position_N: Tensor,
+    *,
+    merged: bool = False,
+    sub_blocks: bool = False,
+) -> Tensor:
+    """Store finished blocks, then compute what is read and is not yet answered by that."""
+    past, blocks = recall(canvas), _Blocks.of(model, canvas, row_N, position_N)
+    exact_B, end_B = blocks.exact_B, blocks.last_B + 1
+    answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
+    calls: list[tuple[Role, Tensor, Tensor]] = []
+    if not merged:
+        finished_B, prompt_B = _first(blocks.block_L, canvas.undecided_BL), canvas.calls_B == 0
+        # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
+        direct_B = end_B <= finished_B
+        stored_B = torch.where(direct_B, torch.where(prompt_B, end_B, 0), finished_B)
+        store_BL, answered_B = blocks.between(exact_B, stored_B), direct_B & prompt_B
+        calls.append((Role.PREFILL, store_BL & prompt_B[:, None], answered_B))
+        calls.append((Role.CACHE, store_BL & ~prompt_B[:, None], light_B))
+        exact_B = torch.maximum(exact_B, stored_B)
+    if sub_blocks:
+        light_B = blocks.window_is_enough(canvas)
+    window_BL = canvas.window_BL & (blocks.block_L == blocks.last_B[:, None])
+    query_BL = torch.where(light_B[:, None], window_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
+    calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
+    logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
+    canvas.memory[_EXACT] = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
+    remember(canvas, past, computed_BL)
+    return logits_NV
+
+
+def _make(
+    ledger: Ledger,
+    model: LanguageModel,
+    canvas: Canvas,
+    row_N: Tensor,
+    position_N: Tensor,
+    calls: list[tuple[Role, Tensor, Tensor]],
+    block_L: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Make the calls that compute anything (role, queries, rows read); return the logits and all that was computed."""
+    store, whole = store_of(canvas, lambda: new_store(model, canvas)), whole_BL(canvas)
+    logits_NV, computed_BL = torch.empty(0), torch.zeros_like(whole)
+    for role, query_BL, read_B in calls:
+        query_BL, read_N = query_BL & whole, read_B[row_N]
+        if not bool(query_BL.any()):
+            continue
+        last_B1 = block_L.masked_fill(~query_BL, -1).amax(1, keepdim=True)
+        key_BL = whole & ((block_L <= last_B1) | (last_B1 < 0))
+        made_NV = forward_queries(
+            ledger, model, canvas, store, query_BL, row_N[read_N], position_N[read_N], key_BL=key_BL, role=role
+        )
+        if not len(logits_NV):
+            logits_NV = made_NV.new_empty(len(row_N), made_NV.shape[1])
+        logits_NV[read_N] = made_NV
+        computed_BL = computed_BL | query_BL
+    return logits_NV, computed_BL

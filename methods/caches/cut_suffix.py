@@ -1,0 +1,56 @@
+"""A canvas without its end: what SlowFast's fast calls compute (arXiv:2506.10848, section 3.3).
+
+A window leaves in the canvas's memory, under `VISIBLE`, how many positions of each row exist; without that all do.
+Nothing is kept between calls.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import AttentionObserver, LanguageModel
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.records import Ledger, Role
+
+VISIBLE = "cut_suffix.visible_B"
+
+
+@policy("method/cache", "cut_suffix")
+class CutSuffix:
+    """Compute the visible part of every row; what lies behind does not exist."""
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse guidance, whose rows have no window of their own, and attention of all positions."""
+        if method.guidance.copies != 1:
+            raise ValueError(
+                "the cache cut_suffix shows the rows of the canvas alone; use it without guidance (scale 0)"
+            )
+        if method.reads_attention():
+            raise ValueError("a cut canvas has no attention of all positions; use a method that reads none")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits; positions that are read must be visible."""
+        length_B = canvas.memory.get(VISIBLE, canvas.length_B)
+        width = int(length_B.max())
+        source_N = (position_N - model.spec.shift).clamp(min=0)
+        return ledger.call(
+            model,
+            canvas.tokens_BL[:, :width],
+            role=Role.TARGET,
+            sample_B=canvas.sample_B,
+            query_B=length_B,
+            keys_B=length_B,
+            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+            visible_BTS=(torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :],
+            select_N=row_N * width + source_N,
+            decided_at_BT=canvas.decided_at_BL[:, :width],
+        )

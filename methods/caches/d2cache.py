@@ -1,0 +1,153 @@
+"""d2Cache: compute the masks that are next, the tokens just decided, and those that are looked at (arXiv:2509.23094).
+
+Symbol -> knob: masks per call -> k (default 32), width of the certainty density -> sigma (default 10), share of the
+attention rollout -> p_roll (default 0.1), gaps that are filled -> w (default 0), frozen_conf (default false). The
+first call computes everything. Each later one computes the k masks with the largest last confidence times certainty
+density, those of the window first, up to the end of the block (of the window's length, from its start) where k masks
+have been counted; the tokens that changed since they were computed; and the tokens of the largest attention rollout
+up to p_roll of its sum, one at least. Keys and values of the rest stay.
+Use: `method=threshold method/cache=d2cache method.cache.k=8 method.cache.sigma=3`.
+Deviations from the authors' code: theirs never updates the confidence after the first call; `frozen_conf` does the
+same. Rows are ragged and not topped up. On shifted models the positions before the masks are computed besides.
+Invariant: k at least the response and p_roll = 1 equals no cache.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import AttentionObserver, LanguageModel
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.prediction import top
+from harness.engine.records import Ledger
+from harness.engine.reuse import (
+    Gathered,
+    forward_queries,
+    kept,
+    new_store,
+    recall,
+    refuse_misfits,
+    remember,
+    store_of,
+    top_probability,
+    whole_BL,
+    with_sources,
+)
+from methods.diffusion.certainty_prior import certainty_density
+
+_QUERY, _CONFIDENCE, _IMPORTANCE = "d2cache.query_BL", "d2cache.confidence_BL", "d2cache.importance_BL"
+_ROUNDING = 1e-6
+
+
+@policy("method/cache", "d2cache")
+class DualAdaptiveCache:
+    """Compute `k` masks, what changed, and what attention flows to."""
+
+    k: int = 32
+    sigma: float = 10.0
+    p_roll: float = 0.1
+    w: int = 0
+    frozen_conf: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
+        if self.sigma <= 0:
+            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+        if not 0 <= self.p_roll <= 1:
+            raise ValueError(f"p_roll must be between 0 and 1, got {self.p_roll}")
+        if self.w < 0:
+            raise ValueError(f"w must be at least 0, got {self.w}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""
+        refuse_misfits(method, "d2cache", narrows=True)
+
+    def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
+        """Return the positions that will be computed, of those read."""
+        past, whole = recall(canvas), whole_BL(canvas)
+        query_BL = self._masks(canvas) | past.changed_BL(canvas) | nucleus(self._importance(canvas), whole, self.p_roll)
+        query_BL = (filled(query_BL, self.w) | past.fresh_B[:, None]) & whole
+        canvas.memory[_QUERY] = query_BL
+        return read_BL & query_BL
+
+    def _importance(self, canvas: Canvas) -> Tensor:
+        return kept(canvas, _IMPORTANCE, torch.zeros_like(canvas.tokens_BL, dtype=torch.float64))
+
+    def _masks(self, canvas: Canvas) -> Tensor:
+        """Return the `k` masks that are next."""
+        density_BL = certainty_density(canvas, self.sigma)
+        score_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(density_BL)) * density_BL
+        score_BL = score_BL.masked_fill(~canvas.undecided_BL, 0.0)
+        score_BL = score_BL + score_BL.amax(1, keepdim=True) * canvas.window_BL
+        place_BL, length_B1 = canvas.window_place_BL, canvas.window_BL.sum(1, keepdim=True).clamp(min=1)
+        masked_BL = canvas.undecided_BL & (place_BL >= 0)
+        enough_BL = masked_BL.cumsum(1) >= self.k
+        last_B1 = place_BL.masked_fill(~enough_BL, canvas.tokens_BL.shape[1]).amin(1, keepdim=True)
+        within_BL = place_BL // length_B1 <= last_B1 // length_B1
+        return top(score_BL, masked_BL & within_BL, torch.full_like(canvas.clock_B, self.k))
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits of the read positions, which `narrow` has chosen."""
+        past, query_BL = recall(canvas), canvas.memory[_QUERY]
+        asked_BL = query_BL & canvas.undecided_BL
+        asked_BL[row_N, position_N] = True
+        row_M, position_M = asked_BL.nonzero(as_tuple=True)
+        query_BL = with_sources(model, query_BL, row_M, position_M)
+        store, rollout = store_of(canvas, lambda: new_store(model, canvas)), Rollout(query_BL)
+        logits_MV = forward_queries(ledger, model, canvas, store, query_BL, row_M, position_M, observe=rollout)
+        confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(rollout.flow_BLL[:, 0])).clone()
+        if self.frozen_conf:
+            row_M, position_M, told_MV = (one[past.fresh_B[row_M]] for one in (row_M, position_M, logits_MV))
+        else:
+            told_MV = logits_MV
+        confidence_BL[row_M, position_M] = top_probability(told_MV.double(), model.spec)
+        canvas.memory |= {_CONFIDENCE: confidence_BL, _IMPORTANCE: rollout.flow_BLL.sum(1)}
+        remember(canvas, past, query_BL)
+        rank_BL = asked_BL.flatten().long().cumsum(0).view_as(asked_BL) - 1
+        return logits_MV[rank_BL[row_N, position_N]]
+
+
+class Rollout:
+    """Attention rollout, the product over layers of row-normalised (attention + identity): [B, to, from].
+
+    Positions that are no queries pass themselves on.
+    """
+
+    def __init__(self, query_BL: Tensor) -> None:
+        rows, width = query_BL.shape
+        self.queries = Gathered.of(query_BL)
+        self.flow_BLL = torch.eye(width, dtype=torch.float64, device=query_BL.device).repeat(rows, 1, 1)
+
+    def __call__(self, layer: int, attention_BTS: Tensor) -> None:
+        """Multiply by one layer."""
+        attention_BTS = attention_BTS.double()
+        flow_BTL = attention_BTS @ self.flow_BLL + self.queries.take(self.flow_BLL)
+        self.flow_BLL = self.queries.put(self.flow_BLL, flow_BTL / (attention_BTS.sum(2, keepdim=True) + 1))
+
+
+def nucleus(importance_BL: Tensor, open_BL: Tensor, share: float) -> Tensor:
+    """Return the most important positions while they sum to at most `share` of everything, one at least."""
+    importance_BL = importance_BL.masked_fill(~open_BL, 0.0)
+    sorted_BL = importance_BL.sort(dim=1, descending=True).values
+    limit_B1 = share * (1 + _ROUNDING) * importance_BL.sum(1, keepdim=True)
+    count_B = (sorted_BL.cumsum(1) <= limit_B1).sum(1).clamp(min=1)
+    return top(importance_BL, open_BL, count_B)
+
+
+def filled(chosen_BL: Tensor, gap: int) -> Tensor:
+    """Return `chosen_BL` and every run of at most `gap` positions that lies between two of them."""
+    width = chosen_BL.shape[1]
+    position_BL = torch.arange(width, device=chosen_BL.device).expand_as(chosen_BL)
+    before_BL = position_BL.masked_fill(~chosen_BL, -width).cummax(1).values
+    behind_BL = position_BL.masked_fill(~chosen_BL, 3 * width).flip(1).cummin(1).values.flip(1)
+    return chosen_BL | (behind_BL - before_BL - 1 <= gap)

@@ -1,0 +1,123 @@
+"""dLLM-Cache: layer features of prompt and response, refreshed at intervals and by change (arXiv:2506.06295).
+
+Symbol -> knob: prompt interval -> Kp (default 50), response interval -> Kr (default 7), share of response tokens
+that are computed between refreshes -> rho (default 0.25). Every layer keeps keys, values, and what its two parts add
+to the residual stream, of every position. Layer 0 is always computed; in layers above, a segment whose refresh is due
+(calls of the row % interval == 0) is. Of another response the values are computed, and the int(rho * G) tokens whose
+values turned most, by cosine against the kept ones, are computed; everything else adds what was kept to a stream that
+starts from present embeddings. Use: `method=threshold method/cache=dllm_cache method.cache.Kr=4`.
+Deviations from the authors' code: keys are kept rotated, which is the same while positions stay; padding is masked;
+no cache for classifier-free guidance. Layer tokens do not count the projection to values alone.
+Invariants: Kp = Kr = 1 equals no cache, and so does rho = 1 with Kp = 1.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import AttentionObserver, LanguageModel, Layer
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.prediction import top
+from harness.engine.records import Ledger
+from harness.engine.reuse import (
+    Features,
+    Gathered,
+    forward_layers,
+    recall,
+    refuse_misfits,
+    remember,
+    store_of,
+    whole_BL,
+)
+
+
+@policy("method/cache", "dllm_cache")
+class FeatureCache:
+    """Refresh the prompt every `Kp` calls and the response every `Kr`; between, the share `rho` that turned most."""
+
+    Kp: int = 50
+    Kr: int = 7
+    rho: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, value in (("Kp", self.Kp), ("Kr", self.Kr)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.rho <= 1:
+            raise ValueError(f"rho must be between 0 and 1, got {self.rho}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse other rows than the canvas's, drafts, and attention."""
+        refuse_misfits(method, "dllm_cache")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits of the read positions."""
+        past, whole, response_BL = recall(canvas), whole_BL(canvas), canvas.response_BL
+        prompt_due_B = past.fresh_B | (canvas.calls_B % self.Kp == 0)
+        response_due_B = past.fresh_B | (canvas.calls_B % self.Kr == 0)
+        refresh_BL = whole & torch.where(response_BL, response_due_B[:, None], prompt_due_B[:, None])
+        features = store_of(canvas, lambda: Features(canvas.tokens_BL.shape[1] + 1))
+        assert isinstance(features, Features)
+        plan = _Plan(
+            features=features,
+            whole=Gathered.of(whole),
+            refresh_BL=refresh_BL,
+            waiting_BL=response_BL & ~refresh_BL,
+            share_B=(self.rho * response_BL.sum(1).double()).long(),
+        )
+        logits_NV = forward_layers(ledger, model, canvas, plan, row_N, position_N)
+        remember(canvas, past, whole)
+        return logits_NV
+
+
+@dataclass(kw_only=True)
+class _Plan:
+    """One call: layers compute `refresh_BL` and the `share_B` positions of `waiting_BL` that turned most."""
+
+    features: Features
+    whole: Gathered
+    refresh_BL: Tensor
+    waiting_BL: Tensor
+    share_B: Tensor
+    layer_tokens_B: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.layer_tokens_B = torch.zeros_like(self.share_B)
+
+    def __call__(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
+        """Run a layer for the chosen positions, and add what is kept of the others."""
+        at = self.whole if index == 0 else Gathered.of(self.refresh_BL | self._turned_BL(index, layer, x_BLC))
+        self.layer_tokens_B = self.layer_tokens_B + at.count_B
+        features, computes = self.features, at.position_BT.shape[1] > 0
+        if computes:
+            queries, keys, values = layer.project(at.take(x_BLC), at.position_BT)
+            keys, values = features.put("keys", index, at, keys), features.put("values", index, at, values)
+            features.put("attention", index, at, layer.attend(queries, keys, values, at.position_BT))
+        x_BLC = x_BLC + features.get("attention", index)
+        if computes:
+            features.put("feed_forward", index, at, layer.feed_forward(at.take(x_BLC)))
+        return x_BLC + features.get("feed_forward", index)
+
+    def _turned_BL(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
+        """Return the positions to compute, and keep the new values of all that wait."""
+        waiting = Gathered.of(self.waiting_BL & (self.share_B > 0)[:, None])
+        if not waiting.position_BT.shape[1]:
+            return torch.zeros_like(self.waiting_BL)
+        values_BTX = layer.values(waiting.take(x_BLC))
+        kept_BTX = waiting.take(self.features.get("values", index))
+        same_BT = cosine_similarity(values_BTX.flatten(2), kept_BTX.flatten(2), dim=-1)
+        turned_BL = waiting.put(torch.zeros_like(x_BLC[..., 0]), -same_BT)
+        self.features.put("values", index, waiting, values_BTX)
+        return top(turned_BL, self.waiting_BL, self.share_B)

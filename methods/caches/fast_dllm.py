@@ -1,0 +1,114 @@
+"""Fast-dLLM's caches: all is computed where a window opens, then only the window (arXiv:2505.22618, section 3.2).
+
+`prefix` computes the window and all that is behind it, `dual` the window alone; keys and values of the rest are those
+of the call that opened the window, in which it was still masked. The opening call commits, too, so that caching costs
+no call. Use: `method=threshold method/cache=dual`. Query positions of a window [s, e) that takes T calls, for a row of
+L: `prefix` L + (T - 1)(L - s), `dual` L + (T - 1)(e - s).
+A window whose positions are not contiguous counts from its first to its last.
+Ours: `refresh_interval` computes everything in every so many calls of a window (null, as published: in the first).
+What the window's positions are predicted from, and what policies read elsewhere, is computed in every call as well; a
+row in which a token outside of the computed part has changed (masked again, edited, filled) is computed whole.
+Deviations from the authors' code: in models whose logits are shifted the position before the window is computed, in
+place of committing the first position of every window unseen; a complete window gets no further call.
+Invariants: refresh_interval = 1 equals no cache; so does a window that covers the row.
+"""
+
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import AttentionObserver, LanguageModel
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.records import Ledger
+from harness.engine.reuse import (
+    forward_queries,
+    new_store,
+    recall,
+    refuse_misfits,
+    remember,
+    store_of,
+    whole_BL,
+    with_sources,
+)
+
+
+@policy("method/cache", "prefix")
+class PrefixCache:
+    """Keep what is before the window."""
+
+    refresh_interval: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_interval(self.refresh_interval)
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse other rows than the canvas's, drafts, and attention."""
+        refuse_misfits(method, "prefix")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits of the read positions."""
+        active_BL = canvas.window_place_BL >= 0
+        return _evaluate(ledger, model, canvas, row_N, position_N, active_BL, self.refresh_interval)
+
+
+@policy("method/cache", "dual")
+class DualCache:
+    """Keep what is before and behind the window."""
+
+    refresh_interval: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_interval(self.refresh_interval)
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse other rows than the canvas's, drafts, and attention."""
+        refuse_misfits(method, "dual")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits of the read positions."""
+        place_BL = canvas.window_place_BL
+        last_B1 = place_BL.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+        active_BL = (place_BL >= 0) & (place_BL <= last_B1)
+        return _evaluate(ledger, model, canvas, row_N, position_N, active_BL, self.refresh_interval)
+
+
+def _check_interval(interval: int | None) -> None:
+    if interval is not None and interval < 1:
+        raise ValueError(f"refresh_interval must be at least 1, got {interval}")
+
+
+def _evaluate(
+    ledger: Ledger,
+    model: LanguageModel,
+    canvas: Canvas,
+    row_N: Tensor,
+    position_N: Tensor,
+    active_BL: Tensor,
+    interval: int | None,
+) -> Tensor:
+    """Compute `active_BL` and what is read, or the whole row where it is time or the rest has changed."""
+    past = recall(canvas)
+    whole_B = (past.calls_B == 0) | (past.changed_BL(canvas) & ~active_BL).any(1)
+    if interval is not None:
+        whole_B = whole_B | (past.calls_B % interval == 0)
+    query_BL = with_sources(model, active_BL | whole_B[:, None], row_N, position_N) & whole_BL(canvas)
+    store = store_of(canvas, lambda: new_store(model, canvas))
+    logits_NV = forward_queries(ledger, model, canvas, store, query_BL, row_N, position_N)
+    remember(canvas, past, query_BL)
+    return logits_NV

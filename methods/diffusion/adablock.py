@@ -1,0 +1,69 @@
+"""AdaBlock: blocks end where the model expects a delimiter (arXiv:2509.26432, section 4; `compute_block_length`).
+
+Symbol -> knob: threshold on the delimiter's probability -> theta_d (0.3 for LLaDA, 0.5 for Dream), share of the
+response that is looked at -> frac (0.25), default block size -> block_length (32), threshold of the selection -> tau
+(0.9). delimiters: token ids; LLaDA's newline is 198. null means the model's end tokens, which is what ends the one
+sentence that the embedded models know.
+The first prediction of a block decides its end: of the next frac * gen_length positions whose best token is a
+delimiter, the most probable one, if it reaches theta_d; else block_length. The same prediction then commits.
+Deviations from the authors' code: none that changes an answer.
+Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction
+
+_NEW = "adablock.new_B"
+
+
+@policy("method/window", "adaptive")
+class Adaptive:
+    """Open blocks of `length` from the first undecided position on; a block's first prediction may end it elsewhere."""
+
+    length: int
+    gen_length: int
+    theta_d: float = 0.3
+    frac: float = 0.25
+    delimiters: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+        if self.theta_d < 0:
+            raise ValueError(f"theta_d must be at least 0, got {self.theta_d}")
+        if not 0 <= self.frac <= 1:
+            raise ValueError(f"frac must lie in [0, 1], got {self.frac}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open a block of the default length where the present one is complete."""
+        new_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+        canvas.open_window(new_B, self._from_first(canvas, self.length))
+        canvas.memory[_NEW] = new_B | canvas.memory.get(_NEW, torch.zeros_like(new_B)) & canvas.undecided_BL.any(1)
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return what a new block looks at."""
+        return self._looked_at(canvas) & canvas.memory[_NEW][:, None]
+
+    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+        """End new blocks at their delimiter; no row has to be evaluated again."""
+        delimiters = torch.tensor(self.delimiters or canvas.stop_ids, device=canvas.tokens_BL.device)
+        ends_BL = self.reads(canvas) & torch.isin(candidates.tokens_BL, delimiters)
+        confidence_BL = candidates.confidence_BL.masked_fill(~ends_BL, -torch.inf)
+        best_B, end_B = confidence_BL.max(1)
+        position_L = torch.arange(canvas.tokens_BL.shape[1], device=end_B.device)
+        window_BL = canvas.undecided_BL & (position_L <= end_B[:, None])
+        canvas.open_window(best_B >= max(self.theta_d, 0.0), window_BL)
+        canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
+        return torch.zeros_like(canvas.memory[_NEW])
+
+    def _looked_at(self, canvas: Canvas) -> Tensor:
+        return canvas.undecided_BL & self._from_first(canvas, int(self.frac * self.gen_length))
+
+    def _from_first(self, canvas: Canvas, count: int) -> Tensor:
+        """Return `count` positions of the response from the first undecided one on."""
+        first_B1 = canvas.place_BL.masked_fill(~canvas.undecided_BL, 1 << 30).amin(1, keepdim=True)
+        return canvas.response_BL & (canvas.place_BL >= first_B1) & (canvas.place_BL < first_B1 + count)

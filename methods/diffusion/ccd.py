@@ -1,0 +1,130 @@
+"""Coherent contextual decoding as published (arXiv:2512.02044; the released code is another rule: `ccd_code`).
+
+Symbol -> knob: buffer size V -> top_v (4), history d (2 for LLaDA, 3 for Dream), b tokens per step -> b (1), CCD or
+CCD-DS -> mode (ccd, ccd_ds), threshold of CCD-DS -> eps (null: what the authors use in its place, see below).
+Of every open position the distributions of the present and the last d steps are averaged; H(mean) less the mean of
+their entropies is what the position's token still depends on its context. Consistent are positions that were among
+the `top_v` surest in all these steps. CCD closes the b consistent ones of least H(mean), CCD-DS all that are also
+coherent: H(mean) plus the dependence at most eps, or without eps the same best token in all these steps. The token is
+the mean's best. In the first d steps of a block, and where nothing is consistent, the b surest close as ever.
+Reconstruction: sums and eps are from the paper's text, not from code; where no consistent position is coherent the b
+best consistent ones close. History is dense: d * places * vocabulary numbers per row.
+Invariant: d = 0 and order = confidence is b per step by confidence.
+"""
+
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+
+_PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"
+_COHERENT = "ccd.coherent_BL"
+
+
+class Mode(Enum):
+    """`ccd`: b positions per step; `ccd_ds`: as many as are coherent."""
+
+    ccd = "ccd"
+    ccd_ds = "ccd_ds"
+
+
+class MeanOrder(Enum):
+    """What orders consistent positions: the mean's negative entropy or its largest probability."""
+
+    entropy = "entropy"
+    confidence = "confidence"
+
+
+@policy("method/scorer", "contextual")
+class Contextual:
+    """Score consistent positions by the mean of the last distributions, all by confidence where there is none.
+
+    Leaves for the selector which positions are coherent. The confidence is the present probability.
+    """
+
+    top_v: int = 4
+    d: int = 2
+    eps: float | None = None
+    order: MeanOrder = MeanOrder.entropy
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if self.top_v < 1:
+            raise ValueError(f"top_v must be at least 1, got {self.top_v}")
+        if self.d < 0:
+            raise ValueError(f"d must be at least 0, got {self.d}")
+        if self.eps is not None and self.eps < 0:
+            raise ValueError(f"eps must be at least 0, got {self.eps}")
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        tokens_N = logits_NV.argmax(-1)
+        log_p_N = log_probability(logits_NV, tokens_N)
+        tokens_BL = prediction.scatter(tokens_N, 0)
+        surest_BL = prediction.scatter(log_p_N, -torch.inf)
+        consistent_BL = self._consistent(surest_BL, tokens_BL, canvas)
+        mean_NV, dependence_N = self._mean(logits_NV.softmax(-1), prediction, canvas)
+        entropy_N = torch.special.entr(mean_NV).sum(-1)
+        if self.eps is None:
+            coherent_BL = canvas.memory[_SAME] >= self.d
+        else:
+            coherent_BL = prediction.scatter(entropy_N + dependence_N <= self.eps, False)
+        canvas.memory[_COHERENT] = consistent_BL & coherent_BL
+        ordered_N = -entropy_N if self.order is MeanOrder.entropy else mean_NV.amax(-1)
+        by_mean_B1 = consistent_BL.any(1, keepdim=True)
+        score_BL = prediction.scatter(ordered_N, -torch.inf).masked_fill(~consistent_BL, -torch.inf)
+        return Candidates(
+            tokens_BL=torch.where(by_mean_B1, prediction.scatter(mean_NV.argmax(-1), 0), tokens_BL),
+            score_BL=torch.where(by_mean_B1, score_BL, surest_BL),
+            confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
+        )
+
+    def _consistent(self, surest_BL: Tensor, tokens_BL: Tensor, canvas: Canvas) -> Tensor:
+        """Count for how many steps positions have been among the surest and have had the same token."""
+        among_BL = top(surest_BL, canvas.open_BL, torch.full_like(canvas.clock_B, self.top_v))
+        canvas.memory[_STREAK] = (canvas.memory.get(_STREAK, 0) + 1) * among_BL
+        same_BL = canvas.open_BL & (tokens_BL == canvas.memory.get(_TOKENS, torch.full_like(tokens_BL, -1)))
+        canvas.memory[_SAME] = (canvas.memory.get(_SAME, 0) + 1) * same_BL
+        canvas.memory[_TOKENS] = tokens_BL
+        return among_BL & (canvas.memory[_STREAK] > self.d) & (canvas.window_clock_B >= self.d)[:, None]
+
+    def _mean(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> tuple[Tensor, Tensor]:
+        """Return the mean distribution over the present and the last d steps, and the Jensen-Shannon divergence.
+
+        Positions without a whole past get a mean of what there is, which nobody reads: they are not consistent.
+        """
+        entry = (prediction.row_N, prediction.gather(canvas.place_BL))
+        places = int((canvas.length_B - canvas.prompt_length_B).max())
+        empty_BRDV = p_NV.new_zeros(canvas.num_rows, places, self.d, p_NV.shape[-1])
+        past_NDV = canvas.memory.get(_PAST, empty_BRDV)[entry]
+        both_NDV = torch.cat([p_NV[:, None], past_NDV], 1)
+        canvas.memory[_PAST] = empty_BRDV.index_put(entry, both_NDV[:, : self.d])
+        mean_NV = both_NDV.mean(1)
+        entropies_ND = torch.special.entr(both_NDV).sum(-1)
+        return mean_NV, torch.special.entr(mean_NV).sum(-1) - entropies_ND.mean(1)
+
+
+@policy("method/selector", "coherent")
+class Coherent:
+    """Close the b best positions, or (`ccd_ds`) all coherent ones where there is one."""
+
+    b: int = 1
+    mode: Mode = Mode.ccd
+
+    def __post_init__(self) -> None:
+        if self.b < 1:
+            raise ValueError(f"b must be at least 1, got {self.b}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit; positions without a score are none."""
+        scored_BL = open_BL & candidates.score_BL.isfinite()
+        best_BL = top(candidates.score_BL, scored_BL, torch.full_like(canvas.clock_B, self.b))
+        if self.mode is Mode.ccd:
+            return best_BL
+        coherent_BL = open_BL & canvas.memory[_COHERENT]
+        return torch.where(coherent_BL.any(1, keepdim=True), coherent_BL, best_BL)

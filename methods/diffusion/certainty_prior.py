@@ -1,0 +1,64 @@
+"""Certainty-prior decoding: confident positions first, where much around them is known (d2Cache, arXiv:2509.23094).
+
+Symbol -> knob: width of the kernel -> sigma (default 10). Positions are ordered by probability times certainty
+density; thresholds see the probability. Use: `method=threshold method/scorer=certainty_prior`, with any cache.
+The density of a position is the share of known positions around it under a Gaussian kernel; the line is padded by G
+known positions on the left, and by G on the right that are known if the last response token is. Beyond that nothing
+is known, so that a response shorter than about 3 sigma has smaller densities (as in the authors' code).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
+from harness.engine.sampling import draw_tokens
+
+
+@policy("method/scorer", "certainty_prior")
+class CertaintyPrior:
+    """Most probable (or sampled) token, ordered by its probability times the certainty density of its position."""
+
+    sigma: float = 10.0
+    temperature: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
+        log_p_N = log_probability(logits_NV, tokens_N)
+        density_N = prediction.gather(certainty_density(canvas, self.sigma)).to(log_p_N.dtype)
+        return Candidates(
+            tokens_BL=prediction.scatter(tokens_N, 0),
+            score_BL=prediction.scatter(log_p_N + density_N.log(), -torch.inf),
+            confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
+        )
+
+
+def certainty_density(canvas: Canvas, sigma: float) -> Tensor:
+    """Return float64 [B, L]: the share of known positions around each response position, in (0, 1]."""
+    width, device = canvas.tokens_BL.shape[1], canvas.tokens_BL.device
+    known_BL = canvas.response_BL & ~canvas.undecided_BL
+    length_B1 = (canvas.length_B - canvas.prompt_length_B)[:, None]
+    distance_M = torch.arange(max(2 * width, math.ceil(10 * sigma)) + 1, device=device, dtype=torch.float64)
+    kernel_M = torch.exp(-(distance_M**2) / (2 * sigma**2))
+    place_L = torch.arange(width, device=device)
+    around_BL = known_BL.double() @ kernel_M[(place_L[:, None] - place_L).abs()]
+
+    within_M = kernel_M.cumsum(0)
+    place_BL = canvas.place_BL.clamp(min=0).minimum(length_B1 - 1)
+    left_BL = within_M[place_BL + length_B1] - within_M[place_BL]
+    right_BL = within_M[2 * length_B1 - 1 - place_BL] - within_M[length_B1 - 1 - place_BL]
+    ended_B1 = known_BL.gather(1, (canvas.length_B - 1)[:, None])
+    line = 2 * within_M[-1] - kernel_M[0]
+    return (around_BL + left_BL + right_BL * ended_B1) / line

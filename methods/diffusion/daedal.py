@@ -1,0 +1,161 @@
+"""DAEDAL: find the length of the response while decoding it (arXiv:2508.00819, section 3; models/LLaDA_DAEDAL.py).
+
+Symbol -> knob: initial and largest length -> L0 (null: the run's gen_length), Lmax (2048; never beyond the model's
+context), block -> block_length (32), confidences -> high (0.9; above it positions close), low (0.1; below it they
+expand), masks per expansion -> grow (8), end confidence that ends the search -> eos_init (0.5), that ends growth ->
+eos_grow (0.9), end window -> W (32). E is the model's first end token.
+End confidence: of the last W positions whose best token is E, the sum of its probability, over W even if they are
+fewer. Stage 1 appends `grow` masks per call until it reaches eos_init, then W // 2 tokens E. In stage 2 every step
+closes sure positions of the block; while the end confidence is below eos_grow, the least confident open position that
+stays open, if below `low`, becomes `grow` masks: what lies behind moves, and what no longer fits is cut off.
+`method/finish=canvas_growth` lets other decoders without a cache grow; their windows then grow with their canvas.
+Deviations from the authors' code: none that changes an answer. Calls of stage 1 are calls (nfe).
+Invariants: eos_init = 0, eos_grow = 0, W = 1 is the threshold decoder, strictly above `high`.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import LanguageModel
+from harness.engine.policies import DiffusionMethod, NoCache
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
+
+_SEARCHED, _EXPAND = "canvas_growth.searched_B", "canvas_growth.expand_BL"
+
+
+@policy("method/preparation", "start_length")
+class StartLength:
+    """Start with a response of `length` masks instead of the run's (null)."""
+
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
+        """Grow or cut every row."""
+        if self.length is not None:
+            canvas.resize(canvas.prompt_length_B + self.length)
+
+
+@policy("method/window", "leading_block")
+class LeadingBlock:
+    """Open the first block of `length` places that holds an undecided position, wherever positions have moved."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open it, anew where it is another one than before."""
+        block_BL = canvas.place_BL // self.length
+        first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+        window_BL = canvas.response_BL & (block_BL == first_B[:, None])
+        before_B = block_BL.masked_fill(~canvas.window_BL, -1).amin(1)
+        canvas.open_window((before_B != first_B) & canvas.undecided_BL.any(1), window_BL)
+        canvas.window_BL = window_BL
+
+
+@policy("method/finish", "canvas_growth")
+class CanvasGrowth:
+    """Append masks until the end is in sight, then make room where the model is least sure."""
+
+    Lmax: int | None = 2048
+    high: float = 0.9
+    low: float = 0.1
+    grow: int = 8
+    eos_init: float = 0.5
+    eos_grow: float = 0.9
+    W: int = 32
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        for name in ("grow", "W"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("high", "low", "eos_init", "eos_grow"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.Lmax is not None and self.Lmax < 1:
+            raise ValueError(f"Lmax must be at least 1, got {self.Lmax}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse caches: positions move."""
+        if not isinstance(method.cache, NoCache):
+            raise ValueError("the finish canvas_growth moves positions; use method/cache=none")
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return the whole response."""
+        return canvas.response_BL
+
+    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+        """Search the length, and have those rows evaluated again; of the others remember what to expand."""
+        sight_B = self._end_confidence(canvas, prediction)
+        room_B = canvas.length_B < self._longest(canvas, prediction)
+        searching_B = ~canvas.memory.get(_SEARCHED, torch.zeros_like(canvas.held_B))
+        canvas.memory[_SEARCHED] = torch.ones_like(searching_B)
+        canvas.memory[_EXPAND] = (
+            self._expand(canvas, candidates) & (~searching_B & room_B & (sight_B < self.eos_grow))[:, None]
+        )
+        longer_B = searching_B & room_B & (sight_B < self.eos_init)
+        if bool(searching_B.any()):
+            canvas.memory[_SEARCHED] = ~longer_B
+            self._append(canvas, prediction, longer_B, searching_B & ~longer_B)
+        return searching_B
+
+    def _append(self, canvas: Canvas, prediction: Prediction, longer_B: Tensor, found_B: Tensor) -> None:
+        """Append masks to the rows that search on, and end tokens to those whose length is found."""
+        before_B1 = canvas.length_B[:, None]
+        extra_B = longer_B * self.grow + found_B * (self.W // 2)
+        canvas.resize(torch.minimum(canvas.length_B + extra_B, self._longest(canvas, prediction)))
+        position_L = torch.arange(canvas.tokens_BL.shape[1], device=before_B1.device)
+        ends_BL = found_B[:, None] & (position_L >= before_B1) & (position_L < canvas.length_B[:, None])
+        canvas.tokens_BL = canvas.tokens_BL.masked_fill(ends_BL, end_id(canvas))
+        canvas.undecided_BL = canvas.undecided_BL & ~ends_BL
+        expand_BL = canvas.memory[_EXPAND]
+        canvas.memory[_EXPAND] = torch.nn.functional.pad(expand_BL, (0, len(position_L) - expand_BL.shape[1]))
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Make room at the remembered positions."""
+        expand_BL = canvas.memory.get(_EXPAND)
+        if expand_BL is None or not bool(expand_BL.any()):
+            return
+        rows_B, at_B = expand_BL.any(1), expand_BL.long().argmax(1)
+        longest_B = canvas.memory["canvas_growth.longest_B"]
+        added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * rows_B
+        canvas.resize(torch.minimum(canvas.length_B, longest_B - added_B))
+        canvas.insert(at_B, added_B)
+        canvas.memory[_EXPAND] = torch.zeros_like(canvas.undecided_BL)
+
+    def _longest(self, canvas: Canvas, prediction: Prediction) -> Tensor:
+        """Return how many positions each row may have."""
+        whole_B = torch.full_like(canvas.length_B, prediction.spec.max_length)
+        longest_B = whole_B if self.Lmax is None else torch.minimum(whole_B, canvas.prompt_length_B + self.Lmax)
+        canvas.memory["canvas_growth.longest_B"] = longest_B
+        return longest_B
+
+    def _expand(self, canvas: Canvas, candidates: Candidates) -> Tensor:
+        """Return the least confident open position that is not about to close, where it is below `low`."""
+        one_B, confidence_BL = torch.ones_like(canvas.clock_B), candidates.confidence_BL
+        closing_BL = canvas.open_BL & (confidence_BL > self.high)
+        closing_BL = closing_BL | top(candidates.score_BL, canvas.open_BL, one_B)
+        least_BL = top(-confidence_BL, canvas.open_BL & ~closing_BL, one_B)
+        return least_BL & (confidence_BL < self.low)
+
+    def _end_confidence(self, canvas: Canvas, prediction: Prediction) -> Tensor:
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        end = end_id(canvas)
+        p_BL = prediction.scatter(logits_NV.softmax(-1)[:, end], 0)
+        ends_BL = prediction.scatter(logits_NV.argmax(-1) == end, False) & canvas.response_BL
+        from_end_BL = ends_BL.flip(1).cumsum(1).flip(1)
+        return (p_BL * (ends_BL & (from_end_BL <= self.W))).sum(1) / self.W
+
+
+def end_id(canvas: Canvas) -> int:
+    """Return the token that ends an answer."""
+    return canvas.stop_ids[0] if canvas.stop_ids else canvas.fill_id

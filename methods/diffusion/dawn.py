@@ -1,0 +1,111 @@
+"""DAWN: commit together what does not depend on each other, by the attention graph (rules of its released code).
+
+Symbol -> knob: sink (0.01; Dream 0.03), edge (0.07; 0.10), induce (0.7; 0.75), low (0.7; 0.8), sure confidence -> tau
+(0.9), block size -> block_length (32). A is the attention, mean over layers and heads, without the diagonal and without
+the columns that all queries together attend to by more than `sink`; j depends on i where A[j, i] >= edge.
+Closed are S1, the positions with a confidence of at least tau; S2, those of at least `induce` that depend on a decided
+position, prompt included, whose own prediction is that sure; S3, of those of at least `low` that depend on none of the
+former, a set without dependencies, gathered greedily by confidence.
+Deviations from the authors' code: S3 avoids what depends on S1 or S2; theirs looks at positions in both, which
+`conflict_compat` does; theirs writes to the first prompt token whenever S3 had to leave a position out, ours never.
+Invariants: low > 1 and induce > 1 equals `threshold`.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policies import DiffusionMethod, NoCache
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending
+from methods.diffusion.llada import Confidence
+
+_ATTENTION = "dawn.attention_BLL"
+
+
+@policy("method/scorer", "attentive")
+class Attentive:
+    """Most probable token by its probability, also of what is decided up to the window's end; keeps the attention."""
+
+    temperature: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
+    reads_attention: bool = True
+
+    def __post_init__(self) -> None:
+        Confidence(temperature=self.temperature)
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse caches, which do not compute the attention of every position."""
+        if not isinstance(method.cache, NoCache):
+            raise ValueError("the scorer attentive reads the attention of all positions; use method/cache=none")
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return what is decided up to the window's end."""
+        return before_end(canvas) & ~canvas.undecided_BL
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        assert prediction.attention_BLL is not None
+        canvas.memory[_ATTENTION] = prediction.attention_BLL
+        return Confidence(temperature=self.temperature, score_dtype=self.score_dtype)(prediction, canvas)
+
+
+def before_end(canvas: Canvas) -> Tensor:
+    """Return all positions up to the last one of the window."""
+    position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
+    last_B1 = position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+    return position_L <= last_B1
+
+
+@policy("method/selector", "dependency")
+class Dependency:
+    """Close sure positions, those that sure ones induce, and a set of independent others."""
+
+    tau: float = 0.9
+    sink: float = 0.01
+    edge: float = 0.07
+    induce: float = 0.7
+    low: float = 0.7
+    conflict_compat: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "sink", "edge", "induce", "low"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the three sets; the loop adds the best position where they are empty."""
+        assert _ATTENTION in canvas.memory, "DAWN's selector goes with DAWN's scorer"
+        confidence_BL = candidates.confidence_BL
+        edge_BLL = self._edges(canvas)
+        sure_BL = open_BL & (confidence_BL >= self.tau)
+        anchor_BL = before_end(canvas) & ~canvas.undecided_BL & (confidence_BL >= self.tau)
+        induced_BL = open_BL & (confidence_BL >= self.induce) & _reached(anchor_BL, edge_BLL)
+        first_BL = sure_BL | induced_BL
+        avoided_BL = sure_BL & induced_BL if self.conflict_compat else first_BL
+        node_BL = open_BL & (confidence_BL >= self.low) & ~first_BL & ~_reached(avoided_BL, edge_BLL)
+        return first_BL | _independent(confidence_BL, node_BL, edge_BLL | edge_BLL.transpose(1, 2))
+
+    def _edges(self, canvas: Canvas) -> Tensor:
+        """Return whether j depends on i, [B, i, j]."""
+        attention_BLL = canvas.memory[_ATTENTION]
+        real_BL = torch.arange(attention_BLL.shape[1], device=attention_BLL.device) < canvas.length_B[:, None]
+        mean_BL = (attention_BLL * real_BL[:, :, None]).sum(1) / canvas.length_B[:, None]
+        apart_LL = ~torch.eye(attention_BLL.shape[1], dtype=torch.bool, device=attention_BLL.device)
+        kept_BLL = apart_LL & (mean_BL <= self.sink)[:, None, :] & real_BL[:, :, None]
+        return (attention_BLL.masked_fill(~kept_BLL, 0) >= self.edge).transpose(1, 2)
+
+
+def _reached(from_BL: Tensor, edge_BLL: Tensor) -> Tensor:
+    """Return which positions depend on one of `from_BL`."""
+    return (from_BL[:, :, None] & edge_BLL).any(1)
+
+
+def _independent(score_BL: Tensor, node_BL: Tensor, conflict_BLL: Tensor) -> Tensor:
+    """Return a set of nodes without a conflict, gathered greedily by descending score."""
+    rank_BL = rank_descending(score_BL.masked_fill(~node_BL, -torch.inf))
+    taken_BL = torch.zeros_like(node_BL)
+    for rank in range(int(node_BL.sum(1).max())):
+        next_BL = node_BL & (rank_BL == rank)
+        taken_BL = taken_BL | (next_BL & ~_reached(taken_BL, conflict_BLL))
+    return taken_BL

@@ -1,0 +1,49 @@
+"""Dilated unmasking: a fixed plan in which positions that close together are far apart (arXiv:2506.19037).
+
+Symbol -> knob: block size K -> block_length (16), base a -> a (2). With strides K/a, K/a^2, ..., 1 (rounded down, at
+least 1), level j closes every place of the block that its stride divides and that no level before has closed: about
+log_a K calls per block, whatever the model says. A last level smaller than the one before is merged with it.
+From the paper's description through a published port, not from its code. Tokens are the most probable ones.
+Invariants: the number of calls is the number of levels times blocks; a >= block_length closes a block in one call.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates
+
+
+def levels(length: int, a: int) -> list[int]:
+    """Return the level, from 0, of every place of a block of `length`."""
+    level_of, stride, level = [-1] * length, length, 0
+    while -1 in level_of:
+        stride = max(1, stride // a)
+        level_of = [level if known < 0 and place % stride == 0 else known for place, known in enumerate(level_of)]
+        level += 1
+    sizes = [level_of.count(one) for one in range(level)]
+    last = level - 1
+    merged = last > 0 and sizes[last] < sizes[last - 1]
+    return [last - 1 if merged and one == last else one for one in level_of]
+
+
+@policy("method/selector", "dilated")
+class Dilated:
+    """Close the open positions of the first level that has any; levels are those of blocks of `length`."""
+
+    length: int
+    a: int = 2
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+        if self.a < 2:
+            raise ValueError(f"a must be at least 2, got {self.a}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions of the level."""
+        level_K = torch.tensor(levels(self.length, self.a), device=open_BL.device)
+        level_BL = level_K[(canvas.place_BL % self.length).clamp(min=0)]
+        first_B1 = level_BL.masked_fill(~open_BL, len(level_K)).amin(1, keepdim=True)
+        return open_BL & (level_BL == first_B1)

@@ -1,0 +1,98 @@
+"""Multi-block decoding: later blocks start before earlier ones are complete (arXiv:2601.07568, d3LLM's decoder).
+
+Symbol -> knob: block size K -> block_length (32), entropy bound in nats -> theta (0.5; below it), share of a block
+that must be decided before the next one is opened -> add (0.5), before it must make progress -> full (0.5). The
+authors' evaluation commands use add 0.1 and full 0.95. D2F (arXiv:2508.09192) is the same pipeline with a confidence.
+All positions of open blocks with an entropy below theta close; where the first block that must make progress, and has
+masks, gets none of them, its least uncertain position closes. At most one block is opened per step.
+Their checkpoints are distilled for it; any model can be decoded this way.
+Deviation: their LLaDA code takes entropies equal to theta as well and always the least uncertain of all open
+positions; `best_compat` does. Their delayed cache is not part of the decoder.
+Invariants: add = 1 and full = 1 is block after block.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, top
+
+_OPENED = "multi_block.opened_B"
+
+
+def progress(canvas: Canvas, length: int) -> Tensor:
+    """Return the decided share [B, K] of every block of `length` positions; blocks behind a row's end are done."""
+    block_BL = (canvas.place_BL // length).clamp(min=0)
+    blocks = int(block_BL.max()) + 1
+    zeros_BK = torch.zeros(canvas.num_rows, blocks, device=block_BL.device)
+    size_BK = zeros_BK.scatter_add(1, block_BL, canvas.response_BL.float())
+    masks_BK = zeros_BK.scatter_add(1, block_BL, canvas.undecided_BL.float())
+    return 1 - masks_BK / size_BK.clamp(min=1)
+
+
+@policy("method/window", "pipeline")
+class Pipeline:
+    """Open the blocks from the first on; one more whenever the last one opened has `add` of its positions decided."""
+
+    length: int
+    add: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+        if not 0 <= self.add <= 1:
+            raise ValueError(f"add must lie in [0, 1], got {self.add}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open at most one block per row; the clock of the window counts from the start of the response."""
+        if _OPENED not in canvas.memory:
+            opened_B = torch.ones_like(canvas.clock_B)
+        else:
+            opened_B = canvas.memory[_OPENED]
+            last_B = progress(canvas, self.length).gather(1, (opened_B - 1)[:, None]).squeeze(1)
+            blocks_B = -(-(canvas.length_B - canvas.prompt_length_B) // self.length)
+            opened_B = torch.minimum(opened_B + (last_B >= self.add), blocks_B)
+        canvas.memory[_OPENED] = opened_B
+        window_BL = canvas.response_BL & (canvas.place_BL < (opened_B * self.length)[:, None])
+        canvas.open_window(canvas.window_index_B == 0, window_BL)
+        canvas.window_BL = window_BL
+
+
+@policy("method/selector", "pipeline")
+class UncertainLast:
+    """Close positions of little entropy, and one of the first block that must make progress.
+
+    Blocks of `length` must once `full` of the block before them is decided. Wants a scorer whose confidence is the
+    negative entropy.
+    """
+
+    length: int
+    theta: float = 0.5
+    full: float = 0.5
+    best_compat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.theta < 0:
+            raise ValueError(f"theta must be at least 0, got {self.theta}")
+        if not 0 <= self.full <= 1:
+            raise ValueError(f"full must lie in [0, 1], got {self.full}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit."""
+        entropy_BL, one_B = -candidates.confidence_BL, torch.ones_like(canvas.clock_B)
+        chosen_BL = open_BL & (entropy_BL < self.theta)
+        if self.best_compat:
+            chosen_BL = (open_BL & (entropy_BL <= self.theta)) | top(candidates.score_BL, open_BL, one_B)
+        pressed_BL = open_BL & self._first_pressed(canvas, open_BL)
+        best_BL = top(candidates.score_BL, pressed_BL, one_B)
+        return chosen_BL | (best_BL & ~(chosen_BL & pressed_BL).any(1, keepdim=True))
+
+    def _first_pressed(self, canvas: Canvas, open_BL: Tensor) -> Tensor:
+        """Return the positions of the first block with masks that must make progress."""
+        block_BL = (canvas.place_BL // self.length).clamp(min=0)
+        share_BK = progress(canvas, self.length)
+        pressed_BK = torch.cat([torch.ones_like(share_BK[:, :1]), share_BK[:, :-1]], 1) >= self.full
+        with_masks_BL = open_BL & pressed_BK.gather(1, block_BL)
+        first_B1 = block_BL.masked_fill(~with_masks_BL, share_BK.shape[1]).amin(1, keepdim=True)
+        return block_BL == first_B1

@@ -1,0 +1,50 @@
+"""Token editing: decided tokens are replaced when the model has come to prefer others (LLaDA-2.1's sampler).
+
+Symbol -> knob: threshold for masks -> tau (0.95; above it), for edits -> tau_edit (0.9; above it), edit-only steps of a
+complete block -> post (16), block_length (32). While a block holds masks, every step closes the sure ones and edits;
+then come steps that only edit, until one changes nothing or `post` are over.
+From published ports (the dLLM library, SGLang's JointThreshold: tau 0.5, tau_edit 0, post 16), not from the authors'
+code. Not built: the repetition penalty (0 by default there), deletions and splits (for models trained on them).
+Models not trained to edit predict at a decided position what they see there, and so seldom edit.
+Invariants: tau_edit >= 1 and post = 0 equals `threshold` with a strict threshold.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction
+
+_POST = "t2t_edit.post_B"
+
+
+@policy("method/reviser", "edit")
+class Edit:
+    """Replace committed tokens of the window by what is predicted with more than `tau_edit`; hold complete windows.
+
+    A complete window is evaluated again until a step edits nothing, at most `post` times.
+    """
+
+    tau_edit: float = 0.9
+    post: int = 16
+
+    def __post_init__(self) -> None:
+        if self.tau_edit < 0:
+            raise ValueError(f"tau_edit must be at least 0, got {self.tau_edit}")
+        if self.post < 0:
+            raise ValueError(f"post must be at least 0, got {self.post}")
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return the committed positions of the window."""
+        return canvas.committed_BL & canvas.window_BL
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
+        """Edit, and hold or let go; what this step committed cannot differ from its prediction."""
+        changed_BL = self.reads(canvas) & (candidates.tokens_BL != canvas.tokens_BL)
+        changed_BL = changed_BL & (candidates.confidence_BL > self.tau_edit) & ~commit_BL
+        canvas.edit(changed_BL, candidates.tokens_BL)
+        complete_B, closed_B = ~canvas.open_BL.any(1), commit_BL.any(1)
+        post_B = (canvas.memory.get(_POST, torch.zeros_like(canvas.clock_B)) + 1).masked_fill(closed_B, 0)
+        canvas.memory[_POST] = post_B
+        canvas.held_B = complete_B & (post_B < self.post) & (closed_B | changed_BL.any(1))

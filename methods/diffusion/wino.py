@@ -1,0 +1,138 @@
+"""WINO: commit widely, verify every earlier token in the same call, take back what fails (arXiv:2507.18578, section 3).
+
+Symbol -> knob: tau_1 -> tau1 (0.7; 0.5 to 0.8 by task), tau_2 -> tau2 (0.9), block size K -> block_length (128),
+least and most commits per step -> cap_least (5), cap_most (20), share of the masks that may close -> cap_share (0.7).
+A shadow block of K masks follows the canvas, with the positions of the current block. It sees everything but the token
+at its own position, and only shadows see it: its row i estimates p(x_i | all the rest), exactly so in a model of one
+layer (in deeper ones the rest has seen the token). Per step and call: the positions
+surer than tau1 close (at most cap = clamp(0.7 masks, 5, 20); the best one at least); tokens decided before whose shadow
+probability is below tau2 are masked again, the least probable ones first, fewer than the last step closed, and none
+when only one position closes now. The first step of a block may take back 29.
+Deviations from the authors' code (Feng-Hong/WINO-DLLM): the cap's constants are knobs.
+Cost: every call computes the shadow as well, (L + K) query tokens. Keys of shadows must not be cached.
+Invariants: tau2 = 0 never takes back; a step that takes back closes more than the next one may take back.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.model import AttentionObserver, LanguageModel
+from harness.engine.policies import DiffusionMethod
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.records import Ledger, Role
+
+_LAST = "wino.last_B"
+_FIRST_LIMIT = 30
+
+
+@policy("method/cache", "shadow_block")
+class ShadowBlock:
+    """Compute everything and, for the decided positions of the window, what the model says without their tokens."""
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse attention: that of a canvas with a shadow is not the canvas's."""
+        if method.reads_attention():
+            raise ValueError("the shadow block changes what attention means; use a method that reads none")
+
+    def evaluate(
+        self,
+        ledger: Ledger,
+        model: LanguageModel,
+        canvas: Canvas,
+        row_N: Tensor,
+        position_N: Tensor,
+        observe: AttentionObserver | None = None,
+    ) -> Tensor:
+        """Return aligned logits; those of committed positions come from their shadows."""
+        width = canvas.tokens_BL.shape[1]
+        place_BL = torch.arange(width, device=row_N.device).expand_as(canvas.tokens_BL)
+        shadows_B = canvas.window_BL.sum(1)
+        order_BK = canvas.window_BL.long().argsort(dim=1, descending=True, stable=True)[:, : int(shadows_B.max())]
+        real_BK = torch.arange(order_BK.shape[1], device=row_N.device) < shadows_B[:, None]
+        positions_BT = torch.cat([place_BL, order_BK], 1)
+        masks_BK = torch.full_like(order_BK, canvas.mask_id)
+        rank_BL = canvas.window_BL.long().cumsum(1) - 1
+        source_N = (position_N - model.spec.shift).clamp(min=0)
+        from_shadow_N = canvas.committed_BL[row_N, position_N] & canvas.window_BL[row_N, source_N]
+        column_N = torch.where(from_shadow_N, width + rank_BL[row_N, source_N], source_N)
+        keys_BT = torch.cat([place_BL < canvas.length_B[:, None], real_BK], 1)
+        return ledger.call(
+            model,
+            torch.cat([canvas.tokens_BL, masks_BK], 1),
+            role=Role.TARGET,
+            sample_B=canvas.sample_B,
+            query_B=canvas.length_B + shadows_B,
+            keys_B=canvas.length_B,
+            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+            positions_BT=positions_BT,
+            visible_BTS=_visible(positions_BT, keys_BT, width),
+            select_N=row_N * positions_BT.shape[1] + column_N,
+            decided_at_BT=torch.cat([canvas.decided_at_BL, torch.full_like(masks_BK, -1)], 1),
+        )
+
+
+def _visible(positions_BT: Tensor, keys_BT: Tensor, width: int) -> Tensor:
+    """Return what queries see [B, T, T]: canvas sees canvas, shadows see all but the token at their own position."""
+    shadow_T = torch.arange(positions_BT.shape[1], device=positions_BT.device) >= width
+    same_BTT = positions_BT[:, :, None] == positions_BT[:, None, :]
+    of_shadow_BTT = shadow_T[None, None, :] | ~same_BTT
+    return keys_BT[:, None, :] & torch.where(shadow_T[None, :, None], of_shadow_BTT, ~shadow_T[None, None, :])
+
+
+@policy("method/selector", "wide_in")
+class WideIn:
+    """Close the positions surer than `tau1`, at most a clamped share of the window's masks."""
+
+    tau1: float = 0.7
+    cap_share: float = 0.7
+    cap_least: int = 5
+    cap_most: int = 20
+
+    def __post_init__(self) -> None:
+        if self.tau1 < 0:
+            raise ValueError(f"tau1 must be at least 0, got {self.tau1}")
+        if not 0 < self.cap_share <= 1:
+            raise ValueError(f"cap_share must lie in (0, 1], got {self.cap_share}")
+        if not 1 <= self.cap_least <= self.cap_most:
+            raise ValueError(f"cap_least must lie in [1, cap_most={self.cap_most}], got {self.cap_least}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit; the loop adds the best one where there is none."""
+        cap_B = (open_BL.sum(1).double() * self.cap_share).long().clamp(self.cap_least, self.cap_most)
+        return top(candidates.score_BL, open_BL & (candidates.confidence_BL > self.tau1), cap_B)
+
+
+@policy("method/reviser", "narrow_out")
+class NarrowOut:
+    """Mask tokens again that the model, not seeing them, gives less than `tau2`."""
+
+    tau2: float = 0.9
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if self.tau2 < 0:
+            raise ValueError(f"tau2 must be at least 0, got {self.tau2}")
+
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse to verify tokens by predictions that have seen them."""
+        if not isinstance(method.cache, ShadowBlock):
+            raise ValueError("the reviser narrow_out verifies by a shadow block; use method/cache=shadow_block")
+
+    def reads(self, canvas: Canvas) -> Tensor:
+        """Return the committed positions of the window."""
+        return canvas.committed_BL & canvas.window_BL
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
+        """Take back tokens that were decided before this step."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        p_N = log_probability(logits_NV, prediction.gather(canvas.tokens_BL)).exp()
+        p_BL = prediction.scatter(p_N, torch.inf)
+        failed_BL = self.reads(canvas) & ~commit_BL & (p_BL < self.tau2)
+        new_B = canvas.window_clock_B == 0
+        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(new_B, _FIRST_LIMIT)
+        closed_B = commit_BL.sum(1)
+        limit_B = torch.where(failed_BL.sum(1) >= last_B, last_B - 1, failed_BL.sum(1))
+        canvas.remask(top(-p_BL, failed_BL, limit_B.masked_fill(closed_B <= 1, 0)))
+        canvas.memory[_LAST] = closed_B

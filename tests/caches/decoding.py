@@ -1,0 +1,122 @@
+"""Decoding with caches: models in float64, where reuse that is exact changes no token, and what it costs."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.diffusion import decode
+from harness.engine.generation import Generation
+from harness.engine.model import ModelSpec
+from harness.engine.policies import DiffusionMethod
+from harness.engine.records import Counts, Ledger
+from harness.models import random as random_models
+from harness.models.embedded import EmbeddedModel
+from harness.runs.build import build_method, build_task, load_model
+from harness.runs.config import compose
+
+PROMPTS = [[2, 30 + i, *range(76, 76 + i), 4] for i in range(1, 9)]
+LENGTH = 16
+STEPWISE = ("method=threshold", "method.threshold=1.1")
+PARALLEL = ("method=threshold", "method.threshold=0.3", "method.block_length=8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Generations and counts by row, and the logits of every call."""
+
+    generations: list[Generation]
+    counts: list[Counts]
+    logits: list[Tensor]
+
+    @property
+    def tokens(self) -> list[tuple[int, ...]]:
+        """Response tokens of every row."""
+        return [one.tokens for one in self.generations]
+
+    @property
+    def decided(self) -> list[tuple]:
+        """Tokens and the step of each."""
+        return [(one.tokens, one.decided_at) for one in self.generations]
+
+
+@dataclass
+class Listening:
+    """A model that remembers the logits it gave, calls for none apart."""
+
+    model: EmbeddedModel
+    heard: list[Tensor]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def new_store(self, rows: int, slots: int):
+        return self.model.new_store(rows, slots)
+
+    def forward(self, *arguments, **named) -> Tensor:
+        logits = self.model.forward(*arguments, **named)
+        if len(logits):
+            self.heard.append(logits.clone())
+        return logits
+
+
+@cache
+def random_model(kind: str = "masked_diffusion", shift: int = 0, layers: int = 3) -> EmbeddedModel:
+    """Return random weights in float64; with `shift` its logits predict the next position."""
+    block = 8 if kind == "block_diffusion" else None
+    loaded = random_models.load(
+        name="random", kind=kind, seed=3, layers=layers, max_length=64, block_length=block, dtype=torch.float64
+    )
+    assert isinstance(loaded.model, EmbeddedModel)
+    return EmbeddedModel(loaded.model.transformer, replace(loaded.model.spec, shift=shift))
+
+
+@cache
+def trained_model() -> tuple[EmbeddedModel, tuple[tuple[int, ...], ...]]:
+    """Return the trained model in float64, and prompts that it knows the answers of."""
+    cfg = compose(["model=tiny_mdm", "device.dtype=float64", "task=list_shuffle", "task.samples=2"])
+    loaded = load_model(cfg)
+    assert isinstance(loaded.model, EmbeddedModel)
+    prompts = [loaded.tokenizer.encode(str(sample.prompt)) for sample in build_task(cfg).instances()]
+    return loaded.model, tuple(tuple(prompt) for prompt in prompts)
+
+
+@cache
+def method_of(*overrides: str) -> DiffusionMethod:
+    """Build a diffusion method, once: it holds parameters only."""
+    made = build_method(compose(["model=random_mdm", *overrides, f"gen_length={LENGTH}"]))
+    assert isinstance(made, DiffusionMethod)
+    return made
+
+
+def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, length: int = LENGTH) -> Made:
+    """Decode prompts together."""
+    model = random_model() if model is None else model
+    spec, ledger, listening = model.spec, Ledger(), Listening(model, [])
+    assert spec.mask_id is not None
+    canvas = Canvas.from_prompts(
+        prompts, gen_length=length, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids,
+        seeds=range(len(prompts)),
+    )  # fmt: skip
+    with torch.inference_mode():
+        generations = decode(listening, method_of(*overrides), canvas, ledger)
+    return Made(generations=generations, counts=ledger.counts(range(len(prompts))), logits=listening.heard)
+
+
+def same_decoding(*cache: str, method: tuple[str, ...] = STEPWISE, compare_logits: bool = True) -> bool:
+    """Return whether a cache changes no token, step (and logit), on random weights and on the trained model."""
+    for model, prompts in ((random_model(), PROMPTS), (random_model(shift=1), PROMPTS), trained_model()):
+        with_cache = run(*method, *cache, model=model, prompts=prompts)
+        without = run(*method, model=model, prompts=prompts)
+        if with_cache.decided != without.decided:
+            return False
+        for one, other in zip(with_cache.logits, without.logits, strict=True) if compare_logits else ():
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+    return True

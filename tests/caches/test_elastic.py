@@ -1,0 +1,58 @@
+"""Elastic-Cache: a sliding window of masks, and layers that recompute where attention drifts."""
+
+import pytest
+
+from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run
+
+ONE = [[2, 30, 76, 4]]
+P, G, N = 4, LENGTH, 3
+CACHE = "method/cache=elastic"
+
+
+@pytest.mark.parametrize("profile", ["column", "row"])
+@pytest.mark.parametrize("method", [STEPWISE, PARALLEL])
+def test_a_single_layer_has_nothing_stale(method: tuple[str, ...], profile: str):
+    """Guards queries and kept keys and values: those of layer 0 depend on tokens alone, so all answers are exact."""
+    model = random_model(layers=1)
+    knobs = (CACHE, f"method.cache.profile={profile}")
+    assert run(*method, *knobs, model=model).decided == run(*method, model=model).decided
+
+
+@pytest.mark.parametrize("beta", [1, 5, 16])
+@pytest.mark.parametrize("gam", [0, 2])
+def test_layer_tokens_are_the_closed_form(beta: int, gam: int):
+    """Guards the window, and the layers above a drift: with gam = 2 layer 0 always drifts, with 0 none does."""
+    counts = run(*STEPWISE, CACHE, f"method.cache.beta={beta}", f"method.cache.gam={gam}", prompts=ONE).counts[0]
+    window = [min(beta, G - i) + 1 for i in range(1, G)]
+    above = [P + G if gam else one for one in window]
+    assert counts.layer_tokens == N * (P + G) + sum(one + (N - 1) * up for one, up in zip(window, above, strict=True))
+
+
+@pytest.mark.parametrize("profile", ["column", "row"])
+def test_drift_decides_how_much_is_recomputed(profile: str):
+    """Guards the comparison: a stricter one computes more, and between never and always there is something."""
+    work = [
+        run(*STEPWISE, CACHE, f"method.cache.gam={gam}", f"method.cache.profile={profile}", "method.cache.beta=4")
+        for gam in (0, 0.9, 0.999, 2)
+    ]
+    tokens = [sum(one.layer_tokens for one in made.counts) for made in work]
+    assert tokens[0] < tokens[1] < tokens[2] < tokens[3]
+
+
+def test_a_recomputed_layer_uses_what_the_window_brought():
+    """Guards the kept inputs: recomputing above changes the answers of the window."""
+    never, always = (run(*STEPWISE, CACHE, f"method.cache.gam={gam}", prompts=PROMPTS[:1]).logits[1] for gam in (0, 2))
+    without = run(*STEPWISE, prompts=PROMPTS[:1]).logits[1]
+    assert float((always - without).abs().mean()) < float((never - without).abs().mean())
+
+
+def test_only_the_window_is_committed():
+    """Guards positions that were not computed: a window of one mask decodes from left to right."""
+    made = run(*STEPWISE, CACHE, "method.cache.beta=1", prompts=ONE)
+    assert list(made.generations[0].decided_at) == list(range(G))
+
+
+def test_values_are_refused():
+    """Guards windows without a mask."""
+    with pytest.raises(ValueError, match="beta must be at least 1, got 0"):
+        method_of(*STEPWISE, CACHE, "method.cache.beta=0")

@@ -1,0 +1,112 @@
+"""What every cache promises."""
+
+import pytest
+
+from harness.engine.model import ModelKind
+from harness.engine.policies import Narrowing
+from harness.engine.policy import REGISTRY
+from harness.models.embedded import EmbeddedModel
+from harness.runs.compatibility import reason_against
+from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, Made, method_of, random_model, run
+
+CACHES = {
+    "prefix": (),
+    "dual": (),
+    "block_causal": (),
+    "sub_block": (),
+    "dkv_decode": ("R=4",),
+    "dkv_pd": ("R=4",),
+    "dkv_prefill": (),
+    "recap": ("pre_full=0",),
+    "layer_reuse": (),
+    "dllm_cache": ("Kr=3",),
+    "d2cache": ("k=4", "sigma=3"),
+    "elastic": ("beta=4",),
+}
+
+
+def overrides(cache: str) -> list[str]:
+    """Return how a user chooses a cache."""
+    return [f"method/cache={cache}", *(f"method.cache.{knob}" for knob in CACHES[cache])]
+
+
+def fits(cache: str, kind: str) -> bool:
+    """Return whether a cache suits models of a kind."""
+    method = method_of(*PARALLEL, *overrides(cache))
+    return reason_against(method, method.cache, ModelKind(kind)) is None
+
+
+def model_for(cache: str) -> EmbeddedModel:
+    """Return random weights that a cache suits."""
+    return random_model("masked_diffusion" if fits(cache, "masked_diffusion") else "block_diffusion")
+
+
+def run_with(cache: str, *method: str, prompts=PROMPTS) -> Made:
+    """Decode with a cache on a model that it suits."""
+    return run(*method, *overrides(cache), model=model_for(cache), prompts=prompts)
+
+
+def test_no_cache_is_left_out():
+    """Guards against a cache that nobody holds to these promises."""
+    assert {name for group, name in REGISTRY if group == "method/cache"} == {"none", *CACHES}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_row_does_not_depend_on_the_others(cache: str, size: int):
+    """Guards ragged queries, and what is kept of rows when others leave."""
+    together = run_with(cache, *PARALLEL)
+    parts = [run_with(cache, *PARALLEL, prompts=PROMPTS[i : i + size]) for i in range(0, 8, size)]
+    assert [one for part in parts for one in part.decided] == together.decided
+    assert [one for part in parts for one in part.counts] == together.counts
+
+
+OTHERS = [("masked_diffusion", 1), ("block_diffusion", 0), ("block_diffusion", 1)]
+
+
+@pytest.mark.parametrize(
+    ("cache", "kind", "shift"), [(cache, *other) for cache in CACHES for other in OTHERS if fits(cache, other[0])]
+)
+def test_other_models(cache: str, kind: str, shift: int):
+    """Guards the position before, which shifted models predict from, and blocks that see no later ones."""
+    model = random_model(kind, shift)
+    made = run(*PARALLEL, *overrides(cache), model=model, prompts=PROMPTS[:3])
+    for one, counts in zip(made.generations, made.counts, strict=True):
+        assert model.spec.mask_id not in one.tokens
+        assert counts.nfe - counts.nfe_cache <= LENGTH
+        assert counts.layer_tokens <= model.spec.layers * counts.query_tokens
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_work_is_saved(cache: str):
+    """Guards against a cache that computes everything, and against counts that do not show what it saves."""
+    model, made = model_for(cache), run_with(cache, *PARALLEL)
+    for counts, prompt in zip(made.counts, PROMPTS, strict=True):
+        assert counts.layer_tokens < model.spec.layers * counts.nfe * (len(prompt) + LENGTH)
+
+
+REFUSED = {
+    "method=llada method.cfg_scale=1": "without guidance",
+    "method=freedave": "exact predictions",
+}
+
+
+@pytest.mark.parametrize("method", REFUSED)
+@pytest.mark.parametrize("cache", CACHES)
+def test_what_a_cache_cannot_work_with_is_refused(cache: str, method: str):
+    """Guards against answers from keys and values of another row or another draft."""
+    with pytest.raises(ValueError, match=REFUSED[method]):
+        run(*method.split(), *overrides(cache))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_tokens_may_be_taken_back(cache: str):
+    """Guards decoders that mask again: they end, with real tokens, and are refused where positions are left out."""
+    method = ("method=hierarchy_remask", "method.rm=0.7", *overrides(cache))
+    if isinstance(method_of(*PARALLEL, *overrides(cache)).cache, Narrowing):
+        with pytest.raises(ValueError, match="does not predict every position that"):
+            run(*method)
+        return
+    made = run(*method, model=model_for(cache))
+    assert sum(one.remasked for one in made.generations) > 0
+    assert all(model_for(cache).spec.mask_id not in one.tokens for one in made.generations)

@@ -1,0 +1,62 @@
+"""AdaBlock: where blocks end."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.engine.canvas import Canvas
+from harness.engine.prediction import Candidates
+from harness.errors import ConfigError
+from methods.diffusion.adablock import Adaptive
+from tests.methods.closed_form import MASK_ID, replay
+from tests.methods.test_saber import NOTHING
+from tests.methods.trained import decode_task
+
+
+def first_block(theta_d: float, *tokens: tuple[int, float]) -> list[int]:
+    """Return the block that opens on tokens and probabilities of eight places, default length 3, looking at 6."""
+    canvas = Canvas.from_prompts([[3]], gen_length=8, mask_id=MASK_ID, pad_id=0, stop_ids=(0,), seeds=[0])
+    window = Adaptive(length=3, gen_length=8, theta_d=theta_d, frac=0.75)
+    window.update(canvas)
+    confidence_BL = torch.tensor([[0.0, *[p for _, p in tokens]]])
+    made = Candidates(
+        tokens_BL=torch.tensor([[3, *[token for token, _ in tokens]]]),
+        score_BL=confidence_BL,
+        confidence_BL=confidence_BL,
+    )
+    again_B = window.foresee(canvas, replace(NOTHING, shape=(1, 9)), made)
+    assert not bool(again_B.any())
+    return canvas.place_BL[0, canvas.open_BL[0]].tolist()
+
+
+def test_a_block_ends_with_its_most_probable_delimiter():
+    """Guards the choice among several, the bound, and that what lies behind the look-ahead does not count."""
+    text = [(1, 0.9), (0, 0.4), (1, 0.9), (1, 0.9), (0, 0.5), (1, 0.9), (0, 0.9), (1, 0.9)]
+    assert first_block(0.3, *text) == [0, 1, 2, 3, 4]
+    assert first_block(0.5, *text) == [0, 1, 2, 3, 4]
+    assert first_block(0.6, *text) == [0, 1, 2]
+
+
+def test_without_delimiters_it_is_the_threshold_decoder():
+    """Guards the rest of the method, on a formula and on the trained model."""
+    ours = replay("method=adablock", "method.theta_d=2", "method.tau=0.7", "method.block_length=4")
+    theirs = replay("method=threshold", "method.threshold=0.7", "method.block_length=4")
+    assert (ours.ids, ours.calls, ours.steps) == (theirs.ids, theirs.calls, theirs.steps)
+    trained = decode_task("list_shuffle", "method=adablock", "method.theta_d=2", "method.block_length=4")
+    reference = decode_task("list_shuffle", "method=threshold", "method.block_length=4")
+    assert [made.tokens for made in trained.generations] == [made.tokens for made in reference.generations]
+
+
+def test_answers_end_with_their_block_on_the_trained_model():
+    """Guards the loop: the end token is found, its block closes in one call, and the padding in one more per block."""
+    made = decode_task("list_copy", "method=adablock", "method.frac=1", "task.lengths=[5]", samples=4)
+    assert all(one.decided_at[:6] == (0,) * 6 for one in made.generations)
+    assert all(one.decided_at[6] == 1 for one in made.generations)
+
+
+@pytest.mark.parametrize("knob", ["theta_d=-1", "frac=2", "block_length=0"])
+def test_values_out_of_range_are_refused(knob: str):
+    """Guards against a silent clamp."""
+    with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):
+        replay("method=adablock", f"method.{knob}")

@@ -1,0 +1,78 @@
+"""SlowFast: estimates, phases, and what fast calls compute."""
+
+import pytest
+import torch
+
+from harness.engine.canvas import Canvas
+from harness.engine.prediction import Candidates
+from harness.errors import ConfigError
+from methods.diffusion.slowfast import ExploreAndFill, SurePair
+from tests.methods.closed_form import MASK_ID, chosen, replay
+from tests.methods.test_saber import NOTHING
+from tests.methods.trained import decode_task
+
+
+def walk(window: ExploreAndFill, *steps: tuple[list[float], list[int]]) -> list[list[int]]:
+    """Return the open places before each step of confidences and places that close, and after the last."""
+    canvas = Canvas.from_prompts([[]], gen_length=8, mask_id=MASK_ID, pad_id=0, seeds=[0])
+    window.update(canvas)
+    seen = [canvas.place_BL[0, canvas.open_BL[0]].tolist()]
+    for confidences, places in steps:
+        confidence_BL = torch.tensor([confidences], dtype=torch.float64)
+        made = Candidates(
+            tokens_BL=torch.zeros_like(canvas.tokens_BL), score_BL=confidence_BL, confidence_BL=confidence_BL
+        )
+        window.foresee(canvas, NOTHING, made)
+        canvas.commit(torch.isin(canvas.place_BL, torch.tensor(places)), made.tokens_BL)
+        canvas.tick(torch.tensor([True]))
+        window.update(canvas)
+        seen.append(canvas.place_BL[0, canvas.open_BL[0]].tolist())
+    return seen
+
+
+def test_exploring_finds_the_length_that_is_filled():
+    """Guards the farthest reached position, the stable last estimate, and the next cycle behind it."""
+    window = ExploreAndFill(length=8, k_explore=2)
+    one, two = [0.9, 0.5, 0.5, 0.4, 0.1, 0.1, 0.1, 0.1], [0.9, 0.5, 0.5, 0.5, 0.4, 0.1, 0.1, 0.1]
+    assert walk(window, (one, [0]), (two, [6]), (two, [1, 2, 3, 4])) == [
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [1, 2, 3, 4, 5, 6, 7],
+        [1, 2, 3, 4],
+        [5, 7],
+    ]
+
+
+def test_estimates_that_differ_are_averaged():
+    """Guards the mean, rounded down, where the standard deviation is not below the bound."""
+    window = ExploreAndFill(length=8, k_explore=2)
+    near, far = [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [0.4, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1, 0.1]
+    assert walk(window, (near, [7]), (far, [6]))[-1] == [0, 1]
+
+
+def test_nothing_reached_means_one_position():
+    """Guards the least estimate, which moves every cycle on."""
+    window, low = ExploreAndFill(length=8, k_explore=2), [0.1] * 8
+    assert walk(window, (low, [7]), (low, [6]), (low, [0])) == [
+        [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6], [0], [1, 2, 3, 4, 5],
+    ]  # fmt: skip
+
+
+def test_one_sure_position_is_not_enough_to_close_several():
+    """Guards `at least two`; the loop then closes the best one."""
+    assert chosen(SurePair(), [0.95, 0.9, 0.5]) == [0, 1]
+    assert chosen(SurePair(), [0.95, 0.85, 0.5]) == []
+
+
+def test_fast_calls_compute_less_on_the_trained_model():
+    """Guards the cut canvas in the counts: fewer query tokens than whole canvases, exploring steps left over idle."""
+    made = decode_task("list_shuffle", "method=slowfast", "method.k_explore=2")
+    assert any(counts.query_tokens < 32 * counts.nfe for counts in made.counts)
+    full = decode_task("list_copy", "method=slowfast")
+    assert [(counts.nfe, one.idle) for counts, one in zip(full.counts, full.generations, strict=True)] == [(1, 5)] * 6
+
+
+@pytest.mark.parametrize("knob", ["k_explore=1", "stab_window=0", "high=-1", "block_length=0"])
+def test_values_out_of_range_are_refused(knob: str):
+    """Guards against a length that no step estimates."""
+    with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):
+        replay("method=slowfast", f"method.{knob}")

@@ -1,0 +1,87 @@
+"""Token editing: what is edited, and how long a complete block is looked at again."""
+
+import pytest
+import torch
+
+from harness.engine.canvas import Canvas
+from harness.engine.diffusion import decode
+from harness.engine.model import ModelKind, ModelSpec
+from harness.engine.policies import DiffusionMethod
+from harness.engine.records import Ledger
+from harness.errors import ConfigError
+from harness.runs.build import build_method
+from harness.runs.config import compose
+from tests.methods.closed_form import replay
+from tests.methods.trained import decode_task
+
+MASK = 5
+
+
+class Script:
+    """A model over six tokens that predicts, call after call, what it is told: (token, probability) per place."""
+
+    def __init__(self, *calls: list[tuple[int, float]]) -> None:
+        self.calls = list(calls)
+        self.spec = ModelSpec(
+            name="script", kind=ModelKind.MASKED_DIFFUSION, vocab_size=6, max_length=64, layers=1, stop_ids=(0,),
+            pad_id=0, mask_id=MASK,
+        )  # fmt: skip
+        self.device = torch.device("cpu")
+
+    def new_store(self, rows: int, slots: int):
+        raise TypeError("nothing to store")
+
+    def forward(self, tokens_BT: torch.Tensor, *, select_N: torch.Tensor, **_: object) -> torch.Tensor:
+        call = self.calls.pop(0)
+        p_TV = torch.full((len(call), 6), 0.0, dtype=torch.float64)
+        for place, (token, p) in enumerate(call):
+            p_TV[place] = (1 - p) / 4
+            p_TV[place, token], p_TV[place, MASK] = p, 0
+        return p_TV.log()[select_N]
+
+
+def decoded(model: Script, *overrides: str) -> tuple[list[int], int, int]:
+    """Return tokens, calls and generated tokens of a response of two places without a prompt."""
+    method = build_method(compose(["method=t2t_edit", "gen_length=2", *overrides]))
+    assert isinstance(method, DiffusionMethod)
+    ledger = Ledger()
+    (made,) = decode(model, method, Canvas.from_prompts([[]], gen_length=2, mask_id=MASK, pad_id=0, seeds=[0]), ledger)
+    return list(made.tokens), ledger.counts([0])[0].nfe, made.tokens_generated
+
+
+def test_a_decided_token_is_replaced_and_the_block_looked_at_until_nothing_changes():
+    """Guards edits beside commits, edit-only steps, and that one of them always follows the last commit."""
+    first, second = [(1, 0.97), (2, 0.5)], [(3, 0.95), (2, 0.96)]
+    assert decoded(Script(first, second, [(3, 0.9), (4, 0.95)], [(3, 0.9), (4, 0.9)])) == ([3, 4], 4, 4)
+
+
+def test_edit_only_steps_are_limited():
+    """Guards against two tokens that replace each other for ever."""
+    calls = [[(1, 0.97), (2, 0.97)], *[[(3, 0.95), (2, 0.9)], [(1, 0.95), (2, 0.9)]] * 3]
+    assert decoded(Script(*calls), "method.post=3")[:2] == ([3, 2], 4)
+    assert decoded(Script(*calls), "method.post=0")[:2] == ([1, 2], 1)
+
+
+def test_an_unsure_edit_is_none():
+    """Guards `more than` of the edit threshold."""
+    assert decoded(Script([(1, 0.97), (2, 0.97)], [(3, 0.89), (4, 0.85)]))[:2] == ([1, 2], 2)
+
+
+def test_without_edits_it_is_the_threshold_decoder():
+    """Guards the rest of the method, on a formula and on the trained model."""
+    still = ("method.tau_edit=1", "method.post=0")
+    ours, theirs = (
+        replay("method=t2t_edit", "method.tau=0.7", *still),
+        replay("method=threshold", "method.threshold=0.7"),
+    )
+    assert (ours.ids, ours.calls, ours.steps) == (theirs.ids, theirs.calls, theirs.steps)
+    trained = decode_task("list_shuffle", "method=t2t_edit", "method.tau=0.9", *still)
+    reference = decode_task("list_shuffle", "method=threshold")
+    assert [made.tokens for made in trained.generations] == [made.tokens for made in reference.generations]
+
+
+@pytest.mark.parametrize("knob", ["tau_edit=-1", "post=-1"])
+def test_values_out_of_range_are_refused(knob: str):
+    """Guards against a silent clamp."""
+    with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):
+        replay("method=t2t_edit", f"method.{knob}")
