@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    from harness.runs.presence import refuse_absent_model
+
+    refuse_absent_model(argv)
     from harness.runs.sweep import main as run
 
     return run([a for a in argv if a != "--json"], as_json="--json" in argv)

@@ -1,6 +1,6 @@
 """Loaded models, kept between the runs of one process; a sweep loads each model once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,11 +11,18 @@ class Tokenizer(Protocol):
     """Text to ids and back."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`."""
+        """Return the ids of `text` and of nothing else."""
+        ...
+
+    def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]]) -> list[int]:
+        """Return the ids that an answer follows: of a whole prompt, or of chat turns in the model's template.
+
+        A turn has a `role` and a `content`. Raises DataError where the model has no template for turns.
+        """
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`."""
+        """Return the text of an answer."""
         ...
 
 
@@ -23,7 +30,8 @@ class Tokenizer(Protocol):
 class LoadedModel:
     """A model ready to decode, its tokenizer, and what identifies its weights.
 
-    `checkpoint_sha256` is that of the weights file, None for models without one; `parameters` is their number.
+    `checkpoint_sha256` changes with anything of the checkpoint that can change an answer, tokenizer included; None
+    for models without a checkpoint. `parameters` is their number.
     """
 
     model: LanguageModel

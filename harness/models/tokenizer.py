@@ -1,7 +1,7 @@
 """The one tokenizer of all embedded models: 128 symbols, one symbol = one token, text split at blanks."""
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError
@@ -57,6 +57,12 @@ class SymbolTokenizer:
                     f"embedded models; use their items (A-Z, a-z), or a model with a text tokenizer"
                 )
         return [IDS[symbol] for symbol in symbols]
+
+    def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]]) -> list[int]:
+        """Return the ids of a prompt as it stands; raise DataError for chat turns, which the models never saw."""
+        if not isinstance(prompt, str):
+            raise DataError("the embedded models read no chat turns; use task.renderer=tiny, or a text model")
+        return self.encode(prompt)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Return the symbols of `ids` joined by blanks, without the eight special ones if asked."""

@@ -313,11 +313,13 @@ class Transformer(nn.Module):
         self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
 
     @classmethod
-    def unset(cls, config: TransformerConfig, device: torch.device | str = "cpu") -> "Transformer":
+    def unset(
+        cls, config: TransformerConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Transformer":
         """Allocate a transformer whose weights hold garbage until they are loaded; draws no random numbers."""
         with torch.device("meta"):
             model = cls(config)
-        return model.to_empty(device=device)
+        return model.to(dtype).to_empty(device=device)
 
     def new_store(self, rows: int, slots: int) -> KeyValueStore:
         """Allocate an empty key/value store for `rows` sequences of up to `slots` positions."""

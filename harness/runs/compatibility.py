@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from harness.engine.model import ModelKind
 from harness.engine.policies import Cache, DiffusionMethod
 from harness.errors import ConfigError
+from harness.models import hub
 from harness.runs import build
 from harness.runs.catalogue import describe
 
@@ -23,6 +24,7 @@ def check(cfg: DictConfig) -> None:
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
     build.build_task(cfg)
+    hub.find_of(cfg.model)
 
 
 def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> str | None:
@@ -70,6 +72,11 @@ def _lengths(cfg: DictConfig) -> None:
 
 def _text(cfg: DictConfig) -> None:
     renderer = cfg.task.get("renderer")
+    if cfg.model.tokenizer == "text" and renderer == "tiny":
+        raise ConfigError(
+            f"task.renderer=tiny: model={cfg.model.name} reads text, not the symbols of the embedded models; "
+            f"use task.renderer=chat with a task.template of its own"
+        )
     if cfg.model.tokenizer == "symbols" and renderer != "tiny":
         raise ConfigError(
             f"task.renderer={renderer}: model={cfg.model.name} reads symbols only; use task.renderer=tiny"

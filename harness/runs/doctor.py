@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import ConfigError, DataError
-from harness.runs.catalogue import names
+from harness.runs.catalogue import names, read
 
 _EXTRAS = {"figures": "matplotlib", "wandb": "wandb", "launchers": "hydra_plugins.hydra_joblib_launcher"}
 
@@ -72,12 +73,43 @@ def _model(name: str) -> Finding:
     from harness.runs.build import load_model
     from harness.runs.config import compose
 
+    option = read("model", name)
+    if "hub_id" in option:
+        return _published(name, option)
     try:
         loaded = load_model(compose([f"model={name}"]))
     except (ConfigError, DataError) as error:
         return Finding(kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}")
     digest = (loaded.checkpoint_sha256 or "no checkpoint")[:12]
     return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
+
+
+def _published(name: str, option: dict) -> Finding:
+    """Look for a checkpoint without loading it: billions of weights take minutes, and more memory than some have."""
+    from harness.models import hub
+
+    if option["hub_id"] is None:
+        detail, remedy = option["summary"], f"decbench run model={name} model.path=FOLDER"
+        return Finding(kind="model", name=name, available=False, detail=detail, remedy=remedy)
+    try:
+        folder = hub.find_of(option)
+    except ConfigError:
+        detail, remedy = f"{option['hub_id']} is not on this machine", hub.download_command(option["hub_id"])
+        return Finding(kind="model", name=name, available=False, detail=detail, remedy=remedy)
+    assert folder is not None
+    size, room = sum(file.stat().st_size for file in hub.weight_files(folder)), _memory_bytes()
+    detail = f"{size / 1e9:.1f} GB of weights"
+    if size > room:
+        detail += f" do not fit the {room / 1e9:.1f} GB of memory"
+    return Finding(kind="model", name=name, available=size <= room, detail=f"{detail}, {folder}")
+
+
+def _memory_bytes() -> int:
+    """Return the memory of the machine or of its largest CUDA device, whichever is more."""
+    import torch
+
+    devices = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    return max([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *devices])
 
 
 def _task(name: str) -> Finding:

@@ -155,8 +155,7 @@ class _Street:
         return rows, steps, seconds if measure.timed else None
 
     def _prompt(self, sample: Sample) -> list[int]:
-        assert isinstance(sample.prompt, str), "chat prompts need a model with a chat template"
-        ids = self.loaded.tokenizer.encode(sample.prompt)
+        ids = self.loaded.tokenizer.encode_prompt(sample.prompt)
         where = f"task={self.cfg.task.name}, sample {sample.id}"
         if not ids:
             raise DataError(f"{where}: the prompt is empty; give it at least one token")

@@ -1,0 +1,69 @@
+"""Keys and values of a transformers model by slot, written in place as the in-tree store does.
+
+The library's own caches append; drafts that are rejected and windows in the middle need slots that can be written
+again. Shapes: B rows, K key/value heads, T new positions, S slots, D head width.
+"""
+
+import torch
+from torch import Tensor
+
+
+class SlotStore:
+    """Keys and values [B, K, S, D] of every layer; memory is taken when a layer first writes."""
+
+    def __init__(self, layers: int, rows: int, slots: int) -> None:
+        self.num_rows, self.slots = rows, slots
+        self.keys: list[Tensor | None] = [None] * layers
+        self.values: list[Tensor | None] = [None] * layers
+
+    def rows(self, index_B: Tensor) -> "SlotStore":
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        copy = SlotStore(len(self.keys), len(index_B), self.slots)
+        copy.keys = [None if k is None else k.index_select(0, index_B) for k in self.keys]
+        copy.values = [None if v is None else v.index_select(0, index_B) for v in self.values]
+        return copy
+
+    def write(self, layer: int, slots_BT: Tensor, keys_BKTD: Tensor, values_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace slots of one layer in place; return all its keys and values."""
+        stored = []
+        for held, new in ((self.keys, keys_BKTD), (self.values, values_BKTD)):
+            buffer = held[layer]
+            if buffer is None:
+                buffer = new.new_zeros(self.num_rows, new.shape[1], self.slots, new.shape[3])
+                held[layer] = buffer
+            rows_B1 = torch.arange(self.num_rows, device=new.device)[:, None]
+            buffer[rows_B1, :, slots_BT] = new.transpose(1, 2)
+            stored.append(buffer)
+        return stored[0], stored[1]
+
+
+class SlotCache:
+    """What a transformers model takes as its cache during one call: writes to `slots_BT`, reads slots [0, end)."""
+
+    is_compileable = False
+
+    def __init__(self, store: SlotStore, slots_BT: Tensor, end: int) -> None:
+        self.store, self.slots_BT, self.end = store, slots_BT, end
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values of a layer and return those it may attend to."""
+        stored_keys, stored_values = self.store.write(layer_idx, self.slots_BT, keys, values)
+        return stored_keys[:, :, : self.end], stored_values[:, :, : self.end]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return the slots before this call's window; models read it where they are given no positions."""
+        return self.end - self.slots_BT.shape[1]
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Return `get_seq_length`."""
+        return self.get_seq_length(layer_idx)
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return number and first of the keys that a mask covers."""
+        return self.end, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Return the number of slots."""
+        return self.store.slots
+
+    get_max_cache_shape = get_max_length

@@ -1,0 +1,141 @@
+"""Published models through the real command: miniatures in the published format, and what is not on the machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.results.store import Store
+from tests.conftest import RunDecbench
+from tests.models.public import miniature
+from tests.models.public.miniature import KINDS
+from tests.models.test_hf_causal import write as write_causal
+
+CHAT = ("task=list_sort", "task.renderer=chat", "task.template=own-1", "task.samples=2", "gen_length=16")
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every started process an empty hub cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("llada", "threshold"), ("llada", "llada"), ("dream", "dream"), ("sdar", "threshold"), ("fast_dllm_v2", "factor")],
+)
+def test_a_miniature_is_decoded_end_to_end(family: str, method: str, run_decbench: RunDecbench, tmp_path: Path) -> None:
+    """Guards the whole street from chat turns to a stored answer, for every family."""
+    kind = KINDS[family]
+    miniature.write(tmp_path / "mini", kind)
+    block = [] if method == "dream" else [f"method.block_length={min(kind.block or 8, 16)}"]
+    process = run_decbench(
+        "run",
+        f"model={kind.model}",
+        "model.path=mini",
+        f"method={method}",
+        *block,
+        *CHAT,
+        "results_dir=store",
+        "--json",
+    )
+    assert process.returncode == 0, process.stderr
+    store = Store(root=tmp_path / "store")
+    rows, run = store.read("samples").to_pylist(), store.read("runs").to_pylist()[0]
+    assert json.loads(run["provenance"])["parameters"] > 0
+    assert [len(row["output_ids"]) for row in rows] == [16, 16]
+    assert all(miniature.mask_id(kind) not in row["output_ids"] for row in rows)
+    assert all(row["prompt_tokens"] > 100 and row["nfe"] >= 1 for row in rows)
+    end = len(miniature.BYTES)
+    stops = {"llada": {end + 1, end + 5}, "fast_dllm_v2": {end + 2}}.get(family, {end, end + 2})
+    assert [row["finish_reason"] == "stop" for row in rows] == [bool(stops & {*row["output_ids"]}) for row in rows]
+
+
+def test_any_causal_checkpoint_is_decoded_end_to_end(run_decbench: RunDecbench, tmp_path: Path) -> None:
+    """Guards the autoregressive baseline of a diffusion model: the model it was made from, named as the user likes."""
+    write_causal(tmp_path / "mini", "Qwen3", max_position_embeddings=2048)
+    named = ("model=hf_causal", "model.path=mini", "model.name=qwen_mini")
+    process = run_decbench("run", *named, "method=ar_greedy", *CHAT, "results_dir=store", "--json")
+    assert process.returncode == 0, process.stderr
+    store = Store(root=tmp_path / "store")
+    assert store.read("runs")["model"].to_pylist() == ["qwen_mini"]
+    for row in store.read("samples").to_pylist():
+        assert (row["nfe_prefill"], row["nfe"]) == (1, row["tokens_out"] - 1)
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("model", ["llada_8b_instruct", "sdar_8b"])
+def test_an_absent_checkpoint_ends_in_one_line(model: str, run_decbench: RunDecbench) -> None:
+    """Guards the user without the weights: the command to get them, and nothing else."""
+    process = run_decbench("run", f"model={model}", "method=threshold", *CHAT)
+    assert process.returncode == 2
+    assert "hf download " in process.stderr and "model.path=" in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("arguments", ["", "model.path=nowhere", "model.hub_id=owner/other method=threshold"])
+def test_an_absent_checkpoint_is_noticed_before_anything_heavy_is_imported(arguments: str) -> None:
+    """Guards the second in which the answer comes."""
+    code = (
+        "import sys; from harness.cli import main\n"
+        "code = main(['run', 'model=llada_8b_instruct', *sys.argv[1:]])\n"
+        "print(code, {'torch', 'hydra', 'transformers', 'pyarrow'} & {*sys.modules})"
+    )
+    process = subprocess.run([sys.executable, "-c", code, *arguments.split()], capture_output=True, text=True)
+    assert process.stdout.strip() == "2 set()", process.stderr
+    assert arguments == "" or arguments.split()[0].split("=")[1] in process.stderr
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_sweep_skips_what_is_absent(run_decbench: RunDecbench, tmp_path: Path) -> None:
+    """Guards a night's sweep over models of which one was not downloaded."""
+    process = run_decbench("run", "-m", "model=llada_8b_instruct,dream_7b_base", *CHAT, "results_dir=store", "--json")
+    assert process.returncode == 0, process.stderr
+    rows = Store(root=tmp_path / "store").read("runs").to_pylist()
+    assert [row["status"] for row in rows] == ["skipped", "skipped"]
+    assert all("hf download" in row["error"] for row in rows)
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_the_doctor_names_the_command_for_every_absent_model(run_decbench: RunDecbench) -> None:
+    """Guards the overview: what can run here, and what to type for the rest."""
+    findings = json.loads(run_decbench("doctor", "--json").stdout)
+    models = {f["name"]: f for f in findings if f["kind"] == "model"}
+    assert models["tiny_mdm"]["available"]
+    assert not models["llada_8b_instruct"]["available"]
+    assert models["llada_8b_instruct"]["remedy"] == "hf download GSAI-ML/LLaDA-8B-Instruct"
+    assert all(f["available"] or f["remedy"] for f in models.values())
+    assert {f["kind"] for f in findings} == {"machine", "extra", "model", "task"}
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_the_doctor_finds_what_was_downloaded(run_decbench: RunDecbench, tmp_path: Path) -> None:
+    """Guards against a doctor that says no to a filled cache."""
+    repository = tmp_path / "hub" / "models--GSAI-ML--LLaDA-1.5"
+    miniature.write(repository / "snapshots" / ("b" * 40), KINDS["llada"])
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("b" * 40)
+    findings = json.loads(run_decbench("doctor", "--json").stdout)
+    found = next(f for f in findings if f["name"] == "llada_1_5")
+    assert found["available"] and "GB of weights" in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=list_sort"], "use task.renderer=chat"),
+        ([*CHAT, "method=ar_greedy"], "does not run on model=llada_8b_instruct"),
+    ],
+)
+def test_what_does_not_fit_a_text_model_is_refused(
+    arguments: list[str], message: str, run_decbench: RunDecbench, tmp_path: Path
+) -> None:
+    """Guards against symbols of the embedded models as the prompt of a text model."""
+    miniature.write(tmp_path / "mini", KINDS["llada"])
+    process = run_decbench("run", "model=llada_8b_instruct", "model.path=mini", *arguments)
+    assert process.returncode == 2
+    assert message in process.stderr
