@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import ConfigError, DataError
 from harness.models import hub, text
 from harness.models.pool import LoadedModel
@@ -52,13 +52,14 @@ class CausalModel:
         select_N: Tensor | None = None,
         decided_at_BT: Tensor | None = None,
         observe: AttentionObserver | None = None,
+        plan: LayerPlan | None = None,
     ) -> Tensor:
         """Return raw logits as `Transformer.forward` does.
 
         The head is computed for the columns of T that some row selects, or for all where the class cannot choose.
-        Raise TypeError for `observe`: the class's fused attention has nothing to show.
+        Raise TypeError for `observe` and `plan`: the class's layers and fused attention have nothing to show.
         """
-        if observe is not None:
+        if observe is not None or plan is not None:
             raise TypeError(f"model {self.spec.name} does not show its attention")
         rows, width = tokens_BT.shape
         if positions_BT is None:

@@ -23,6 +23,13 @@ class SlotStore:
         copy.values = [None if v is None else v.index_select(0, index_B) for v in self.values]
         return copy
 
+    def grown(self, slots: int) -> "SlotStore":
+        """Return a copy with more slots, which hold nothing yet."""
+        copy, extra = SlotStore(len(self.keys), self.num_rows, slots), (0, 0, 0, slots - self.slots)
+        copy.keys = [None if k is None else torch.nn.functional.pad(k, extra) for k in self.keys]
+        copy.values = [None if v is None else torch.nn.functional.pad(v, extra) for v in self.values]
+        return copy
+
     def write(self, layer: int, slots_BT: Tensor, keys_BKTD: Tensor, values_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """Replace slots of one layer in place; return all its keys and values."""
         stored = []

@@ -56,7 +56,9 @@ def test_another_setting_is_another_run(results_dir: Path):
 
 def test_what_a_sweep_looks_like_does_not_change_its_runs(results_dir: Path):
     """Guards resume when an experiment gets another point, figure or name."""
-    cfgs = [composed(results_dir, *extra) for extra in ([], ["figure=areas"], ["points=['method=llada']"], ["name=mine"])]
+    cfgs = [
+        composed(results_dir, *extra) for extra in ([], ["figure=areas"], ["points=['method=llada']"], ["name=mine"])
+    ]
     assert len({run(cfg).run_id for cfg in cfgs}) == 1
 
 
