@@ -2,7 +2,8 @@
 
 Of a traced run whose steps predict the whole response, the emergence of a correct answer is the first step whose best
 tokens at the answer's positions are already the final ones; the last step counts in any case, and a later change of
-mind is allowed. Samples with a wrong answer are left out.
+mind is allowed. Samples with a wrong answer are left out. Deviation: decided positions count as they stand, since
+models that are trained on masked positions alone predict nothing of use at others.
 """
 
 from collections.abc import Sequence

@@ -111,7 +111,7 @@ STEPS = _schema(
     _column("positions", _IDS, "positions", "committed positions, from the first response position"),
     _column("tokens", _IDS, "token ids", "tokens committed at them"),
     _column("scores", pa.list_(pa.float32()), "", "scores of the committed tokens"),
-    _column("predicted", _IDS, "token ids", "best token of every response position before the commits, -1: not read"),
+    _column("predicted", _IDS, "token ids", "decided tokens, and the best ones of other positions (-1: not read)"),
     _column("min_margin", pa.float32(), "", "smallest gap of the two best tokens over the commits"),
     _column("n_drafted", pa.int32(), "tokens", "drafted tokens (autoregressive)"),
     _column("n_accepted", pa.int32(), "tokens", "accepted draft tokens (autoregressive)"),

@@ -18,7 +18,9 @@ class DiffusionTrace:
     def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
         """Take down what one step committed."""
         committed_BL = before.undecided_BL & ~after.undecided_BL
-        predicted_BL = candidates.tokens_BL.masked_fill(candidates.score_BL == -torch.inf, -1)
+        # What is decided counts as it stands: models are trained to predict masked positions only.
+        best_BL = candidates.tokens_BL.masked_fill(candidates.score_BL == -torch.inf, -1)
+        predicted_BL = torch.where(before.undecided_BL, best_BL, before.tokens_BL)
         for row in torch.nonzero(before.undecided_BL.any(1)).squeeze(1).tolist():
             places = committed_BL[row].nonzero().squeeze(1)
             window = before.window_BL[row].nonzero().squeeze(1)
