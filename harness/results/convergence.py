@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import MissingDependency
+from harness.results.figures import new_figure, tidy
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -79,16 +79,11 @@ def draw(found: Sequence[Emergence]) -> "tuple[Figure, pd.DataFrame]":
     """
     import pandas as pd
 
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("figures need matplotlib: pip install 'decbench[figures]'") from error
-
     tasks, settings = (list(dict.fromkeys(getattr(one, key) for one in found)) for key in ("task", "setting"))
     rows = -(-len(tasks) // _COLUMNS)
     width, height = _PANEL_INCHES
     columns = min(_COLUMNS, len(tasks))
-    figure = Figure(figsize=(width * columns + 0.4, height * rows + 0.9), layout="constrained")
+    figure = new_figure(width * columns + 0.4, height * rows + 0.9)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel in panels.flat[len(tasks) :]:
         panel.remove()
@@ -100,8 +95,7 @@ def draw(found: Sequence[Emergence]) -> "tuple[Figure, pd.DataFrame]":
         panel.set_xlim(-2, 102)
         panel.set_xticks([0, 25, 50, 75, 100])
         panel.tick_params(labelsize=7)
-        panel.grid(color="#e6e6e6", lw=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     figure.supxlabel("steps, %", fontsize=8)
     figure.supylabel("share of correct answers that have emerged", fontsize=8)
     handles, labels = panels.flat[0].get_legend_handles_labels()

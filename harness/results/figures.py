@@ -62,18 +62,13 @@ def accuracy_over_calls(
     """
     import pandas as pd
 
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("figures need matplotlib: pip install 'decbench[figures]'") from error
-
     drawn = [one for one in per_task if one.nfe > 0]
     tasks = list(dict.fromkeys(one.tasks[0] for one in drawn))
     styles = _styles(drawn)
     rows = math.ceil(len(tasks) / _COLUMNS)
     columns = math.ceil(len(tasks) / rows)
     width, height = _PANEL_INCHES
-    figure = Figure(figsize=(width * columns + 2.0, height * rows + 0.6), layout="constrained")
+    figure = new_figure(width * columns + 2.0, height * rows + 0.6)
     places = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     panels = places[: len(tasks)]
     for task, panel in zip(tasks, panels, strict=True):
@@ -87,6 +82,22 @@ def accuracy_over_calls(
     _label(figure, panels, drawn)
     _add_legend(figure, panels)
     return figure, pd.DataFrame([*map(_measured_record, per_task), *map(_theory_record, theory)])
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches; raise MissingDependency without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("figures need matplotlib: pip install 'decbench[figures]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(panel: "Axes", grid: "Literal['both', 'x']" = "both") -> None:
+    """Put a light grid behind what is drawn, and leave out the frame's top and right."""
+    panel.grid(axis=grid, color="#e6e6e6", lw=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: "Figure", points: "pd.DataFrame", path: Path) -> list[Path]:
@@ -183,9 +194,7 @@ def _label(figure: "Figure", panels: "Sequence[Axes]", comparisons: Sequence[Com
         panel.set_ylim(-6, 108)
         panel.set_yticks([0, 25, 50, 75, 100])
         panel.tick_params(labelsize=8)
-        panel.grid(color="#e6e6e6", lw=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     figure.supxlabel("model calls per sample (nfe, log scale)", fontsize=9)
     figure.supylabel("accuracy, % (Wilson 95 % interval)", fontsize=9)
 

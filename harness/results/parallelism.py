@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from harness.errors import MissingDependency
 from harness.results.comparison import Comparison
+from harness.results.figures import new_figure, tidy
 from harness.results.metrics import OperatingPoint, area_under_parallelism
 
 if TYPE_CHECKING:
@@ -72,21 +72,14 @@ def draw(found: Sequence[Area]) -> "tuple[Figure, pd.DataFrame]":
     """
     import pandas as pd
 
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("figures need matplotlib: pip install 'decbench[figures]'") from error
-
     ordered = sorted(found, key=lambda one: one.value)
-    figure = Figure(figsize=(5.2, 0.19 * len(ordered) + 0.8), layout="constrained")
+    figure = new_figure(5.2, 0.19 * len(ordered) + 0.8)
     panel = figure.subplots()
     labels = [f"{one.method} ({one.model})" for one in ordered]
     panel.barh(labels, [one.value for one in ordered], color="#0072B2", height=0.7)
     panel.set_xlabel("area under accuracy (%) over tokens per call, mean over tasks", fontsize=8)
     panel.tick_params(labelsize=7)
     panel.margins(y=0.01)
-    panel.grid(axis="x", color="#e6e6e6", lw=0.6)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel, "x")
     columns = ("model", "method", "points", "value")
     return figure, pd.DataFrame([{name: getattr(one, name) for name in columns} for one in reversed(ordered)])

@@ -50,12 +50,14 @@ def summarize(
     store = Store(root=results_dir)
     measured = load(store, run_ids)
     overall, per_task = compare(measured), compare(measured, per_task=True)
-    under = areas(per_task) if any(area.points > 1 for area in areas(per_task)) else []
+    every_area = areas(per_task)
+    under = every_area if any(area.points > 1 for area in every_area) else []
     emerged = emergences(store, run_ids) if kind == "convergence" else []
     markdown = table.markdown(overall, under) if overall else ""
     if emerged:
-        markdown += "\n\n" + convergence.markdown(emerged)
-        console.print(convergence.markdown(emerged), highlight=False, soft_wrap=True, markup=False)
+        shares = convergence.markdown(emerged)
+        markdown += f"\n\n{shares}"
+        console.print(shares, highlight=False, soft_wrap=True, markup=False)
     if overall:
         wide = console if console.is_terminal else _plain(console)
         for grid in (table.overview(overall), *table.by_task(per_task), *([table.parallelism(under)] if under else [])):
@@ -69,7 +71,7 @@ def summarize(
         )
     drawn = {
         "calls": lambda: accuracy_over_calls(per_task, theory),
-        "areas": lambda: parallelism.draw(under or areas(per_task)),
+        "areas": lambda: parallelism.draw(every_area),
         "convergence": lambda: convergence.draw(emerged),
     }
     figures = _draw(drawn[kind], figure_path, console) if per_task and figure_path else ()

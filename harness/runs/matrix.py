@@ -33,14 +33,14 @@ def caches() -> dict[str, Cache]:
 
 def combinations() -> list[Combination]:
     """Return all combinations of diffusion decoders, caches, and the kinds of model that each decoder runs on."""
-    found = []
+    found, known = [], caches()
     for name in names("method"):
         option = read("method", name)
         for kind in (kind for kind in _LETTERS if kind.value in option["models"]):
             blocks = ["method.block_length=8"] if "block_length" in option else []
             method = build_method(compose([f"model={_MODELS[kind]}", f"method={name}", *blocks]))
             assert isinstance(method, DiffusionMethod)
-            for cache, made in caches().items():
+            for cache, made in known.items():
                 reason = reason_against(method, made, kind)
                 found.append(Combination(method=name, cache=cache, kind=kind, reason=reason))
     return found
