@@ -17,6 +17,8 @@ from harness.engine.randomness import uniforms
 GIVEN = -1
 """`decided_at` of prompt, constraints and positions not decided yet."""
 
+_NOWHERE = 1 << 30
+
 
 @dataclass(kw_only=True)
 class Canvas:
@@ -190,6 +192,16 @@ class Canvas:
         width = self.tokens_BL.shape[1]
         position_BL = torch.arange(width, device=self.tokens_BL.device).expand_as(self.window_BL)
         return position_BL - position_BL.masked_fill(~self.window_BL, width).amin(1, keepdim=True)
+
+    @property
+    def first_undecided_B(self) -> Tensor:
+        """Place of the first undecided position, beyond every place in rows that have none."""
+        return self.place_BL.masked_fill(~self.undecided_BL, _NOWHERE).amin(1)
+
+    @property
+    def whole_BL(self) -> Tensor:
+        """Positions that are no padding."""
+        return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) < self.length_B[:, None]
 
     @property
     def response_BL(self) -> Tensor:

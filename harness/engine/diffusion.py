@@ -52,10 +52,10 @@ def decode(
         return take_step(method, before, prediction)
 
     def observe(before: Canvas, prediction: Prediction, after: Canvas) -> None:
-        candidates = method.scorer(prediction, before.copy()) if observers else None
-        for observer in observers:
-            assert candidates is not None
-            observer(before, candidates, after)
+        if observers:
+            candidates = method.scorer(prediction, before.copy())
+            for observer in observers:
+                observer(before, candidates, after)
 
     prediction = evaluate(model, method, canvas, ledger) if canvas.num_rows else None
     calls = 1
@@ -84,14 +84,13 @@ def decode(
 def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger) -> Prediction:
     """Return the prediction for the positions of `canvas` that some policy reads; one model call."""
     read_BL = canvas.open_BL
-    for reader in method.readers():
+    for reader in method.readers:
         read_BL = read_BL | reader.reads(canvas)
     if isinstance(method.cache, Narrowing):
         read_BL = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas))
     shown = method.guidance.widen(canvas)
-    copies = shown.num_rows // canvas.num_rows
-    row_N, position_N = read_BL.repeat(copies, 1).nonzero(as_tuple=True)
-    attention = AttentionMean() if method.reads_attention() else None
+    row_N, position_N = read_BL.repeat(method.guidance.copies, 1).nonzero(as_tuple=True)
+    attention = AttentionMean() if method.reads_attention else None
     logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N, attention))
     if bool(logits_NV.isnan().any()):
         raise DecodeError(f"model {model.spec.name} returned logits that are not numbers (NaN)")
@@ -147,7 +146,7 @@ def _foresee(
 ) -> tuple[Canvas, Tensor]:
     """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
     again_B = torch.zeros_like(canvas.held_B)
-    for part in method.foreseers():
+    for part in method.foreseers:
         again_B = again_B | part.foresee(canvas, prediction, candidates)
     if bool(again_B.any()):
         others = canvas.copy()

@@ -99,6 +99,10 @@ class ModelSpec:
     shift: int = 0
     block_length: int | None = None
 
+    def sources(self, position_N: Tensor) -> Tensor:
+        """Return the positions whose raw logits predict `position_N`: one before, for shifted models."""
+        return (position_N - self.shift).clamp(min=0)
+
 
 class Store(Protocol):
     """Keys and values of every layer; slots are absolute positions."""

@@ -5,7 +5,8 @@ Shapes: B rows, L positions, D drafts, N read positions, V vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -293,7 +294,6 @@ class NoCache:
     ) -> Tensor:
         """Return aligned logits from one full forward."""
         width = canvas.tokens_BL.shape[1]
-        source_N = (position_N - model.spec.shift).clamp(min=0)
         return ledger.call(
             model,
             canvas.tokens_BL,
@@ -303,7 +303,7 @@ class NoCache:
             keys_B=canvas.length_B,
             head_B=torch.bincount(row_N, minlength=canvas.num_rows),
             visible_BTS=padding_mask(canvas.length_B, width),
-            select_N=row_N * width + source_N,
+            select_N=row_N * width + model.spec.sources(position_N),
             decided_at_BT=canvas.decided_at_BL,
             observe=observe,
         )
@@ -333,24 +333,32 @@ class DiffusionMethod:
     verifier: Verifier = field(default_factory=Unverified)
 
     def __post_init__(self) -> None:
-        for part in vars(self).values():
+        for part in self._parts:
             if isinstance(part, Demanding):
                 part.fit(self)
 
     def fit_kind(self, kind: ModelKind) -> None:
         """Raise ValueError if some policy does not work on models of this kind."""
-        for part in vars(self).values():
+        for part in self._parts:
             if isinstance(part, ModelDemanding):
                 part.fit_kind(kind)
 
+    @property
+    def _parts(self) -> list[object]:
+        return [getattr(self, slot.name) for slot in fields(self)]
+
+    # Every call asks for these three, and matching protocols costs about as much as a small model's layer.
+    @cached_property
     def readers(self) -> list[Reader]:
-        """Return the policies that read more than open positions."""
-        return [p for p in vars(self).values() if isinstance(p, Reader)]
+        """The policies that read more than open positions."""
+        return [part for part in self._parts if isinstance(part, Reader)]
 
+    @cached_property
     def foreseers(self) -> list[Foresight]:
-        """Return the policies that act on a prediction before anything is committed."""
-        return [p for p in vars(self).values() if isinstance(p, Foresight)]
+        """The policies that act on a prediction before anything is committed."""
+        return [part for part in self._parts if isinstance(part, Foresight)]
 
+    @cached_property
     def reads_attention(self) -> bool:
-        """Return whether some policy reads attention."""
-        return any(p.reads_attention for p in vars(self).values() if isinstance(p, AttentionReader))
+        """Whether some policy reads attention."""
+        return any(part.reads_attention for part in self._parts if isinstance(part, AttentionReader))

@@ -75,6 +75,8 @@ class Prediction:
     def widened(self, width: int) -> "Prediction":
         """Return the prediction of a canvas that has grown to `width` positions; nothing was read of the new ones."""
         attention_BLL, extra = self.attention_BLL, width - self.shape[1]
+        if not extra:
+            return self
         if attention_BLL is not None:
             attention_BLL = F.pad(attention_BLL, (0, extra, 0, extra))
         return replace(self, shape=(self.shape[0], width), attention_BLL=attention_BLL)
@@ -111,6 +113,8 @@ class Candidates:
     def widened(self, width: int) -> "Candidates":
         """Return the candidates of a canvas that has grown to `width` positions."""
         extra = (0, width - self.tokens_BL.shape[1])
+        if not extra[1]:
+            return self
         return Candidates(
             tokens_BL=F.pad(self.tokens_BL, extra),
             score_BL=F.pad(self.score_BL, extra, value=-torch.inf),

@@ -28,12 +28,12 @@ def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False)
         raise ValueError(f"the cache {name} keeps the rows of the canvas alone; use it without guidance (scale 0)")
     if not isinstance(method.verifier, Unverified):
         raise ValueError(f"the cache {name} gives no exact predictions of drafts; use method/verifier=none")
-    if method.reads_attention():
+    if method.reads_attention:
         raise ValueError(f"the cache {name} computes no attention of whole canvases; use method/cache=none")
     if narrows and not isinstance(method.stopper, NeverStop):
         raise ValueError(f"the cache {name} does not predict every open position; use method/stopper=never")
-    if narrows and method.readers():
-        reader = type(method.readers()[0]).__name__
+    if narrows and method.readers:
+        reader = type(method.readers[0]).__name__
         raise ValueError(f"the cache {name} does not predict every position that {reader} reads; use method/cache=none")
 
 
@@ -58,7 +58,7 @@ class Past:
 
         That is every position committed, edited or masked again since.
         """
-        return (self.tokens_BL != canvas.tokens_BL) & whole_BL(canvas)
+        return (self.tokens_BL != canvas.tokens_BL) & canvas.whole_BL
 
 
 def recall(canvas: Canvas) -> Past:
@@ -92,8 +92,19 @@ def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
     return filled
 
 
-def store_of(canvas: Canvas, make: Callable[[], Store]) -> Store:
-    """Return the canvas's store, made where there is none, and as wide as the canvas has become."""
+def store_of(model: LanguageModel, canvas: Canvas) -> Store:
+    """Return the canvas's keys and values, empty where there are none, and as wide as the canvas has become."""
+    return _held(canvas, lambda: new_store(model, canvas))
+
+
+def features_of(canvas: Canvas) -> "Features":
+    """Return the canvas's features of layers, none at first, and as wide as the canvas has become."""
+    features = _held(canvas, lambda: Features(canvas.tokens_BL.shape[1] + 1))
+    assert isinstance(features, Features)
+    return features
+
+
+def _held(canvas: Canvas, make: Callable[[], Store]) -> Store:
     store, slots = canvas.stores.get(_STORE), canvas.tokens_BL.shape[1] + 1
     if store is None or store.slots != slots:
         store = canvas.stores[_STORE] = make() if store is None else store.grown(slots)
@@ -137,17 +148,6 @@ class Gathered:
         return out[:, :-1]
 
 
-def sources(model: LanguageModel, position_N: Tensor) -> Tensor:
-    """Return the positions whose raw logits predict `position_N`: one before, for shifted models."""
-    return (position_N - model.spec.shift).clamp(min=0)
-
-
-def whole_BL(canvas: Canvas) -> Tensor:
-    """Return every position that is no padding."""
-    position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-    return position_L < canvas.length_B[:, None]
-
-
 def new_store(model: LanguageModel, canvas: Canvas) -> Store:
     """Return an empty store for the canvas, with a last slot that takes what padded queries write."""
     return model.new_store(canvas.num_rows, canvas.tokens_BL.shape[1] + 1)
@@ -175,9 +175,9 @@ def forward_queries(
     width = canvas.tokens_BL.shape[1]
     queries = Gathered.of(query_BL)
     count_B, longest = queries.count_B, queries.position_BT.shape[1]
-    source_N = sources(model, position_N)
+    source_N = model.spec.sources(position_N)
     assert bool(query_BL[row_N, source_N].all()), "a position that is read is not computed"
-    key_BL = whole_BL(canvas) if key_BL is None else key_BL
+    key_BL = canvas.whole_BL if key_BL is None else key_BL
     busy_R = (count_B > 0).nonzero().squeeze(1)
     return ledger.call(
         model,
@@ -198,10 +198,20 @@ def forward_queries(
     )
 
 
+def compute(
+    ledger: Ledger, model: LanguageModel, canvas: Canvas, query_BL: Tensor, row_N: Tensor, position_N: Tensor
+) -> Tensor:
+    """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these."""
+    query_BL = with_sources(model, query_BL & canvas.whole_BL, row_N, position_N)
+    logits_NV = forward_queries(ledger, model, canvas, store_of(model, canvas), query_BL, row_N, position_N)
+    remember(canvas, recall(canvas), query_BL)
+    return logits_NV
+
+
 def with_sources(model: LanguageModel, query_BL: Tensor, row_N: Tensor, position_N: Tensor) -> Tensor:
     """Return `query_BL` and every position that the logits of the read positions come from."""
     query_BL = query_BL.clone()
-    query_BL[row_N, sources(model, position_N)] = True
+    query_BL[row_N, model.spec.sources(position_N)] = True
     return query_BL
 
 
@@ -278,6 +288,6 @@ def forward_layers(
         head_B=torch.bincount(row_N, minlength=canvas.num_rows),
         plan=plan,
         visible_BTS=padding_mask(canvas.length_B, width),
-        select_N=row_N * width + sources(model, position_N),
+        select_N=row_N * width + model.spec.sources(position_N),
         decided_at_BT=canvas.decided_at_BL,
     )

@@ -29,12 +29,10 @@ from harness.engine.records import Ledger, Role
 from harness.engine.reuse import (
     forward_queries,
     kept,
-    new_store,
     recall,
     refuse_misfits,
     remember,
     store_of,
-    whole_BL,
     with_sources,
 )
 
@@ -186,7 +184,7 @@ def _make(
     block_L: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Make the calls that compute anything (role, queries, rows read); return the logits and all that was computed."""
-    store, whole = store_of(canvas, lambda: new_store(model, canvas)), whole_BL(canvas)
+    store, whole = store_of(model, canvas), canvas.whole_BL
     logits_NV, computed_BL = torch.empty(0), torch.zeros_like(whole)
     for role, query_BL, read_B in calls:
         query_BL, read_N = query_BL & whole, read_B[row_N]

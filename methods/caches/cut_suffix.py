@@ -26,7 +26,7 @@ class CutSuffix:
             raise ValueError(
                 "the cache cut_suffix shows the rows of the canvas alone; use it without guidance (scale 0)"
             )
-        if method.reads_attention():
+        if method.reads_attention:
             raise ValueError("a cut canvas has no attention of all positions; use a method that reads none")
 
     def evaluate(
@@ -41,7 +41,6 @@ class CutSuffix:
         """Return aligned logits; positions that are read must be visible."""
         length_B = canvas.memory.get(VISIBLE, canvas.length_B)
         width = int(length_B.max())
-        source_N = (position_N - model.spec.shift).clamp(min=0)
         return ledger.call(
             model,
             canvas.tokens_BL[:, :width],
@@ -51,6 +50,6 @@ class CutSuffix:
             keys_B=length_B,
             head_B=torch.bincount(row_N, minlength=canvas.num_rows),
             visible_BTS=(torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :],
-            select_N=row_N * width + source_N,
+            select_N=row_N * width + model.spec.sources(position_N),
             decided_at_BT=canvas.decided_at_BL[:, :width],
         )

@@ -25,13 +25,11 @@ from harness.engine.reuse import (
     Gathered,
     forward_queries,
     kept,
-    new_store,
     recall,
     refuse_misfits,
     remember,
     store_of,
     top_probability,
-    whole_BL,
     with_sources,
 )
 from methods.diffusion.certainty_prior import certainty_density
@@ -66,7 +64,7 @@ class DualAdaptiveCache:
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the positions that will be computed, of those read."""
-        past, whole = recall(canvas), whole_BL(canvas)
+        past, whole = recall(canvas), canvas.whole_BL
         query_BL = self._masks(canvas) | past.changed_BL(canvas) | nucleus(self._importance(canvas), whole, self.p_roll)
         query_BL = (filled(query_BL, self.w) | past.fresh_B[:, None]) & whole
         canvas.memory[_QUERY] = query_BL
@@ -103,7 +101,7 @@ class DualAdaptiveCache:
         asked_BL[row_N, position_N] = True
         row_M, position_M = asked_BL.nonzero(as_tuple=True)
         query_BL = with_sources(model, query_BL, row_M, position_M)
-        store, rollout = store_of(canvas, lambda: new_store(model, canvas)), Rollout(query_BL)
+        store, rollout = store_of(model, canvas), Rollout(query_BL)
         logits_MV = forward_queries(ledger, model, canvas, store, query_BL, row_M, position_M, observe=rollout)
         confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(rollout.flow_BLL[:, 0])).clone()
         if self.frozen_conf:

@@ -20,14 +20,9 @@ from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.records import Ledger
 from harness.engine.reuse import (
-    forward_queries,
-    new_store,
+    compute,
     recall,
     refuse_misfits,
-    remember,
-    store_of,
-    whole_BL,
-    with_sources,
 )
 
 
@@ -119,10 +114,5 @@ def _evaluate(
     ledger: Ledger, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor, refresh_BL: Tensor
 ) -> Tensor:
     """Compute masks, what changed, and `refresh_BL`."""
-    past = recall(canvas)
-    query_BL = whole_BL(canvas) & (canvas.undecided_BL | past.changed_BL(canvas) | refresh_BL)
-    query_BL = with_sources(model, query_BL, row_N, position_N)
-    store = store_of(canvas, lambda: new_store(model, canvas))
-    logits_NV = forward_queries(ledger, model, canvas, store, query_BL, row_N, position_N)
-    remember(canvas, past, query_BL)
-    return logits_NV
+    query_BL = canvas.undecided_BL | recall(canvas).changed_BL(canvas) | refresh_BL
+    return compute(ledger, model, canvas, query_BL, row_N, position_N)

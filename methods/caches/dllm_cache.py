@@ -26,12 +26,11 @@ from harness.engine.records import Ledger
 from harness.engine.reuse import (
     Features,
     Gathered,
+    features_of,
     forward_layers,
     recall,
     refuse_misfits,
     remember,
-    store_of,
-    whole_BL,
 )
 
 
@@ -64,12 +63,11 @@ class FeatureCache:
         observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return aligned logits of the read positions."""
-        past, whole, response_BL = recall(canvas), whole_BL(canvas), canvas.response_BL
+        past, whole, response_BL = recall(canvas), canvas.whole_BL, canvas.response_BL
         prompt_due_B = past.fresh_B | (canvas.calls_B % self.Kp == 0)
         response_due_B = past.fresh_B | (canvas.calls_B % self.Kr == 0)
         refresh_BL = whole & torch.where(response_BL, response_due_B[:, None], prompt_due_B[:, None])
-        features = store_of(canvas, lambda: Features(canvas.tokens_BL.shape[1] + 1))
-        assert isinstance(features, Features)
+        features = features_of(canvas)
         plan = _Plan(
             features=features,
             whole=Gathered.of(whole),

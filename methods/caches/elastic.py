@@ -28,13 +28,12 @@ from harness.engine.records import Ledger
 from harness.engine.reuse import (
     Features,
     Gathered,
+    features_of,
     forward_layers,
     kept,
     recall,
     refuse_misfits,
     remember,
-    store_of,
-    whole_BL,
     with_sources,
 )
 
@@ -85,14 +84,13 @@ class ElasticCache:
         observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
-        past, whole = recall(canvas), whole_BL(canvas)
+        past, whole = recall(canvas), canvas.whole_BL
         masks_BL, width = self._window(canvas), canvas.tokens_BL.shape[1]
         tracked_BN = kept(canvas, _TRACKED, canvas.clock_B.new_zeros(canvas.num_rows, model.spec.layers))
         active_BL = masks_BL | past.changed_BL(canvas) | (past.fresh_B[:, None] & whole)
         if self.profile is Profile.row:
             active_BL = active_BL.scatter(1, tracked_BN, True)
-        features = store_of(canvas, lambda: Features(width + 1))
-        assert isinstance(features, Features)
+        features = features_of(canvas)
         plan = _Plan(
             features=features,
             whole_BL=whole,

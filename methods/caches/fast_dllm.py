@@ -21,14 +21,9 @@ from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.records import Ledger
 from harness.engine.reuse import (
-    forward_queries,
-    new_store,
+    compute,
     recall,
     refuse_misfits,
-    remember,
-    store_of,
-    whole_BL,
-    with_sources,
 )
 
 
@@ -107,8 +102,4 @@ def _evaluate(
     whole_B = (past.calls_B == 0) | (past.changed_BL(canvas) & ~active_BL).any(1)
     if interval is not None:
         whole_B = whole_B | (past.calls_B % interval == 0)
-    query_BL = with_sources(model, active_BL | whole_B[:, None], row_N, position_N) & whole_BL(canvas)
-    store = store_of(canvas, lambda: new_store(model, canvas))
-    logits_NV = forward_queries(ledger, model, canvas, store, query_BL, row_N, position_N)
-    remember(canvas, past, query_BL)
-    return logits_NV
+    return compute(ledger, model, canvas, active_BL | whole_B[:, None], row_N, position_N)

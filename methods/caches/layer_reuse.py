@@ -26,14 +26,13 @@ from harness.engine.reuse import (
     Features,
     Gathered,
     Past,
+    features_of,
     forward_layers,
     kept,
     recall,
     refuse_misfits,
     remember,
     run_layer,
-    store_of,
-    whole_BL,
 )
 
 _KEY = "layer_reuse.key_tokens_BL"
@@ -78,13 +77,12 @@ class LayerReuse:
         k = model.spec.layers // 2 if self.k is None else self.k
         if not 1 <= k < model.spec.layers:
             raise DecodeError(f"layer_reuse: k={k} leaves no layer to run of the {model.spec.layers} of the model")
-        past, whole = recall(canvas), whole_BL(canvas)
+        past, whole = recall(canvas), canvas.whole_BL
         key_B = (past.calls_B <= 1) | self._due_B(canvas, past)
         lower_BL = whole & key_B[:, None]
         if self.mode is Mode.recompute:
             lower_BL = lower_BL | past.changed_BL(canvas)
-        features = store_of(canvas, lambda: Features(canvas.tokens_BL.shape[1] + 1))
-        assert isinstance(features, Features)
+        features = features_of(canvas)
         plan = _Plan(features, k, Gathered.of(lower_BL), Gathered.of(whole), self.mode is Mode.delta)
         logits_NV = forward_layers(ledger, model, canvas, plan, row_N, position_N)
         canvas.memory[_KEY] = torch.where(key_B[:, None], canvas.tokens_BL, kept(canvas, _KEY, canvas.tokens_BL))

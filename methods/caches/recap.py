@@ -21,16 +21,11 @@ from harness.engine.policy import policy
 from harness.engine.prediction import top
 from harness.engine.records import Ledger
 from harness.engine.reuse import (
-    forward_queries,
+    compute,
     kept,
-    new_store,
     recall,
     refuse_misfits,
-    remember,
-    store_of,
     top_probability,
-    whole_BL,
-    with_sources,
 )
 
 _LEFT, _TARGETS, _LIGHT, _SURE = "recap.left_B", "recap.targets_BL", "recap.light_B", "recap.sure_BL"
@@ -87,13 +82,10 @@ class ContextReuse:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
         past, light_B = recall(canvas), canvas.memory[_LIGHT]
         query_BL = canvas.memory[_TARGETS] | past.changed_BL(canvas) | ~light_B[:, None]
-        query_BL = with_sources(model, query_BL & whole_BL(canvas), row_N, position_N)
-        store = store_of(canvas, lambda: new_store(model, canvas))
-        logits_NV = forward_queries(ledger, model, canvas, store, query_BL, row_N, position_N)
+        logits_NV = compute(ledger, model, canvas, query_BL, row_N, position_N)
         sure_BL = torch.full_like(canvas.tokens_BL, -torch.inf, dtype=logits_NV.dtype)
         sure_BL[row_N, position_N] = top_probability(logits_NV, model.spec)
         canvas.memory[_SURE] = sure_BL
         group_B = torch.where(past.calls_B < self.pre_full, 0, self.r)
         canvas.memory[_LEFT] = torch.where(light_B, canvas.memory[_LEFT] - 1, group_B)
-        remember(canvas, past, query_BL)
         return logits_NV

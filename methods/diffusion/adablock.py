@@ -42,11 +42,12 @@ class Adaptive:
         """Open a block of the default length where the present one is complete."""
         new_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
         canvas.open_window(new_B, self._from_first(canvas, self.length))
-        canvas.memory[_NEW] = new_B | canvas.memory.get(_NEW, torch.zeros_like(new_B)) & canvas.undecided_BL.any(1)
+        canvas.memory[_NEW] = new_B | canvas.memory.get(_NEW, torch.zeros_like(new_B))
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return what a new block looks at."""
-        return self._looked_at(canvas) & canvas.memory[_NEW][:, None]
+        looked_at_BL = canvas.undecided_BL & self._from_first(canvas, int(self.frac * self.gen_length))
+        return looked_at_BL & canvas.memory[_NEW][:, None]
 
     def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """End new blocks at their delimiter; no row has to be evaluated again."""
@@ -56,14 +57,11 @@ class Adaptive:
         best_B, end_B = confidence_BL.max(1)
         position_L = torch.arange(canvas.tokens_BL.shape[1], device=end_B.device)
         window_BL = canvas.undecided_BL & (position_L <= end_B[:, None])
-        canvas.open_window(best_B >= max(self.theta_d, 0.0), window_BL)
+        canvas.open_window(best_B >= self.theta_d, window_BL)
         canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
         return torch.zeros_like(canvas.memory[_NEW])
 
-    def _looked_at(self, canvas: Canvas) -> Tensor:
-        return canvas.undecided_BL & self._from_first(canvas, int(self.frac * self.gen_length))
-
     def _from_first(self, canvas: Canvas, count: int) -> Tensor:
         """Return `count` positions of the response from the first undecided one on."""
-        first_B1 = canvas.place_BL.masked_fill(~canvas.undecided_BL, 1 << 30).amin(1, keepdim=True)
+        first_B1 = canvas.first_undecided_B[:, None]
         return canvas.response_BL & (canvas.place_BL >= first_B1) & (canvas.place_BL < first_B1 + count)

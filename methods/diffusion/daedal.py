@@ -54,7 +54,7 @@ class LeadingBlock:
     def update(self, canvas: Canvas) -> None:
         """Open it, anew where it is another one than before."""
         block_BL = canvas.place_BL // self.length
-        first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+        first_B = canvas.first_undecided_B // self.length
         window_BL = canvas.response_BL & (block_BL == first_B[:, None])
         before_B = block_BL.masked_fill(~canvas.window_BL, -1).amin(1)
         canvas.open_window((before_B != first_B) & canvas.undecided_BL.any(1), window_BL)

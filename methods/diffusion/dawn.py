@@ -29,10 +29,14 @@ class Attentive:
 
     temperature: float = 0.0
     score_dtype: ScoreDtype = ScoreDtype.float32
-    reads_attention: bool = True
 
     def __post_init__(self) -> None:
         Confidence(temperature=self.temperature)
+
+    @property
+    def reads_attention(self) -> bool:
+        """Return True."""
+        return True
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse caches, which do not compute the attention of every position."""
@@ -89,7 +93,7 @@ class Dependency:
     def _edges(self, canvas: Canvas) -> Tensor:
         """Return whether j depends on i, [B, i, j]."""
         attention_BLL = canvas.memory[_ATTENTION]
-        real_BL = torch.arange(attention_BLL.shape[1], device=attention_BLL.device) < canvas.length_B[:, None]
+        real_BL = canvas.whole_BL
         mean_BL = (attention_BLL * real_BL[:, :, None]).sum(1) / canvas.length_B[:, None]
         apart_LL = ~torch.eye(attention_BLL.shape[1], dtype=torch.bool, device=attention_BLL.device)
         kept_BLL = apart_LL & (mean_BL <= self.sink)[:, None, :] & real_BL[:, :, None]

@@ -31,12 +31,10 @@ class Sliding:
 
     def update(self, canvas: Canvas) -> None:
         """Move the window; its clock counts from the start of the response."""
-        far = torch.iinfo(torch.int64).max
-        first_B = canvas.place_BL.masked_fill(~canvas.undecided_BL, far).amin(1)
-        decided_B = (canvas.response_BL & ~canvas.undecided_BL).sum(1)
-        end_B = self.length + decided_B
+        first_B = canvas.first_undecided_B
+        end_B = self.length + (canvas.response_BL & ~canvas.undecided_BL).sum(1)
         if self.max_block != -1:
-            end_B = torch.minimum(end_B, first_B.clamp(max=far - self.max_block) + self.max_block)
+            end_B = torch.minimum(end_B, first_B + self.max_block)
         window_BL = (canvas.place_BL >= first_B[:, None]) & (canvas.place_BL < end_B[:, None]) & canvas.response_BL
         canvas.open_window(canvas.window_index_B == 0, window_BL)
         canvas.window_BL = window_BL

@@ -83,7 +83,7 @@ class FreeDave:
         """Refuse caches, with which a draft's prediction is not the one its step would get, and adaptive windows."""
         if not isinstance(method.cache, NoCache):
             raise ValueError("the verifier freedave needs exact predictions; use method/cache=none")
-        if method.foreseers():
+        if method.foreseers:
             raise ValueError("the verifier freedave cannot draft past windows that depend on a prediction")
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:

@@ -37,7 +37,7 @@ class LookAhead:
         """Refuse caches, and windows that depend on a prediction."""
         if not isinstance(method.cache, NoCache):
             raise ValueError("the verifier lopa compares exact predictions; use method/cache=none")
-        if method.foreseers():
+        if method.foreseers:
             raise ValueError("the verifier lopa cannot branch beside windows that depend on a prediction")
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:

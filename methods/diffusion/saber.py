@@ -34,10 +34,9 @@ class GrowingBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Grow the window by the next block where it holds nothing undecided."""
-        block_BL = canvas.place_BL // self.length
-        first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+        first_B = canvas.first_undecided_B // self.length
         closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
-        canvas.open_window(closed_B, (block_BL <= first_B[:, None]) & canvas.response_BL)
+        canvas.open_window(closed_B, (canvas.place_BL // self.length <= first_B[:, None]) & canvas.response_BL)
 
 
 @policy("method/selector", "above_mean")

@@ -78,8 +78,7 @@ class ExploreAndFill:
     def _next_block(self, canvas: Canvas) -> None:
         """Go to the first block with an undecided position where the present one has none."""
         memory = canvas.memory
-        first_B = canvas.place_BL.masked_fill(~canvas.undecided_BL, 1 << 30).amin(1)
-        start_B = first_B // self.length * self.length
+        start_B = canvas.first_undecided_B // self.length * self.length
         moved_B = (start_B > memory[_START]) & canvas.undecided_BL.any(1)
         memory[_START] = torch.where(moved_B, start_B, memory[_START])
         self._restart(canvas, moved_B, memory[_FILLED].masked_fill(moved_B, 0))

@@ -33,7 +33,7 @@ class ShadowBlock:
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse attention: that of a canvas with a shadow is not the canvas's."""
-        if method.reads_attention():
+        if method.reads_attention:
             raise ValueError("the shadow block changes what attention means; use a method that reads none")
 
     def evaluate(
@@ -54,10 +54,10 @@ class ShadowBlock:
         positions_BT = torch.cat([place_BL, order_BK], 1)
         masks_BK = torch.full_like(order_BK, canvas.mask_id)
         rank_BL = canvas.window_BL.long().cumsum(1) - 1
-        source_N = (position_N - model.spec.shift).clamp(min=0)
+        source_N = model.spec.sources(position_N)
         from_shadow_N = canvas.committed_BL[row_N, position_N] & canvas.window_BL[row_N, source_N]
         column_N = torch.where(from_shadow_N, width + rank_BL[row_N, source_N], source_N)
-        keys_BT = torch.cat([place_BL < canvas.length_B[:, None], real_BK], 1)
+        keys_BT = torch.cat([canvas.whole_BL, real_BK], 1)
         return ledger.call(
             model,
             torch.cat([canvas.tokens_BL, masks_BK], 1),

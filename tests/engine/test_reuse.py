@@ -5,7 +5,7 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.records import Ledger
-from harness.engine.reuse import Gathered, forward_queries, new_store, recall, remember, store_of, whole_BL
+from harness.engine.reuse import Gathered, forward_queries, new_store, recall, remember, store_of
 from harness.models import random as random_models
 
 PROMPTS = [[2, 30, 76, 4], [2, 31, 76, 77, 78, 4]]
@@ -28,8 +28,8 @@ def test_queries_against_what_is_stored_equal_a_forward_from_scratch(kind: str):
     model, canvas = laid_out(kind)
     store, ledger = new_store(model, canvas), Ledger()
     row_N, position_N = canvas.undecided_BL.nonzero(as_tuple=True)
-    first = forward_queries(ledger, model, canvas, store, whole_BL(canvas), row_N, position_N)
-    some_BL = whole_BL(canvas) & (canvas.place_BL >= torch.tensor([[2], [5]]))
+    first = forward_queries(ledger, model, canvas, store, canvas.whole_BL, row_N, position_N)
+    some_BL = canvas.whole_BL & (canvas.place_BL >= torch.tensor([[2], [5]]))
     chosen_N = some_BL[row_N, position_N]
     again = forward_queries(ledger, model, canvas, store, some_BL, row_N[chosen_N], position_N[chosen_N])
     torch.testing.assert_close(again, first[chosen_N], atol=1e-11, rtol=0)
@@ -40,10 +40,10 @@ def test_a_row_without_a_query_is_neither_changed_nor_charged():
     """Guards rows that have nothing to compute in a call that others need."""
     model, canvas = laid_out("masked_diffusion")
     store, ledger, none_N = new_store(model, canvas), Ledger(), torch.zeros(0, dtype=torch.int64)
-    forward_queries(ledger, model, canvas, store, whole_BL(canvas), none_N, none_N)
+    forward_queries(ledger, model, canvas, store, canvas.whole_BL, none_N, none_N)
     before = store.rows(torch.tensor([1]))
     canvas.commit(canvas.undecided_BL, torch.full_like(canvas.tokens_BL, 40))
-    forward_queries(ledger, model, canvas, store, whole_BL(canvas) & torch.tensor([[True], [False]]), none_N, none_N)
+    forward_queries(ledger, model, canvas, store, canvas.whole_BL & torch.tensor([[True], [False]]), none_N, none_N)
     after = store.rows(torch.tensor([1]))
     for old, new in zip(before.keys, after.keys, strict=True):
         assert torch.equal(old[:, :14], new[:, :14])
@@ -63,8 +63,8 @@ def test_what_changed_since_it_was_computed():
     """Guards commits, edits, re-masks and rows that grow: stored keys and values of another token must not be used."""
     model, canvas = laid_out("masked_diffusion")
     assert recall(canvas).fresh_B.all()
-    store_of(canvas, lambda: new_store(model, canvas))
-    remember(canvas, recall(canvas), whole_BL(canvas))
+    store_of(model, canvas)
+    remember(canvas, recall(canvas), canvas.whole_BL)
     assert not recall(canvas).changed_BL(canvas).any()
     first_BL = canvas.place_BL == 0
     for change in (
