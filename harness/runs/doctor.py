@@ -11,10 +11,16 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, MissingDependency
 from harness.runs.catalogue import names, read
 
-_EXTRAS = {"figures": "matplotlib", "wandb": "wandb", "launchers": "hydra_plugins.hydra_joblib_launcher"}
+_EXTRAS = {
+    "figures": "matplotlib",
+    "wandb": "wandb",
+    "launchers": "hydra_plugins.hydra_joblib_launcher",
+    "math": "math_verify",
+    "hub": "datasets",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,6 @@ def _task(name: str) -> Finding:
 
     try:
         samples = len(build_task(compose([f"task={name}"])).instances())
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, MissingDependency) as error:
         return Finding(kind="task", name=name, available=False, detail=str(error))
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
