@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from harness.errors import ConfigError, DataError
 from tasks import rows
 from tasks.asking import Style, Turns, Words, cut, pose
-from tasks.task import Encoder, Sample, Score
+from tasks.task import Encoder, Grading, Sample, Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,13 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the rows of one set are: the file of the package, and the data set on the hub if there is one."""
+    """Where the rows of one set are: the file of the package, and the data set on the hub if there is one.
+
+    `keep` chooses rows of the file of the package; None keeps all.
+    """
 
     file: str
+    keep: Callable[[rows.Row], bool] | None = None
     hub: tuple[str, str | None, str] | None = None
 
 
@@ -108,6 +112,10 @@ class QuestionTask:
         """Grade an answer: cut it at the first stop string, find the answer in it, compare."""
         return self.subject.readings[self.reading](cut(text, self.stop), sample.instance)
 
+    def grading(self) -> Grading:
+        """Return nothing: verdicts rest on the texts alone."""
+        return Grading()
+
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest worked answer of the data, end token included."""
         answer = self.subject.styles[self.template].answer
@@ -125,7 +133,7 @@ class QuestionTask:
     def _read(self) -> list[Problem]:
         origin, where = self.subject.sets[self.set], self.data or self.subject.sets[self.set].file
         if self.data is None:
-            found = rows.shipped(self.subject.folder, origin.file)
+            found = [r for r in rows.shipped(self.subject.folder, origin.file) if origin.keep is None or origin.keep(r)]
         elif self.data == rows.HUB and origin.hub is not None:
             found = rows.from_hub(*origin.hub, self.subject.fields)
         else:

@@ -48,6 +48,14 @@ class Score:
     measures: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Grading:
+    """What verdicts rest on besides the version of the task: `facts` to be kept, `warnings` for whoever reads them."""
+
+    facts: Mapping[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
 class Encoder(Protocol):
     """The part of a tokenizer that tasks need."""
 
@@ -80,6 +88,10 @@ class Task(Protocol):
 
     def score(self, sample: Sample, text: str) -> Score:
         """Grade the decoded answer canvas of `sample`."""
+        ...
+
+    def grading(self) -> Grading:
+        """Say what grading rests on here; raise ConfigError, naming the key, where answers cannot be graded."""
         ...
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:

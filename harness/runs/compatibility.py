@@ -24,7 +24,7 @@ def check(cfg: DictConfig) -> None:
             method.fit_kind(ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
-    build.build_task(cfg)
+    build.build_task(cfg).grading()
     hub.find_of(cfg.model)
 
 

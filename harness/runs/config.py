@@ -53,6 +53,7 @@ class BenchConf:
     seed: int
     gen_length: int
     batch_size: int
+    sandbox: str
     results_dir: str
     resume: bool
     on_error: str

@@ -60,12 +60,25 @@ def examine() -> Iterator[Finding]:
         available=cuda,
         detail=torch.cuda.get_device_name() if cuda else "no usable device; device=cpu works",
     )
+    yield _sandbox()
     for extra, module in _EXTRAS.items():
         there = _installed(module)
         remedy = "" if there else f"pip install 'decbench[{extra}]'"
         yield Finding(kind="extra", name=extra, available=there, detail=module, remedy=remedy)
     yield from (_model(name) for name in names("model"))
     yield from (_task(name) for name in names("task"))
+
+
+def _sandbox() -> Finding:
+    from tasks.code.sandbox import MINIMUM, isolation
+
+    try:
+        here = isolation()
+    except ConfigError as error:
+        return Finding(kind="machine", name="sandbox", available=False, detail=str(error))
+    safe = here.tier.value <= MINIMUM.value
+    remedy = "" if safe else f"; tier {MINIMUM.value} is needed for programs of models"
+    return Finding(kind="machine", name="sandbox", available=safe, detail=str(here), remedy=remedy)
 
 
 def _installed(module: str) -> bool:
@@ -123,7 +136,9 @@ def _task(name: str) -> Finding:
     from harness.runs.config import compose
 
     try:
-        samples = len(build_task(compose([f"task={name}"])).instances())
+        task = build_task(compose([f"task={name}"]))
+        task.grading()
+        samples = len(task.instances())
     except (ConfigError, DataError, MissingDependency) as error:
         return Finding(kind="task", name=name, available=False, detail=str(error))
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")

@@ -28,6 +28,7 @@ UNRELATED = frozenset(
         "hydra",
         "progress",
         "protocol",
+        "sandbox",
     }
 )
 DESCRIPTIVE = frozenset({"summary", "paper", "notes", "license"})

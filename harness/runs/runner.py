@@ -102,13 +102,16 @@ def _execute(cfg: DictConfig, plain: dict[str, Any], store: Store, progress: Pro
     )
     with settled_heap():
         samples, steps, seconds = street.walk()
-    row = _row(cfg, plain, identity) | {"status": "ok"} | metrics.summarize(samples, seconds)
+    grading = task.grading()
+    row = _row(cfg, plain, identity) | {"status": "ok", "warnings": list(grading.warnings)}
+    row |= metrics.summarize(samples, seconds)
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": f"{provenance.device_name(str(device))}, {switches.threads} threads",
         "provenance": canonical_json(
             provenance.collect(str(device), switches=switches.to_dict())
             | {"checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
+            | {"grading": dict(grading.facts)}
         ),
     }
     store.write(row, samples, steps)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import tasks.code
 import tasks.math
 import tasks.puzzles
 from harness.errors import DataError, MissingDependency
 from tasks import rows
 
-FOLDERS = [Path(module.__file__).parent / "data" for module in (tasks.math, tasks.puzzles)]
+FOLDERS = [Path(module.__file__).parent / "data" for module in (tasks.code, tasks.math, tasks.puzzles)]
+MATH = FOLDERS[1]
 SHIPPED = [(folder, name) for folder in FOLDERS for name in json.loads((folder / rows.SOURCES).read_text())]
 FIELDS = {"question": str, "answer": str}
 GOOD = '{"question": "1 + 1?", "answer": "#### 2"}\n'
@@ -35,7 +37,7 @@ def test_every_data_file_is_on_record(folder: Path) -> None:
 
 def copy_of_test_set(folder: Path, content: bytes) -> None:
     name = "gsm8k_test.jsonl.gz"
-    sources = json.loads((FOLDERS[0] / rows.SOURCES).read_text())
+    sources = json.loads((MATH / rows.SOURCES).read_text())
     (folder / rows.SOURCES).write_text(json.dumps({name: sources[name]}))
     (folder / name).write_bytes(content)
 
@@ -53,7 +55,7 @@ def copy_of_test_set(folder: Path, content: bytes) -> None:
 )
 def test_damaged_package_data_is_refused(tmp_path: Path, damage, message: str) -> None:
     """Guards against measuring on fewer or other problems than the name of the set promises."""
-    copy_of_test_set(tmp_path, damage((FOLDERS[0] / "gsm8k_test.jsonl.gz").read_bytes()))
+    copy_of_test_set(tmp_path, damage((MATH / "gsm8k_test.jsonl.gz").read_bytes()))
     with pytest.raises(DataError, match=message):
         rows.shipped(tmp_path, "gsm8k_test.jsonl.gz")
 
