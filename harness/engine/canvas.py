@@ -28,7 +28,8 @@ class Canvas:
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
-    `held_B` marks rows that a policy wants evaluated again although their window is complete.
+    `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
+    evaluations made for that.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. Tensors are replaced,
     never changed in place, so that copies share them. `stores` holds keys and values; evaluations write them in place,
@@ -55,6 +56,7 @@ class Canvas:
     first_call_B: Tensor
     stopped_at_B: Tensor
     held_B: Tensor
+    held_calls_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -115,6 +117,7 @@ class Canvas:
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
             held_B=torch.zeros(rows, dtype=torch.bool),
+            held_calls_B=zero_B,
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
