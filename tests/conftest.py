@@ -45,3 +45,8 @@ def run_decbench(tmp_path: Path) -> RunDecbench:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
     return run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to rewrite recorded outputs, for review in the diff."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the recorded outputs of golden tests")

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import ConfigError
-from harness.runs import options
+from harness.runs import options, protocols
 from harness.runs.catalogue import names, nearest
 
-GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment")
+GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
 
 
 class OnError(Enum):
@@ -46,12 +46,14 @@ class BenchConf:
     model: Any
     method: Any
     task: Any
+    protocol: Any
     measure: Any
     tracker: Any
     device: Any
     seed: int
     gen_length: int
     batch_size: int
+    sandbox: str
     results_dir: str
     resume: bool
     on_error: str
@@ -76,14 +78,25 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     """
     register()
     _check_names(overrides)
+    cfg = _composed(overrides, with_hydra=with_hydra)
+    if settings := protocols.settings(cfg, parse(overrides)):
+        cfg = _composed([*overrides, *settings], with_hydra=with_hydra)
+    _check_values(cfg)
+    return cfg
+
+
+def completed(overrides: Sequence[str]) -> list[str]:
+    """Return overrides together with those that the protocol adds, for a composition that is not `compose`'s."""
+    return [*overrides, *protocols.settings(compose(overrides), parse(overrides))]
+
+
+def _composed(overrides: Sequence[str], *, with_hydra: bool) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         try:
-            cfg = hydra_compose("bench", overrides=list(overrides), return_hydra_config=with_hydra)
+            return hydra_compose("bench", overrides=list(overrides), return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explain(error)) from error
-    _check_values(cfg)
-    return cfg
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -147,8 +160,11 @@ def _check_values(cfg: DictConfig) -> None:
 
 
 def resolved(cfg: DictConfig) -> dict:
-    """Return the config as plain values, interpolations resolved and enums by name."""
+    """Return the config as plain values, interpolations resolved and enums by name.
+
+    Of the protocol only the name is left: what it says about this task stands in task, method and gen_length.
+    """
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
-    return {str(k): v for k, v in plain.items()}
+    return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

@@ -32,9 +32,10 @@ def list_options(argv: Sequence[str]) -> int:
     if "--markdown" in argv and kinds[0] == "methods":
         sys.stdout.write(method_table() + "\n")
         return 0
-    table = Table("name", "what it does", "runs on" if kinds[0] == "methods" else "kind", box=None)
+    last = {"methods": "runs on", "protocols": "tasks"}.get(kinds[0], "kind")
+    table = Table("name", "what it does", last, box=None)
     for entry in entries:
-        fits = entry.get("models") or entry.get("kind") or ""
+        fits = entry.get("models") or entry.get("tasks") or entry.get("kind") or ""
         table.add_row(
             str(entry["name"]), str(entry["summary"]), ", ".join(fits) if isinstance(fits, list) else str(fits)
         )
