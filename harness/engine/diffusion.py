@@ -107,7 +107,7 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
         position_N=position_N[:own],
         shape=(canvas.num_rows, canvas.tokens_BL.shape[1]),
         spec=model.spec,
-        attention_BLL=attention.mean_BTS() if attention else None,
+        attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
     )
 
 

@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     table = Table("", "what", "", "finding", box=None)
     for f in findings:
-        table.add_row(f.kind, f.name, "yes" if f.available else "NO", f"{f.detail} {f.remedy}".strip())
+        finding = f"{f.detail}: {f.remedy}" if f.remedy else f.detail
+        table.add_row(f.kind, f.name, "yes" if f.available else "NO", finding)
     Console().print(table, highlight=False)
     return 0
 

@@ -47,7 +47,7 @@ class ExploreAndFill:
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse policies that read what fast calls cut off."""
-        if isinstance(method.cache, CutSuffix) and method.readers():
+        if isinstance(method.cache, CutSuffix) and method.readers:
             raise ValueError("the window slowfast cuts off what other policies want to read; use method/cache=none")
 
     def update(self, canvas: Canvas) -> None:
