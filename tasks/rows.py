@@ -59,13 +59,14 @@ def from_hub(repository: str, config: str | None, split: str, fields: Fields) ->
     Raises MissingDependency without the package datasets, DataError where the cache lacks the data set.
     """
     try:
-        import datasets  # pyright: ignore[reportMissingImports]
+        import datasets
+        from datasets import config as settings
         from huggingface_hub import constants
     except ImportError as error:
         message = "task.data=hub needs the package datasets: pip install 'decbench[hub]'"
         raise MissingDependency(message) from error
-    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    before = settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    settings.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         table = datasets.load_dataset(repository, config, split=split)
     # The library raises whatever its readers raise: no class covers a cache that is empty, old or damaged.
@@ -76,7 +77,7 @@ def from_hub(repository: str, config: str | None, split: str, fields: Fields) ->
             f"where there is a network ({command}), or give task.data=FILE"
         ) from error
     finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+        settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
     rows = tuple(dict(row) for row in table)
     for number, row in enumerate(rows, start=1):
         _check(f"data set {repository}, split {split}, row {number}", row, fields)
