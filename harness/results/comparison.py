@@ -84,8 +84,9 @@ class Comparison:
 
 
 def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
-    """Return the successful runs among `run_ids` whose samples can be read, in the order given."""
-    runs = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist() if row["status"] == "ok"}
+    """Return the graded runs among `run_ids` whose samples can be read, in the order given."""
+    rows = store.read("runs", run_ids).to_pylist()
+    runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
     columns = ["run_id", "sample_id", "prompt_sha256", *_MEASURED]
     frame = store.read("samples", runs).select(columns).to_pandas()
     keys = ["run_id", "sample_id", "prompt_sha256"]
