@@ -7,20 +7,20 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import ConfigError
 from harness.runs import options
 from harness.runs.catalogue import names, nearest
+from harness.runs.loader import loader
 
+ROOT = "bench"
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment")
 
 
@@ -59,6 +59,7 @@ class BenchConf:
     figure: str
     points: list[str] | None
     axes: dict[str, str] | None
+    overrides: list[str]
 
 
 @cache
@@ -76,12 +77,13 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     """
     register()
     _check_names(overrides)
-    GlobalHydra.instance().clear()
-    with initialize_config_module("conf", version_base="1.3"):
-        try:
-            cfg = hydra_compose("bench", overrides=list(overrides), return_hydra_config=with_hydra)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explain(error)) from error
+    try:
+        cfg = loader().load_configuration(ROOT, list(overrides), RunMode.RUN, from_shell=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    if not with_hydra:
+        with open_dict(cfg):
+            del cfg["hydra"]
     _check_values(cfg)
     return cfg
 
@@ -115,7 +117,7 @@ def _explain(error: Exception) -> str:
 
 
 def _known_keys(key: str) -> list[str]:
-    root = hydra_compose("bench")
+    root = loader().load_configuration(ROOT, [], RunMode.RUN)
     group = key.split(".")[0]
     known = [str(k) for k in root]
     if group == "method":
@@ -147,8 +149,12 @@ def _check_values(cfg: DictConfig) -> None:
 
 
 def resolved(cfg: DictConfig) -> dict:
-    """Return the config as plain values, interpolations resolved and enums by name."""
+    """Return the config as plain values, interpolations resolved and enums by name.
+
+    How it was asked for is no part of it.
+    """
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
+    plain.pop("overrides")
     return {str(k): v for k, v in plain.items()}

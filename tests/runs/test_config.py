@@ -51,6 +51,7 @@ REFUSALS = {
     "method.remasking=best": "expected one of [low_confidence, random,",
     "method.block_length=5": "method.block_length=5: must divide gen_length=16",
     "method.steps=5 method.block_length=4": "method.steps=5: steps must be a multiple of the 4 blocks",
+    "method=threshold method/window=sliding": "method.window.length: needs a value",
     "model=tiny_ar": "method=llada: does not run on model=tiny_ar, which is causal; it runs on ",
     "method=ar_greedy": "method=ar_greedy: does not run on model=tiny_mdm, which is masked_diffusion",
     "model=tiny_block method=threshold": "generates blocks of 8; use method.block_length=8",
