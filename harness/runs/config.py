@@ -12,15 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import ConfigError
 from harness.runs import options
 from harness.runs.catalogue import names, nearest
-from harness.runs.loader import loader
+from harness.runs.loader import ROOT, loader
 
-ROOT = "bench"
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment")
 
 
@@ -76,14 +75,15 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     values out of range.
     """
     register()
-    _check_names(overrides)
+    parsed = parse(overrides)
+    _check_names(parsed)
     try:
-        cfg = loader().load_configuration(ROOT, list(overrides), RunMode.RUN, from_shell=False)
+        if with_hydra:
+            cfg = loader().load_configuration(ROOT, list(overrides), RunMode.RUN, from_shell=False)
+        else:
+            cfg = loader().compose(parsed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
-    if not with_hydra:
-        with open_dict(cfg):
-            del cfg["hydra"]
     _check_values(cfg)
     return cfg
 
@@ -96,8 +96,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
 
 
-def _check_names(overrides: Sequence[str]) -> None:
-    for override in parse(overrides):
+def _check_names(overrides: Sequence[Override]) -> None:
+    for override in overrides:
         value = override.value()
         if override.key_or_group in GROUPS and isinstance(value, str) and value not in names(override.key_or_group):
             raise ConfigError(
@@ -117,7 +117,7 @@ def _explain(error: Exception) -> str:
 
 
 def _known_keys(key: str) -> list[str]:
-    root = loader().load_configuration(ROOT, [], RunMode.RUN)
+    root = loader().compose([])
     group = key.split(".")[0]
     known = [str(k) for k in root]
     if group == "method":

@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.runs.config import ROOT, compose, parse
-from harness.runs.loader import loader
+from harness.runs.config import compose, parse
+from harness.runs.loader import ROOT, loader
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
 

@@ -40,6 +40,16 @@ def test_a_knob_reaches_its_policy():
     assert method.window.length == 8
 
 
+def test_a_composition_leaves_the_next_one_alone():
+    """Guards what is kept between compositions against values that were set in one, or by who got it."""
+    first = compose(["method=threshold"])
+    changed = compose(["method=threshold", "method.threshold=0.7", "hydra.job.name=mine", "task.samples=4"])
+    changed.seed = 3
+    assert (changed.method.selector.threshold, changed.task.samples) == (0.7, 4)
+    assert compose(["method=threshold"]) == first
+    assert compose(["method=llada"], with_hydra=True).method == compose(["method=llada"]).method
+
+
 REFUSALS = {
     "method=tresh": "method=tresh: no such method; did you mean threshold?",
     "model=tiny_mdn": "model=tiny_mdn: no such model; did you mean tiny_mdm?",
