@@ -45,7 +45,8 @@ def _entry(group: str, name: str, option: dict) -> dict[str, object]:
         keys = ("family", "paper", "lossless", "models")
         return entry | {k: option[k] for k in keys} | {"knobs": knobs(option)}
     if group == "protocol":
-        return entry | {"paper": option["paper"], "tasks": list(option["tasks"])}
+        ours = [task for task, preset in option["tasks"].items() if preset.get("wording") == "reconstruction"]
+        return entry | {"paper": option["paper"], "tasks": list(option["tasks"]), "reconstructed": ours}
     if group == "model":
         return entry | {"kind": option["kind"], "license": option.get("license")}
     return entry
