@@ -62,8 +62,8 @@ class QuestionTask:
     `template` is a wording, `turns` says who says it (text, one, many), `shots` worked examples from `shots_from`
     come first, the answer is cut at the first of `stop` and read by `reading`. `samples` problems are asked: the
     first ones, or those with the smallest digest (`subset` first, hash), so that fewer are always a part of more.
-    `data` is a file of JSON lines, or `hub` for a filled cache of the hub. `known_as` is the name under which the
-    protocols list the task. Raises ConfigError.
+    `data` is a file of JSON lines, a folder that the package datasets saved, or `hub` for a filled cache of the hub,
+    which `download` lets be filled. `known_as` is the name under which the protocols list the task. Raises ConfigError.
     """
 
     name: str
@@ -81,6 +81,7 @@ class QuestionTask:
     subset: str = "hash"
     gen_length: int = 256
     data: str | None = None
+    download: bool = False
 
     subject: ClassVar[Subject]
     version: ClassVar[str] = "1"
@@ -135,7 +136,10 @@ class QuestionTask:
         if self.data is None:
             found = [r for r in rows.shipped(self.subject.folder, origin.file) if origin.keep is None or origin.keep(r)]
         elif self.data == rows.HUB and origin.hub is not None:
-            found = rows.from_hub(*origin.hub, self.subject.fields)
+            found = rows.from_hub(*origin.hub, self.subject.fields, download=self.download)
+        elif Path(self.data).is_dir():
+            split = origin.hub[2] if origin.hub is not None else self.set
+            found = rows.from_folder(self.data, split, self.subject.fields)
         else:
             found = rows.from_file(self.data, self.subject.fields)
         problems: dict[str, Problem] = {}
@@ -168,6 +172,8 @@ class QuestionTask:
             yield "shots", "must be at least 0"
         if self.data == rows.HUB and self.subject.sets[self.set].hub is None:
             yield "data", f"set {self.set} is not on the hub; leave task.data out to use the copy in the package"
+        if self.download and self.data != rows.HUB:
+            yield "download", "fetches data sets of the hub only; add task.data=hub"
         if any(not stop for stop in self.stop):
             yield "stop", "an empty stop string would cut everything"
 

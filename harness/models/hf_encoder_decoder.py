@@ -41,7 +41,9 @@ class EncodedStore:
     crossed: Layers = ()
     own: Layers = ()
 
-    def _each(self, change: Callable[[Tensor], Tensor], layers: Layers) -> Layers:
+    @staticmethod
+    def each(change: Callable[[Tensor], Tensor], layers: Layers) -> Layers:
+        """Return `layers` with every tensor changed."""
         return tuple((change(keys), change(values)) for keys, values in layers)
 
     def rows(self, index_B: Tensor) -> "EncodedStore":
@@ -56,14 +58,14 @@ class EncodedStore:
             slots=self.slots,
             prompt_length_B=chosen(self.prompt_length_B),
             encoded_BPC=chosen(self.encoded_BPC),
-            crossed=self._each(chosen, self.crossed),
-            own=self._each(chosen, self.own),
+            crossed=self.each(chosen, self.crossed),
+            own=self.each(chosen, self.own),
         )
 
     def grown(self, slots: int) -> "EncodedStore":
         """Return a copy with more slots, which hold nothing yet."""
         extra = slots - self.slots
-        return replace(self, slots=slots, own=self._each(lambda kept: F.pad(kept, (0, 0, 0, extra)), self.own))
+        return replace(self, slots=slots, own=self.each(lambda kept: F.pad(kept, (0, 0, 0, extra)), self.own))
 
 
 class EncoderDecoderModel:
@@ -124,7 +126,7 @@ class EncoderDecoderModel:
         store.encoded_BPC = self.inner.get_encoder()(input_ids=tokens_BT, attention_mask=shown_BP).last_hidden_state
         start_B1 = torch.full_like(tokens_BT[:, :1], self.start_id)
         logits_B1V, store.own, store.crossed = self._decode(start_B1, store, 0)
-        store.own = store._each(lambda new: F.pad(new, (0, 0, 0, store.slots - 1)), store.own)
+        store.own = store.each(lambda new: F.pad(new, (0, 0, 0, store.slots - 1)), store.own)
         logits_BTV = logits_B1V.new_zeros(*tokens_BT.shape, logits_B1V.shape[-1])
         return logits_BTV.scatter(1, last_B[:, None, None].expand_as(logits_B1V), logits_B1V)
 
@@ -163,17 +165,12 @@ class EncoderDecoderModel:
             use_cache=True,
             **{self._cache: cache},
         ).logits
-        own, crossed = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
-        return (
-            logits_BTV,
-            tuple((_there(layer.keys)[:, :, first:], _there(layer.values)[:, :, first:]) for layer in own),
-            tuple((_there(layer.keys), _there(layer.values)) for layer in crossed),
-        )
+        own = _layers(cache.self_attention_cache)
+        return logits_BTV, store.each(lambda kept: kept[:, :, first:], own), _layers(cache.cross_attention_cache)
 
 
-def _there(kept: Tensor | None) -> Tensor:
-    assert kept is not None, "a decoder layer left no keys and values"
-    return kept
+def _layers(cache: Any) -> Layers:
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
 def _shown(length_B: Tensor, width: int) -> Tensor:

@@ -53,7 +53,8 @@ def answer(own: Any, prompt: list[int], count: int) -> tuple[int, ...]:
     """Return a greedy answer by whole forwards of the class."""
     row = [own.generation_config.decoder_start_token_id]
     while len(row) <= count and row[1:][-1:] != [EOS]:
-        row.append(int(own(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([row])).logits[0, -1].argmax()))
+        logits = own(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([row])).logits
+        row.append(int(logits[0, -1].argmax()))
     return tuple(row[1:])
 
 
@@ -65,15 +66,15 @@ def test_drafts_change_no_token(name: str, tmp_path: Path) -> None:
     ledger = Ledger()
     plain = run(model, with_drafts(Greedy(), EmptyDrafter()), PROMPTS, ledger=ledger)
     assert [g.tokens for g in plain] == expected
-    assert len({token for tokens in expected for token in tokens}) > 3
+    assert len({token for made in expected for token in made}) > 3
     assert [c.prefill_tokens for c in ledger.counts(range(4))] == [len(prompt) for prompt in PROMPTS]
-    for drafter in drafters([tokens + (0,) * 12 for tokens in expected]).values():
+    for drafter in drafters([made + (0,) * 12 for made in expected]).values():
         assert [g.tokens for g in run(model, with_drafts(Greedy(), drafter), PROMPTS)] == expected
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_logits_equal_the_class(name: str, tmp_path: Path) -> None:
-    """Guards windows of an answer against one forward of the class in float32, stores that are chosen from and grown."""
+    """Guards windows of an answer against one forward of the class, over stores that are chosen from and grown."""
     own, model = write(tmp_path, name).float(), loaded(tmp_path, dtype=torch.float32).model
     tokens_BT, start = tokens(2, 11, vocab_size=V), own.generation_config.decoder_start_token_id
     starts = torch.full((2, 1), start)
