@@ -74,12 +74,16 @@ class Stopwatch:
 
 
 @contextmanager
-def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
-    """Time a region: the device is synchronised at both ends, and the garbage collector rests in between."""
+def stopwatch(device: torch.device, *, quiet: bool) -> Iterator[Stopwatch]:
+    """Time a region: the device is synchronised at both ends, and if `quiet` the garbage collector rests in between.
+
+    That takes a collection before, which may take longer than a short region: for times that somebody reads.
+    """
     watch = Stopwatch()
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
+    enabled = quiet and gc.isenabled()
+    if quiet:
+        gc.collect()
+        gc.disable()
     try:
         _synchronise(device)
         cpu, watch.started = time.process_time(), time.perf_counter()
