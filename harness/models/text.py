@@ -23,8 +23,11 @@ FILES = (
 class TextTokenizer:
     """A published tokenizer and chat template, with the tokens that end an answer of its model."""
 
-    def __init__(self, inner: Any, *, where: str, stop_ids: Sequence[int], add_bos: bool = False) -> None:
-        self.inner, self.where, self.stop_ids, self.add_bos = inner, where, frozenset(stop_ids), add_bos
+    def __init__(
+        self, inner: Any, *, where: str, stop_ids: Sequence[int], add_bos: bool = False, add_eos: bool = False
+    ) -> None:
+        self.inner, self.where, self.stop_ids = inner, where, frozenset(stop_ids)
+        self.add_bos, self.add_eos = add_bos, add_eos
         if add_bos and inner.bos_token_id is None:
             raise DataError(f"{where}: the tokenizer has no token to begin a text with, but add_bos asks for one")
 
@@ -33,12 +36,13 @@ class TextTokenizer:
         return list(self.inner.encode(text, add_special_tokens=False))
 
     def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]]) -> list[int]:
-        """Return the ids of a whole prompt, behind the begin token if the model wants it, or of rendered turns.
+        """Return the ids of a whole prompt, between the special tokens that the model wants, or of rendered turns.
 
         Raise DataError where the checkpoint has no chat template, or one that refuses these turns.
         """
         if isinstance(prompt, str):
-            return [self.inner.bos_token_id] * self.add_bos + self.encode(prompt)
+            bos, eos = [self.inner.bos_token_id] * self.add_bos, [self.inner.eos_token_id] * self.add_eos
+            return bos + self.encode(prompt) + eos
         return self.encode(self.render(prompt))
 
     def render(self, turns: Sequence[Mapping[str, object]]) -> str:
@@ -100,6 +104,12 @@ def begins_with_bos(tokenizer: Any) -> bool:
     """Tell whether a tokenizer, left to itself, begins a text with its begin token."""
     ids = tokenizer.encode("a")
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def ends_with_eos(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer, left to itself, ends a text with its end token."""
+    ids = tokenizer.encode("a")
+    return tokenizer.eos_token_id is not None and ids[-1:] == [tokenizer.eos_token_id]
 
 
 def one_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ GROUPS = {
     "protocols": "protocol",
     "experiments": "experiment",
 }
-_METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
+METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
 
 
 @cache
@@ -31,7 +31,7 @@ def read(group: str, name: str) -> dict:
 
 def knobs(option: dict) -> dict[str, object]:
     """Return the published knobs of a method: everything flat that is no metadata."""
-    return {k: v for k, v in option.items() if k not in _METADATA and not isinstance(v, dict)}
+    return {k: v for k, v in option.items() if k not in METADATA and not isinstance(v, dict)}
 
 
 def describe(group: str) -> list[dict[str, object]]:

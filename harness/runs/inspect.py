@@ -111,7 +111,7 @@ def _type_of(method, knob: str) -> str:
 
     from hydra.utils import get_class
 
-    from harness.runs.build import knob_of
+    from harness.runs.knobs import knob_of
 
     for slot, node in method.items():
         if not hasattr(node, "items") or "_target_" not in node:
