@@ -54,6 +54,7 @@ RUNS = _schema(
     _text("task", "option of the task group"),
     _text("template", "prompt template of the task"),
     _text("protocol", "protocol of prompts, lengths and grading, for tasks that have one"),
+    _column("sandbox_tier", pa.int32(), "", "how generated programs were shut in, from 1 (best) to 4"),
     _column("seed", pa.int64(), "", "seed of the run"),
     _column("gen_length", pa.int32(), "tokens", "response positions"),
     _column("batch_size", pa.int32(), "samples", "rows decoded together"),
