@@ -68,6 +68,7 @@ def test_a_run_without_verdicts_is_kept(hub: Path, results_dir: Path, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_experiment_runs_whole(
     hub: Path, run_decbench: RunDecbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
