@@ -1,12 +1,15 @@
 """What the runner sees of a task: prompts out, texts in, scores back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 
 class Message(TypedDict):
-    """One turn of a chat, as chat templates take it; `role` is user or assistant."""
+    """One turn of a chat, as chat templates take it; `role` is user or assistant.
+
+    A last turn of the assistant is the beginning of the answer: the model goes on from it.
+    """
 
     role: str
     content: str
@@ -32,12 +35,28 @@ class Sample:
 class Score:
     """The verdict on one answer text; `strict` is None where the task has a single way of reading it.
 
-    `detail` says in a few words why an answer is wrong and is empty otherwise.
+    `detail` says in a few words why an answer is wrong and is empty otherwise. `extracted` is the answer as it was
+    found in the text, and `path` names the rule that found it: a shift of paths between decoders is a sign of
+    quality. `measures` holds further numbers about the same text, such as the verdicts of other graders (0 or 1).
     """
 
     correct: bool
     strict: bool | None = None
     detail: str = ""
+    extracted: str | None = None
+    path: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grading:
+    """What verdicts rest on besides the version of the task: `facts` to be kept, `warnings` for whoever reads them."""
+
+    facts: Mapping[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __or__(self, other: "Grading") -> "Grading":
+        return Grading(facts={**self.facts, **other.facts}, warnings=(*self.warnings, *other.warnings))
 
 
 class Encoder(Protocol):
@@ -72,6 +91,10 @@ class Task(Protocol):
 
     def score(self, sample: Sample, text: str) -> Score:
         """Grade the decoded answer canvas of `sample`."""
+        ...
+
+    def grading(self) -> Grading:
+        """Say what grading rests on here; raise ConfigError, naming the key, where answers cannot be graded."""
         ...
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:

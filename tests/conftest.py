@@ -59,3 +59,8 @@ def call_decbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return call
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to rewrite recorded outputs, for review in the diff."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the recorded outputs of golden tests")

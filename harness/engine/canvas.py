@@ -28,11 +28,14 @@ class Canvas:
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
-    `held_B` marks rows that a policy wants evaluated again although their window is complete.
+    `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
+    evaluations made for that.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
-    `memory` holds what policies keep between steps: tensors whose first dimension is the row. Tensors are replaced,
-    never changed in place, so that copies share them. `stores` holds keys and values; evaluations write them in place,
-    so that of the copies of a canvas (not of its rows) only the latest may be evaluated.
+    `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
+    tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
+    insertions, and what is new there is 0. Tensors are replaced, never changed in place, so that copies share them.
+    `stores` holds keys and values; evaluations write them in place, so that of the copies of a canvas (not of its
+    rows) only the latest may be evaluated.
     """
 
     tokens_BL: Tensor
@@ -55,6 +58,7 @@ class Canvas:
     first_call_B: Tensor
     stopped_at_B: Tensor
     held_B: Tensor
+    held_calls_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -115,6 +119,7 @@ class Canvas:
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
             held_B=torch.zeros(rows, dtype=torch.bool),
+            held_calls_B=zero_B,
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
@@ -271,6 +276,9 @@ class Canvas:
         self.length_B = length_B
 
     def _widen(self, width: int) -> None:
+        places = width - int(self.prompt_length_B.min()) if self.num_rows else 0
+        for key, dim in self._positional():
+            self.memory[key] = _behind(self.memory[key], dim, (width if _shape(key)[dim] == "L" else places))
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:
             pad = torch.nn.functional.pad
@@ -285,22 +293,46 @@ class Canvas:
         They are in the window if the position that they push aside is.
         """
         self._widen(int((self.length_B + count_B).max()))
-        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
-        at_B1, behind_B1 = position_B[:, None], (position_B + count_B)[:, None]
-        inside_BL = (position_L >= at_B1) & (position_L < behind_B1)
-        source_BL = torch.where(position_L >= behind_B1, position_L - count_B[:, None], position_L)
         for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
-            moved = getattr(self, name).gather(1, source_BL)
-            setattr(self, name, moved.masked_fill(inside_BL, value))
-        self.window_BL = self.window_BL.gather(1, torch.where(inside_BL, at_B1, source_BL))
+            setattr(self, name, _moved(getattr(self, name), 1, position_B, count_B, value))
+        for key, dim in self._positional():
+            at_B = position_B if _shape(key)[dim] == "L" else position_B - self.prompt_length_B
+            self.memory[key] = _moved(self.memory[key], dim, at_B, count_B, 0)
+        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        inside_BL = (position_L >= position_B[:, None]) & (position_L < (position_B + count_B)[:, None])
+        joins_B1 = self.window_BL.gather(1, position_B[:, None])
+        self.window_BL = _moved(self.window_BL, 1, position_B, count_B, False) | (inside_BL & joins_B1)
         self.length_B = self.length_B + count_B
+
+    def _positional(self) -> list[tuple[str, int]]:
+        """Return the dimensions of `memory` that count positions or places, by key."""
+        return [(key, dim) for key in self.memory for dim, letter in enumerate(_shape(key)) if letter in "LR"]
+
+
+def _shape(key: str) -> str:
+    """Return the letters of the dimensions that a key of `memory` ends with."""
+    return key.rpartition("_")[2]
+
+
+def _moved(tensor: Tensor, dim: int, at_B: Tensor, count_B: Tensor, new: float | int) -> Tensor:
+    """Return `tensor` with what stands at `at_B` or behind it moved by `count_B` along `dim`; the end falls off."""
+    index_L = torch.arange(tensor.shape[dim], device=tensor.device)
+    at_B1, behind_B1 = at_B[:, None], (at_B + count_B)[:, None]
+    source_BL = torch.where(index_L >= behind_B1, index_L - count_B[:, None], index_L)
+    new_BL = (index_L >= at_B1) & (index_L < behind_B1)
+    spread = [tensor.shape[0], *[1] * (dim - 1), tensor.shape[dim], *[1] * (tensor.ndim - dim - 1)]
+    return tensor.gather(dim, source_BL.view(spread).expand_as(tensor)).masked_fill(new_BL.view(spread), new)
 
 
 def _cat_memory(parts: Sequence[Tensor]) -> Tensor:
     """Join along the row; what is narrower gets zeros behind its end, where no row has positions."""
     width = max((part.shape[1] for part in parts if part.dim() > 1), default=0)
-    return torch.cat([_behind(part, width - part.shape[1]) if part.dim() > 1 else part for part in parts])
+    return torch.cat([_behind(part, 1, width) if part.dim() > 1 else part for part in parts])
 
 
-def _behind(part: Tensor, extra: int) -> Tensor:
-    return torch.cat([part, part.new_zeros(part.shape[0], extra, *part.shape[2:])], 1) if extra else part
+def _behind(part: Tensor, dim: int, size: int) -> Tensor:
+    """Return `part` with zeros behind its end along `dim`, so that it has at least `size` entries there."""
+    extra = size - part.shape[dim]
+    if extra <= 0:
+        return part
+    return torch.cat([part, part.new_zeros(*part.shape[:dim], extra, *part.shape[dim + 1 :])], dim)

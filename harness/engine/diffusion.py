@@ -40,7 +40,8 @@ def decode(
 
     Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided.
     `on_progress` is told after each step how many rows are finished and how many calls have had their effect. Raises
-    DecodeError for logits that are not numbers and for a row that exceeds 4 calls per response position.
+    DecodeError for logits that are not numbers and for a row that exceeds 4 calls per response position, those not
+    counted for which a policy held it.
     """
     canvas = canvas.copy()
     method.preparation(model, canvas)
@@ -73,7 +74,8 @@ def decode(
         prediction = evaluate(model, method, drafts, ledger)
         calls += 1
         canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
-        if calls > _BUDGET_FACTOR * int((canvas.length_B - canvas.prompt_length_B).max()):
+        spent_B = canvas.calls_B - canvas.held_calls_B
+        if bool((spent_B > _BUDGET_FACTOR * (canvas.length_B - canvas.prompt_length_B)).any()):
             raise DecodeError(
                 f"{canvas.num_rows} rows are not finished after {calls} calls "
                 f"(budget: {_BUDGET_FACTOR} per response position) with {method}"
@@ -98,13 +100,14 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
     canvas.calls_B = canvas.calls_B + 1
+    canvas.held_calls_B = canvas.held_calls_B + canvas.held_B
     return Prediction(
         logits_NV=logits_NV,
         row_N=row_N[:own],
         position_N=position_N[:own],
         shape=(canvas.num_rows, canvas.tokens_BL.shape[1]),
         spec=model.spec,
-        attention_BLL=attention.mean_BTS() if attention else None,
+        attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.engine.model import AttentionObserver, LayerPlan
 from harness.errors import ConfigError
+from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 
 
 class Attention(Enum):
@@ -33,7 +34,9 @@ class TransformerConfig:
     """Shape and switches of a transformer.
 
     `rope_in_float32` rotates in float32 and casts back (LLaDA); otherwise in the model's dtype (Dream, SDAR).
-    `block_length` is read for block-causal attention only; blocks count from absolute position 0.
+    `block_length` is read for block-causal attention only; blocks count from absolute position 0. `rotary_width` is
+    the number of channels of a head that are rotated, its first ones (None: all). With `experts` layers have a
+    mixture of experts for their feed-forward part.
     """
 
     vocab_size: int
@@ -52,6 +55,8 @@ class TransformerConfig:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied_head: bool = False
+    rotary_width: int | None = None
+    experts: Experts | None = None
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -60,6 +65,10 @@ class TransformerConfig:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.head_width % 2:
             raise ConfigError(f"head_width must be even (rotary positions turn pairs), got {self.head_width}")
+        if self.rotary_width is not None and not (
+            0 < self.rotary_width <= self.head_width and not self.rotary_width % 2
+        ):
+            raise ConfigError(f"rotary_width must be even and from 2 to {self.head_width}, got {self.rotary_width}")
         if self.heads % self.kv_heads:
             raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
         if (self.attention is Attention.BLOCK_CAUSAL) != (self.block_length is not None) or self.block_length == 0:
@@ -70,12 +79,20 @@ class TransformerConfig:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as stored beside a checkpoint."""
-        return {**asdict(self), "attention": self.attention.value}
+        plain = {**asdict(self), "attention": self.attention.value}
+        if self.experts is not None:
+            plain["experts"] |= {"router": self.experts.router.value}
+        return plain
 
     @classmethod
     def from_dict(cls, values: dict) -> "TransformerConfig":
         """Rebuild a config from `to_dict`; an unknown or missing key is a TypeError naming it."""
-        return cls(**{**values, "attention": Attention(values["attention"])})
+        values = {**values}
+        experts = values.get("experts")
+        if experts is not None:
+            lists = {"router": Router(experts["router"]), "dense_layers": tuple(experts["dense_layers"])}
+            experts = Experts(**{**experts, **lists})
+        return cls(**{**values, "attention": Attention(values["attention"]), "experts": experts})
 
 
 class KeyValueStore:
@@ -148,7 +165,8 @@ class Rotary(nn.Module):
         return self
 
     def _build(self, device: torch.device) -> None:
-        half = torch.arange(0, self.config.head_width, 2, device=device).float() / self.config.head_width
+        width = self.config.rotary_width or self.config.head_width
+        half = torch.arange(0, width, 2, device=device).float() / width
         inverse = 1.0 / self.config.rope_theta**half
         angles = torch.arange(self.config.max_length, device=device).float()[:, None] * inverse
         angles = torch.cat([angles, angles], -1)
@@ -163,7 +181,10 @@ class Rotary(nn.Module):
 
 
 def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply the rotation in half-split form, returning the dtype of `x_BTHD`."""
+    """Rotate as many of the first channels as the tables have, in half-split form, in the dtype of `x_BTHD`."""
+    width = cos.shape[-1]
+    if width < x_BTHD.shape[-1]:
+        return torch.cat([rotate(x_BTHD[..., :width], cos, sin), x_BTHD[..., width:]], -1)
     first, second = x_BTHD.chunk(2, -1)
     return (x_BTHD * cos + torch.cat([-second, first], -1) * sin).to(x_BTHD.dtype)
 
@@ -230,20 +251,6 @@ class SelfAttention(nn.Module):
         return scores_BHTS.softmax(-1).mean(1)
 
 
-class FeedForward(nn.Module):
-    """SwiGLU with gate and up projection in one matrix."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(config.width, 2 * config.feed_forward_width, bias=False)
-        self.down = nn.Linear(config.feed_forward_width, config.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map width to width."""
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
-
-
 class Block(nn.Module):
     """One pre-norm layer."""
 
@@ -252,7 +259,11 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.width, config.norm_eps)
         self.attention = SelfAttention(config, layer)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_eps)
-        self.feed_forward = FeedForward(config)
+        experts = config.experts
+        if experts is None or layer in experts.dense_layers:
+            self.feed_forward = FeedForward(config.width, config.feed_forward_width)
+        else:
+            self.feed_forward = MixtureOfExperts(config.width, experts)
 
     def forward(self, x: Tensor, *attention_arguments: object) -> Tensor:
         """Add attention and feed-forward output to the residual stream."""

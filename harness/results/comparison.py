@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
-_PAIRED = ("model", "family", "task", "template", "seed", *_CONDITIONS)
+_PAIRED = ("model", "family", "task", "protocol", "template", "seed", *_CONDITIONS)
 _MEASURED = ["correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s"]
 _LENGTH_TOLERANCE = 0.05
 _CORRECT, _NFE, _EFE, _LATENCY = range(4)

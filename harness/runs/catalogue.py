@@ -9,6 +9,7 @@ GROUPS = {
     "methods": "method",
     "models": "model",
     "tasks": "task",
+    "protocols": "protocol",
     "experiments": "experiment",
 }
 METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
@@ -43,6 +44,9 @@ def _entry(group: str, name: str, option: dict) -> dict[str, object]:
     if group == "method":
         keys = ("family", "paper", "lossless", "models")
         return entry | {k: option[k] for k in keys} | {"knobs": knobs(option)}
+    if group == "protocol":
+        ours = [task for task, preset in option["tasks"].items() if preset.get("wording") == "reconstruction"]
+        return entry | {"paper": option["paper"], "tasks": list(option["tasks"]), "reconstructed": ours}
     if group == "model":
         return entry | {"kind": option["kind"], "license": option.get("license")}
     return entry

@@ -8,23 +8,24 @@ from harness.engine.model import ModelKind
 from harness.engine.policies import Cache, DiffusionMethod
 from harness.errors import ConfigError
 from harness.models import hub
-from harness.runs import build
+from harness.runs import build, protocols
 from harness.runs.catalogue import describe
 from harness.runs.knobs import knobs_read
 
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit."""
+    protocols.check(cfg)
     _kinds(cfg)
-    _lengths(cfg)
     _text(cfg)
+    _lengths(cfg)
     method = build.build_method(cfg)
     if isinstance(method, DiffusionMethod):
         try:
             method.fit_kind(ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
-    build.build_task(cfg)
+    build.build_task(cfg).grading()
     hub.find_of(cfg.model)
 
 
@@ -79,12 +80,17 @@ def _text(cfg: DictConfig) -> None:
             f"task.renderer=tiny: model={cfg.model.name} reads text, not the symbols of the embedded models; "
             f"use task.renderer=chat with a task.template of its own"
         )
+    if cfg.model.tokenizer == "symbols" and renderer is None:
+        raise ConfigError(
+            f"task={cfg.task.name}: is written in words, and model={cfg.model.name} reads symbols only; "
+            f"choose a model with a tokenizer of text, or a list task"
+        )
     if cfg.model.tokenizer == "symbols" and renderer != "tiny":
         raise ConfigError(
             f"task.renderer={renderer}: model={cfg.model.name} reads symbols only; use task.renderer=tiny"
         )
-    if cfg.model.tokenizer == "symbols" and cfg.task.max_items != cfg.model.max_items:
-        raise ConfigError(
-            f"task.max_items={cfg.task.max_items}: model={cfg.model.name} was trained on prompts laid out for "
-            f"{cfg.model.max_items} items"
-        )
+    asked, trained = cfg.task.get("max_items"), cfg.model.max_items
+    if cfg.model.tokenizer == "symbols" and asked != trained:
+        layout = f"prompts laid out for {trained} items" if asked is not None else "list tasks, and this is none"
+        key = f"task.max_items={asked}" if asked is not None else f"task={cfg.task.name}"
+        raise ConfigError(f"{key}: model={cfg.model.name} was trained on {layout}")

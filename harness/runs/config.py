@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import ConfigError
-from harness.runs import options
+from harness.runs import options, protocols
 from harness.runs.catalogue import names, nearest
 from harness.runs.loader import ROOT, loader
 
-GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment")
+GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
 
 
 class OnError(Enum):
@@ -45,12 +45,14 @@ class BenchConf:
     model: Any
     method: Any
     task: Any
+    protocol: Any
     measure: Any
     tracker: Any
     device: Any
     seed: int
     gen_length: int
     batch_size: int
+    sandbox: str
     results_dir: str
     resume: bool
     on_error: str
@@ -77,15 +79,26 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     register()
     parsed = parse(overrides)
     _check_names(parsed)
-    try:
-        if with_hydra:
-            cfg = loader().load_configuration(ROOT, list(overrides), RunMode.RUN, from_shell=False)
-        else:
-            cfg = loader().compose(parsed)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error)) from error
+    cfg = _composed(parsed, with_hydra=with_hydra)
+    if settings := protocols.settings(cfg, parsed):
+        cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
     _check_values(cfg)
     return cfg
+
+
+def completed(overrides: Sequence[str]) -> list[str]:
+    """Return overrides together with those that the protocol adds, for a composition that is not `compose`'s."""
+    return [*overrides, *protocols.settings(compose(overrides), parse(overrides))]
+
+
+def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
+    try:
+        if with_hydra:
+            lines = [str(override.input_line) for override in overrides]
+            return loader().load_configuration(ROOT, lines, RunMode.RUN, from_shell=False)
+        return loader().compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -151,10 +164,11 @@ def _check_values(cfg: DictConfig) -> None:
 def resolved(cfg: DictConfig) -> dict:
     """Return the config as plain values, interpolations resolved and enums by name.
 
-    How it was asked for is no part of it.
+    Of the protocol only the name is left: what it says about this task stands in task, method and gen_length. How the
+    run was asked for is no part of it.
     """
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     plain.pop("overrides")
-    return {str(k): v for k, v in plain.items()}
+    return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

@@ -11,10 +11,16 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, MissingDependency
 from harness.runs.catalogue import names, read
 
-_EXTRAS = {"figures": "matplotlib", "wandb": "wandb", "launchers": "hydra_plugins.hydra_joblib_launcher"}
+_EXTRAS = {
+    "figures": "matplotlib",
+    "wandb": "wandb",
+    "launchers": "hydra_plugins.hydra_joblib_launcher",
+    "math": "math_verify",
+    "hub": "datasets",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     table = Table("", "what", "", "finding", box=None)
     for f in findings:
-        table.add_row(f.kind, f.name, "yes" if f.available else "NO", f"{f.detail} {f.remedy}".strip())
+        finding = f"{f.detail}: {f.remedy}" if f.remedy else f.detail
+        table.add_row(f.kind, f.name, "yes" if f.available else "NO", finding)
     Console().print(table, highlight=False)
     return 0
 
@@ -54,12 +61,25 @@ def examine() -> Iterator[Finding]:
         available=cuda,
         detail=torch.cuda.get_device_name() if cuda else "no usable device; device=cpu works",
     )
+    yield _sandbox()
     for extra, module in _EXTRAS.items():
         there = _installed(module)
         remedy = "" if there else f"pip install 'decbench[{extra}]'"
         yield Finding(kind="extra", name=extra, available=there, detail=module, remedy=remedy)
     yield from (_model(name) for name in names("model"))
     yield from (_task(name) for name in names("task"))
+
+
+def _sandbox() -> Finding:
+    from tasks.code.sandbox import MINIMUM, isolation
+
+    try:
+        here = isolation()
+    except ConfigError as error:
+        return Finding(kind="machine", name="sandbox", available=False, detail=str(error))
+    safe = here.tier.value <= MINIMUM.value
+    remedy = "" if safe else f"; tier {MINIMUM.value} is needed for programs of models"
+    return Finding(kind="machine", name="sandbox", available=safe, detail=str(here), remedy=remedy)
 
 
 def _installed(module: str) -> bool:
@@ -117,7 +137,9 @@ def _task(name: str) -> Finding:
     from harness.runs.config import compose
 
     try:
-        samples = len(build_task(compose([f"task={name}"])).instances())
-    except (ConfigError, DataError) as error:
+        task = build_task(compose([f"task={name}"]))
+        task.grading()
+        samples = len(task.instances())
+    except (ConfigError, DataError, MissingDependency) as error:
         return Finding(kind="task", name=name, available=False, detail=str(error))
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")

@@ -3,8 +3,8 @@
 Two runs with one id have the same outputs, so a stored one need not be run again. The hash covers the canonical JSON
 (sorted keys, no blanks) of the resolved config, the sha256 of the checkpoint, the version of the task and ID_VERSION.
 Left out are `UNRELATED` keys of the root, `DESCRIPTIVE` keys at any depth, and the path of a checkpoint whose digest is
-known. `measure` and `batch_size` are part: a timed run stores other columns than a counted one, and the latency of
-a sample depends on the rows beside it.
+known. A protocol is part through the task, which has its name and every value that it gave. `measure` and `batch_size`
+are part: a timed run stores other columns than a counted one, and a latency depends on the rows beside the sample.
 """
 
 import hashlib
@@ -15,7 +15,21 @@ ID_VERSION = 1
 """Raise this when a change of the harness gives old settings new outputs."""
 
 UNRELATED = frozenset(
-    {"tracker", "launch", "results_dir", "resume", "on_error", "name", "figure", "points", "axes", "hydra", "progress"}
+    {
+        "tracker",
+        "launch",
+        "results_dir",
+        "resume",
+        "on_error",
+        "name",
+        "figure",
+        "points",
+        "axes",
+        "hydra",
+        "progress",
+        "protocol",
+        "sandbox",
+    }
 )
 DESCRIPTIVE = frozenset({"summary", "paper", "notes", "license"})
 

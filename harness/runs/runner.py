@@ -104,13 +104,16 @@ def _execute(cfg: DictConfig, plain: dict[str, Any], store: Store, progress: Pro
     )
     with settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk()
-    row = _row(cfg, plain, identity) | {"status": "ok"} | metrics.summarize(samples, seconds)
+    grading = task.grading()
+    row = _row(cfg, plain, identity) | {"status": "ok", "warnings": list(grading.warnings)}
+    row |= metrics.summarize(samples, seconds)
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": f"{provenance.device_name(str(device))}, {switches.threads} threads",
         "provenance": canonical_json(
             provenance.collect(str(device), switches=switches.to_dict())
             | {"checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
+            | {"grading": dict(grading.facts)}
         ),
     }
     store.write(row, samples, steps)
@@ -226,6 +229,9 @@ class _Street:
                 "correct": score.correct,
                 "correct_strict": score.strict,
                 "detail": score.detail,
+                "extracted": score.extracted,
+                "extraction": score.path,
+                "measures": canonical_json(dict(score.measures)),
                 "decided_at": list(made.decided_at),
                 "latency_s": watch.wall_s if watch else None,
                 "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
@@ -268,6 +274,7 @@ def _row(cfg: DictConfig, plain: dict[str, Any], identity: str) -> dict[str, Any
         "setting": setting(plain),
         "task": cfg.task.name,
         "template": cfg.task.get("template"),
+        "protocol": cfg.task.get("protocol"),
         "seed": cfg.seed,
         "gen_length": cfg.gen_length,
         "batch_size": cfg.batch_size,

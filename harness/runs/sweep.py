@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.runs.config import compose, parse
+from harness.runs.config import completed, compose, parse
 from harness.runs.loader import ROOT, loader
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
@@ -86,7 +86,7 @@ def _launched(sweep: Sweep) -> list[RunRecord]:
     context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    results = launcher.launch([[*one, "on_error=record"] for one in sweep.jobs], initial_job_idx=0)
+    results = launcher.launch([[*completed(one), "on_error=record"] for one in sweep.jobs], initial_job_idx=0)
     return [RunRecord(**result.return_value) for result in results]
 
 

@@ -5,7 +5,8 @@ that are computed between refreshes -> rho (default 0.25). Every layer keeps key
 to the residual stream, of every position. Layer 0 is always computed; in layers above, a segment whose refresh is due
 (calls of the row % interval == 0) is. Of another response the values are computed, and the int(rho * G) tokens whose
 values turned most, by cosine against the kept ones, are computed; everything else adds what was kept to a stream that
-starts from present embeddings. Use: `method=threshold method/cache=dllm_cache method.cache.Kr=4`.
+starts from present embeddings. Values that have not turned, as in finished blocks of a block-causal model, are equal,
+the lowest position first, however rounding has them. Use: `method=threshold method/cache=dllm_cache method.cache.Kr=4`.
 Deviations from the authors' code: keys are kept rotated, which is the same while positions stay; padding is masked;
 no cache for classifier-free guidance. Layer tokens do not count the projection to values alone.
 Invariants: Kp = Kr = 1 equals no cache, and so does rho = 1 with Kp = 1.
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import normalize
 
 from harness.engine.canvas import Canvas
 from harness.engine.model import AttentionObserver, LanguageModel, Layer
@@ -32,6 +33,9 @@ from harness.engine.reuse import (
     refuse_misfits,
     remember,
 )
+
+_ROUNDING = 8
+"""Units in the last place of 1 by which vectors that are computed twice may differ in another batch."""
 
 
 @policy("method/cache", "dllm_cache")
@@ -115,7 +119,18 @@ class _Plan:
             return torch.zeros_like(self.waiting_BL)
         values_BTX = layer.values(waiting.take(x_BLC))
         kept_BTX = waiting.take(self.features.get("values", index))
-        same_BT = cosine_similarity(values_BTX.flatten(2), kept_BTX.flatten(2), dim=-1)
-        turned_BL = waiting.put(torch.zeros_like(x_BLC[..., 0]), -same_BT)
+        turn_BT = turn(values_BTX.flatten(2), kept_BTX.flatten(2))
+        turned_BL = waiting.put(turn_BT.new_zeros(self.waiting_BL.shape), turn_BT)
         self.features.put("values", index, waiting, values_BTX)
         return top(turned_BL, self.waiting_BL, self.share_B)
+
+
+def turn(new_BTX: Tensor, old_BTX: Tensor) -> Tensor:
+    """Return how far vectors turned, [B, T], from 0 to 2: the distance of the unit vectors, 0 if it may be rounding.
+
+    It orders as 1 - cosine, of which it is sqrt(2 * (1 - cosine)), but small turns keep their order: 1 - cosine is of
+    second order, and drowns in rounding.
+    """
+    dtype = torch.promote_types(new_BTX.dtype, torch.float32)
+    distance_BT = (normalize(new_BTX.to(dtype), dim=-1) - normalize(old_BTX.to(dtype), dim=-1)).norm(dim=-1)
+    return distance_BT.masked_fill(distance_BT <= _ROUNDING * torch.finfo(dtype).eps, 0)

@@ -5,7 +5,8 @@ response that is looked at -> frac (0.25), default block size -> block_length (3
 (0.9). delimiters: token ids; LLaDA's newline is 198. null means the model's end tokens, which is what ends the one
 sentence that the embedded models know.
 The first prediction of a block decides its end: of the next frac * gen_length positions whose best token is a
-delimiter, the most probable one, if it reaches theta_d; else block_length. The same prediction then commits.
+delimiter, the most probable one, if it reaches theta_d; else block_length. The same prediction then commits, by any
+scorer.
 Deviations from the authors' code: none that changes an answer.
 Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.prediction import Candidates, Prediction, log_probability
 
 _NEW = "adablock.new_B"
 
@@ -53,8 +54,9 @@ class Adaptive:
         """End new blocks at their delimiter; no row has to be evaluated again."""
         delimiters = torch.tensor(self.delimiters or canvas.stop_ids, device=canvas.tokens_BL.device)
         ends_BL = self.reads(canvas) & torch.isin(candidates.tokens_BL, delimiters)
-        confidence_BL = candidates.confidence_BL.masked_fill(~ends_BL, -torch.inf)
-        best_B, end_B = confidence_BL.max(1)
+        log_p_N = log_probability(prediction.logits_NV, prediction.gather(candidates.tokens_BL))
+        probability_BL = prediction.scatter(log_p_N.exp(), 0.0).masked_fill(~ends_BL, -torch.inf)
+        best_B, end_B = probability_BL.max(1)
         position_L = torch.arange(canvas.tokens_BL.shape[1], device=end_B.device)
         window_BL = canvas.undecided_BL & (position_L <= end_B[:, None])
         canvas.open_window(best_B >= self.theta_d, window_BL)

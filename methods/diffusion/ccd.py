@@ -75,11 +75,13 @@ class Contextual:
         else:
             coherent_BL = prediction.scatter(entropy_N + dependence_N <= self.eps, False)
         canvas.memory[_COHERENT] = consistent_BL & coherent_BL
-        ordered_N = -entropy_N if self.order is MeanOrder.entropy else mean_NV.amax(-1)
+        best_N = mean_NV.argmax(-1)
+        by_entropy = self.order is MeanOrder.entropy
+        ordered_N = -entropy_N if by_entropy else log_probability(mean_NV.log(), best_N)
         by_mean_B1 = consistent_BL.any(1, keepdim=True)
         score_BL = prediction.scatter(ordered_N, -torch.inf).masked_fill(~consistent_BL, -torch.inf)
         return Candidates(
-            tokens_BL=torch.where(by_mean_B1, prediction.scatter(mean_NV.argmax(-1), 0), tokens_BL),
+            tokens_BL=torch.where(by_mean_B1, prediction.scatter(best_N, 0), tokens_BL),
             score_BL=torch.where(by_mean_B1, score_BL, surest_BL),
             confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
         )

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
@@ -30,7 +29,6 @@ class Credit:
     """Most probable token after credit was added to the logits, and its probability then.
 
     Leaders and their credit are [B, S, L]: a slot per step with new leaders, dropped when no row counts it any more.
-    Positions must not move within a window.
     """
 
     alpha: float = 0.7
@@ -65,7 +63,7 @@ class Credit:
         earned_B1L = prediction.scatter(p_N**self.gam, 0.0).masked_fill(~canvas.open_BL, 0.0)[:, None]
         if _CREDIT not in canvas.memory:
             return leader_B1L, earned_B1L
-        leaders_BSL, credit_BSL = (self._widened(canvas.memory[key], leader_B1L) for key in (_LEADERS, _CREDIT))
+        leaders_BSL, credit_BSL = canvas.memory[_LEADERS], canvas.memory[_CREDIT]
         fresh_B11 = (canvas.window_clock_B == 0)[:, None, None]
         credit_BSL = (credit_BSL * self.beta).masked_fill(fresh_B11, 0.0)
         again_BSL = (leaders_BSL == leader_B1L) & (credit_BSL > 0)
@@ -78,7 +76,3 @@ class Credit:
             torch.cat([leaders_BSL[:, counts_S], leader_B1L], 1),
             torch.cat([credit_BSL[:, counts_S], first_B1L], 1),
         )
-
-    def _widened(self, remembered_BSL: Tensor, present_B1L: Tensor) -> Tensor:
-        """Return what is remembered on a canvas that may have grown at its end."""
-        return pad(remembered_BSL, (0, present_B1L.shape[-1] - remembered_BSL.shape[-1]))

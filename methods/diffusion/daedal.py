@@ -8,7 +8,8 @@ End confidence: of the last W positions whose best token is E, the sum of its pr
 fewer. Stage 1 appends `grow` masks per call until it reaches eos_init, then W // 2 tokens E. In stage 2 every step
 closes sure positions of the block; while the end confidence is below eos_grow, the least confident open position that
 stays open, if below `low`, becomes `grow` masks: what lies behind moves, and what no longer fits is cut off.
-`method/finish=canvas_growth` lets other decoders without a cache grow; their windows then grow with their canvas.
+`method/finish=canvas_growth` lets other decoders without a cache grow, whatever their scores are; their windows then
+grow with their canvas.
 Deviations from the authors' code: none that changes an answer. Calls of stage 1 are calls (nfe).
 Invariants: eos_init = 0, eos_grow = 0, W = 1 is the threshold decoder, strictly above `high`.
 """
@@ -20,9 +21,10 @@ from harness.engine.canvas import Canvas
 from harness.engine.model import LanguageModel
 from harness.engine.policies import DiffusionMethod, NoCache
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from methods.diffusion.oracle import ReferenceAnswer
 
-_SEARCHED, _EXPAND = "canvas_growth.searched_B", "canvas_growth.expand_BL"
+_SEARCHED, _DOUBT, _LONGEST = (f"canvas_growth.{name}" for name in ("searched_B", "doubt_BL", "longest_B"))
 
 
 @policy("method/preparation", "start_length")
@@ -66,7 +68,6 @@ class CanvasGrowth:
     """Append masks until the end is in sight, then make room where the model is least sure."""
 
     Lmax: int | None = 2048
-    high: float = 0.9
     low: float = 0.1
     grow: int = 8
     eos_init: float = 0.5
@@ -78,33 +79,35 @@ class CanvasGrowth:
         for name in ("grow", "W"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("high", "low", "eos_init", "eos_grow"):
+        for name in ("low", "eos_init", "eos_grow"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.Lmax is not None and self.Lmax < 1:
             raise ValueError(f"Lmax must be at least 1, got {self.Lmax}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse caches: positions move."""
+        """Refuse what is bound to positions, which move: caches, and a reference answer."""
         if not isinstance(method.cache, NoCache):
             raise ValueError("the finish canvas_growth moves positions; use method/cache=none")
+        if isinstance(method.preparation, ReferenceAnswer):
+            raise ValueError("the finish canvas_growth moves positions, a reference answer does not")
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the whole response."""
         return canvas.response_BL
 
     def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
-        """Search the length, and have those rows evaluated again; of the others remember what to expand."""
-        sight_B = self._end_confidence(canvas, prediction)
+        """Search the length, and have those rows evaluated again; of the others remember what is unsure."""
+        p_NV = self.score_dtype.cast(prediction.logits_NV).softmax(-1)
+        sight_B = self._end_confidence(p_NV, canvas, prediction)
         room_B = canvas.length_B < self._longest(canvas, prediction)
         searching_B = ~canvas.memory.get(_SEARCHED, torch.zeros_like(canvas.held_B))
-        canvas.memory[_SEARCHED] = torch.ones_like(searching_B)
-        canvas.memory[_EXPAND] = (
-            self._expand(canvas, candidates) & (~searching_B & room_B & (sight_B < self.eos_grow))[:, None]
-        )
+        doubt_BL = (self.low - prediction.scatter(p_NV.amax(-1), self.low)).clamp(min=0)
+        grows_B = ~searching_B & room_B & (sight_B < self.eos_grow)
+        canvas.memory[_DOUBT] = doubt_BL * grows_B[:, None]
         longer_B = searching_B & room_B & (sight_B < self.eos_init)
+        canvas.memory[_SEARCHED] = ~longer_B
         if bool(searching_B.any()):
-            canvas.memory[_SEARCHED] = ~longer_B
             self._append(canvas, prediction, longer_B, searching_B & ~longer_B)
         return searching_B
 
@@ -117,41 +120,31 @@ class CanvasGrowth:
         ends_BL = found_B[:, None] & (position_L >= before_B1) & (position_L < canvas.length_B[:, None])
         canvas.tokens_BL = canvas.tokens_BL.masked_fill(ends_BL, end_id(canvas))
         canvas.undecided_BL = canvas.undecided_BL & ~ends_BL
-        expand_BL = canvas.memory[_EXPAND]
-        canvas.memory[_EXPAND] = torch.nn.functional.pad(expand_BL, (0, len(position_L) - expand_BL.shape[1]))
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
-        """Make room at the remembered positions."""
-        expand_BL = canvas.memory.get(_EXPAND)
-        if expand_BL is None or not bool(expand_BL.any()):
+        """Make room where the model was least sure of what the step has left open; an idle step makes none."""
+        closed_BL = canvas.committed_BL & (canvas.decided_at_BL == canvas.clock_B[:, None] - 1)
+        doubt_BL = canvas.memory[_DOUBT] * (canvas.open_BL & closed_BL.any(1, keepdim=True))
+        most_B, at_B = doubt_BL.max(1)
+        if not bool(most_B.any()):
             return
-        rows_B, at_B = expand_BL.any(1), expand_BL.long().argmax(1)
-        longest_B = canvas.memory["canvas_growth.longest_B"]
-        added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * rows_B
+        longest_B = canvas.memory[_LONGEST]
+        added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * (most_B > 0)
         canvas.resize(torch.minimum(canvas.length_B, longest_B - added_B))
         canvas.insert(at_B, added_B)
-        canvas.memory[_EXPAND] = torch.zeros_like(canvas.undecided_BL)
+        canvas.memory[_DOUBT] = torch.zeros_like(canvas.memory[_DOUBT])
 
     def _longest(self, canvas: Canvas, prediction: Prediction) -> Tensor:
         """Return how many positions each row may have."""
         whole_B = torch.full_like(canvas.length_B, prediction.spec.max_length)
         longest_B = whole_B if self.Lmax is None else torch.minimum(whole_B, canvas.prompt_length_B + self.Lmax)
-        canvas.memory["canvas_growth.longest_B"] = longest_B
+        canvas.memory[_LONGEST] = longest_B
         return longest_B
 
-    def _expand(self, canvas: Canvas, candidates: Candidates) -> Tensor:
-        """Return the least confident open position that is not about to close, where it is below `low`."""
-        one_B, confidence_BL = torch.ones_like(canvas.clock_B), candidates.confidence_BL
-        closing_BL = canvas.open_BL & (confidence_BL > self.high)
-        closing_BL = closing_BL | top(candidates.score_BL, canvas.open_BL, one_B)
-        least_BL = top(-confidence_BL, canvas.open_BL & ~closing_BL, one_B)
-        return least_BL & (confidence_BL < self.low)
-
-    def _end_confidence(self, canvas: Canvas, prediction: Prediction) -> Tensor:
-        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+    def _end_confidence(self, p_NV: Tensor, canvas: Canvas, prediction: Prediction) -> Tensor:
         end = end_id(canvas)
-        p_BL = prediction.scatter(logits_NV.softmax(-1)[:, end], 0)
-        ends_BL = prediction.scatter(logits_NV.argmax(-1) == end, False) & canvas.response_BL
+        p_BL = prediction.scatter(p_NV[:, end], 0)
+        ends_BL = prediction.scatter(p_NV.argmax(-1) == end, False) & canvas.response_BL
         from_end_BL = ends_BL.flip(1).cumsum(1).flip(1)
         return (p_BL * (ends_BL & (from_end_BL <= self.W))).sum(1) / self.W
 

@@ -3,6 +3,7 @@
 Symbol -> knob: block size K -> block_length (16), base a -> a (2). With strides K/a, K/a^2, ..., 1 (rounded down, at
 least 1), level j closes every place of the block that its stride divides and that no level before has closed: about
 log_a K calls per block, whatever the model says. A last level smaller than the one before is merged with it.
+A block that the response cuts short has the plan of its own length (reconstruction).
 From the paper's description through a published port, not from its code. Tokens are the most probable ones.
 Invariants: the number of calls is the number of levels times blocks; a >= block_length closes a block in one call.
 """
@@ -30,20 +31,18 @@ def levels(length: int, a: int) -> list[int]:
 
 @policy("method/selector", "dilated")
 class Dilated:
-    """Close the open positions of the first level that has any; levels are those of blocks of `length`."""
+    """Close the open positions of the first level that has any; levels are those of the window's own length."""
 
-    length: int
     a: int = 2
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
         if self.a < 2:
             raise ValueError(f"a must be at least 2, got {self.a}")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the level."""
-        level_K = torch.tensor(levels(self.length, self.a), device=open_BL.device)
-        level_BL = level_K[(canvas.place_BL % self.length).clamp(min=0)]
-        first_B1 = level_BL.masked_fill(~open_BL, len(level_K)).amin(1, keepdim=True)
+        lengths, longest = canvas.window_BL.sum(1).tolist(), canvas.window_BL.shape[1]
+        plan_BL = torch.tensor([levels(n, self.a) + [0] * (longest - n) for n in lengths], device=open_BL.device)
+        level_BL = plan_BL.gather(1, canvas.window_place_BL.clamp(min=0))
+        first_B1 = level_BL.masked_fill(~open_BL, longest).amin(1, keepdim=True)
         return open_BL & (level_BL == first_B1)

@@ -59,7 +59,7 @@ class PredictEos:
 
     Of the undecided positions whose best token is an end token, the one with the highest probability becomes the
     row's last one, before anything is committed, if it reaches `confidence` (theirs: 0; 0.9 is safer). Later calls
-    are shorter. A single wrong prediction truncates the answer.
+    are shorter. A single wrong prediction truncates the answer. Theirs commits first, and loses what lies behind.
     """
 
     confidence: float = 0.0

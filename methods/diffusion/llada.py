@@ -80,9 +80,10 @@ class Split:
         return (self.steps or self.gen_length) * self._block // self.gen_length
 
     def quota(self, canvas: Canvas) -> Tensor:
-        """Return the share of the present step."""
+        """Return the share of the present step; masks that came later take at least one step each."""
         per_step_B = canvas.window_masks_B // self.steps_per_block
-        return per_step_B + (canvas.window_clock_B < canvas.window_masks_B % self.steps_per_block)
+        quota_B = per_step_B + (canvas.window_clock_B < canvas.window_masks_B % self.steps_per_block)
+        return torch.where(canvas.window_clock_B < self.steps_per_block, quota_B, quota_B.clamp(min=1))
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return the steps of the block that are left."""

@@ -1,87 +1,109 @@
-"""LoPA: look ahead along several branches, go on with the most confident one (arXiv:2512.16229; zhijie-group/LoPA).
+"""LoPA: look one call ahead along several branches and follow the surest (arXiv:2512.16229; zhijie-group/LoPA).
 
-Symbol -> knob: branches k -> k (3; the authors use 2 to 4), share of a branch's masks that its score looks at, least
-confident first -> branch_topp (1.0: all), threshold of the base step -> tau (0.9), block_length (32).
-Every round, the base branch is the method's own step; branch j commits in addition the j-th best open position of the
-same prediction. One call evaluates all branches; the one whose open positions are predicted with the highest mean
-confidence goes on, with that prediction. `method/verifier=lopa` adds the branches to any step rule.
-Counting: a round is one forward (nfe) of up to k rows (nfe_total).
-Deviations from the authors' code: a branch never completes a window (it has to be scored by what is open); their
-mixture with the confidence of the branch's own commit, which their scripts give weight 0, is not built.
-Invariants: k = 1 is the base method; every round commits at least what the base step does.
+A step commits by the method's own rule: the base branch. Branch j commits, besides, the j-th best of the candidates
+that are left. All branches of a row are evaluated in one call, and the row goes on from the one whose remaining open
+positions look surest on average; its prediction is known already.
+Symbol -> knob: branching factor k, the base included -> k (default 3; published 2 to 4), lowest share of the positions
+that is averaged -> branch_topp (scripts: 1), weight of the confidence with which the branch was made -> alpha
+(scripts: 0; the base counts as certain), threshold (0.9, to be exceeded), block_length (32).
+`method/verifier=lopa` looks ahead with any step rule and any cache.
+As in the authors' code, the base loses ties, and confidences are the present top-1 probabilities.
+Reconstruction: the published code decodes D2F models, whose canvas holds the active blocks only; here a branch is
+judged by the open positions of its window. A branch that would leave none is not made: it would win unseen.
+Invariants: k = 1 is the method without branches; rounds are counted by nfe, evaluated branches by nfe_total.
 """
 
 import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod, NoCache, Observe, Step
+from harness.engine.policies import DiffusionMethod, Observe, Step
 from harness.engine.policy import policy
-from harness.engine.prediction import Prediction, log_probability, rank_descending
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
+
+_TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
+_CREATION = "lopa.creation_B"
 
 
 @policy("method/verifier", "lopa")
 class LookAhead:
-    """Evaluate up to `k` branches and keep the most confident; the base branch wins ties."""
+    """Evaluate the step and up to `k` - 1 variants of it that commit one position more; keep the surest."""
 
     k: int = 3
     branch_topp: float = 1.0
+    alpha: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
         if not 0 < self.branch_topp <= 1:
-            raise ValueError(f"branch_topp must lie in (0, 1], got {self.branch_topp}")
+            raise ValueError(f"branch_topp must be above 0 and at most 1, got {self.branch_topp}")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse caches, and windows that depend on a prediction."""
-        if not isinstance(method.cache, NoCache):
-            raise ValueError("the verifier lopa compares exact predictions; use method/cache=none")
-        if method.foreseers:
+        """Refuse windows that depend on a prediction."""
+        if any(part is not self for part in method.foreseers):
             raise ValueError("the verifier lopa cannot branch beside windows that depend on a prediction")
 
+    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+        """Keep the candidates, of which the step leaves some to the branches; ask for no further evaluation."""
+        canvas.memory |= {
+            _TOKENS: candidates.tokens_BL,
+            _SCORE: candidates.score_BL,
+            _CONFIDENCE: candidates.confidence_BL,
+        }
+        return torch.zeros_like(canvas.clock_B, dtype=torch.bool)
+
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
-        """Return each row's base branch and, behind it, its branches with one more commit."""
-        tokens_BL, score_BL = _best(prediction)
-        open_BL = stepped.open_BL & score_BL.isfinite()
-        rank_BL = rank_descending(score_BL.masked_fill(~open_BL, -torch.inf))
-        spare_B = (stepped.open_BL.sum(1) - 1).clamp(min=0)
-        branches_B = 1 + torch.minimum(open_BL.sum(1), spare_B).clamp(max=self.k - 1)
-        origin_D = torch.arange(len(branches_B), device=branches_B.device).repeat_interleave(branches_B)
-        first_B = branches_B.cumsum(0) - branches_B
-        number_D = torch.arange(len(origin_D), device=origin_D.device) - first_B[origin_D]
+        """Return the branches, each row's base first, then by the rank of what they add."""
+        left_BL = stepped.open_BL & stepped.memory[_SCORE].isfinite()
+        branches_B = left_BL.sum(1).clamp(max=self.k - 1) * (stepped.open_BL.sum(1) > 1)
+        origin_D = torch.arange(stepped.num_rows, device=left_BL.device).repeat_interleave(branches_B + 1)
+        first_B = (branches_B + 1).cumsum(0) - branches_B - 1
+        nth_D = torch.arange(len(origin_D), device=left_BL.device) - first_B[origin_D]
         drafts = stepped.rows(origin_D)
-        extra_DL = open_BL[origin_D] & (rank_BL[origin_D] == (number_D - 1)[:, None])
-        clock_D = drafts.clock_B
-        drafts.clock_B = clock_D - 1  # the extra position is part of the step that was made
-        drafts.commit(extra_DL, tokens_BL[origin_D])
-        drafts.clock_B = clock_D
+        rank_DL = rank_descending(stepped.memory[_SCORE].masked_fill(~left_BL, -torch.inf))[origin_D]
+        added_DL = left_BL[origin_D] & (rank_DL == nth_D[:, None] - 1)
+        _commit_with_the_last_step(drafts, added_DL)
+        creation_D = drafts.memory[_CONFIDENCE].masked_fill(~added_DL, 0.0).sum(1)
+        drafts.memory[_CREATION] = creation_D.masked_fill(nth_D == 0, 1.0)
         return drafts
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
-        """Return the most confident branch of every row."""
-        group_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
-        score_D = self._confidence(drafts, prediction)
-        rows = int(group_D.max()) + 1
-        best_B = score_D.new_full((rows,), -torch.inf).scatter_reduce(0, group_D, score_D, "amax")
-        draft_D = torch.arange(len(group_D), device=group_D.device)
-        candidate_D = draft_D.masked_fill(score_D < best_B[group_D], len(group_D))
-        chosen_B = candidate_D.new_full((rows,), len(group_D)).scatter_reduce(0, group_D, candidate_D, "amin")
-        return drafts.rows(chosen_B), prediction.rows(chosen_B)
+        """Return each row's surest branch."""
+        row_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
+        draft_D = torch.arange(len(row_D), device=row_D.device)
+        base_D = torch.nn.functional.pad(row_D.diff(), (1, 0), value=1) > 0
+        sure_D = self._confidence(drafts, prediction)
+        own_RD = torch.arange(int(base_D.sum()), device=row_D.device)[:, None] == row_D
+        sure_RD = torch.where(own_RD, sure_D, -torch.inf)
+        best_RD = own_RD & (sure_RD == sure_RD.amax(1, keepdim=True))
+        best_R = torch.where(best_RD, draft_D + base_D * len(draft_D), 2 * len(draft_D)).amin(1) % len(draft_D)
+        chosen = drafts.rows(best_R)
+        further_R = ~base_D[best_R]
+        if bool(further_R.any()):
+            begun_R = base_D.nonzero().squeeze(1)[further_R]
+            before = drafts.rows(begun_R)
+            before.tick(torch.ones_like(begun_R, dtype=torch.bool), -1)
+            observe(before, prediction.rows(begun_R), chosen.rows(further_R.nonzero().squeeze(1)))
+        return chosen, prediction.rows(best_R)
 
     def _confidence(self, drafts: Canvas, prediction: Prediction) -> Tensor:
-        """Return each branch's mean confidence over its least confident open positions."""
-        _, score_DL = _best(prediction)
-        open_DL = drafts.open_BL & score_DL.isfinite()
-        counted_D = (open_DL.sum(1) * self.branch_topp).ceil().clamp(min=1)
-        rank_DL = rank_descending((-score_DL).masked_fill(~open_DL, -torch.inf))
-        counted_DL = open_DL & (rank_DL < counted_D[:, None])
-        return score_DL.exp().double().masked_fill(~counted_DL, 0).sum(1) / counted_D
+        """Return the mean top-1 probability of each draft's least sure open positions, mixed with its creation."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        p_N = log_probability(logits_NV, logits_NV.argmax(-1)).exp().double()
+        p_DL = prediction.scatter(p_N, torch.inf).masked_fill(~drafts.open_BL, torch.inf).sort(1).values
+        count_D = (drafts.open_BL.sum(1) * self.branch_topp).long().clamp(min=1)
+        rank_L = torch.arange(p_DL.shape[1], device=p_DL.device)
+        mean_D = p_DL.masked_fill(rank_L >= count_D[:, None], 0.0).sum(1) / count_D
+        return self.alpha * drafts.memory[_CREATION] + (1 - self.alpha) * mean_D
 
 
-def _best(prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """Return the most probable tokens and their log probabilities, -inf where nothing was read."""
-    logits_NV = prediction.logits_NV.double()
-    tokens_N = logits_NV.argmax(-1)
-    log_p_N = log_probability(logits_NV, tokens_N)
-    return prediction.scatter(tokens_N, 0), prediction.scatter(log_p_N, -torch.inf)
+def _commit_with_the_last_step(drafts: Canvas, added_DL: Tensor) -> None:
+    """Decide positions by the prediction that the last step followed."""
+    every_D = torch.ones_like(drafts.clock_B, dtype=torch.bool)
+    drafts.tick(every_D, -1)
+    drafts.commit(added_DL, drafts.memory[_TOKENS])
+    drafts.tick(every_D)

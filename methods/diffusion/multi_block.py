@@ -25,9 +25,9 @@ def progress(canvas: Canvas, length: int) -> Tensor:
     """Return the decided share [B, K] of every block of `length` positions; blocks behind a row's end are done."""
     block_BL = (canvas.place_BL // length).clamp(min=0)
     blocks = int(block_BL.max()) + 1
-    zeros_BK = torch.zeros(canvas.num_rows, blocks, device=block_BL.device)
-    size_BK = zeros_BK.scatter_add(1, block_BL, canvas.response_BL.float())
-    masks_BK = zeros_BK.scatter_add(1, block_BL, canvas.undecided_BL.float())
+    zeros_BK = torch.zeros(canvas.num_rows, blocks, dtype=torch.float64, device=block_BL.device)
+    size_BK = zeros_BK.scatter_add(1, block_BL, canvas.response_BL.double())
+    masks_BK = zeros_BK.scatter_add(1, block_BL, canvas.undecided_BL.double())
     return 1 - masks_BK / size_BK.clamp(min=1)
 
 
@@ -46,13 +46,10 @@ class Pipeline:
 
     def update(self, canvas: Canvas) -> None:
         """Open at most one block per row; the clock of the window counts from the start of the response."""
-        if _OPENED not in canvas.memory:
-            opened_B = torch.ones_like(canvas.clock_B)
-        else:
-            opened_B = canvas.memory[_OPENED]
-            last_B = progress(canvas, self.length).gather(1, (opened_B - 1)[:, None]).squeeze(1)
-            blocks_B = -(-(canvas.length_B - canvas.prompt_length_B) // self.length)
-            opened_B = torch.minimum(opened_B + (last_B >= self.add), blocks_B)
+        opened_B = canvas.memory.get(_OPENED, torch.ones_like(canvas.clock_B))
+        last_B = progress(canvas, self.length).gather(1, (opened_B - 1)[:, None]).squeeze(1)
+        blocks_B = -(-(canvas.length_B - canvas.prompt_length_B) // self.length)
+        opened_B = torch.minimum(opened_B + (last_B >= self.add), blocks_B)
         canvas.memory[_OPENED] = opened_B
         window_BL = canvas.response_BL & (canvas.place_BL < (opened_B * self.length)[:, None])
         canvas.open_window(canvas.window_index_B == 0, window_BL)

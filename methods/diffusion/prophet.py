@@ -69,6 +69,7 @@ class Punctual:
         first_B = canvas.place_BL.masked_fill(~canvas.window_BL, self.gen_length).amin(1)
         step_B = canvas.clock_B - share * (first_B // self.block_length)
         quota_B = canvas.window_masks_B // share + (step_B < canvas.window_masks_B % share)
+        quota_B = torch.where(step_B < share, quota_B, quota_B.clamp(min=1))
         return quota_B.masked_fill(step_B < 0, 0)
 
     def surplus(self, canvas: Canvas) -> Tensor:

@@ -19,7 +19,6 @@ from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
 
 _COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_BL"
-_NEVER = -1.0
 
 
 @policy("method/window", "growing_blocks")
@@ -55,8 +54,7 @@ class AboveMean:
         if _COMMITTED_AT not in canvas.memory:
             return best_BL
         committed_at_BL = canvas.memory[_COMMITTED_AT]
-        ever_BL = committed_at_BL != _NEVER
-        mean_B = committed_at_BL.masked_fill(~ever_BL, 0.0).sum(1) / ever_BL.sum(1)
+        mean_B = committed_at_BL.sum(1) / (committed_at_BL > 0).sum(1)
         sure_BL = open_BL & (candidates.confidence_BL > mean_B[:, None])
         return torch.where((sure_BL.sum(1) >= self.n)[:, None], sure_BL, best_BL)
 
@@ -74,9 +72,10 @@ class LeastGain:
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Remember the confidences, then re-mask, unless the window is complete."""
         confidence_BL = candidates.confidence_BL
-        never_BL = torch.full_like(confidence_BL, _NEVER)
-        canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, canvas.memory.get(_COMMITTED_AT, never_BL))
-        last_BL = canvas.memory.get(_LAST, torch.zeros_like(confidence_BL))
+        nothing_BL = torch.zeros_like(confidence_BL)
+        committed_at_BL = canvas.memory.get(_COMMITTED_AT, nothing_BL)
+        canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, committed_at_BL)
+        last_BL = canvas.memory.get(_LAST, nothing_BL)
         canvas.memory[_LAST] = torch.where(confidence_BL.isfinite(), confidence_BL, last_BL)
         found_B = commit_BL.sum(1).clamp(min=self.n)
         count_B = torch.minimum(((found_B + 7) // 8).clamp(min=self.n // 2), found_B - 1)

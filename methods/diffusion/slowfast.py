@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
-from methods.caches.cut_suffix import VISIBLE
+from methods.caches.cut_suffix import VISIBLE, CutSuffix
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
 _SLOW, _FAST, _ESTIMATES, _STABLE = (f"slowfast.{name}" for name in ("slow_B", "fast_B", "estimates_BW", "stable_B"))
@@ -44,6 +45,11 @@ class ExploreAndFill:
         if self.k_explore < self.stab_window:
             raise ValueError(f"k_explore must be at least stab_window={self.stab_window}, got {self.k_explore}")
 
+    def fit(self, method: DiffusionMethod) -> None:
+        """Refuse policies that read what fast calls cut off."""
+        if isinstance(method.cache, CutSuffix) and method.readers:
+            raise ValueError("the window slowfast cuts off what other policies want to read; use method/cache=none")
+
     def update(self, canvas: Canvas) -> None:
         """Count the step that was made, and open what the next one may close."""
         memory, new = canvas.memory, _START not in canvas.memory
@@ -60,7 +66,8 @@ class ExploreAndFill:
         self._next_block(canvas)
         slow_B, reached_B = memory[_SLOW] < self.k_explore, memory[_START] + memory[_LENGTH]
         cut_B = ~slow_B & (memory[_FAST] > 0)
-        memory[VISIBLE] = torch.where(cut_B, canvas.prompt_length_B + reached_B, canvas.length_B)
+        reached_end_B = torch.minimum(canvas.prompt_length_B + reached_B, canvas.length_B)
+        memory[VISIBLE] = torch.where(cut_B, reached_end_B, canvas.length_B)
         end_B = torch.where(slow_B, memory[_START] + self.length, reached_B)
         window_BL = self._between(canvas, memory[_START] + memory[_FILLED], end_B)
         if new:

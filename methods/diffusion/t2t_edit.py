@@ -1,29 +1,56 @@
 """Token editing: decided tokens are replaced when the model has come to prefer others (LLaDA-2.1's sampler).
 
 Symbol -> knob: threshold for masks -> tau (0.95; above it), for edits -> tau_edit (0.9; above it), edit-only steps of a
-complete block -> post (16), block_length (32). While a block holds masks, every step closes the sure ones and edits;
-then come steps that only edit, until one changes nothing or `post` are over.
+complete block -> post (16), repetition penalty -> penalty (0), block_length (32). While a block holds masks, every step
+closes the sure ones and edits; then come steps that only edit, until one changes nothing or `post` are over.
 From published ports (the dLLM library, SGLang's JointThreshold: tau 0.5, tau_edit 0, post 16), not from the authors'
-code. Not built: the repetition penalty (0 by default there), deletions and splits (for models trained on them).
+code. Not built: deletions and splits (for models trained on them).
 Models not trained to edit predict at a decided position what they see there, and so seldom edit.
-Invariants: tau_edit >= 1 and post = 0 equals `threshold` with a strict threshold.
+Invariants: tau_edit >= 1, above which no probability lies, equals `threshold` with a strict threshold, call by call.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from methods.diffusion.llada import Confidence
 
 _POST = "t2t_edit.post_B"
+
+
+@policy("method/scorer", "unrepeated")
+class Unrepeated:
+    """Confidence once `penalty` is subtracted from the logit of the token that stands one position before."""
+
+    penalty: float = 0.0
+    temperature: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        if self.penalty < 0:
+            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        before_N = prediction.gather(canvas.tokens_BL.roll(1, 1))
+        less_N = logits_NV.new_full(before_N.shape, -self.penalty).masked_fill(prediction.position_N == 0, 0.0)
+        logits_NV = logits_NV.scatter_add(1, before_N[:, None], less_N[:, None])
+        confidence = Confidence(temperature=self.temperature, score_dtype=ScoreDtype.model)
+        return confidence(replace(prediction, logits_NV=logits_NV), canvas)
 
 
 @policy("method/reviser", "edit")
 class Edit:
     """Replace committed tokens of the window by what is predicted with more than `tau_edit`; hold complete windows.
 
-    A complete window is evaluated again until a step edits nothing, at most `post` times.
+    A complete window is evaluated again until a step edits nothing, at most `post` times; never if nothing can pass.
     """
 
     tau_edit: float = 0.9
@@ -47,4 +74,5 @@ class Edit:
         complete_B, closed_B = ~canvas.open_BL.any(1), commit_BL.any(1)
         post_B = (canvas.memory.get(_POST, torch.zeros_like(canvas.clock_B)) + 1).masked_fill(closed_B, 0)
         canvas.memory[_POST] = post_B
-        canvas.held_B = complete_B & (post_B < self.post) & (closed_B | changed_BL.any(1))
+        post = self.post if self.tau_edit < 1 else 0
+        canvas.held_B = complete_B & (post_B < post) & (closed_B | changed_BL.any(1))

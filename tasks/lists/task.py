@@ -17,7 +17,7 @@ from tasks.lists.operations import OPERATIONS
 from tasks.lists.prompts import PROMPTS
 from tasks.lists.splits import SPLITS
 from tasks.lists.tiny import LARGEST_INDEX, TinyRenderer
-from tasks.task import Encoder, Sample, Score
+from tasks.task import Encoder, Grading, Sample, Score
 
 SHORTEST_LIST = 3
 # Every answer of an operation but shuffle is looked at; the answers of shuffle hold the same items.
@@ -81,6 +81,10 @@ class ListTask:
             strict=strictly is not None and accepts(strictly),
             detail="" if correct else reason,
         )
+
+    def grading(self) -> Grading:
+        """Return nothing: verdicts rest on the texts alone."""
+        return Grading()
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest valid answer, end token included."""

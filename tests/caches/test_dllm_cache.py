@@ -7,7 +7,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.model import Layer
 from harness.engine.records import Ledger
-from methods.caches.dllm_cache import FeatureCache
+from methods.caches.dllm_cache import FeatureCache, turn
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, same_decoding
 
 ONE = [[2, 30, 76, 4]]
@@ -107,6 +107,25 @@ def test_partial_refreshes_are_the_published_steps():
         torch.testing.assert_close(logits_NV, expected_NV, atol=1e-10, rtol=0)
         place = int((decided_at == call).nonzero())
         tokens_BL[0, P + place] = made.generations[0].tokens[place]
+
+
+def test_small_turns_keep_their_order_and_rounding_is_none():
+    """Guards the order where a cosine is 1 but for rounding, which differs from batch to batch."""
+    old_BTX = torch.randn(1, 6, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moved_BTX = torch.zeros_like(old_BTX)
+    moved_BTX[0, :, 0] = torch.tensor([1e-16, 1.0, 1e-9, 1e-10, 1e-3, 0.0])
+    turned_T = turn(3 * (old_BTX + moved_BTX), old_BTX)[0]
+    assert turned_T.argsort(descending=True, stable=True).tolist() == [1, 4, 2, 3, 0, 5]
+    assert turned_T[0] == turned_T[5] == 0
+    cosine_T = torch.cosine_similarity(old_BTX + moved_BTX, old_BTX, dim=-1)[0]
+    torch.testing.assert_close(turned_T, (2 * (1 - cosine_T)).clamp(min=0).sqrt(), atol=1e-7, rtol=0)
+
+
+def test_finished_blocks_that_do_not_turn_are_no_lottery():
+    """Guards block-causal models, in which whole blocks are equally far from turning."""
+    model, prompts, cache = random_model("block_diffusion"), PROMPTS[4:], knobs(50, 7, 0.25)
+    together = run(*STEPWISE, *cache, model=model, prompts=prompts).decided
+    assert [run(*STEPWISE, *cache, model=model, prompts=[one]).decided[0] for one in prompts] == together
 
 
 def test_values_are_refused():

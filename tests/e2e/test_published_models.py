@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.results.store import Store
+from harness.runs.config import compose
+from harness.runs.runner import run
 from tests.conftest import RunDecbench
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS
 from tests.models.test_hf_causal import write as write_causal
+from tests.models.test_hf_encoder_decoder import write as write_encoder_decoder
 
 CHAT = ("task=list_sort", "task.renderer=chat", "task.template=own-1", "task.samples=2", "gen_length=16")
 
@@ -25,37 +28,47 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
 
 
-@pytest.mark.parametrize(
-    ("family", "method"),
-    [("llada", "threshold"), ("llada", "llada"), ("dream", "dream"), ("sdar", "threshold"), ("fast_dllm_v2", "factor")],
-)
-def test_a_miniature_is_decoded_end_to_end(
-    family: str, method: str, call_decbench: RunDecbench, tmp_path: Path
-) -> None:
-    """Guards the whole street from chat turns to a stored answer, for every family."""
+def decoded(tmp_path: Path, family: str, method: str) -> list[str]:
+    """Write a miniature and return the overrides that decode it into `store`."""
     kind = KINDS[family]
     miniature.write(tmp_path / "mini", kind)
     block = [] if method == "dream" else [f"method.block_length={min(kind.block or 8, 16)}"]
-    process = call_decbench(
-        "run",
-        f"model={kind.model}",
-        f"model.path={tmp_path / 'mini'}",
-        f"method={method}",
-        *block,
-        *CHAT,
-        "results_dir=store",
-        "--json",
-    )
-    assert process.returncode == 0, process.stderr
-    store = Store(root=tmp_path / "store")
+    chosen = [f"model={kind.model}", f"model.path={tmp_path / 'mini'}", f"method={method}", *block]
+    return [*chosen, *CHAT, f"results_dir={tmp_path / 'store'}"]
+
+
+def require_answers(tmp_path: Path, family: str) -> None:
+    """Look at what a run of `decoded` stored."""
+    store, kind, end = Store(root=tmp_path / "store"), KINDS[family], len(miniature.BYTES)
     rows, run = store.read("samples").to_pylist(), store.read("runs").to_pylist()[0]
     assert json.loads(run["provenance"])["parameters"] > 0
     assert [len(row["output_ids"]) for row in rows] == [16, 16]
     assert all(miniature.mask_id(kind) not in row["output_ids"] for row in rows)
     assert all(row["prompt_tokens"] > 100 and row["nfe"] >= 1 for row in rows)
-    end = len(miniature.BYTES)
-    stops = {"llada": {end + 1, end + 5}, "fast_dllm_v2": {end + 2}}.get(family, {end, end + 2})
-    assert [row["finish_reason"] == "stop" for row in rows] == [bool(stops & {*row["output_ids"]}) for row in rows]
+    stops = {"llada": {end + 1, end + 5}, "fast_dllm_v2": {end + 2}, "llada_moe": {end, end + 4}, "llada2": {end}}
+    ends = stops.get(family, {end, end + 2})
+    assert [row["finish_reason"] == "stop" for row in rows] == [bool(ends & {*row["output_ids"]}) for row in rows]
+
+
+def test_a_miniature_is_decoded_by_the_command(run_decbench: RunDecbench, tmp_path: Path) -> None:
+    """Guards the whole street from chat turns to a stored answer, as a user types it."""
+    process = run_decbench("run", *decoded(tmp_path, "llada", "threshold"), "--json")
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1])["runs"][0]["status"] == "ok"
+    require_answers(tmp_path, "llada")
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        *[(family, "threshold") for family in ("sdar", "llada_moe", "llada2")],
+        *[("llada", "llada"), ("dream", "dream"), ("fast_dllm_v2", "factor")],
+    ],
+)
+def test_every_family_is_decoded_end_to_end(family: str, method: str, tmp_path: Path) -> None:
+    """Guards the same street for the other families and for shifted and block-causal decoding."""
+    assert run(compose(decoded(tmp_path, family, method))).status == "ok"
+    require_answers(tmp_path, family)
 
 
 def test_any_causal_checkpoint_is_decoded_end_to_end(call_decbench: RunDecbench, tmp_path: Path) -> None:
@@ -70,11 +83,20 @@ def test_any_causal_checkpoint_is_decoded_end_to_end(call_decbench: RunDecbench,
         assert (row["nfe_prefill"], row["nfe"]) == (1, row["tokens_out"] - 1)
 
 
+def test_an_encoder_decoder_is_decoded_end_to_end(tmp_path: Path) -> None:
+    """Guards the encoder's share of the same street, under one of the models that are named."""
+    write_encoder_decoder(tmp_path / "mini")
+    named = ["model=flan_t5_large", f"model.path={tmp_path / 'mini'}", "method=ar_greedy"]
+    assert run(compose([*named, *CHAT, f"results_dir={tmp_path / 'store'}"])).status == "ok"
+    for row in Store(root=tmp_path / "store").read("samples").to_pylist():
+        assert (row["nfe_prefill"], row["nfe"]) == (1, row["tokens_out"] - 1)
+
+
 @pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize("model", ["llada_8b_instruct", "sdar_8b"])
+@pytest.mark.parametrize("model", ["llada_8b_instruct", "sdar_8b", "olmoe_7b_instruct"])
 def test_an_absent_checkpoint_ends_in_one_line(model: str, call_decbench: RunDecbench) -> None:
     """Guards the user without the weights: the command to get them, and nothing else."""
-    process = call_decbench("run", f"model={model}", "method=threshold", *CHAT)
+    process = call_decbench("run", f"model={model}", *CHAT)
     assert process.returncode == 2
     assert "hf download " in process.stderr and "model.path=" in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1

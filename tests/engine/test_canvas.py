@@ -153,6 +153,22 @@ def test_inserted_masks_join_the_window_of_the_position_they_push_aside():
     assert made.open_BL[0].nonzero().flatten().tolist() == [4, 5, 6]
 
 
+def test_what_is_remembered_moves_with_its_position():
+    """Guards policies with a memory against a canvas that grows or is inserted into: nothing is known of new masks."""
+    made = canvas([1, 2], [3])
+    made.memory["mine.seen_BL"] = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]])
+    made.memory["mine.steps_BSL"] = made.memory["mine.seen_BL"][:, None]
+    made.memory["mine.by_place_BRV"] = torch.tensor([[3, 4, 5], [7, 8, 9]])[..., None]
+    made.memory["mine.count_B"] = torch.tensor([1, 2])
+    made.insert(torch.tensor([3, 2]), torch.tensor([2, 1]))
+    assert made.memory["mine.seen_BL"].tolist() == [[1, 2, 3, 0, 0, 4, 5], [6, 7, 0, 8, 9, 0, 0]]
+    assert made.memory["mine.steps_BSL"][:, 0].tolist() == made.memory["mine.seen_BL"].tolist()
+    assert made.memory["mine.by_place_BRV"][..., 0].tolist() == [[3, 0, 0, 4, 5, 0], [7, 0, 8, 9, 0, 0]]
+    made.resize(torch.tensor([9, 5]))
+    assert made.memory["mine.seen_BL"].shape == made.tokens_BL.shape == (2, 9)
+    assert made.memory["mine.count_B"].tolist() == [1, 2]
+
+
 def test_rows_can_be_repeated_and_changed_apart():
     """Guards drafts against each other and against the canvas that they were made from."""
     made = canvas([1, 2], [3])

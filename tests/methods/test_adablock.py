@@ -19,22 +19,24 @@ def first_block(theta_d: float, *tokens: tuple[int, float]) -> list[int]:
     canvas = Canvas.from_prompts([[3]], gen_length=8, mask_id=MASK_ID, pad_id=0, stop_ids=(0,), seeds=[0])
     window = Adaptive(length=3, gen_length=8, theta_d=theta_d, frac=0.75)
     window.update(canvas)
-    confidence_BL = torch.tensor([[0.0, *[p for _, p in tokens]]])
-    made = Candidates(
-        tokens_BL=torch.tensor([[3, *[token for token, _ in tokens]]]),
-        score_BL=confidence_BL,
-        confidence_BL=confidence_BL,
+    p_NV = torch.tensor([[p if v == token else 1 - p for v in (0, 1)] for token, p in tokens])
+    position_N = torch.arange(1, 9)
+    prediction = replace(
+        NOTHING, logits_NV=p_NV.log(), row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 9)
     )
-    again_B = window.foresee(canvas, replace(NOTHING, shape=(1, 9)), made)
+    tokens_BL = torch.tensor([[3, *[token for token, _ in tokens]]])
+    unsure_BL = torch.full((1, 9), -7.0)
+    made = Candidates(tokens_BL=tokens_BL, score_BL=unsure_BL, confidence_BL=unsure_BL)
+    again_B = window.foresee(canvas, prediction, made)
     assert not bool(again_B.any())
     return canvas.place_BL[0, canvas.open_BL[0]].tolist()
 
 
 def test_a_block_ends_with_its_most_probable_delimiter():
-    """Guards the choice among several, the bound, and that what lies behind the look-ahead does not count."""
+    """Guards the choice among several, the bound, the look-ahead, and scores that are no probabilities."""
     text = [(1, 0.9), (0, 0.4), (1, 0.9), (1, 0.9), (0, 0.5), (1, 0.9), (0, 0.9), (1, 0.9)]
     assert first_block(0.3, *text) == [0, 1, 2, 3, 4]
-    assert first_block(0.5, *text) == [0, 1, 2, 3, 4]
+    assert first_block(0.5 - 1e-6, *text) == [0, 1, 2, 3, 4]
     assert first_block(0.6, *text) == [0, 1, 2]
 
 

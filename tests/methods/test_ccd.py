@@ -77,13 +77,14 @@ def test_without_eps_the_same_token_counts_as_coherent():
 
 
 def test_without_history_it_is_llada():
-    """Guards the fallback and the order, on a formula and on the trained model."""
+    """Guards the fallback and the order, also of positions whose probability rounds to 1, as the trained model's do."""
     made = replay("method=ccd", "method.d=0", "method.order=confidence")
     best = replay("method=llada", "method.block_length=16")
     assert (made.ids, made.calls, made.steps) == (best.ids, best.calls, best.steps)
     ours = decode_task("list_shuffle", "method=ccd", "method.d=0", "method.order=confidence")
     theirs = decode_task("list_shuffle", "method=llada")
     assert [one.tokens for one in ours.generations] == [one.tokens for one in theirs.generations]
+    assert [one.decided_at for one in ours.generations] == [one.decided_at for one in theirs.generations]
 
 
 def test_dynamic_steps_are_fewer_on_the_trained_model():

@@ -10,6 +10,7 @@ from harness.engine.prediction import Candidates, Prediction
 from harness.errors import ConfigError
 from methods.diffusion.daedal import CanvasGrowth, LeadingBlock
 from tests.methods.closed_form import MASK_ID, replay
+from tests.methods.test_every_method import answers, decoded
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
 
@@ -42,6 +43,12 @@ def foresee(growth: CanvasGrowth, canvas: Canvas, *places: tuple[int, float]) ->
     return bool(growth.foresee(canvas, prediction, made))
 
 
+def close(canvas: Canvas, place: int) -> None:
+    """Take a step that closes one place."""
+    canvas.commit(canvas.place_BL == place, torch.full_like(canvas.tokens_BL, 7))
+    canvas.tick(torch.tensor([True]))
+
+
 def test_masks_are_appended_until_the_end_is_in_sight():
     """Guards the end confidence (over W, from the end) and the end tokens that stage 1 leaves behind."""
     growth, canvas = CanvasGrowth(grow=2, W=2, eos_init=0.5), row(4)
@@ -58,19 +65,32 @@ def test_an_unsure_position_becomes_several():
     unsure = [(1, 0.95), (1, 0.4), (1, 0.45), (1, 0.8), (1, 0.8)]
     foresee(growth, canvas, *unsure)
     assert not foresee(growth, canvas, *unsure)
-    canvas.commit(canvas.place_BL == 0, torch.full_like(canvas.tokens_BL, 7))
+    growth(canvas, torch.tensor([False]))
+    assert canvas.length_B.tolist() == [6], "a step that closes nothing makes no room"
+    close(canvas, 0)
     growth(canvas, torch.tensor([False]))
     assert canvas.tokens_BL[0, :8].tolist() == [3, 7, *[MASK_ID] * 6]
     assert canvas.length_B.tolist() == [8]
 
 
-def test_nothing_grows_beyond_the_largest_length():
-    """Guards Lmax and the model's context: what no longer fits is cut off at the end."""
-    growth, canvas = CanvasGrowth(grow=8, W=1, eos_init=0, low=0.5, Lmax=6), row(5)
-    canvas.commit(canvas.place_BL == 4, torch.full_like(canvas.tokens_BL, 7))
+def test_what_the_step_has_closed_is_not_expanded():
+    """Guards decoders that close unsure positions, as by a low threshold or in a fixed order."""
+    growth, canvas = CanvasGrowth(grow=3, W=1, eos_init=0, low=0.5), row(5)
     unsure = [(1, 0.95), (1, 0.4), (1, 0.45), (1, 0.8), (1, 0.8)]
     foresee(growth, canvas, *unsure)
     foresee(growth, canvas, *unsure)
+    close(canvas, 1)
+    growth(canvas, torch.tensor([False]))
+    assert canvas.tokens_BL[0, :8].tolist() == [3, MASK_ID, 7, *[MASK_ID] * 5]
+
+
+def test_nothing_grows_beyond_the_largest_length():
+    """Guards Lmax and the model's context: what no longer fits is cut off at the end."""
+    growth, canvas = CanvasGrowth(grow=8, W=1, eos_init=0, low=0.5, Lmax=6), row(5)
+    unsure = [(1, 0.95), (1, 0.4), (1, 0.45), (1, 0.8), (1, 0.8)]
+    foresee(growth, canvas, *unsure)
+    foresee(growth, canvas, *unsure)
+    close(canvas, 4)
     growth(canvas, torch.tensor([False]))
     assert canvas.length_B.tolist() == [7]
     assert canvas.tokens_BL[0, :7].tolist() == [3, *[MASK_ID] * 6]
@@ -97,10 +117,25 @@ def test_any_decoder_can_grow():
     assert all(len(one.tokens) > 16 for one in made.generations)
 
 
-def test_positions_that_move_are_not_cached():
-    """Guards against keys of other positions."""
+GROWING = ("method/finish=canvas_growth", "method.finish.low=0.6", "method.finish.grow=4", "method.finish.Lmax=24")
+GROWING += ("method.finish.eos_init=0", "method.finish.eos_grow=2")
+
+
+@pytest.mark.parametrize(
+    "method", ["ccd", "eb", "entropy_threshold", "klass", "llada method.steps=64", "multi_block", "prophet", "saber"]
+)
+def test_room_is_made_beside_any_scorer_and_memory(method: str):
+    """Guards scores that are no probabilities, what policies remember of positions, and schedules that are over."""
+    made = decoded(" ".join([method, *GROWING]), list(range(3)))
+    assert [len(one.tokens) for one in made.generations] == [24] * 3
+    assert answers(made)[1:2] == answers(decoded(" ".join([method, *GROWING]), [1]))
+
+
+@pytest.mark.parametrize("bound", [["method=threshold", "method/cache=dkv_decode"], ["method=oracle"]])
+def test_what_is_bound_to_positions_is_refused(bound: list[str]):
+    """Guards against keys and answers of other positions."""
     with pytest.raises(ConfigError, match="canvas_growth moves positions"):
-        replay("method=daedal", "method/cache=dkv_decode")
+        replay(*bound, "method/finish=canvas_growth")
 
 
 @pytest.mark.parametrize("knob", ["L0=0", "Lmax=0", "grow=0", "W=0", "high=-1", "low=-1", "eos_init=-1", "eos_grow=-1"])

@@ -71,6 +71,15 @@ def test_it_needs_no_more_calls_than_the_threshold_decoder():
     assert sum(counts.nfe for counts in ours) <= sum(counts.nfe for counts in theirs)
 
 
+def test_guidance_leaves_the_limit_alone():
+    """Guards the attention of the row itself: the unconditional half of a call has one of its own."""
+    guided = ["method/guidance=classifier_free", "method.guidance.scale=0.5"]
+    ours = decode_task("list_shuffle", "method=dawn", "method.induce=2", "method.low=2", *guided)
+    theirs = decode_task("list_shuffle", "method=threshold", *guided)
+    assert [one.tokens for one in ours.generations] == [one.tokens for one in theirs.generations]
+    assert [counts.nfe_total for counts in ours.counts] == [2 * counts.nfe for counts in theirs.counts]
+
+
 @pytest.mark.parametrize("knob", ["tau=-1", "sink=-1", "edge=-1", "induce=-1", "low=-1"])
 def test_values_out_of_range_are_refused(knob: str):
     """Guards against a silent clamp."""

@@ -1,10 +1,13 @@
 """Dilated unmasking: its plan, and that the plan is followed."""
 
 import pytest
+import torch
 
+from harness.engine.canvas import Canvas
+from harness.engine.prediction import Candidates
 from harness.errors import ConfigError
-from methods.diffusion.dus import levels
-from tests.methods.closed_form import replay
+from methods.diffusion.dus import Dilated, levels
+from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.trained import decode_task
 
 
@@ -35,6 +38,25 @@ def test_calls_are_levels_times_blocks():
     assert made.calls == 6
     assert made.steps == "0 2 1 2 0 2 1 2 3 5 4 5 3 5 4 5"
     assert replay("method=dus", "method.a=16").calls == 1
+
+
+@pytest.mark.parametrize(("block", "calls"), [(32, 4), (12, 5), (16, 4), (1, 16)])
+def test_a_block_that_is_cut_short_has_the_plan_of_its_length(block: int, calls: int):
+    """Guards blocks longer than the response, and a last block of 4 behind one of 12 (2 calls behind 3)."""
+    assert replay("method=dus", f"method.block_length={block}").calls == calls
+
+
+def test_rows_have_the_plans_of_their_own_windows():
+    """Guards windows of different lengths in one batch, and given tokens, which cost no call."""
+    canvas = Canvas.from_prompts(
+        [[1], [1, 1, 1]], gen_length=8, mask_id=MASK_ID, pad_id=0, seeds=[0, 1], constraints=[{}, {0: 2, 2: 2}]
+    )
+    window_BL = canvas.response_BL & (canvas.place_BL < torch.tensor([[8], [4]]))
+    canvas.open_window(torch.tensor([True, True]), window_BL)
+    no_score_BL = torch.zeros_like(canvas.tokens_BL)
+    none = Candidates(tokens_BL=no_score_BL, score_BL=no_score_BL, confidence_BL=no_score_BL)
+    chosen_BL = Dilated()(none, canvas.open_BL, None, canvas)
+    assert [canvas.place_BL[row][chosen_BL[row]].tolist() for row in range(2)] == [[0, 4], [1, 3]]
 
 
 def test_dependent_positions_pay_and_independent_ones_do_not():

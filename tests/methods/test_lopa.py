@@ -1,90 +1,159 @@
-"""LoPA: which branches there are, and which one goes on."""
+"""LoPA against a plain reading of its rule, and where it has nothing to choose."""
 
 import pytest
+import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
+from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from harness.engine.records import Ledger
 from harness.errors import ConfigError
+from harness.models.closed_form import ClosedForm, ClosedFormModel
 from harness.runs.build import build_method
 from harness.runs.config import compose
-from tests.methods.closed_form import replay
-from tests.methods.test_t2t_edit import MASK, Script
+from methods.diffusion.lopa import LookAhead
+from tests.methods.closed_form import MASK_ID, PROMPT, replay
+from tests.methods.test_every_method import LENGTH, PROMPTS, model
 from tests.methods.trained import decode_task
 
-
-class Branches(Script):
-    """A script whose calls give one row of predictions per branch."""
-
-    def forward(self, tokens_BT, *, select_N, **arguments):
-        self.seen.append(tokens_BT.tolist())
-        rows = self.calls.pop(0)
-        self.calls.insert(0, [entry for row in rows for entry in row])
-        return super().forward(tokens_BT, select_N=select_N, **arguments)
-
-    def __init__(self, *calls) -> None:
-        super().__init__(*calls)
-        self.seen: list = []
+GOLDEN = ClosedFormModel(ClosedForm(vocab_size=12, mask_id=MASK_ID, eos_id=0, a1=4, f1=1.3, a2=1.5, f2=0.9, f3=2.1))
 
 
-def decoded(model: Branches, *overrides: str) -> tuple[list[int], list[int], int, int]:
-    """Return tokens, steps, calls and rows of a response of three places without a prompt."""
-    method = build_method(compose(["method=lopa", "gen_length=3", *overrides]))
-    assert isinstance(method, DiffusionMethod)
-    ledger = Ledger()
-    (made,) = decode(model, method, Canvas.from_prompts([[]], gen_length=3, mask_id=MASK, pad_id=0, seeds=[0]), ledger)
-    counts = ledger.counts([0])[0]
-    return list(made.tokens), list(made.decided_at), counts.nfe, counts.nfe_total
+def predict(tokens: list[int], block: range) -> dict[int, tuple[float, int]]:
+    """Return confidence and token of every mask of the block."""
+    logits_LV = GOLDEN.forward(torch.tensor([tokens]))[0]
+    logits_LV[:, MASK_ID] = -torch.inf
+    best = logits_LV.softmax(-1).max(-1)
+    return {i: (float(best.values[i]), int(best.indices[i])) for i in block if tokens[i] == MASK_ID}
 
 
-FIRST = [[(1, 0.95), (2, 0.5), (3, 0.6)]]
+def filled(tokens: list[int], seen: dict[int, tuple[float, int]], places: list[int]) -> list[int]:
+    """Return the tokens with some of the masks replaced."""
+    return [seen[i][1] if i in places else token for i, token in enumerate(tokens)]
 
 
-def test_the_most_confident_branch_goes_on():
-    """Guards the extra commit (the best open position), its step, and the score by what is still open."""
-    base, branch = [(1, 0.9), (4, 0.6), (4, 0.6)], [(1, 0.9), (4, 0.95), (3, 0.9)]
-    model = Branches(FIRST, [base, branch])
-    assert decoded(model, "method.k=2") == ([1, 4, 3], [0, 1, 0], 2, 3)
-    assert model.seen[1] == [[1, MASK, MASK], [1, MASK, 3]]
+def plain_reading(k: int, threshold: float, block_length: int, branch_topp: float) -> tuple[str, int, int]:
+    """Decode one row of 16 as the paper tells it; return ids, calls and evaluated rows."""
+    start, calls, rows = len(PROMPT), 0, 0
+    tokens = PROMPT + [MASK_ID] * 16
+    for first in range(start, start + 16, block_length):
+        block = range(first, first + block_length)
+        seen, calls, rows = predict(tokens, block), calls + 1, rows + 1
+        while seen:
+            ranked = sorted(seen, key=lambda i: -seen[i][0])
+            base = [i for i in ranked if seen[i][0] > threshold] or ranked[:1]
+            left = [i for i in ranked if i not in base]
+            tokens_of = [filled(tokens, seen, [*base, i]) for i in left[: k - 1]] if len(left) > 1 else []
+            tokens_of.append(filled(tokens, seen, base))
+            if not left:
+                tokens = tokens_of[-1]
+                break
+            best = -1.0
+            for branch in tokens_of:
+                found = predict(branch, block)
+                weakest = sorted(confidence for confidence, _ in found.values())
+                weakest = weakest[: max(1, int(len(weakest) * branch_topp))]
+                if sum(weakest) / len(weakest) > best:
+                    best, tokens, seen = sum(weakest) / len(weakest), branch, found
+            calls, rows = calls + 1, rows + len(tokens_of)
+    return " ".join(map(str, tokens[start:])), calls, rows
 
 
-def test_the_base_branch_competes_and_wins_ties():
-    """Guards against a branch that goes on for being there."""
-    base, branch = [(1, 0.9), (4, 0.95), (2, 0.95)], [(1, 0.9), (4, 0.95), (3, 0.9)]
-    assert decoded(Branches(FIRST, [base, branch]), "method.k=2")[:2] == ([1, 4, 2], [0, 1, 1])
+@pytest.mark.parametrize(("threshold", "block", "branch_topp"), [(0.9, 16, 1.0), (0.9, 8, 0.5), (0.5, 16, 0.5)])
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_a_plain_reading(k: int, threshold: float, block: int, branch_topp: float):
+    """Guards which branches are made, how they are judged, and calls against rows."""
+    knobs = {"k": k, "threshold": threshold, "block_length": block, "branch_topp": branch_topp}
+    made = replay("method=lopa", *(f"method.{name}={value}" for name, value in knobs.items()))
+    assert (made.ids, made.counts.nfe, made.counts.nfe_total) == plain_reading(k, threshold, block, branch_topp)
+    assert made.counts.query_tokens == made.counts.nfe_total * 21
 
 
-def test_a_branch_leaves_something_open():
-    """Guards the end of a window: with one position left there is nothing to look ahead to."""
-    model = Branches([[(1, 0.95), (2, 0.95), (3, 0.6)]], [[(1, 0.9), (2, 0.9), (3, 0.6)]])
-    assert decoded(model) == ([1, 2, 3], [0, 0, 1], 2, 2)
+@pytest.mark.parametrize("task", ["list_shuffle", "list_insert_random"])
+def test_one_branch_is_the_method_itself(task: str):
+    """Guards k = 1 on the trained model: answers, steps and every count."""
+    one = decode_task(task, "method=lopa", "method.k=1")
+    usual = decode_task(task, "method=threshold", "method.selector.strict=true")
+    assert (one.generations, one.counts) == (usual.generations, usual.counts)
 
 
-def test_one_branch_is_the_base_method():
-    """Guards the wrapper, on a formula and on the trained model."""
-    ours = replay("method=lopa", "method.k=1", "method.tau=0.7")
-    theirs = replay("method=threshold", "method.threshold=0.7")
-    assert (ours.ids, ours.calls, ours.steps) == (theirs.ids, theirs.calls, theirs.steps)
-    trained, reference = (
-        decode_task("list_shuffle", "method=lopa", "method.k=1"),
-        decode_task("list_shuffle", "method=threshold"),
+def test_branches_save_calls():
+    """Guards the point of it, on a task whose answer is fixed: right, fewer rounds, more rows."""
+    knobs = ["method.threshold=1.0", "method.block_length=16"]
+    usual = decode_task("list_sort", "method=threshold", "method.selector.strict=true", *knobs)
+    mine = decode_task("list_sort", "method=lopa", *knobs)
+    assert [g.tokens for g in mine.generations] == [g.tokens for g in usual.generations]
+    assert sum(c.nfe for c in mine.counts) < sum(c.nfe for c in usual.counts)
+    assert all(c.nfe < c.nfe_total <= 3 * c.nfe for c in mine.counts)
+
+
+def judged(probabilities: list[list[float]], creation: list[float], **knobs) -> int:
+    """Return which of a row's drafts is followed; drafts have these probabilities at their positions."""
+    canvas = Canvas.from_prompts([[]], gen_length=len(probabilities[0]), mask_id=1, pad_id=0, seeds=[0])
+    canvas.open_window(torch.tensor([True]), canvas.response_BL)
+    drafts = canvas.rows(torch.zeros(len(probabilities), dtype=torch.int64))
+    drafts.memory["lopa.creation_B"] = torch.tensor(creation, dtype=torch.float64)
+    drafts.memory["number"] = torch.arange(len(probabilities))
+    p_N = torch.tensor(probabilities, dtype=torch.float64).flatten()
+    row_N, position_N = drafts.open_BL.nonzero(as_tuple=True)
+    prediction = Prediction(
+        logits_NV=torch.stack([p_N, 1 - p_N], 1).log(), row_N=row_N, position_N=position_N,
+        shape=(len(probabilities), len(probabilities[0])), spec=ModelSpec(
+            name="none", kind=ModelKind.MASKED_DIFFUSION, vocab_size=2, max_length=8, layers=1, stop_ids=(0,), pad_id=0,
+        ),
+    )  # fmt: skip
+    verifier = LookAhead(score_dtype=ScoreDtype.float64, **knobs)
+    chosen, known = verifier.accept(drafts, prediction, lambda before, seen: before, lambda *shown: None)
+    number = int(chosen.memory["number"])
+    assert known.logits_NV.equal(prediction.logits_NV[row_N == number])
+    return number
+
+
+def test_the_surest_branch_is_followed():
+    """Guards the mean, the base among the branches, ties, the lowest share, and the weight of the creation."""
+    assert judged([[0.8, 0.7], [0.9, 0.8], [0.9, 0.7]], [1, 0.5, 0.5]) == 1
+    assert judged([[0.9, 0.9], [0.9, 0.8], [0.9, 0.7]], [1, 0.5, 0.5]) == 0
+    assert judged([[0.8, 0.8], [0.8, 0.8], [0.8, 0.8]], [1, 0.5, 0.5]) == 1
+    assert judged([[0.8, 0.8], [0.99, 0.75], [0.8, 0.7]], [1, 0.5, 0.5], branch_topp=0.5) == 0
+    assert judged([[0.8, 0.8], [0.9, 0.9], [0.9, 0.85]], [1, 0.5, 0.6], alpha=0.3) == 0
+    assert judged([[0.7, 0.7], [0.9, 0.9], [0.9, 0.85]], [0, 0.5, 0.6], alpha=0.5) == 2
+
+
+def test_observers_see_every_commit_once():
+    """Guards traces: the position that a branch adds is shown, as of the step that its prediction belongs to."""
+    made = build_method(compose(["method=lopa", f"gen_length={LENGTH}"]))
+    loaded, seen = model("masked_diffusion").model, []
+    assert isinstance(made, DiffusionMethod) and loaded.spec.mask_id is not None
+
+    def note(before: Canvas, candidates: Candidates, after: Canvas) -> None:
+        for row, position in (before.undecided_BL & ~after.undecided_BL).nonzero().tolist():
+            assert candidates.score_BL[row, position] > -torch.inf
+            assert after.decided_at_BL[row, position] == before.clock_B[row]
+            seen.append((int(after.sample_B[row]), position, int(after.tokens_BL[row, position])))
+
+    canvas = Canvas.from_prompts(
+        PROMPTS, gen_length=LENGTH, mask_id=loaded.spec.mask_id, pad_id=loaded.spec.pad_id, seeds=range(8)
     )
-    assert [one.tokens for one in trained.generations] == [one.tokens for one in reference.generations]
+    with torch.inference_mode():
+        generations = decode(loaded, made, canvas, Ledger(), [note])
+    assert sorted(seen) == [
+        (one.sample, len(PROMPTS[one.sample]) + place, token)
+        for one in generations
+        for place, token in enumerate(one.tokens)
+    ]
 
 
-def test_branches_save_rounds_and_cost_rows():
-    """Guards depth and total on the trained model, where every round commits one position more."""
-    branched, alone = (
-        decode_task("list_shuffle", method, "method.block_length=16") for method in ("method=lopa", "method=threshold")
-    )
-    for ours, theirs in zip(branched.counts, alone.counts, strict=True):
-        assert ours.nfe <= theirs.nfe
-        assert ours.nfe <= ours.nfe_total <= 3 * ours.nfe
+def test_it_looks_ahead_with_other_rules():
+    """Guards the verifier as a part: with a quota every branch is one token ahead of the schedule."""
+    ahead = replay("method=llada", "method/verifier=lopa", "method.verifier.k=3")
+    usual = replay("method=llada")
+    assert ahead.counts.nfe <= usual.counts.nfe < ahead.counts.nfe_total
 
 
-@pytest.mark.parametrize("knob", ["k=0", "branch_topp=0"])
-def test_values_out_of_range_are_refused(knob: str):
-    """Guards against a silent clamp."""
-    with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):
-        replay("method=lopa", f"method.{knob}")
+@pytest.mark.parametrize("wrong", ["k=0", "branch_topp=0", "alpha=2", "threshold=-1", "block_length=0"])
+def test_wrong_knobs_are_refused(wrong: str):
+    """Guards the message, which names the knob."""
+    with pytest.raises(ConfigError, match=f"method.{wrong.split('=')[0]}"):
+        replay("method=lopa", f"method.{wrong}")

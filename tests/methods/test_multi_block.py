@@ -23,6 +23,16 @@ def test_a_block_opens_when_enough_of_the_last_one_is_decided():
     assert ends == [2, 2, 4, 6]
 
 
+def test_no_share_opens_one_block_per_step_from_the_start():
+    """Guards the first step, in which the second block opens already."""
+    canvas = Canvas.from_prompts([[3]], gen_length=8, mask_id=MASK_ID, pad_id=0, seeds=[0])
+    window, ends = Pipeline(length=2, add=0), []
+    for _ in range(4):
+        window.update(canvas)
+        ends.append(int(canvas.window_BL.sum()))
+    assert ends == [4, 6, 8, 8]
+
+
 def chosen(full: float, best_compat: bool, *entropies: float) -> list[int]:
     """Return what closes of open blocks of two."""
     made, open_BL, canvas = candidates([-entropy for entropy in entropies])

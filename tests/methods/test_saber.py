@@ -63,7 +63,7 @@ def test_a_commit_that_was_taken_back_stays_in_the_mean():
     """Guards the memory of commits: in the first step 0.8 was committed and opened again at once."""
     canvas = row(6)
     step(canvas, 2, 0.9, 0.8, 0.1, 0.1, 0.1, 0.1)
-    assert canvas.memory["saber.confidence_at_commit_BL"].tolist() == [[0.9, 0.8, -1.0, -1.0, -1.0, -1.0]]
+    assert canvas.memory["saber.confidence_at_commit_BL"].tolist() == [[0.9, 0.8, 0.0, 0.0, 0.0, 0.0]]
 
 
 def test_the_last_step_takes_nothing_back():

@@ -71,6 +71,13 @@ def test_fast_calls_compute_less_on_the_trained_model():
     assert [(counts.nfe, one.idle) for counts, one in zip(full.counts, full.generations, strict=True)] == [(1, 5)] * 6
 
 
+def test_what_fast_calls_cut_off_is_read_by_nobody():
+    """Guards against logits of positions that were not computed."""
+    with pytest.raises(ConfigError, match="slowfast cuts off"):
+        replay("method=slowfast", "method/finish=predict_eos")
+    assert replay("method=slowfast", "method/finish=predict_eos", "method/cache=none").calls
+
+
 @pytest.mark.parametrize("knob", ["k_explore=1", "stab_window=0", "high=-1", "block_length=0"])
 def test_values_out_of_range_are_refused(knob: str):
     """Guards against a length that no step estimates."""

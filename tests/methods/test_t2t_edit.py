@@ -69,18 +69,30 @@ def test_an_unsure_edit_is_none():
 
 def test_without_edits_it_is_the_threshold_decoder():
     """Guards the rest of the method, on a formula and on the trained model."""
-    still = ("method.tau_edit=1", "method.post=0")
     ours, theirs = (
-        replay("method=t2t_edit", "method.tau=0.7", *still),
+        replay("method=t2t_edit", "method.tau=0.7", "method.tau_edit=1"),
         replay("method=threshold", "method.threshold=0.7"),
     )
     assert (ours.ids, ours.calls, ours.steps) == (theirs.ids, theirs.calls, theirs.steps)
-    trained = decode_task("list_shuffle", "method=t2t_edit", "method.tau=0.9", *still)
+    trained = decode_task("list_shuffle", "method=t2t_edit", "method.tau=0.9", "method.tau_edit=1")
     reference = decode_task("list_shuffle", "method=threshold")
     assert [made.tokens for made in trained.generations] == [made.tokens for made in reference.generations]
 
 
-@pytest.mark.parametrize("knob", ["tau_edit=-1", "post=-1"])
+def test_small_blocks_may_be_looked_at_for_long():
+    """Guards the budget of calls, which is for progress: two blocks of one place, 16 looks at each, all edits."""
+    calls = [[(1 + call % 2, 0.97), (3 + call % 2, 0.97)] for call in range(34)]
+    assert decoded(Script(*calls), "method.block_length=1") == ([1, 4], 34, 34)
+
+
+def test_a_repeated_token_is_penalised():
+    """Guards the penalty, which is for the token one before, once it is there, and not for the first position."""
+    call = [(1, 0.97), (1, 0.97)]
+    assert decoded(Script(call, call), "method.tau_edit=0.2")[:2] == ([1, 1], 2)
+    assert decoded(Script(call, call, call), "method.tau_edit=0.2", "method.penalty=10")[:2] == ([1, 0], 3)
+
+
+@pytest.mark.parametrize("knob", ["tau_edit=-1", "post=-1", "penalty=-1"])
 def test_values_out_of_range_are_refused(knob: str):
     """Guards against a silent clamp."""
     with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):

@@ -5,8 +5,9 @@ rows of a parameter. A parameter with more than two dimensions counts its rows o
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from harness.models.feed_forward import Experts, Router
 from harness.models.transformer import TransformerConfig
 
 
@@ -21,7 +22,11 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The modules of a published checkpoint; `{i}` stands for the layer."""
+    """The modules of a published checkpoint; `{i}` stands for the layer, `{e}` for the expert.
+
+    `gate`, `up` and `down` are inside of `feed_forward`, `expert` or `shared`. `qkv` takes the place of query, key and
+    value where they are one matrix, their rows in that order.
+    """
 
     embedding: str
     norm: str
@@ -32,11 +37,16 @@ class Names:
     value: str
     out: str
     feed_forward_norm: str
+    feed_forward: str
     gate: str
     up: str
     down: str
     query_norm: str = ""
     key_norm: str = ""
+    qkv: str = ""
+    router: str = ""
+    expert: str = ""
+    shared: str = ""
 
 
 LLADA = Names(
@@ -49,9 +59,10 @@ LLADA = Names(
     value="model.transformer.blocks.{i}.v_proj",
     out="model.transformer.blocks.{i}.attn_out",
     feed_forward_norm="model.transformer.blocks.{i}.ff_norm",
-    gate="model.transformer.blocks.{i}.ff_proj",
-    up="model.transformer.blocks.{i}.up_proj",
-    down="model.transformer.blocks.{i}.ff_out",
+    feed_forward="model.transformer.blocks.{i}",
+    gate="ff_proj",
+    up="up_proj",
+    down="ff_out",
 )
 
 QWEN = Names(
@@ -64,11 +75,24 @@ QWEN = Names(
     value="model.layers.{i}.self_attn.v_proj",
     out="model.layers.{i}.self_attn.o_proj",
     feed_forward_norm="model.layers.{i}.post_attention_layernorm",
-    gate="model.layers.{i}.mlp.gate_proj",
-    up="model.layers.{i}.mlp.up_proj",
-    down="model.layers.{i}.mlp.down_proj",
+    feed_forward="model.layers.{i}.mlp",
+    gate="gate_proj",
+    up="up_proj",
+    down="down_proj",
     query_norm="model.layers.{i}.self_attn.q_norm",
     key_norm="model.layers.{i}.self_attn.k_norm",
+    router="model.layers.{i}.mlp.gate",
+    expert="model.layers.{i}.mlp.experts.{e}",
+    shared="model.layers.{i}.mlp.shared_experts",
+)
+
+LLADA2 = replace(
+    QWEN,
+    embedding="model.word_embeddings",
+    qkv="model.layers.{i}.attention.query_key_value",
+    out="model.layers.{i}.attention.dense",
+    query_norm="model.layers.{i}.attention.query_layernorm",
+    key_norm="model.layers.{i}.attention.key_layernorm",
 )
 
 
@@ -98,6 +122,8 @@ def _attention(c: TransformerConfig, names: Names, layer: int) -> Iterator[tuple
     for name, module, rows in norms:
         yield f"{name.format(i=layer)}.weight", Part(parameter=f"{module}.weight", start=0, rows=rows)
     fused = [(names.query, 0, queries), (names.key, queries, keys), (names.value, queries + keys, keys)]
+    if names.qkv:
+        fused = [(names.qkv, 0, queries + 2 * keys)]
     for kind in ("weight", "bias") if c.qkv_bias else ("weight",):
         for name, start, rows in fused:
             yield f"{name.format(i=layer)}.{kind}", Part(parameter=f"{inside}.qkv.{kind}", start=start, rows=rows)
@@ -105,11 +131,35 @@ def _attention(c: TransformerConfig, names: Names, layer: int) -> Iterator[tuple
 
 
 def _feed_forward(c: TransformerConfig, names: Names, layer: int) -> Iterator[tuple[str, Part]]:
-    norm, inside, wide = f"blocks.{layer}.feed_forward_norm", f"blocks.{layer}.feed_forward", c.feed_forward_width
-    for name, parameter, start, rows in (
-        (names.feed_forward_norm, f"{norm}.weight", 0, c.width),
-        (names.gate, f"{inside}.gate_up.weight", 0, wide),
-        (names.up, f"{inside}.gate_up.weight", wide, wide),
-        (names.down, f"{inside}.down.weight", 0, c.width),
-    ):
-        yield f"{name.format(i=layer)}.weight", Part(parameter=parameter, start=start, rows=rows)
+    inside, norm = f"blocks.{layer}.feed_forward", f"blocks.{layer}.feed_forward_norm.weight"
+    yield f"{names.feed_forward_norm.format(i=layer)}.weight", Part(parameter=norm, start=0, rows=c.width)
+    if c.experts is None or layer in c.experts.dense_layers:
+        module = names.feed_forward.format(i=layer)
+        yield from _swiglu(c, names, module, (f"{inside}.gate_up.weight", f"{inside}.down.weight"))
+    else:
+        yield from _mixture(c, c.experts, names, layer)
+
+
+def _mixture(c: TransformerConfig, experts: Experts, names: Names, layer: int) -> Iterator[tuple[str, Part]]:
+    inside, router = f"blocks.{layer}.feed_forward", names.router.format(i=layer)
+    yield f"{router}.weight", Part(parameter=f"{inside}.router.weight", start=0, rows=experts.count)
+    if experts.router is Router.SIGMOID:
+        yield f"{router}.expert_bias", Part(parameter=f"{inside}.selection_bias", start=0, rows=experts.count)
+    for e in range(experts.count):
+        module = names.expert.format(i=layer, e=e)
+        yield from _swiglu(c, names, module, (f"{inside}.gate_up", f"{inside}.down"), experts.width, e)
+    if experts.shared_width:
+        module, ours = names.shared.format(i=layer), f"{inside}.shared"
+        fused = (f"{ours}.gate_up.weight", f"{ours}.down.weight")
+        yield from _swiglu(c, names, module, fused, experts.shared_width)
+
+
+def _swiglu(
+    c: TransformerConfig, names: Names, module: str, fused: tuple[str, str], inner: int | None = None, nth: int = 0
+) -> Iterator[tuple[str, Part]]:
+    """Yield the three matrices of one SwiGLU, the `nth` of those that the parameters of `fused` hold."""
+    inner, (gate_up, down) = c.feed_forward_width if inner is None else inner, fused
+    first = nth * 2 * inner
+    yield f"{module}.{names.gate}.weight", Part(parameter=gate_up, start=first, rows=inner)
+    yield f"{module}.{names.up}.weight", Part(parameter=gate_up, start=first + inner, rows=inner)
+    yield f"{module}.{names.down}.weight", Part(parameter=down, start=nth * c.width, rows=c.width)

@@ -21,7 +21,7 @@ LLADA_TOKENS = [
     *("<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 ]
-QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>"]
+QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|role_end|>"]
 LLADA_CHAT = (
     "{{ '<|startoftext|>' }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
     "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
@@ -57,11 +57,21 @@ LLADA_KEYS = {
 }
 
 
+LLADA2_KEYS = {
+    "embed_tokens": "word_embeddings",
+    r"self_attn\.o_proj": "attention.dense",
+    r"self_attn\.q_norm": "attention.query_layernorm",
+    r"self_attn\.k_norm": "attention.key_layernorm",
+    "e_score_correction_bias": "expert_bias",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """One published family: the class that computes the same, and how its files differ from that class's own.
 
     `mask` is the text of the mask token; `block` the block length of the attention, None: everything sees everything.
+    `fused_qkv` names the one matrix of query, key and value inside a layer.
     """
 
     model: str
@@ -72,6 +82,7 @@ class Kind:
     keys: dict[str, str] = field(default_factory=dict)
     oracle_config: dict[str, Any] = field(default_factory=dict)
     slow_tokenizer: bool = False
+    fused_qkv: str = ""
 
 
 def _qwen(model_type: str, **changes: Any) -> dict[str, Any]:
@@ -98,6 +109,44 @@ KINDS = {
         config=_qwen("Dream", use_mrope=False, sliding_window=None),
         mask="<|mask|>",
         slow_tokenizer=True,
+    ),
+    "llada_moe": Kind(
+        model="llada_moe_7b_instruct",
+        oracle="Qwen3Moe",
+        config=_qwen(
+            "lladamoe",
+            **{"num_key_value_heads": HEADS, "rms_norm_eps": 1e-5, "rope_theta": 50000, "intermediate_size": None},
+            **{"dense_intermediate_size": WIDE, "expert_intermediate_size": 24, "num_experts": 8},
+            **{"num_experts_per_tok": 3, "moe_layer_freq": [1, 0, 1], "norm_topk_prob": None, "qk_layernorm": True},
+            **{"shared_expert_intermediate_size": None, "attention_bias": False, "max_position_embeddings": 8192},
+        ),
+        mask="<|mask|>",
+        oracle_config={
+            **{"num_key_value_heads": HEADS, "rms_norm_eps": 1e-5, "rope_theta": 50000.0, "head_dim": WIDTH // HEADS},
+            **{"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "mlp_only_layers": [1]},
+            **{"norm_topk_prob": False, "decoder_sparse_step": 1},
+        },
+    ),
+    "llada2": Kind(
+        model="llada2_mini",
+        oracle="Glm4Moe",
+        config=_qwen(
+            "llada2_moe",
+            **{"head_dim": 12, "rope_theta": 600000, "moe_intermediate_size": 24, "num_experts": 16, "n_group": 4},
+            **{"num_experts_per_tok": 3, "topk_group": 2, "num_shared_experts": 1, "first_k_dense_replace": 1},
+            **{"routed_scaling_factor": 2.5, "norm_topk_prob": True, "score_function": "sigmoid", "use_bias": False},
+            **{"partial_rotary_factor": 0.5, "use_qk_norm": True, "moe_router_enable_expert_bias": True},
+        ),
+        mask="<|mask|>",
+        block=32,
+        keys=LLADA2_KEYS,
+        oracle_config={
+            **{"head_dim": 12, "rope_theta": 600000.0, "partial_rotary_factor": 0.5, "n_routed_experts": 16},
+            **{"moe_intermediate_size": 24, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2},
+            **{"n_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5},
+            **{"norm_topk_prob": True, "use_qk_norm": True, "attention_bias": False},
+        },
+        fused_qkv="attention.query_key_value",
     ),
     "sdar": Kind(
         model="sdar_8b",
@@ -128,14 +177,15 @@ def oracle(kind: Kind, seed: int = 0) -> torch.nn.Module:
         **{"max_position_embeddings": 4096, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None},
         **kind.oracle_config,
     }
-    theta = settings.pop("rope_theta")
-    config = getattr(transformers, f"{kind.oracle}Config")(
-        **settings, rope_parameters={"rope_type": "default", "rope_theta": theta}
-    )
+    rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta")}
+    if "partial_rotary_factor" in settings:
+        rope["partial_rotary_factor"] = settings.pop("partial_rotary_factor")
+    config = getattr(transformers, f"{kind.oracle}Config")(**settings, rope_parameters=rope)
     config.is_causal = False
     model = getattr(transformers, f"{kind.oracle}ForCausalLM")(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
+    choice = [(name, b) for name, b in model.named_buffers() if "correction_bias" in name]
+    for name, weight in [*model.named_parameters(), *choice]:
         centre, spread = (1.0, 0.3) if "norm" in name else (0.0, 0.2)
         torch.nn.init.normal_(weight, centre, spread, generator=generator)
     return model
@@ -155,6 +205,16 @@ def published(kind: Kind, model: torch.nn.Module) -> dict[str, Tensor]:
     tensors = {n: p.detach().clone() for n, p in model.state_dict().items()}
     if kind.config.get("tie_word_embeddings"):
         del tensors["lm_head.weight"]
+    for name in [n for n in tensors if ".experts." in n]:
+        stacked, place = tensors.pop(name), name.rpartition(".")[0]
+        for number, tensor in enumerate(stacked):
+            halves = tensor.chunk(2) if "gate_up" in name else [tensor]
+            parts = ("gate_proj", "up_proj") if "gate_up" in name else ("down_proj",)
+            for part, half in zip(parts, halves, strict=True):
+                tensors[f"{place}.{number}.{part}.weight"] = half.clone()
+    for layer in range(LAYERS if kind.fused_qkv else 0):
+        three = [tensors.pop(f"model.layers.{layer}.self_attn.{p}_proj.weight") for p in "qkv"]
+        tensors[f"model.layers.{layer}.{kind.fused_qkv}.weight"] = torch.cat(three)
     for pattern, new in kind.keys.items():
         tensors = {re.sub(pattern, new, name): tensor for name, tensor in tensors.items()}
     return tensors

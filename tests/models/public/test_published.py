@@ -15,6 +15,10 @@ from safetensors.torch import load_file, save_file
 from harness.engine.model import ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
+from harness.models.public.families import FAMILIES
+from harness.models.public.layout import parts
+from harness.models.public.loader import read_config
+from harness.models.transformer import Transformer
 from harness.runs.build import load_model
 from harness.runs.catalogue import names, read
 from harness.runs.config import compose
@@ -22,7 +26,7 @@ from tests.models.public import miniature
 from tests.models.public.miniature import KINDS, Kind
 from tests.models.shapes import tokens
 
-PUBLISHED = [name for name in names("model") if read("model", name).get("hub_id")]
+PUBLISHED = [name for name in names("model") if "family" in read("model", name).get("loader", {})]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +80,11 @@ def test_the_spec_is_what_was_published(family: str, folders: dict) -> None:
     assert spec.shift == (family in ("dream", "fast_dllm_v2"))
     assert spec.block_length == kind.block
     assert spec.kind is (ModelKind.MASKED_DIFFUSION if kind.block is None else ModelKind.BLOCK_DIFFUSION)
-    stops = {"llada": (end + 1, end + 5), "fast_dllm_v2": (end + 2,)}.get(family, (end, end + 2))
-    assert spec.stop_ids == stops
+    stops = {"llada": (end + 1, end + 5), "fast_dllm_v2": (end + 2,), "llada_moe": (end, end + 4), "llada2": (end,)}
+    assert spec.stop_ids == stops.get(family, (end, end + 2))
     assert spec.pad_id == end + (family == "llada")
-    assert got.parameters == sum(p.numel() for p in folders[family][1].parameters())
+    biases = [b for name, b in folders[family][1].named_buffers() if "correction_bias" in name]
+    assert got.parameters == sum(p.numel() for p in [*folders[family][1].parameters(), *biases])
 
 
 def test_one_tensor_is_held_beside_the_model(folders: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +124,15 @@ def test_the_dtype_is_that_of_the_run(folders: dict) -> None:
     assert {p.dtype for p in transformer.parameters()} == {torch.bfloat16}
     assert transformer.rotary.cos_SD.dtype is torch.float32
     assert torch.equal(transformer.head.weight, oracle.lm_head.weight.to(torch.bfloat16))
+
+
+def test_the_bias_that_chooses_experts_is_not_rounded(folders: dict) -> None:
+    """Guards bfloat16 runs of LLaDA2: a rounded bias sends tokens to other experts."""
+    kind, (folder, oracle) = KINDS["llada2"], folders["llada2"]
+    transformer = loaded(kind, folder, "device.dtype=bfloat16").model.transformer  # type: ignore[attr-defined]
+    mixture = transformer.blocks[1].feed_forward
+    assert mixture.router.weight.dtype is torch.bfloat16
+    assert torch.equal(mixture.selection_bias, oracle.model.layers[1].mlp.gate.e_score_correction_bias)
 
 
 def test_two_processes_load_the_same_model(folders: dict) -> None:
@@ -196,6 +210,16 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 
 
 CONFIGS = {
+    "llada_moe": [
+        ({"moe_layer_freq": [1, 1]}, "one entry for each of the 3 layers"),
+        ({"num_experts_per_tok": 9}, "active experts must be from 1 to 8"),
+        ({"shared_expert_intermediate_size": 64}, "shared_expert_intermediate_size=64"),
+    ],
+    "llada2": [
+        ({"n_group": 5}, "do not fall into 5 groups"),
+        ({"score_function": "softmax"}, 'score_function="softmax"'),
+        ({"use_qkv_bias": True}, "use_qkv_bias=true"),
+    ],
     "llada": [
         ({"include_bias": True}, "include_bias=true"),
         ({"block_type": "sequential"}, 'block_type="sequential"'),
@@ -266,5 +290,36 @@ def test_every_published_model_says_what_it_needs(name: str) -> None:
     """Guards the files of the group model: a license, a mask, and a name on the hub."""
     model = compose([f"model={name}"]).model
     assert model.name == name and model.license and model.hub_id.count("/") == 1
-    assert model.loader.family in {kind.config["model_type"].lower() for kind in KINDS.values()} | {"fast_dllm_v2"}
+    assert model.loader.family in KINDS
     assert (model.kind == "block_diffusion") == (model.block_length is not None)
+
+
+PUBLISHED_SIZES = {
+    "llada": (
+        8_015_581_184,
+        {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288}
+        | {"vocab_size": 126464, "embedding_size": 126464},
+    ),
+    "dream": (
+        7_615_616_512,
+        {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+        | {"intermediate_size": 18944, "vocab_size": 152064},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", PUBLISHED_SIZES)
+def test_the_published_shape_has_the_published_number_of_parameters(family: str, tmp_path: Path) -> None:
+    """Guards the readers on the real sizes, and that the tensors of a checkpoint fill the model exactly."""
+    expected, sizes = PUBLISHED_SIZES[family]
+    (tmp_path / "config.json").write_text(json.dumps(KINDS[family].config | sizes))
+    config, _ = read_config(tmp_path, FAMILIES[family], ())
+    with torch.device("meta"):
+        model = Transformer(config)
+    assert sum(p.numel() for p in model.parameters()) == expected
+    rows = {name: p.numel() // p.shape[-1] if p.dim() > 1 else p.numel() for name, p in model.named_parameters()}
+    filled = dict.fromkeys(rows, 0)
+    for part in parts(config, FAMILIES[family].names).values():
+        filled[part.parameter] += part.rows
+    assert filled == rows
+    assert family != "llada" or len(parts(config, FAMILIES[family].names)) == 291

@@ -1,0 +1,185 @@
+"""What the sandbox asks the kernel for: namespaces, Landlock and seccomp, through libc and nothing else.
+
+The text of this file is part of what every sandboxed interpreter starts with: it imports the standard library only and
+runs on Python 3.9 and newer, hence no annotations. Numbers and structures are those of the Linux user-space headers
+(linux/landlock.h, linux/seccomp.h, linux/filter.h, asm/unistd_64.h).
+"""
+
+import ctypes
+import os
+import struct
+import sys
+
+DENIED = {
+    "socket": 41, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "pidfd_getfd": 438,
+    "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "open_tree": 428, "move_mount": 429,
+    "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442,
+    "unshare": 272, "setns": 308, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "name_to_handle_at": 303, "open_by_handle_at": 304, "kexec_load": 246, "kexec_file_load": 320,
+    "init_module": 175, "finit_module": 313, "delete_module": 176, "reboot": 169, "swapon": 167, "swapoff": 168,
+    "keyctl": 250, "add_key": 248, "request_key": 249, "setsid": 112, "setpgid": 109,
+}  # fmt: skip
+"""Calls that no program needs here, with their numbers on x86-64."""
+
+METADATA = {
+    "truncate": 76, "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452,
+    "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260,
+    "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
+    "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
+    "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280,
+}  # fmt: skip
+"""Calls that change files without opening them, which Landlock does not see (truncate: before its ABI 3)."""
+
+LIMITS_OF_OTHERS = {"prlimit64": 302}
+SIGNALS = {"kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297}
+"""Calls that name a process first: with a filter, the caller itself (or its group, 0) is the only one allowed."""
+PIDFD_SIGNALS = {"pidfd_send_signal": 424}
+
+SCOPED_SIGNALS_ABI = 6
+"""From this Landlock ABI on the kernel itself keeps signals inside."""
+
+_X86_64 = 0xC000003E
+_AUDIT_ARCH = {"x86_64": _X86_64, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}
+_X32 = 0x40000000
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _EPERM, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+
+_EXECUTE, _WRITE, _READ, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE | 1 << 15
+
+_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
+_MS_NOSUID_NODEV, _MS_REC_PRIVATE = 2 | 4, 0x4000 | 0x40000
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_MOUNT_SETATTR = 442
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_CAPABILITIES_VERSION = 0x20080522
+
+_LINUX = sys.platform == "linux"
+_MACHINE = os.uname().machine
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result, what):
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def landlock_abi():
+    """Return the version of Landlock that the kernel offers, 0 for none."""
+    return max(0, _libc.syscall(444, None, ctypes.c_size_t(0), 1)) if _LINUX else 0
+
+
+def die_with_parent():
+    """Have the kernel kill this process when the one that started it ends."""
+    if _LINUX:
+        _checked(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl(PDEATHSIG)")
+
+
+def give_up_privileges():
+    """Make sure that no program started from here gains any, and that no peer can look into this process."""
+    if _LINUX:
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
+        _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(DUMPABLE)")
+
+
+def enter_namespaces():
+    """Leave the host's users, mounts, network, processes (from the next child on) and shared memory."""
+    user, group = os.getuid(), os.getgid()
+    _checked(_libc.unshare(_NAMESPACES), "unshare")
+    for file, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{file}", "w") as out:
+            out.write(line)
+
+
+def mount_private(size_bytes, files):
+    """Make every mount read-only and put an empty, limited file system over the working folder."""
+    _checked(_libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "mount(private)")
+    read_only = struct.pack("4Q", 1, 0, 0, 0)
+    _checked(
+        _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, read_only, ctypes.c_size_t(32)), "mount_setattr"
+    )
+    folder = os.path.basename(os.getcwd())
+    options = f"size={size_bytes},nr_inodes={files},mode=700".encode()
+    _checked(_libc.mount(b"none", b".", b"tmpfs", _MS_NOSUID_NODEV, options), "mount(tmpfs)")
+    os.chdir(f"../{folder}")
+
+
+def drop_capabilities():
+    """Give up what creating a user namespace gave."""
+    header, none = struct.pack("Ii", _CAPABILITIES_VERSION, 0), bytes(24)
+    _checked(_libc.capset(header, none), "capset")
+
+
+def restrict_files(abi, readable):
+    """Allow reading `readable` and everything in the working folder; no other file, port or (ABI 6) signal."""
+    handled = (1 << 13) - 1
+    handled |= (1 << 13) * (abi >= 2) | (1 << 14) * (abi >= 3) | (1 << 15) * (abi >= 5)
+    network, scoped = 3 * (abi >= 4), 3 * (abi >= SCOPED_SIGNALS_ABI)
+    attribute = struct.pack("3Q", handled, network, scoped)[: 8 if abi < 4 else 16 if abi < 6 else 24]
+    rules = _checked(_libc.syscall(444, attribute, ctypes.c_size_t(len(attribute)), 0), "landlock_create_ruleset")
+    for path in readable:
+        _allow(rules, path, (_EXECUTE | _READ | _READ_DIR) & handled)
+    for path, rights in (("/dev/null", _READ | _WRITE | _TRUNCATE), ("/dev/urandom", _READ), ("/dev/zero", _READ)):
+        _allow(rules, path, rights & handled)
+    _allow(rules, ".", handled)
+    _checked(_libc.syscall(446, rules, 0), "landlock_restrict_self")
+    os.close(rules)
+
+
+def _allow(rules, path, rights):
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    if not os.path.isdir(path):
+        rights &= _OF_FILES
+    rule = struct.pack("=Qi", rights, place)
+    _checked(_libc.syscall(445, rules, 1, rule, 0), f"landlock_add_rule {path}")
+    os.close(place)
+
+
+def can_filter():
+    """Tell whether the numbers of system calls are known here."""
+    return _LINUX and _MACHINE in _AUDIT_ARCH and (_MACHINE == "x86_64" or _seccomp_library() is not None)
+
+
+def restrict_calls(only_self, denied):
+    """Answer EPERM to the calls in `denied`, and to those in `only_self` that name another process."""
+    program = _filter(os.getpid(), _numbers(only_self), _numbers(denied))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
+    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    _checked(_libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0), "prctl(SECCOMP)")
+
+
+def _filter(pid, only_self, denied):
+    """Return the filter as steps (operation, skip if true, skip if false, value); see linux/filter.h."""
+    architecture = _AUDIT_ARCH[_MACHINE]
+    steps = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
+    if architecture == _X86_64:
+        steps += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
+    for number in only_self:
+        steps += [(_EQUAL, 0, 5, number), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_EQUAL, 2, 0, pid), (_EQUAL, 1, 0, 0)]
+        steps += [(_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW)]
+    for number in denied:
+        steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
+    return [*steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _numbers(calls):
+    """Return the numbers of calls on this machine; those that it does not have are left out."""
+    if _MACHINE == "x86_64":
+        return list(calls.values())
+    library = _seccomp_library()
+    assert library is not None, "can_filter() says no"
+    return [number for name in calls if (number := library.seccomp_syscall_resolve_name(name.encode())) >= 0]
+
+
+def _seccomp_library():
+    try:
+        return ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return None
