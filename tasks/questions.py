@@ -62,8 +62,8 @@ class QuestionTask:
     `template` is a wording, `turns` says who says it (text, one, many), `shots` worked examples from `shots_from`
     come first, the answer is cut at the first of `stop` and read by `reading`. `samples` problems are asked: the
     first ones, or those with the smallest digest (`subset` first, hash), so that fewer are always a part of more.
-    `data` is a file of JSON lines, or `hub` for a filled cache of the hub. `known_as` is the name under which the
-    protocols list the task. Raises ConfigError.
+    `data` is a file of JSON lines, a folder that the package datasets saved, or `hub` for a filled cache of the hub,
+    which `download` lets be filled. `known_as` is the name under which the protocols list the task. Raises ConfigError.
     """
 
     name: str
@@ -81,6 +81,7 @@ class QuestionTask:
     subset: str = "hash"
     gen_length: int = 256
     data: str | None = None
+    download: bool = False
 
     subject: ClassVar[Subject]
     version: ClassVar[str] = "1"
@@ -101,20 +102,23 @@ class QuestionTask:
         asked, style = problems[held_out:], self.subject.styles[self.template]
         if self.samples is not None and self.samples > len(asked):
             raise DataError(f"task.samples={self.samples}: {self.data or self.set} has {len(asked)} problems to ask")
-        shown = self._examples(problems[:held_out], asked)
-        posed = [
-            Sample(id=problem.id, prompt=pose(style, Turns(self.turns), examples, problem.words), instance=problem)
-            for problem, examples in zip(asked, shown, strict=False)
+        # The examples of a problem may depend on its place among all, so they are drawn before problems are chosen.
+        shown, turns = list(self._examples(problems[:held_out], asked)), Turns(self.turns)
+        return [
+            Sample(id=asked[i].id, prompt=pose(style, turns, shown[i], asked[i].words), instance=asked[i])
+            for i in self._chosen([problem.id for problem in asked])
         ]
-        return [posed[i] for i in self._chosen([problem.id for problem in asked])]
 
     def score(self, sample: Sample, text: str) -> Score:
         """Grade an answer: cut it at the first stop string, find the answer in it, compare."""
         return self.subject.readings[self.reading](cut(text, self.stop), sample.instance)
 
     def grading(self) -> Grading:
-        """Return nothing: verdicts rest on the texts alone."""
-        return Grading()
+        """Return whose words ask, and warn of words that are our own under the name of a published protocol."""
+        if not self.subject.styles[self.template].reconstructed:
+            return Grading()
+        warning = f"protocol={self.protocol}: the wording of task.template={self.template} is a reconstruction"
+        return Grading(facts={"wording": "reconstruction"}, warnings=(warning,))
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest worked answer of the data, end token included."""
@@ -135,7 +139,10 @@ class QuestionTask:
         if self.data is None:
             found = [r for r in rows.shipped(self.subject.folder, origin.file) if origin.keep is None or origin.keep(r)]
         elif self.data == rows.HUB and origin.hub is not None:
-            found = rows.from_hub(*origin.hub, self.subject.fields)
+            found = rows.from_hub(*origin.hub, self.subject.fields, download=self.download)
+        elif Path(self.data).is_dir():
+            split = origin.hub[2] if origin.hub is not None else self.set
+            found = rows.from_folder(self.data, split, self.subject.fields)
         else:
             found = rows.from_file(self.data, self.subject.fields)
         problems: dict[str, Problem] = {}
@@ -168,6 +175,8 @@ class QuestionTask:
             yield "shots", "must be at least 0"
         if self.data == rows.HUB and self.subject.sets[self.set].hub is None:
             yield "data", f"set {self.set} is not on the hub; leave task.data out to use the copy in the package"
+        if self.download and self.data != rows.HUB:
+            yield "download", "fetches data sets of the hub only; add task.data=hub"
         if any(not stop for stop in self.stop):
             yield "stop", "an empty stop string would cut everything"
 

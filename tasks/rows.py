@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.errors import DataError, MissingDependency
@@ -45,43 +47,88 @@ def from_file(path: str | Path, fields: Fields) -> tuple[Row, ...]:
     Raises DataError naming file, row (from 1), field and what would do; also for a file that ends too early.
     """
     file = Path(path)
-    rows = _parsed(file, _content(file, "; give the path of a UTF-8 file of JSON lines"))
-    if not rows:
-        raise DataError(f"{file}: no rows; write one object per line with the fields {', '.join(fields)}")
-    for number, row in enumerate(rows, start=1):
-        _check(f"{file}, row {number}", row, fields)
-    return tuple(rows)
+    return _checked(str(file), _parsed(file, _content(file, "; give the path of a UTF-8 file of JSON lines")), fields)
 
 
-def from_hub(repository: str, config: str | None, split: str, fields: Fields) -> tuple[Row, ...]:
-    """Return the rows of a data set that lies in the local cache of the hub; nothing is downloaded.
+def from_hub(
+    repository: str, config: str | None, split: str, fields: Fields, *, download: bool = False
+) -> tuple[Row, ...]:
+    """Return the rows of a data set of the hub: those in the local cache, unless `download` lets them be fetched.
 
     Raises MissingDependency without the package datasets, DataError where the cache lacks the data set.
     """
+    _datasets("task.data=hub")
+    where = f"data set {repository}, split {split}"
     try:
-        import datasets
-        from datasets import config as settings
-        from huggingface_hub import constants
-    except ImportError as error:
-        message = "task.data=hub needs the package datasets: pip install 'decbench[hub]'"
-        raise MissingDependency(message) from error
-    before = settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    settings.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-    try:
-        table = datasets.load_dataset(repository, config, split=split)
+        with nullcontext() if download else _offline():
+            table = _loaded(repository, config, split, download=download)
     # The library raises whatever its readers raise: no class covers a cache that is empty, old or damaged.
     except Exception as error:
         command = f"hf download --repo-type dataset {repository}"
+        missing = "could not be fetched" if download else "not in the cache of this machine"
         raise DataError(
-            f"data set {repository}, split {split}: not in the cache of this machine ({_one_line(error)}); fill it "
-            f"where there is a network ({command}), or give task.data=FILE"
+            f"{where}: {missing} ({_one_line(error)}); fill the cache where there is a network ({command}, or "
+            f"task.download=true), or give task.data=FILE"
         ) from error
+    return _checked(where, [dict(row) for row in table], fields)
+
+
+def _loaded(repository: str, config: str | None, split: str, *, download: bool) -> Iterable[Any]:
+    """Load a data set that the library has prepared, or may fetch; else from the files that `hf download` left."""
+    import datasets
+    from huggingface_hub import snapshot_download
+
+    try:
+        return datasets.load_dataset(repository, config, split=split)
+    except Exception:
+        if download:
+            raise
+        try:
+            folder = snapshot_download(repository, repo_type="dataset", local_files_only=True)
+        except OSError:
+            folder = None
+        if folder is None:
+            raise
+        return datasets.load_dataset(folder, config, split=split)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep the libraries of the hub from asking it for anything."""
+    from datasets import config as switches
+    from huggingface_hub import constants
+
+    before = switches.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    switches.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
     finally:
-        settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
-    rows = tuple(dict(row) for row in table)
-    for number, row in enumerate(rows, start=1):
-        _check(f"data set {repository}, split {split}, row {number}", row, fields)
-    return rows
+        switches.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def from_folder(path: str | Path, split: str, fields: Fields) -> tuple[Row, ...]:
+    """Return the rows of a data set that the package datasets saved in a folder (save_to_disk), of its split if any.
+
+    Raises MissingDependency without the package, DataError naming folder, row, field and what would do.
+    """
+    datasets, where = _datasets(f"task.data={path}"), f"{path}, split {split}"
+    try:
+        loaded = datasets.load_from_disk(str(path))
+        table = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        found = [dict(row) for row in table]
+    # As above: whatever a damaged file makes the readers raise.
+    except Exception as error:
+        remedy = "give a folder that was written by save_to_disk, or a file of JSON lines"
+        raise DataError(f"{where}: cannot be read ({_one_line(error)}); {remedy}") from error
+    return _checked(where, found, fields)
+
+
+def _datasets(what: str) -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependency(f"{what} needs the package datasets: pip install 'decbench[hub]'") from error
+    return datasets
 
 
 def by_digest(ids: list[str], count: int) -> list[int]:
@@ -116,6 +163,14 @@ def _row(file: Path, number: int, line: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{file}, row {number}: {type(row).__name__} instead of an object")
     return row
+
+
+def _checked(where: str, rows: Sequence[Row], fields: Fields) -> tuple[Row, ...]:
+    if not rows:
+        raise DataError(f"{where}: no rows; write one object per line with the fields {', '.join(fields)}")
+    for number, row in enumerate(rows, start=1):
+        _check(f"{where}, row {number}", row, fields)
+    return tuple(rows)
 
 
 def _check(where: str, row: Row, fields: Fields) -> None:

@@ -123,11 +123,11 @@ def load(
     that transformers cannot load without remote code, or whose class does not keep to its own mask and positions.
     """
     folder = hub.find(name, hub_id=hub_id, path=path)
-    inner = _read(folder, dtype).to(device).eval().requires_grad_(False)
+    inner = read(folder, "AutoModelForCausalLM", dtype).to(device).eval().requires_grad_(False)
     config = inner.config.get_text_config()
     _require_length(folder, config, max_length)
     tokenizer = text.read(folder)
-    stop_ids = _stop_ids(folder, inner, tokenizer)
+    stop_ids = stops(folder, inner, tokenizer)
     spec = ModelSpec(
         name=name,
         kind=ModelKind.CAUSAL,
@@ -150,16 +150,20 @@ def load(
     )
 
 
-def _read(folder: Path, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
+def read(folder: Path, auto_class: str, dtype: torch.dtype) -> Any:
+    """Return the model of a folder from one of transformers' auto classes; raise DataError where it has none for it."""
+    import transformers
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        return getattr(transformers, auto_class).from_pretrained(
             str(folder), dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
     # Whatever its readers raise: unknown architectures, missing packages, damaged files.
     except Exception as error:
-        raise DataError(f"{folder}: transformers cannot load this as a causal model ({text.one_line(error)})") from None
+        raise DataError(
+            f"{folder}: transformers {transformers.__version__} cannot load this with {auto_class} "
+            f"({text.one_line(error)})"
+        ) from None
 
 
 def _require_length(folder: Path, config: Any, max_length: int) -> None:
@@ -175,7 +179,8 @@ def _require_length(folder: Path, config: Any, max_length: int) -> None:
             raise ConfigError(f"model.max_length={max_length}: {folder} has {limit} {what}; use {limit} or less")
 
 
-def _stop_ids(folder: Path, inner: Any, tokenizer: Any) -> tuple[int, ...]:
+def stops(folder: Path, inner: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Return the tokens that end an answer, those of generation_config.json first; raise DataError for none."""
     configured = inner.generation_config.eos_token_id if inner.generation_config else None
     given = configured if isinstance(configured, list) else [configured]
     stop_ids = dict.fromkeys(i for i in [*given, tokenizer.eos_token_id] if i is not None)
@@ -193,10 +198,15 @@ def _require_own_logits(folder: Path, model: CausalModel) -> None:
     for window in (range(5), range(5, _PROBE)):
         places = torch.tensor([list(window)], device=model.device)
         parts.append(model.forward(tokens_BT[:, places[0]], positions_BT=places, kv=store, end=window.stop)[0].float())
-    allowed = _TOLERANCE.get(model.inner.dtype, _LOW_PRECISION_TOLERANCE) * float(plain.std())
-    difference = float((torch.cat(parts) - plain).abs().max())
+    require_close(folder, model.inner, torch.cat(parts), plain)
+
+
+def require_close(folder: Path, inner: Any, windows_TV: Tensor, plain_TV: Tensor) -> None:
+    """Raise DataError where logits computed through a store are not those of the class's own plain forward."""
+    allowed = _TOLERANCE.get(inner.dtype, _LOW_PRECISION_TOLERANCE) * float(plain_TV.std())
+    difference = float((windows_TV - plain_TV).abs().max())
     if not difference <= allowed:
         raise DataError(
-            f"{folder}: {type(model.inner).__name__} gives other logits window by window than at once (by "
+            f"{folder}: {type(inner).__name__} gives other logits window by window than at once (by "
             f"{difference:.2g}); its attention or positions are not those of a plain causal model"
         )

@@ -23,8 +23,11 @@ FILES = (
 class TextTokenizer:
     """A published tokenizer and chat template, with the tokens that end an answer of its model."""
 
-    def __init__(self, inner: Any, *, where: str, stop_ids: Sequence[int], add_bos: bool = False) -> None:
-        self.inner, self.where, self.stop_ids, self.add_bos = inner, where, frozenset(stop_ids), add_bos
+    def __init__(
+        self, inner: Any, *, where: str, stop_ids: Sequence[int], add_bos: bool = False, add_eos: bool = False
+    ) -> None:
+        self.inner, self.where, self.stop_ids = inner, where, frozenset(stop_ids)
+        self.add_bos, self.add_eos = add_bos, add_eos
         if add_bos and inner.bos_token_id is None:
             raise DataError(f"{where}: the tokenizer has no token to begin a text with, but add_bos asks for one")
 
@@ -33,26 +36,34 @@ class TextTokenizer:
         return list(self.inner.encode(text, add_special_tokens=False))
 
     def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]]) -> list[int]:
-        """Return the ids of a whole prompt, behind the begin token if the model wants it, or of rendered turns.
+        """Return the ids of a whole prompt, between the special tokens that the model wants, or of rendered turns.
 
         Raise DataError where the checkpoint has no chat template, or one that refuses these turns.
         """
         if isinstance(prompt, str):
-            return [self.inner.bos_token_id] * self.add_bos + self.encode(prompt)
+            bos, eos = [self.inner.bos_token_id] * self.add_bos, [self.inner.eos_token_id] * self.add_eos
+            return bos + self.encode(prompt) + eos
         return self.encode(self.render(prompt))
 
     def render(self, turns: Sequence[Mapping[str, object]]) -> str:
-        """Return chat turns as the text that the assistant's answer follows, special tokens written out."""
+        """Return chat turns as the text that the assistant's answer follows, special tokens written out.
+
+        A last turn of the assistant is left open, up to its very last character: the answer goes on from there.
+        """
         from jinja2 import TemplateError
 
         if self.inner.chat_template is None:
             raise DataError(
                 f"{self.where}: no chat template, so chat turns cannot be written; use a model that was tuned for chat"
             )
+        begun = str(turns[-1]["content"]) if turns[-1]["role"] == "assistant" else ""
+        how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
         try:
-            return self.inner.apply_chat_template([dict(t) for t in turns], tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise DataError(f"{self.where}: the chat template refuses these turns ({error})") from None
+            text = self.inner.apply_chat_template([dict(turn) for turn in turns], tokenize=False, **how)
+        except (TemplateError, ValueError) as error:
+            raise DataError(f"{self.where}: the chat template refuses these turns ({one_line(error)})") from None
+        # Templates may trim a turn, but an answer that goes on after a line end must find it.
+        return text if text.endswith(begun) else text + begun[len(begun.rstrip()) :]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text before the first token that ends an answer, special tokens left out."""
@@ -93,6 +104,12 @@ def begins_with_bos(tokenizer: Any) -> bool:
     """Tell whether a tokenizer, left to itself, begins a text with its begin token."""
     ids = tokenizer.encode("a")
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def ends_with_eos(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer, left to itself, ends a text with its end token."""
+    ids = tokenizer.encode("a")
+    return tokenizer.eos_token_id is not None and ids[-1:] == [tokenizer.eos_token_id]
 
 
 def one_line(error: Exception) -> str:

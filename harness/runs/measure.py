@@ -75,9 +75,10 @@ class Stopwatch:
 
 @contextmanager
 def stopwatch(device: torch.device, *, quiet: bool) -> Iterator[Stopwatch]:
-    """Time a region: the device is synchronised at both ends, and if `quiet` the garbage collector rests in between.
+    """Time a region: the device is synchronised at both ends.
 
-    That takes a collection before, which may take longer than a short region: for times that somebody reads.
+    With `quiet` the garbage collector has just run and rests in between. That takes about as long as a small model's
+    answer, so it is for seconds that are recorded.
     """
     watch = Stopwatch()
     enabled = quiet and gc.isenabled()

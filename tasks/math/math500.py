@@ -16,7 +16,7 @@ from tasks.boxes import last_boxed, last_tagged
 from tasks.math import latex
 from tasks.math.verifier import VERIFIER, require
 from tasks.questions import Origin, Problem, QuestionTask, Subject
-from tasks.task import Sample, Score
+from tasks.task import Grading, Sample, Score
 
 FOLDER = Path(__file__).parent / "data"
 GRADERS = ("math_verify", "text")
@@ -37,6 +37,7 @@ STYLES = {
         answer="{solution}\n</reasoning>\n<answer>\n\\boxed{{{answer}}}\n</answer>",
         prefix="<reasoning>",
         between="\n",
+        reconstructed=True,
     ),
 }
 
@@ -89,11 +90,9 @@ class Math500(QuestionTask):
         readings={"own": read_boxed, "d1": read_tagged},
     )
 
-    def instances(self) -> list[Sample]:
-        """Return the samples; raise MissingDependency before anything is decoded if the grader is not installed."""
-        if self.grader == "math_verify":
-            require()
-        return super().instances()
+    def grading(self) -> Grading:
+        """Return the version of the grader; raise ConfigError before anything is decoded if it is not installed."""
+        return super().grading() | Grading(facts={"math_verify": require()} if self.grader == "math_verify" else {})
 
     def score(self, sample: Sample, text: str) -> Score:
         """Grade by text, and symbolically where that is asked for; `strict` is the verdict by text."""

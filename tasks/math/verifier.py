@@ -1,15 +1,15 @@
 """math-verify behind one function: symbolic equality of two LaTeX answers, bounded in time."""
 
-import importlib.util
 import json
 import select
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
-from harness.errors import MissingDependency
+from harness.errors import ConfigError
 
 WORKER = Path(__file__).with_name("verify_worker.py")
 INSTALL = "pip install 'decbench[math]'"
@@ -18,12 +18,14 @@ LIMIT_S = 30.0
 _START_LIMIT_S = 120.0
 
 
-def require() -> None:
-    """Raise MissingDependency if math-verify is not installed."""
-    if importlib.util.find_spec("math_verify") is None:
-        raise MissingDependency(
-            f"task.grader=math_verify needs the package math-verify: {INSTALL}; task.grader=text does without"
-        )
+def require() -> str:
+    """Return the version of math-verify; raise ConfigError if it is not installed."""
+    try:
+        return version("math-verify")
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"task.grader=math_verify: needs the package math-verify: {INSTALL}; task.grader=text does without"
+        ) from None
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tasks.asking import Style, Turns, pose
 from tasks.lists.parity import facts
 from tasks.puzzles import grids
 from tasks.puzzles.sudoku import FOLDER
-from tasks.task import Encoder, Sample, Score
+from tasks.task import Encoder, Grading, Sample, Score
 
 ORDER = 4
 LATIN, SUDOKU = PUZZLES = ("latin_square_n4", "sudoku_n4_12")
@@ -144,6 +144,10 @@ class ParallelPuzzle:
             detail="" if read == wanted else "no grid found" if read is None else "wrong grid",
             extracted=read,
         )
+
+    def grading(self) -> Grading:
+        """Return nothing: verdicts rest on the texts alone."""
+        return Grading()
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest answer, end token included."""

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from tasks.lists.generator import stream
 from tasks.lists.splits import SPLITS, split_of
 from tasks.serial.groups import GROUPS, Group, State, numbering
-from tasks.task import Encoder, Message, Prompt, Sample, Score
+from tasks.task import Encoder, Grading, Message, Prompt, Sample, Score
 
 SYMBOLS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 LONGEST_TINY = 16
@@ -92,6 +92,10 @@ class FsmWord:
             extracted=found[-1] if found else None,
             measures={"state_accuracy": right / len(wanted)},
         )
+
+    def grading(self) -> Grading:
+        """Return nothing: verdicts rest on the texts alone."""
+        return Grading()
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest answer, end token included."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 from harness.errors import ConfigError
 from tasks.lists.generator import stream
 from tasks.lists.splits import SPLITS, split_of
-from tasks.task import Encoder, Message, Prompt, Sample, Score
+from tasks.task import Encoder, Grading, Message, Prompt, Sample, Score
 
 Edge = tuple[str, str]
 NOTES = ("none", "path", "bfs")
@@ -99,6 +99,10 @@ class GraphReach:
             detail="" if correct else "wrong verdict" if verdict else "no verdict found",
             extracted=verdict,
         )
+
+    def grading(self) -> Grading:
+        """Return nothing: verdicts rest on the texts alone."""
+        return Grading()
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest answer, end token included."""

@@ -14,6 +14,7 @@ from tests.conftest import RunDecbench
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS
 from tests.models.test_hf_causal import write as write_causal
+from tests.models.test_hf_encoder_decoder import write as write_encoder_decoder
 
 CHAT = ("task=list_sort", "task.renderer=chat", "task.template=own-1", "task.samples=2", "gen_length=16")
 
@@ -80,11 +81,20 @@ def test_any_causal_checkpoint_is_decoded_end_to_end(run_decbench: RunDecbench, 
         assert (row["nfe_prefill"], row["nfe"]) == (1, row["tokens_out"] - 1)
 
 
+def test_an_encoder_decoder_is_decoded_end_to_end(tmp_path: Path) -> None:
+    """Guards the encoder's share of the same street, under one of the models that are named."""
+    write_encoder_decoder(tmp_path / "mini")
+    named = ["model=flan_t5_large", f"model.path={tmp_path / 'mini'}", "method=ar_greedy"]
+    assert run(compose([*named, *CHAT, f"results_dir={tmp_path / 'store'}"])).status == "ok"
+    for row in Store(root=tmp_path / "store").read("samples").to_pylist():
+        assert (row["nfe_prefill"], row["nfe"]) == (1, row["tokens_out"] - 1)
+
+
 @pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize("model", ["llada_8b_instruct", "sdar_8b"])
+@pytest.mark.parametrize("model", ["llada_8b_instruct", "sdar_8b", "olmoe_7b_instruct"])
 def test_an_absent_checkpoint_ends_in_one_line(model: str, run_decbench: RunDecbench) -> None:
     """Guards the user without the weights: the command to get them, and nothing else."""
-    process = run_decbench("run", f"model={model}", "method=threshold", *CHAT)
+    process = run_decbench("run", f"model={model}", *CHAT)
     assert process.returncode == 2
     assert "hf download " in process.stderr and "model.path=" in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1

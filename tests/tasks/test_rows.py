@@ -10,7 +10,9 @@ import pytest
 import tasks.code
 import tasks.math
 import tasks.puzzles
-from harness.errors import DataError, MissingDependency
+from harness.errors import ConfigError, DataError, MissingDependency
+from harness.runs.build import build_task
+from harness.runs.config import compose
 from tasks import rows
 
 FOLDERS = [Path(module.__file__).parent / "data" for module in (tasks.code, tasks.math, tasks.puzzles)]
@@ -132,3 +134,51 @@ def test_a_filled_hub_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     info.write_to_directory(str(folder))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     assert rows.from_hub("openai/gsm8k", "main", "test", FIELDS) == (json.loads(GOOD),) * 3
+
+
+def test_a_saved_data_set_is_read_and_a_damaged_one_named(tmp_path: Path) -> None:
+    """Guards the second form of a path: the split of the task is taken, and a torn file is no traceback."""
+    datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
+    row = json.loads(GOOD)
+    parts = {name: datasets.Dataset.from_list([row] * count) for name, count in (("test", 2), ("train", 3))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    assert rows.from_folder(tmp_path / "saved", "test", FIELDS) == (row,) * 2
+    with pytest.raises(DataError, match=r"saved, split test, row 1: field 'level' is missing"):
+        rows.from_folder(tmp_path / "saved", "test", {**FIELDS, "level": str})
+    (file,) = (tmp_path / "saved" / "test").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"saved, split test: cannot be read .*save_to_disk"):
+        rows.from_folder(tmp_path / "saved", "test", FIELDS)
+
+
+def test_only_a_flag_opens_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the offline promise and its exception: connections while a download was asked for, only then."""
+    datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
+    seen = []
+
+    def load(*_: object, **__: object) -> list[dict[str, object]]:
+        seen.append(datasets.config.HF_HUB_OFFLINE)
+        return [json.loads(GOOD)]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    for download in (False, True):
+        assert len(rows.from_hub("openai/gsm8k", "main", "test", FIELDS, download=download)) == 1
+    assert seen == [True, False]
+    with pytest.raises(ConfigError, match=r"^task.download=True: .*task.data=hub"):
+        build_task(compose(["task=gsm8k", "task.download=true"]))
+
+
+def test_what_a_download_left_in_the_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the command that the error names: it leaves files that the library itself finds only when online."""
+    datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
+    folder = tmp_path / "datasets--openai--gsm8k" / "snapshots" / ("b" * 40)
+    (folder / "main").mkdir(parents=True)
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs" / "main").write_text(folder.name)
+    datasets.Dataset.from_list([json.loads(GOOD)] * 2).to_parquet(str(folder / "main" / "test-0.parquet"))
+    configs = "configs:\n- config_name: main\n  data_files:\n  - split: test\n    path: main/test-*\n"
+    (folder / "README.md").write_text(f"---\n{configs}---\n")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
+    assert rows.from_hub("openai/gsm8k", "main", "test", FIELDS) == (json.loads(GOOD),) * 2

@@ -26,7 +26,7 @@ from tests.models.public import miniature
 from tests.models.public.miniature import KINDS, Kind
 from tests.models.shapes import tokens
 
-PUBLISHED = [name for name in names("model") if read("model", name).get("hub_id")]
+PUBLISHED = [name for name in names("model") if "family" in read("model", name).get("loader", {})]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,15 @@ def test_a_chat_for_qwen_is_rendered_as_published(family: str, tmp_path: Path) -
     assert made.encode_prompt(ASK)[0] == END + 1
 
 
+@pytest.mark.parametrize(("family", "opened"), [("llada", "<|end_header_id|>\n\n"), ("dream", "assistant\n")])
+def test_an_answer_that_was_begun_goes_on(family: str, opened: str, tmp_path: Path) -> None:
+    """Guards prompts that begin the answer: a closed turn, or a lost line end, makes the model start anew."""
+    begun = "Here it is:\n```python\n"
+    text = tokenizer(tmp_path, family).render([*ASK, {"role": "assistant", "content": begun}])
+    assert text.endswith(opened + begun)
+    assert text.count("assistant<" if family == "llada" else "assistant\n") == 1
+
+
 def test_a_whole_prompt_is_taken_as_it_stands(tmp_path: Path) -> None:
     """Guards completions: nothing is added but the begin token where the model was evaluated with one."""
     plain, begun = tokenizer(tmp_path, "dream"), tokenizer(tmp_path, "dream", add_bos=True)

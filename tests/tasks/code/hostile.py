@@ -206,7 +206,9 @@ def reaching_out(near: Surroundings) -> dict[str, Hostile]:
     """Return the programs that go for what is outside; without isolation many of them succeed."""
     secret, kept, outside = (json.dumps(str(p)) for p in (near.folder / "secret", near.folder / "kept", near.outside))
     tcp, udp = near.tcp.getsockname()[1], near.udp.getsockname()[1]
-    unix, home = (json.dumps(str(p)) for p in (near.folder / "socket", Path.home()))
+    # A home that is not there, or is the whole tree, would be no bait.
+    home_folder = Path.home() if Path.home().is_dir() and Path.home() != Path("/") else near.folder
+    unix, home = (json.dumps(str(p)) for p in (near.folder / "socket", home_folder))
     denied_or_absent = _end("error:PermissionError", bubblewrap=_ABSENT)
     rows = {
         "daemon": (
@@ -217,7 +219,7 @@ def reaching_out(near: Surroundings) -> dict[str, Hostile]:
         "writes_to_etc": ("open('/etc/x', 'w')", _end(*_READ_ONLY, bubblewrap=(*_ABSENT, "error:OSError"))),
         "writes_outside": (f"open({outside}, 'w').write('x')" + CORRECT, _end(*_READ_ONLY, bubblewrap=("passed",))),
         "reads_secret": (f"open({secret}).read()", denied_or_absent),
-        "reads_home": (f"import os; os.listdir({home})", _end("error:PermissionError", *_ABSENT)),
+        "reads_home": (f"import os; os.listdir({home})", denied_or_absent),
         "reads_environment_of_parent": (
             "import os; open(f'/proc/{os.getppid()}/environ').read()",
             _end("error:PermissionError", bubblewrap=("error:PermissionError", "passed", *_ABSENT)),
