@@ -108,13 +108,15 @@ def queries_per_call(ledger: Ledger) -> list[int]:
     return [int(record.query_B.sum()) for record in ledger.records]
 
 
-def decode_with(method: DiffusionMethod, model: LanguageModel, prompts, length: int = LENGTH) -> Made:
-    """Decode prompts together with a method that is built already."""
+def decode_with(
+    method: DiffusionMethod, model: LanguageModel, prompts, length: int = LENGTH, first_seed: int = 0
+) -> Made:
+    """Decode prompts together with a method that is built already; their seeds are consecutive."""
     spec, ledger, listening = model.spec, Ledger(), Listening(model, [])
     assert spec.mask_id is not None
     canvas = Canvas.from_prompts(
         prompts, gen_length=length, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids,
-        seeds=range(len(prompts)),
+        seeds=range(first_seed, first_seed + len(prompts)),
     )  # fmt: skip
     with torch.inference_mode():
         generations = decode(listening, method, canvas, ledger)
