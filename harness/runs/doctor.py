@@ -19,6 +19,7 @@ _EXTRAS = {
     "wandb": "wandb",
     "launchers": "hydra_plugins.hydra_joblib_launcher",
     "math": "math_verify",
+    "writing": "sacrebleu",
     "hub": "datasets",
 }
 
