@@ -24,6 +24,7 @@ class Style:
 
     Without turns and within one turn, question, answer and next question follow each other with `between` and
     `joint` in the gaps. `prefix` begins the answer: the model goes on from it, and it is part of what is graded.
+    `reconstructed` marks a published prompt of which only the form is known here: its sentences are our own.
     """
 
     question: str
@@ -31,6 +32,7 @@ class Style:
     between: str = " "
     joint: str = "\n\n"
     prefix: str = ""
+    reconstructed: bool = False
 
 
 def pose(style: Style, turns: Turns, examples: Sequence[Words], asked: Words) -> Prompt:

@@ -102,20 +102,23 @@ class QuestionTask:
         asked, style = problems[held_out:], self.subject.styles[self.template]
         if self.samples is not None and self.samples > len(asked):
             raise DataError(f"task.samples={self.samples}: {self.data or self.set} has {len(asked)} problems to ask")
-        shown = self._examples(problems[:held_out], asked)
-        posed = [
-            Sample(id=problem.id, prompt=pose(style, Turns(self.turns), examples, problem.words), instance=problem)
-            for problem, examples in zip(asked, shown, strict=False)
+        # The examples of a problem may depend on its place among all, so they are drawn before problems are chosen.
+        shown, turns = list(self._examples(problems[:held_out], asked)), Turns(self.turns)
+        return [
+            Sample(id=asked[i].id, prompt=pose(style, turns, shown[i], asked[i].words), instance=asked[i])
+            for i in self._chosen([problem.id for problem in asked])
         ]
-        return [posed[i] for i in self._chosen([problem.id for problem in asked])]
 
     def score(self, sample: Sample, text: str) -> Score:
         """Grade an answer: cut it at the first stop string, find the answer in it, compare."""
         return self.subject.readings[self.reading](cut(text, self.stop), sample.instance)
 
     def grading(self) -> Grading:
-        """Return nothing: verdicts rest on the texts alone."""
-        return Grading()
+        """Return whose words ask, and warn of words that are our own under the name of a published protocol."""
+        if not self.subject.styles[self.template].reconstructed:
+            return Grading()
+        warning = f"protocol={self.protocol}: the wording of task.template={self.template} is a reconstruction"
+        return Grading(facts={"wording": "reconstruction"}, warnings=(warning,))
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest worked answer of the data, end token included."""

@@ -55,6 +55,9 @@ class Grading:
     facts: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def __or__(self, other: "Grading") -> "Grading":
+        return Grading(facts={**self.facts, **other.facts}, warnings=(*self.warnings, *other.warnings))
+
 
 class Encoder(Protocol):
     """The part of a tokenizer that tasks need."""

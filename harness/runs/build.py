@@ -1,7 +1,6 @@
 """From a config to the objects it describes: method, task and model."""
 
 import json
-import re
 from dataclasses import fields
 from enum import Enum
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from harness.engine.drafting import AutoregressiveMethod
 from harness.engine.policies import DiffusionMethod
@@ -17,6 +16,7 @@ from harness.errors import ConfigError
 from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool
 from harness.runs.config import resolved
+from harness.runs.knobs import knob_of, refuse_unread
 from harness.runs.options import schema
 from tasks.task import Task
 
@@ -25,7 +25,8 @@ METHOD_CLASSES: dict[str, type] = {"diffusion": DiffusionMethod, "autoregressive
 
 
 def build_method(cfg: DictConfig) -> Method:
-    """Return the method of a config; raise ConfigError naming the knob whose value cannot be used."""
+    """Return the method of a config; raise ConfigError naming the knob whose value cannot be used, or is not read."""
+    refuse_unread(cfg)
     method = cfg.method
     made = METHOD_CLASSES[method.family]
     policies = {f.name: _policy(method, f.name) for f in fields(made) if f.name in method}
@@ -58,21 +59,13 @@ def _plain(value: object) -> object:
     return value
 
 
-def knob_of(method: DictConfig, slot: str, name: str) -> str | None:
-    """Return the knob that a policy's field refers to, or None for a field of its own."""
-    raw = OmegaConf.to_container(method[slot], resolve=False)
-    assert isinstance(raw, dict)
-    match = re.fullmatch(r"\$\{\.\.(\w+)\}", str(raw.get(name)))
-    return match.group(1) if match else None
-
-
 def _user_key(method: DictConfig, slot: str, name: str) -> str:
     knob = knob_of(method, slot, name)
     return f"method.{knob}" if knob else f"method.{slot}.{name}"
 
 
 def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return "needs a value" if isinstance(error, MissingMandatoryValue) else str(error).splitlines()[0]
 
 
 def _shown(value: object) -> object:

@@ -12,7 +12,7 @@ GROUPS = {
     "protocols": "protocol",
     "experiments": "experiment",
 }
-_METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
+METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
 
 
 @cache
@@ -31,7 +31,7 @@ def read(group: str, name: str) -> dict:
 
 def knobs(option: dict) -> dict[str, object]:
     """Return the published knobs of a method: everything flat that is no metadata."""
-    return {k: v for k, v in option.items() if k not in _METADATA and not isinstance(v, dict)}
+    return {k: v for k, v in option.items() if k not in METADATA and not isinstance(v, dict)}
 
 
 def describe(group: str) -> list[dict[str, object]]:
@@ -45,7 +45,8 @@ def _entry(group: str, name: str, option: dict) -> dict[str, object]:
         keys = ("family", "paper", "lossless", "models")
         return entry | {k: option[k] for k in keys} | {"knobs": knobs(option)}
     if group == "protocol":
-        return entry | {"paper": option["paper"], "tasks": list(option["tasks"])}
+        ours = [task for task, preset in option["tasks"].items() if preset.get("wording") == "reconstruction"]
+        return entry | {"paper": option["paper"], "tasks": list(option["tasks"]), "reconstructed": ours}
     if group == "model":
         return entry | {"kind": option["kind"], "license": option.get("license")}
     return entry

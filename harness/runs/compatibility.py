@@ -10,6 +10,7 @@ from harness.errors import ConfigError
 from harness.models import hub
 from harness.runs import build, protocols
 from harness.runs.catalogue import describe
+from harness.runs.knobs import knobs_read
 
 
 def check(cfg: DictConfig) -> None:
@@ -54,7 +55,8 @@ def _lengths(cfg: DictConfig) -> None:
     gen_length, own = cfg.gen_length, cfg.model.block_length
     if gen_length >= cfg.model.max_length:
         raise ConfigError(f"gen_length={gen_length}: model={cfg.model.name} has {cfg.model.max_length} positions")
-    for knob in ("block_length", "sub_block_length"):
+    read = knobs_read(cfg.method)
+    for knob in (name for name in ("block_length", "sub_block_length") if name in read):
         block = cfg.method.get(knob)
         if not isinstance(block, int) or block < 1:
             continue

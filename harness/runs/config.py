@@ -7,19 +7,18 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import ConfigError
 from harness.runs import options, protocols
 from harness.runs.catalogue import names, nearest
+from harness.runs.loader import ROOT, loader
 
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
 
@@ -61,6 +60,7 @@ class BenchConf:
     figure: str
     points: list[str] | None
     axes: dict[str, str] | None
+    overrides: list[str]
 
 
 @cache
@@ -77,10 +77,11 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     values out of range.
     """
     register()
-    _check_names(overrides)
-    cfg = _composed(overrides, with_hydra=with_hydra)
-    if settings := protocols.settings(cfg, parse(overrides)):
-        cfg = _composed([*overrides, *settings], with_hydra=with_hydra)
+    parsed = parse(overrides)
+    _check_names(parsed)
+    cfg = _composed(parsed, with_hydra=with_hydra)
+    if settings := protocols.settings(cfg, parsed):
+        cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
     _check_values(cfg)
     return cfg
 
@@ -90,13 +91,14 @@ def completed(overrides: Sequence[str]) -> list[str]:
     return [*overrides, *protocols.settings(compose(overrides), parse(overrides))]
 
 
-def _composed(overrides: Sequence[str], *, with_hydra: bool) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_module("conf", version_base="1.3"):
-        try:
-            return hydra_compose("bench", overrides=list(overrides), return_hydra_config=with_hydra)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explain(error)) from error
+def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
+    try:
+        if with_hydra:
+            lines = [str(override.input_line) for override in overrides]
+            return loader().load_configuration(ROOT, lines, RunMode.RUN, from_shell=False)
+        return loader().compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -107,8 +109,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
 
 
-def _check_names(overrides: Sequence[str]) -> None:
-    for override in parse(overrides):
+def _check_names(overrides: Sequence[Override]) -> None:
+    for override in overrides:
         value = override.value()
         if override.key_or_group in GROUPS and isinstance(value, str) and value not in names(override.key_or_group):
             raise ConfigError(
@@ -128,7 +130,7 @@ def _explain(error: Exception) -> str:
 
 
 def _known_keys(key: str) -> list[str]:
-    root = hydra_compose("bench")
+    root = loader().compose([])
     group = key.split(".")[0]
     known = [str(k) for k in root]
     if group == "method":
@@ -162,9 +164,11 @@ def _check_values(cfg: DictConfig) -> None:
 def resolved(cfg: DictConfig) -> dict:
     """Return the config as plain values, interpolations resolved and enums by name.
 
-    Of the protocol only the name is left: what it says about this task stands in task, method and gen_length.
+    Of the protocol only the name is left: what it says about this task stands in task, method and gen_length. How the
+    run was asked for is no part of it.
     """
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
+    plain.pop("overrides")
     return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

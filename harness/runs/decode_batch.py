@@ -40,7 +40,7 @@ def decode_batch(
     def mark(finished: int, calls: int) -> None:
         watch.mark(calls)
 
-    with torch.inference_mode(), stopwatch(model.device) as watch:
+    with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as watch:
         if isinstance(method, diffusion.DiffusionMethod):
             assert model.spec.mask_id is not None
             trace = DiffusionTrace()

@@ -36,9 +36,10 @@ def list_options(argv: Sequence[str]) -> int:
     table = Table("name", "what it does", last, box=None)
     for entry in entries:
         fits = entry.get("models") or entry.get("tasks") or entry.get("kind") or ""
-        table.add_row(
-            str(entry["name"]), str(entry["summary"]), ", ".join(fits) if isinstance(fits, list) else str(fits)
-        )
+        text = ", ".join(fits) if isinstance(fits, list) else str(fits)
+        if ours := entry.get("reconstructed"):
+            text += f"; wording reconstructed: {', '.join(ours)}"  # type: ignore[arg-type]
+        table.add_row(str(entry["name"]), str(entry["summary"]), text)
     Console().print(table, highlight=False)
     return 0
 
@@ -60,9 +61,15 @@ def method_table() -> str:
 
 
 def show(argv: Sequence[str]) -> int:
-    """Print the resolved method of a config: every knob with type, default and value, and its policies."""
+    """Print the resolved method of a config: every knob with type, default and value, and its policies.
+
+    With `protocol=` among the overrides, print what that protocol fixes for each of its tasks instead.
+    """
     from harness.runs.build import build_method
     from harness.runs.config import compose, resolved
+
+    if any(override.startswith("protocol=") for override in argv):
+        return _show_protocol(read("protocol", compose(list(argv)).protocol.name))
 
     cfg = compose(list(argv))
     method, defaults = resolved(cfg)["method"], knobs(read("method", cfg.method.name))
@@ -83,13 +90,28 @@ def show(argv: Sequence[str]) -> int:
     return 0
 
 
+def _show_protocol(protocol: dict) -> int:
+    console = Console()
+    console.print(f"{protocol['name']}: {protocol['summary']}", highlight=False)
+    console.print(f"paper: {protocol['paper'] or '-'}", highlight=False)
+    table = Table("task", "wording", "template", "shots", "turns", "gen_length", "reading", "stop", box=None)
+    for task, preset in protocol["tasks"].items():
+        keys = ("template", "shots", "turns", "gen_length", "reading")
+        wording, stop = preset.get("wording", "own"), json.dumps(preset["stop"])
+        table.add_row(task, wording, *(str(preset[key]) for key in keys), stop)
+    console.print(table, highlight=False)
+    if any(preset.get("wording") == "reconstruction" for preset in protocol["tasks"].values()):
+        console.print("reconstruction: the form is the published one, the sentences are our own", highlight=False)
+    return 0
+
+
 def _type_of(method, knob: str) -> str:
     """Return the annotation of the policy field that a knob is wired to."""
     from typing import get_type_hints
 
     from hydra.utils import get_class
 
-    from harness.runs.build import knob_of
+    from harness.runs.knobs import knob_of
 
     for slot, node in method.items():
         if not hasattr(node, "items") or "_target_" not in node:

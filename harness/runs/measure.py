@@ -74,12 +74,17 @@ class Stopwatch:
 
 
 @contextmanager
-def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
-    """Time a region: the device is synchronised at both ends, and the garbage collector rests in between."""
+def stopwatch(device: torch.device, *, quiet: bool) -> Iterator[Stopwatch]:
+    """Time a region: the device is synchronised at both ends.
+
+    With `quiet` the garbage collector has just run and rests in between. That takes about as long as a small model's
+    answer, so it is for seconds that are recorded.
+    """
     watch = Stopwatch()
-    gc.collect()
     enabled = gc.isenabled()
-    gc.disable()
+    if quiet:
+        gc.collect()
+        gc.disable()
     try:
         _synchronise(device)
         cpu, watch.started = time.process_time(), time.perf_counter()

@@ -4,8 +4,10 @@ import hashlib
 import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,7 @@ def _execute(cfg: DictConfig, plain: dict[str, Any], store: Store, progress: Pro
     street = _Street(
         cfg=cfg, task=task, method=build.build_method(cfg), loaded=loaded, run_id=identity, progress=progress
     )
-    with settled_heap():
+    with settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk()
     grading = task.grading()
     row = _row(cfg, plain, identity) | {"status": "ok", "warnings": list(grading.warnings)}
@@ -134,11 +136,16 @@ class _Street:
     run_id: str
     progress: Progress
 
+    @cached_property
+    def measure(self) -> Measure:
+        """How the config says to measure."""
+        settings = resolved(self.cfg)["measure"]
+        numbers = {k: int(v) for k, v in settings.items() if k in ("warmup", "repetitions")}
+        return Measure(name=Measurement(settings["name"]), **numbers)
+
     def walk(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float | None]:
         """Return rows of the samples and steps tables, and the seconds of all batches (None if not timed)."""
-        settings = resolved(self.cfg)["measure"]
-        options = {k: int(v) for k, v in settings.items() if k in ("warmup", "repetitions")}
-        measure = Measure(name=Measurement(settings["name"]), **options)
+        measure = self.measure
         samples = self.task.instances()
         prompts = [self._prompt(sample) for sample in samples]
         rows, steps, seconds = [], [], 0.0

@@ -9,11 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from harness.runs.config import completed, compose, parse
+from harness.runs.loader import ROOT, loader
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
 
@@ -79,16 +79,11 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _launched(sweep: Sweep) -> list[RunRecord]:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    loader: ConfigLoader = ConfigLoaderImpl(config_search_path=create_config_search_path("pkg://conf"))
-    config = loader.load_configuration("bench", overrides=sweep.jobs[0], run_mode=RunMode.MULTIRUN)
-    with open_dict(config):
-        config.hydra.job.name = "decbench"
-    context = HydraContext(config_loader=loader, callbacks=_callbacks(config))
+    config = loader().load_configuration(ROOT, sweep.jobs[0], RunMode.MULTIRUN)
+    context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     results = launcher.launch([[*completed(one), "on_error=record"] for one in sweep.jobs], initial_job_idx=0)

@@ -38,11 +38,14 @@ STYLES = {
         answer="{solution}```",
         between="",
     ),
-    "opencompass": Style(question="Complete the code of this Python function:\n{header}", answer=_ANSWER),
+    "opencompass": Style(
+        question="Complete the code of this Python function:\n{header}", answer=_ANSWER, reconstructed=True
+    ),
     "dparallel": Style(
         question="Write the body of this Python function and answer with the whole function in a code block:\n"
         "```python\n{header}\n```\n",
         answer=_ANSWER,
+        reconstructed=True,
     ),
 }
 

@@ -56,6 +56,7 @@ STYLES = {
         question="You are an expert in Python. The task: {text} The code must pass these tests:\n\n{tests}\n",
         answer="[BEGIN]\n '{solution}' \n[DONE]",
         between="",
+        reconstructed=True,
     ),
 }
 

@@ -51,7 +51,7 @@ class CodeTask(QuestionTask):
         here = sandbox.require(MINIMUM if self.sandbox == "safe" else Tier.LIMITS)
         weak = here.tier.value > MINIMUM.value
         warning = f"generated programs ran with nothing but resource limits (sandbox=unsafe): {here}"
-        return Grading(facts=here.facts(), warnings=(warning,) if weak else ())
+        return super().grading() | Grading(facts=here.facts(), warnings=(warning,) if weak else ())
 
     def score(self, sample: Sample, text: str) -> Score:
         """Find the program, run it with its tests, and say how it ended; a timeout is tried a second time."""

@@ -47,11 +47,13 @@ STYLES = {
         question="Question: {question}\nLet's think step by step\nAnswer:",
         answer="{solution}\nThe answer is {value}",
         between="\n",
+        reconstructed=True,
     ),
     "dparallel": Style(
         question="Question: {question}\nAnswer: Please reason step by step, and put your final answer within "
         "\\boxed{{}}.",
         answer="{solution}\n\\boxed{{{value}}}",
+        reconstructed=True,
     ),
     "d1": Style(
         question="Solve the math problem below step by step. Put your reasoning between <reasoning> and </reasoning>, "
@@ -59,6 +61,7 @@ STYLES = {
         answer="{solution}\n</reasoning>\n<answer>\n\\boxed{{{value}}}\n</answer>",
         prefix="<reasoning>",
         between="\n",
+        reconstructed=True,
     ),
 }
 

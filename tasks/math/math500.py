@@ -37,6 +37,7 @@ STYLES = {
         answer="{solution}\n</reasoning>\n<answer>\n\\boxed{{{answer}}}\n</answer>",
         prefix="<reasoning>",
         between="\n",
+        reconstructed=True,
     ),
 }
 
@@ -91,7 +92,7 @@ class Math500(QuestionTask):
 
     def grading(self) -> Grading:
         """Return the version of the grader; raise ConfigError before anything is decoded if it is not installed."""
-        return Grading(facts={"math_verify": require()} if self.grader == "math_verify" else {})
+        return super().grading() | Grading(facts={"math_verify": require()} if self.grader == "math_verify" else {})
 
     def score(self, sample: Sample, text: str) -> Score:
         """Grade by text, and symbolically where that is asked for; `strict` is the verdict by text."""

@@ -11,7 +11,7 @@ import sys
 
 def main() -> None:
     """Answer one line per line until the input ends."""
-    from math_verify import parse, verify  # pyright: ignore[reportMissingImports]
+    from math_verify import parse, verify
 
     logging.disable()
 

@@ -41,6 +41,7 @@ STYLES = {
         answer="</reasoning>\n<answer>\n\\boxed{{{expression}}}\n</answer>",
         prefix="<reasoning>",
         between="\n",
+        reconstructed=True,
     ),
 }
 

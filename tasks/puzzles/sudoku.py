@@ -37,6 +37,7 @@ STYLES = {
         answer="</reasoning>\n<answer>\n{solution}\n</answer>",
         prefix="<reasoning>",
         between="\n",
+        reconstructed=True,
     ),
 }
 

@@ -32,7 +32,9 @@ class Replay:
 
 def replay(*overrides: str, eos_bias: float = 0.0, shifted: bool = False, length: int = 16) -> Replay:
     """Decode `length` positions behind the golden prompt with the method that `overrides` describe."""
-    method = build_method(compose([*overrides, f"gen_length={length}", "method.score_dtype=float64"]))
+    swapped = any(override.startswith("method/scorer=") for override in overrides)
+    score_dtype = f"method.{'scorer.' if swapped else ''}score_dtype=float64"
+    method = build_method(compose([*overrides, f"gen_length={length}", score_dtype]))
     assert isinstance(method, DiffusionMethod)
     constants = ClosedForm(
         vocab_size=12, mask_id=MASK_ID, eos_id=0, a1=4, f1=1.3, a2=1.5, f2=0.9, f3=2.1, eos_bias=eos_bias,

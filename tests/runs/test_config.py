@@ -40,6 +40,16 @@ def test_a_knob_reaches_its_policy():
     assert method.window.length == 8
 
 
+def test_a_composition_leaves_the_next_one_alone():
+    """Guards what is kept between compositions against values that were set in one, or by who got it."""
+    first = compose(["method=threshold"])
+    changed = compose(["method=threshold", "method.threshold=0.7", "hydra.job.name=mine", "task.samples=4"])
+    changed.seed = 3
+    assert (changed.method.selector.threshold, changed.task.samples) == (0.7, 4)
+    assert compose(["method=threshold"]) == first
+    assert compose(["method=llada"], with_hydra=True).method == compose(["method=llada"]).method
+
+
 REFUSALS = {
     "method=tresh": "method=tresh: no such method; did you mean threshold?",
     "model=tiny_mdn": "model=tiny_mdn: no such model; did you mean tiny_mdm?",
@@ -51,6 +61,7 @@ REFUSALS = {
     "method.remasking=best": "expected one of [low_confidence, random,",
     "method.block_length=5": "method.block_length=5: must divide gen_length=16",
     "method.steps=5 method.block_length=4": "method.steps=5: steps must be a multiple of the 4 blocks",
+    "method=threshold method/window=sliding": "method.window.length: needs a value",
     "model=tiny_ar": "method=llada: does not run on model=tiny_ar, which is causal; it runs on ",
     "method=ar_greedy": "method=ar_greedy: does not run on model=tiny_mdm, which is masked_diffusion",
     "model=tiny_block method=threshold": "generates blocks of 8; use method.block_length=8",

@@ -15,12 +15,11 @@ from harness.runs.config import completed, compose, resolved
 from harness.runs.identity import run_id
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
-TASKS = ("gsm8k", "math500", "countdown", "sudoku")
+TASKS = ("gsm8k", "math500", "countdown", "sudoku", "humaneval", "mbpp")
 PAIRS = [
     (protocol, task) for protocol in names("protocol") for task in TASKS if task in read("protocol", protocol)["tasks"]
 ]
 TEMPLATES = [(task, template) for task in TASKS for template in ("own-1", "own-2")]
-NO_GRADER = {"math500": ["task.grader=text"]}
 
 
 @cache
@@ -29,16 +28,18 @@ def composed(task: str) -> DictConfig:
     return compose([f"task={task}"])
 
 
-def prompts(*overrides: str) -> list[object]:
+def prompts(task: str, protocol: str = "own", **changes: object) -> list[object]:
     """Return the prompts of the two samples with the smallest digests."""
-    task = build_task(compose([*overrides, *NO_GRADER.get(overrides[0].removeprefix("task="), []), "task.samples=2"]))
-    return [sample.prompt for sample in task.instances()]
+    cfg = composed(task).copy()
+    cfg.protocol = OmegaConf.create(read("protocol", protocol))
+    cfg.task.merge_with({"samples": 2, **changes})
+    return [sample.prompt for sample in build_task(cfg).instances()]
 
 
 def asked() -> dict[str, list[object]]:
     """Return the prompts of every protocol and task, and of both wordings of our own."""
-    found = {f"{protocol}/{task}": prompts(f"task={task}", f"protocol={protocol}") for protocol, task in PAIRS}
-    return found | {f"own/{task}/{t}": prompts(f"task={task}", f"task.template={t}") for task, t in TEMPLATES}
+    found = {f"{protocol}/{task}": prompts(task, protocol) for protocol, task in PAIRS}
+    return found | {f"own/{task}/{template}": prompts(task, template=template) for task, template in TEMPLATES}
 
 
 def test_prompts_are_the_recorded_ones(request: pytest.FixtureRequest) -> None:
@@ -55,7 +56,7 @@ def test_prompts_are_the_recorded_ones(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_own_wordings_differ(task: str) -> None:
     """Guards the spread over templates: two names for one wording would have none."""
-    assert prompts(f"task={task}", "task.template=own-1") != prompts(f"task={task}", "task.template=own-2")
+    assert prompts(task, template="own-1") != prompts(task, template="own-2")
 
 
 @pytest.mark.parametrize("protocol", names("protocol"))
@@ -65,6 +66,16 @@ def test_a_protocol_says_everything_about_its_tasks(protocol: str) -> None:
     for task, preset in read("protocol", protocol)["tasks"].items():
         assert wanted <= set(preset), f"{protocol}/{task}"
         assert not preset["shots"] or "shots_from" in preset
+
+
+@pytest.mark.parametrize(("protocol", "task"), [pair for pair in PAIRS if pair[0] != "own"])
+def test_words_of_our_own_do_not_pass_for_published(protocol: str, task: str) -> None:
+    """Guards a published name: where only the form of its prompt is known, the preset and every run say so."""
+    cfg = composed(task).copy()
+    cfg.protocol = OmegaConf.create(read("protocol", protocol))
+    warnings = build_task(cfg).grading().warnings
+    ours = [f"protocol={protocol}: the wording of task.template={cfg.task.template} is a reconstruction"]
+    assert list(warnings) == (ours if cfg.protocol.tasks[task].wording == "reconstruction" else [])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -154,4 +165,6 @@ def test_protocols_are_listed() -> None:
     """Guards `decbench list protocols`: every entry says which tasks it has."""
     entries = {str(entry["name"]): entry["tasks"] for entry in describe("protocol")}
     assert set(entries) == {"own", "llada_lmeval", "llada_oc", "dream_instruct", "fast_dllm", "dparallel", "d1"}
+    ours = [entry["name"] for entry in describe("protocol") if entry["reconstructed"]]
+    assert ours == ["d1", "dparallel", "llada_oc"]
     assert entries["d1"] == ["gsm8k", "math500", "countdown", "sudoku"]

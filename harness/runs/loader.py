@@ -1,0 +1,113 @@
+"""Hydra's config loader: what it reads is kept, and one rule is added.
+
+Composing reads thirty files and merges them, which takes as long as decoding a batch with a small model. Files are
+read once here, and options are composed once: an override that sets a value is applied to a copy.
+
+The rule: what a method's file says about a slot is about the policy that the file chooses for it. `finish: {enabled:
+"${..early_stop}"}` wires a knob to `block_eos`. With `method/finish=prefix_eos`, whose class has no such field, Hydra
+would merge it all the same and fail; here it reaches the file's own choice only.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+ROOT = "bench"
+
+
+@cache
+def loader() -> "Loader":
+    """Return the loader of this process; every option must be registered before."""
+    version.setbase("1.3")
+    setup_globals()
+    JobRuntime.instance().set("name", "decbench")
+    return Loader(create_config_search_path("pkg://conf"))
+
+
+class Loader(ConfigLoaderImpl):
+    """Composes `conf`; a config's `overrides` are what was asked for."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._read = CachingConfigRepository(self.repository)
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        """Return the config with its `hydra` node."""
+        cfg = super().load_configuration(*args, **kwargs)
+        cfg.overrides = cfg.hydra.overrides.task
+        return cfg
+
+    def compose(self, overrides: Sequence[Override]) -> DictConfig:
+        """Return the config without its `hydra` node."""
+        self.validate_sweep_overrides_legal(list(overrides), RunMode.RUN, from_shell=False)
+        choices = [override for override in overrides if self._chooses(override)]
+        cfg = copy.deepcopy(_composed(*(str(choice.input_line) for choice in choices)))
+        self._apply_overrides_to_config([one for one in overrides if one not in choices], cfg)
+        cfg.overrides = [override.input_line for override in overrides]
+        return cfg
+
+    def _chooses(self, override: Override) -> bool:
+        if override.is_hydra_override():
+            return True
+        return self._read.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        if any("hydra.searchpath" in override for override in overrides):
+            return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        return OverridesParser.create().parse_overrides(overrides), self._read
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        kept = repo.load_config(str(default.config_path))
+        # Merging changes the config that it starts from, and one without a package is no copy yet.
+        return replace(loaded, config=copy.deepcopy(loaded.config)) if kept is loaded else loaded
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        return super()._compose_config_from_defaults_list(defaults, _Wired(repo, defaults))
+
+
+@lru_cache(maxsize=64)
+def _composed(*choices: str) -> DictConfig:
+    cfg = loader().load_configuration(ROOT, list(choices), RunMode.RUN)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+class _Wired(CachingConfigRepository):
+    """The configs of one composition, methods without what is wired to policies that were not chosen."""
+
+    def __init__(self, delegate: IConfigRepository, defaults: Sequence[ResultDefault]) -> None:
+        self.delegate, self.cache = delegate, {}  # without the copy of every source that the base class makes
+        self.paths = {default.config_path for default in defaults}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return a config as it is to be merged."""
+        found = super().load_config(config_path)
+        group, _, _ = config_path.rpartition("/")
+        if found is None or group != "method":
+            return found
+        made = replace(found, config=copy.deepcopy(found.config))
+        assert isinstance(made.config, DictConfig)
+        with open_dict(made.config):
+            for own in found.defaults_list or []:
+                if isinstance(own, GroupDefault) and f"{group}/{own.group}/{own.value}" not in self.paths:
+                    made.config.pop(str(own.group), None)
+        return made
