@@ -81,7 +81,7 @@ def stopwatch(device: torch.device, *, quiet: bool) -> Iterator[Stopwatch]:
     answer, so it is for seconds that are recorded.
     """
     watch = Stopwatch()
-    enabled = gc.isenabled()
+    enabled = quiet and gc.isenabled()
     if quiet:
         gc.collect()
         gc.disable()

@@ -1,19 +1,20 @@
 """Decoders, caches and kinds of models: what is shown is what runs."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from harness.engine.model import ModelKind
+from harness.engine.model import LanguageModel, ModelKind
+from harness.engine.policies import DiffusionMethod
 from harness.models import random as random_models
-from harness.models.pool import LoadedModel
 from harness.runs.build import build_method
 from harness.runs.catalogue import names, read
 from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
-from harness.runs.matrix import Combination, combinations, markdown
+from harness.runs.matrix import Combination, caches, combinations, markdown
 from harness.runs.measure import Measure, Measurement
 
 SHOWN = Path(__file__).resolve().parents[2] / "results" / "compatibility.md"
@@ -38,26 +39,33 @@ def test_every_decoder_runs_with_some_cache():
     assert runs == {(one.method, one.kind) for one in found()}
 
 
-def _model(kind: ModelKind) -> LoadedModel:
+@cache
+def _model(kind: ModelKind) -> LanguageModel:
     block = 8 if kind is ModelKind.BLOCK_DIFFUSION else None
-    return random_models.load(
-        name="random", kind=kind.value, seed=3, max_length=64, block_length=block, dtype=torch.float64, device="cpu"
+    loaded = random_models.load(
+        name="random", kind=kind.value, seed=3, layers=2, max_length=64, block_length=block, dtype=torch.float64
     )
+    return loaded.model
+
+
+@cache
+def _method(name: str, kind: ModelKind) -> DiffusionMethod:
+    fitting = "random_mdm" if kind is ModelKind.MASKED_DIFFUSION else "tiny_block"
+    blocks = ["method.block_length=8"] if "block_length" in read("method", name) else []
+    method = build_method(compose([f"model={fitting}", f"method={name}", *blocks, f"gen_length={LENGTH}"]))
+    assert isinstance(method, DiffusionMethod)
+    return method
 
 
 def _answers(one: Combination, size: int) -> list:
-    model = _model(one.kind).model
-    fitting = "random_mdm" if one.kind is ModelKind.MASKED_DIFFUSION else "tiny_block"
-    blocks = ["method.block_length=8"] if "block_length" in read("method", one.method) else []
-    overrides = [f"model={fitting}", f"method={one.method}", f"method/cache={one.cache}", *blocks]
-    method = build_method(compose([*overrides, f"gen_length={LENGTH}"]))
-    made = []
-    for first in range(0, 8, size):
+    method, made = replace(_method(one.method, one.kind), cache=caches()[one.cache]), []
+    for first in range(0, len(PROMPTS), size):
+        prompts = PROMPTS[first : first + size]
         part = decode_batch(
-            model,
+            _model(one.kind),
             method,
-            PROMPTS[first : first + size],
-            seeds=range(first, min(first + size, 8)),
+            prompts,
+            seeds=range(first, first + len(prompts)),
             gen_length=LENGTH,
             measure=Measure(name=Measurement.COUNTS),
         )
