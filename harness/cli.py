@@ -14,6 +14,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   doctor [--json]            what can run here, and why the rest cannot
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model
+  bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=...
@@ -96,6 +97,12 @@ def _train(argv: list[str]) -> int:
     return train(argv)
 
 
+def _bench(argv: list[str]) -> int:
+    from harness.runs.bench import main as bench
+
+    return bench(argv)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "list": _list,
@@ -103,4 +110,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "conform": _conform,
     "train": _train,
+    "bench": _bench,
 }

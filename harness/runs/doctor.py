@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,9 @@ _EXTRAS = {
     "writing": "sacrebleu",
     "hub": "datasets",
 }
+
+_COMMAND = re.compile(r"(?:pip|apt) install (?:'[^']+'|\w+)")
+"""The command inside of an error's text that would get what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     table = Table("", "what", "", "finding", box=None)
     for f in findings:
-        finding = f"{f.detail}: {f.remedy}" if f.remedy else f.detail
+        finding = f"{f.detail}: {f.remedy}" if f.remedy and f.remedy not in f.detail else f.detail
         table.add_row(f.kind, f.name, "yes" if f.available else "NO", finding)
     Console().print(table, highlight=False)
     return 0
@@ -101,7 +105,7 @@ def _model(name: str) -> Finding:
         loaded = load_model(compose([f"model={name}"]))
     except (ConfigError, DataError) as error:
         return Finding(kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}")
-    digest = (loaded.checkpoint_sha256 or "no checkpoint")[:12]
+    digest = loaded.checkpoint_sha256[:12] if loaded.checkpoint_sha256 else "no checkpoint"
     return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
 
 
@@ -142,5 +146,6 @@ def _task(name: str) -> Finding:
         task.grading()
         samples = len(task.instances())
     except (ConfigError, DataError, MissingDependency) as error:
-        return Finding(kind="task", name=name, available=False, detail=str(error))
+        command = _COMMAND.search(str(error))
+        return Finding(kind="task", name=name, available=False, detail=str(error), remedy=command[0] if command else "")
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
