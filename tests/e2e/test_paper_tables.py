@@ -18,7 +18,7 @@ from tests.models.public.miniature import KINDS
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 TABLES = [name for name in names("experiment") if name.startswith("paper_") and name != "paper_smoke"]
-COMMANDS = [shlex.split(line) for line in re.findall(r"`(decbench run -m experiment=paper_.*?)`", README)]
+COMMANDS = [shlex.split(line) for line in re.findall(r"`(decbench run -m experiment=paper_(?!smoke).*?)`", README)]
 # Method, block, steps and answer length of one point of each, as the papers' scripts have them.
 POINTS = {
     "paper_llada": ["model=llada_1_5", "task=gsm8k", "llada", 16, None, 256],
