@@ -126,7 +126,7 @@ def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:
     candidates = [
         other
         for other in measured
-        if other.run["method"] == BASELINES[one.run["family"]]
+        if other.run["method"] == BASELINES.get(one.run["family"])
         and all(other.run[key] == one.run[key] for key in _PAIRED)
         and other.samples.index.equals(one.samples.index)
         and _decodes_one_at_a_time(other)

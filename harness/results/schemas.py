@@ -48,7 +48,7 @@ RUNS = _schema(
     _column("created", pa.timestamp("us", tz="UTC"), "UTC", "when the row was written"),
     _text("name", "label of the sweep"),
     _text("model", "option of the model group"),
-    _text("family", "diffusion or autoregressive"),
+    _text("family", "diffusion, autoregressive or own_sampler"),
     _text("method", "option of the method group"),
     _text("setting", "the method and its changed knobs"),
     _text("task", "option of the task group"),

@@ -111,11 +111,16 @@ def _model(name: str) -> Finding:
 
 def _published(name: str, option: dict) -> Finding:
     """Look for a checkpoint without loading it: billions of weights take minutes, and more memory than some have."""
-    from harness.models import hub
+    from harness.models import diffusion_gemma, hub
 
     if option["hub_id"] is None:
         detail, remedy = option["summary"], f"decbench run model={name} model.path=FOLDER"
         return Finding(kind="model", name=name, available=False, detail=detail, remedy=remedy)
+    if option["kind"] == "uniform_diffusion":
+        try:
+            diffusion_gemma.require()
+        except ConfigError as error:
+            return Finding(kind="model", name=name, available=False, detail=str(error), remedy=_command(error))
     try:
         folder = hub.find_of(option)
     except ConfigError:
@@ -146,6 +151,10 @@ def _task(name: str) -> Finding:
         task.grading()
         samples = len(task.instances())
     except (ConfigError, DataError, MissingDependency) as error:
-        command = _COMMAND.search(str(error))
-        return Finding(kind="task", name=name, available=False, detail=str(error), remedy=command[0] if command else "")
+        return Finding(kind="task", name=name, available=False, detail=str(error), remedy=_command(error))
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
+
+
+def _command(error: Exception) -> str:
+    found = _COMMAND.search(str(error))
+    return found[0] if found else ""
