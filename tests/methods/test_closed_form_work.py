@@ -79,8 +79,8 @@ CONTEXT_FREE = ClosedFormModel(ClosedForm(vocab_size=12, mask_id=11, eos_id=0, a
 
 
 def test_no_method_is_left_out():
-    """Guards against a method whose work nobody has worked out."""
-    assert set(WORK) == set(names("method"))
+    """Guards against a method whose work nobody has worked out; samplers that models bring decide theirs themselves."""
+    assert set(WORK) == {name for name in names("method") if read("method", name)["family"] != "own_sampler"}
 
 
 def queries_of(method: str, cfg: DictConfig) -> tuple[list[int], Counts]:
