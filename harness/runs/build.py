@@ -1,6 +1,7 @@
 """From a config to the objects it describes: method, task and model."""
 
 import json
+import re
 from dataclasses import fields
 from enum import Enum
 from typing import Any
@@ -70,7 +71,9 @@ def _user_key(method: DictConfig, slot: str, name: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return "needs a value" if isinstance(error, MissingMandatoryValue) else str(error).splitlines()[0]
+    if isinstance(error, MissingMandatoryValue):
+        return "needs a value"
+    return re.sub(r"^While dereferencing interpolation '[^']*': ", "", str(error).splitlines()[0])
 
 
 def _shown(value: object) -> object:

@@ -12,10 +12,13 @@ from harness.runs import build, protocols
 from harness.runs.catalogue import describe
 from harness.runs.knobs import knobs_read
 
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit."""
     protocols.check(cfg)
+    _device(cfg.device)
     _kinds(cfg)
     _text(cfg)
     _lengths(cfg)
@@ -29,6 +32,15 @@ def check(cfg: DictConfig) -> None:
     hub.find_of(cfg.model)
 
 
+def refusal(cfg: DictConfig) -> ConfigError | None:
+    """Return what `check` raises, or None."""
+    try:
+        check(cfg)
+    except ConfigError as error:
+        return error
+    return None
+
+
 def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> str | None:
     """Return why a method cannot use a cache on models of a kind, or None if it can; nothing is loaded or run.
 
@@ -39,6 +51,18 @@ def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> st
     except ValueError as error:
         return str(error)
     return None
+
+
+def _device(device: DictConfig) -> None:
+    allowed = {
+        "threads": (device.threads is None or (isinstance(device.threads, int) and device.threads > 0), "at least 1"),
+        "dtype": (device.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "device": (str(device.device).split(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+        "deterministic": (isinstance(device.deterministic, bool), "true or false"),
+    }
+    for knob, (fits, what) in allowed.items():
+        if not fits:
+            raise ConfigError(f"device.{knob}={device[knob]}: must be {what}")
 
 
 def _kinds(cfg: DictConfig) -> None:

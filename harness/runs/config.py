@@ -98,7 +98,7 @@ def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
             return loader().load_configuration(ROOT, lines, RunMode.RUN, from_shell=False)
         return loader().compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(_explain(error, overrides)) from error
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -119,30 +119,31 @@ def _check_names(overrides: Sequence[Override]) -> None:
             )
 
 
-def _explain(error: Exception) -> str:
-    """Return one line for what Hydra found, with the nearest known key."""
+def _explain(error: Exception, overrides: Sequence[Override]) -> str:
+    """Return one line for what Hydra found, with the nearest known key or the reason behind it."""
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        return f"{key}: no such key; {nearest(key, _known_keys(key))}"
+        return f"{key}: no such key; {nearest(key, _known_keys(key, overrides))}"
+    merged = re.fullmatch(r"Error merging override (.*)", text)
+    if merged and error.__cause__:
+        return f"{merged[1]}: {str(error.__cause__).splitlines()[0]}"
     return " ".join(text.split())
 
 
-def _known_keys(key: str) -> list[str]:
-    root = loader().compose([])
+def _known_keys(key: str, overrides: Sequence[Override]) -> list[str]:
+    """Return the keys of the root, and those of the option chosen of the key's group, two levels deep."""
     group = key.split(".")[0]
-    known = [str(k) for k in root]
-    if group == "method":
-        return [f"method.{k}" for option in names("method") for k in _keys(group, option)]
-    node = root.get(group) if group in known else None
-    return known + ([f"{group}.{k}" for k in node] if isinstance(node, DictConfig) else [])
-
-
-def _keys(group: str, option: str) -> list[str]:
-    from harness.runs.catalogue import knobs, read
-
-    return list(knobs(read(group, option)))
+    chosen = [one for one in overrides if one.key_or_group == group and isinstance(one.value(), str)]
+    root = loader().compose(chosen)
+    node = root.get(group)
+    if not isinstance(node, DictConfig):
+        return [str(k) for k in root]
+    inner = [
+        f"{k}.{field}" for k in node if isinstance(node.get(k), DictConfig) for field in node[k] if field != "_target_"
+    ]
+    return [*map(str, root), *(f"{group}.{k}" for k in [*node, *inner])]
 
 
 def _check_values(cfg: DictConfig) -> None:
@@ -167,7 +168,10 @@ def resolved(cfg: DictConfig) -> dict:
     Of the protocol only the name is left: what it says about this task stands in task, method and gen_length. How the
     run was asked for is no part of it.
     """
-    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     plain.pop("overrides")

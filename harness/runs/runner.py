@@ -57,15 +57,13 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
     With `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is
     raised (after a failure was stored). Nothing that is stored is changed.
     """
-    progress = progress or Silent()
+    progress, refusal = progress or Silent(), compatibility.refusal(cfg)
+    if refusal and cfg.on_error == "raise":
+        raise refusal
     store, plain = Store(root=Path(cfg.results_dir)), resolved(cfg)
     store.prepare()
-    try:
-        compatibility.check(cfg)
-    except ConfigError as error:
-        if cfg.on_error == "raise":
-            raise
-        return _keep(store, cfg, plain, {"status": "skipped", "error": str(error)})
+    if refusal:
+        return _keep(store, cfg, plain, {"status": "skipped", "error": str(refusal)})
     try:
         return _execute(cfg, plain, store, progress)
     except Exception as error:

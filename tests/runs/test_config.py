@@ -57,7 +57,13 @@ REFUSALS = {
     "model=tiny_mdn": "model=tiny_mdn: no such model; did you mean tiny_mdm?",
     "task=list_cpy": "did you mean list_copy?",
     "method.stepz=3": "method.stepz: no such key; did you mean method.steps?",
-    "method.steps=many": "method.steps: ",
+    "method.steps=many": "method.steps: Value 'many' of type 'str' could not be converted to Integer",
+    "method=threshold method.steps=3": "method.steps: no such key",
+    "method.scorer.temprature=1": "did you mean method.scorer.temperature?",
+    "gen_length=many": "gen_length=many: Value 'many' of type 'str' could not be converted to Integer",
+    "device.threads=two": "device.threads=two: must be at least 1",
+    "device.dtype=float8": "device.dtype=float8: must be one of float32,",
+    "device.device=gpu": "device.device=gpu: must be auto, cpu or cuda",
     "method.steps=0": "method.steps=0: ",
     "method.temperature=-1": "method.temperature=-1.0: temperature must be at least 0",
     "method.remasking=best": "expected one of [low_confidence, random,",
@@ -76,7 +82,6 @@ REFUSALS = {
     "task.lengths=[2]": "task.lengths=[2]: ",
     "task=waiting_line": "reads symbols only; use task.renderer=tiny",
     "gen_length=200": "gen_length=200: model=tiny_mdm has 128 positions",
-    "gen_length=many": "gen_length",
     "batch_size=0": "batch_size=0: must be at least 1",
 }
 

@@ -159,3 +159,11 @@ def test_unknown_choices_of_a_sweep_are_refused():
     """Guards against a typo that shows only after the first runs."""
     with pytest.raises(ConfigError, match="did you mean threshold"):
         expand(["method=treshold"])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "record"])
+def test_a_value_of_another_type_ends_in_one_line(results_dir: Path, on_error: str):
+    """Guards the message against the library's own, which names a key that the user never wrote."""
+    with pytest.raises(ConfigError, match=r"^method\.\S+: .*Value 'many' of type 'str'"):
+        run(composed(results_dir, "method.steps=many", f"on_error={on_error}"))
+    assert not (results_dir / "runs").exists()
