@@ -14,6 +14,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   doctor [--json]            what can run here, and why the rest cannot
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model
+  lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=...
@@ -96,6 +97,12 @@ def _train(argv: list[str]) -> int:
     return train(argv)
 
 
+def _lm_eval(argv: list[str]) -> int:
+    from harness.runs.lm_eval.command import main as lm_eval
+
+    return lm_eval(argv)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "list": _list,
@@ -103,4 +110,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "conform": _conform,
     "train": _train,
+    "lm_eval": _lm_eval,
 }

@@ -16,8 +16,16 @@ from harness.runs.knobs import knobs_read
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit."""
     protocols.check(cfg)
-    _kinds(cfg)
+    check_kinds(cfg)
     _text(cfg)
+    check_decoding(cfg)
+    build.build_task(cfg).grading()
+    hub.find_of(cfg.model)
+
+
+def check_decoding(cfg: DictConfig) -> None:
+    """Raise ConfigError likewise if model, method and length do not fit, whatever is decoded."""
+    check_kinds(cfg)
     _lengths(cfg)
     method = build.build_method(cfg)
     if isinstance(method, DiffusionMethod):
@@ -25,8 +33,6 @@ def check(cfg: DictConfig) -> None:
             method.fit_kind(ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
-    build.build_task(cfg).grading()
-    hub.find_of(cfg.model)
 
 
 def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> str | None:
@@ -41,7 +47,8 @@ def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> st
     return None
 
 
-def _kinds(cfg: DictConfig) -> None:
+def check_kinds(cfg: DictConfig) -> None:
+    """Raise ConfigError if the method is not for models of this kind."""
     if cfg.model.kind in cfg.method.models:
         return
     fitting = [str(m["name"]) for m in describe("model") if m["kind"] in cfg.method.models]

@@ -20,6 +20,7 @@ _EXTRAS = {
     "launchers": "hydra_plugins.hydra_joblib_launcher",
     "math": "math_verify",
     "hub": "datasets",
+    "lm-eval": "lm_eval",
 }
 
 
