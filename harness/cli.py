@@ -15,6 +15,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
+  bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=...
@@ -103,6 +104,12 @@ def _lm_eval(argv: list[str]) -> int:
     return lm_eval(argv)
 
 
+def _bench(argv: list[str]) -> int:
+    from harness.runs.bench import main as bench
+
+    return bench(argv)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "list": _list,
@@ -111,4 +118,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "conform": _conform,
     "train": _train,
     "lm_eval": _lm_eval,
+    "bench": _bench,
 }

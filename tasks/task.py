@@ -35,17 +35,18 @@ class Sample:
 class Score:
     """The verdict on one answer text; `strict` is None where the task has a single way of reading it.
 
+    `correct` is None where the verdict cannot be had on this machine, and so is each of `measures`; `detail` says why.
     `detail` says in a few words why an answer is wrong and is empty otherwise. `extracted` is the answer as it was
     found in the text, and `path` names the rule that found it: a shift of paths between decoders is a sign of
     quality. `measures` holds further numbers about the same text, such as the verdicts of other graders (0 or 1).
     """
 
-    correct: bool
+    correct: bool | None
     strict: bool | None = None
     detail: str = ""
     extracted: str | None = None
     path: str = ""
-    measures: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

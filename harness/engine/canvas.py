@@ -5,7 +5,7 @@ Everything a generation changes is here, so rows can be copied, dropped and repe
 samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -135,7 +135,7 @@ class Canvas:
 
     @classmethod
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
-        """Return the rows of all parts, one part behind the other, as wide as the widest."""
+        """Return the rows of all parts, one part behind the other, as wide as the widest; stores stay behind."""
         width = max(part.tokens_BL.shape[1] for part in parts)
         parts = [part.copy() for part in parts]
         for part in parts:
@@ -143,7 +143,11 @@ class Canvas:
         tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0]._tensors()}
         keys = dict.fromkeys(key for part in parts for key in part.memory)
         memory = {key: _cat_memory([part.memory[key] for part in parts]) for key in keys}
-        return replace(parts[0], **tensors, memory=memory)
+        return replace(parts[0], **tensors, memory=memory, stores={})
+
+    def with_stores(self, stores: Mapping[str, Store], index_B: Tensor) -> "Canvas":
+        """Return a copy to which the rows `index_B` of `stores` belong, one for each row."""
+        return replace(self, stores={key: store.rows(index_B) for key, store in stores.items()})
 
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one."""

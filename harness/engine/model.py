@@ -77,6 +77,7 @@ class ModelKind(Enum):
     MASKED_DIFFUSION = "masked_diffusion"
     BLOCK_DIFFUSION = "block_diffusion"
     CAUSAL = "causal"
+    UNIFORM_DIFFUSION = "uniform_diffusion"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,23 @@ class Ledger:
         )
         return logits
 
+    def note(self, model: LanguageModel, role: Role, *, sample: int, query: int, keys: float, head: int) -> None:
+        """Record a call of one row that a model made by itself, through all its layers."""
+        query_1 = torch.tensor([query])
+        self.records.append(
+            ForwardRecord(
+                role=role,
+                sample_B=torch.tensor([sample]),
+                query_B=query_1,
+                keys_B=torch.tensor([keys]),
+                head_B=torch.tensor([head]),
+                layer_tokens_B=query_1 * model.spec.layers,
+                layers=model.spec.layers,
+                layers_total=model.spec.layers,
+                seconds=None,
+            )
+        )
+
     def _now(self, model: LanguageModel) -> float | None:
         if not self.timed:
             return None

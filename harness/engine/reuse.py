@@ -19,14 +19,15 @@ _TOKENS, _LENGTH, _WINDOW, _CALLS = "cache.tokens_BL", "cache.length_B", "cache.
 _NOTHING = -1
 
 
-def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False) -> None:
+def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False, drafts: bool = False) -> None:
     """Raise ValueError if `method` has policies that the cache `name` cannot work with.
 
-    A cache that `narrows` gives no logits of some open positions.
+    A cache that `narrows` gives no logits of some open positions. One that allows `drafts` predicts from a canvas and
+    what was kept when its window opened, hence of every draft of a window what its step would get.
     """
     if method.guidance.copies != 1:
         raise ValueError(f"the cache {name} keeps the rows of the canvas alone; use it without guidance (scale 0)")
-    if not isinstance(method.verifier, Unverified):
+    if not (drafts or isinstance(method.verifier, Unverified)):
         raise ValueError(f"the cache {name} gives no exact predictions of drafts; use method/verifier=none")
     if method.reads_attention:
         raise ValueError(f"the cache {name} computes no attention of whole canvases; use method/cache=none")

@@ -309,7 +309,7 @@ class PlannedLayer:
 
 
 class Transformer(nn.Module):
-    """Token ids to raw logits, for the positions somebody reads and no others.
+    """Token ids to raw logits, for the positions somebody reads and no others; weights are for the maker to set.
 
     A tied head has no tensor of its own: `head` is then None and the embedding is used.
     """
@@ -317,7 +317,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.width), freeze=False)
         self.rotary = Rotary(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -330,7 +330,8 @@ class Transformer(nn.Module):
         """Allocate a transformer whose weights hold garbage until they are loaded; draws no random numbers."""
         with torch.device("meta"):
             model = cls(config)
-        return model.to(dtype).to_empty(device=device)
+        # Not to_empty(), which like normal_() on the meta device imports torch's compiler: a second for every command.
+        return model.to(dtype)._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device))
 
     def new_store(self, rows: int, slots: int) -> KeyValueStore:
         """Allocate an empty key/value store for `rows` sequences of up to `slots` positions."""

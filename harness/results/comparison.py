@@ -84,8 +84,9 @@ class Comparison:
 
 
 def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
-    """Return the successful runs among `run_ids` whose samples can be read, in the order given."""
-    runs = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist() if row["status"] == "ok"}
+    """Return the graded runs among `run_ids` whose samples can be read, in the order given."""
+    rows = store.read("runs", run_ids).to_pylist()
+    runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
     columns = ["run_id", "sample_id", "prompt_sha256", *_MEASURED]
     frame = store.read("samples", runs).select(columns).to_pandas()
     keys = ["run_id", "sample_id", "prompt_sha256"]
@@ -99,17 +100,22 @@ def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Com
     """Return one comparison per model and setting, or also per task: by model, then in order of appearance.
 
     Baselines are looked for among `measured`. A run condition that varies (such as the batch size) is part of
-    the setting.
+    the setting, and so is the protocol: no mean mixes two of them.
     """
-    varying = [key for key in _CONDITIONS if len({one.run[key] for one in measured}) > 1]
+    varying = [key for key in (*_CONDITIONS, "protocol") if len({_condition(one, key) for one in measured}) > 1]
     groups: dict[tuple[str, ...], list[Measured]] = {}
     for one in measured:
-        label = " ".join([one.run["setting"], *(f"{key}={one.run[key]}" for key in varying)])
+        label = " ".join([one.run["setting"], *(f"{key}={_condition(one, key)}" for key in varying)])
         task = one.run["task"] if per_task else ""
         groups.setdefault((one.run["model"], label, task), []).append(one)
     models = list(dict.fromkeys(one.run["model"] for one in measured))
     by_model = sorted(groups.items(), key=lambda item: models.index(item[0][0]))
     return [_comparison(label, group, measured) for (_, label, _), group in by_model]
+
+
+def _condition(one: Measured, key: str) -> object:
+    # Tasks without published protocols have none, which is our own.
+    return one.run[key] or "own" if key == "protocol" else one.run[key]
 
 
 def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:
@@ -120,7 +126,7 @@ def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:
     candidates = [
         other
         for other in measured
-        if other.run["method"] == BASELINES[one.run["family"]]
+        if other.run["method"] == BASELINES.get(one.run["family"])
         and all(other.run[key] == one.run[key] for key in _PAIRED)
         and other.samples.index.equals(one.samples.index)
         and _decodes_one_at_a_time(other)

@@ -66,19 +66,20 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
     """Return the columns of a run that follow from its samples (rows of the samples table, at least one).
 
     `batch_seconds` is the wall time of all batches, each counted once; None leaves `tps` unknown. Answers are
-    graded once per sample: accuracy is that of repetition 0.
+    graded once per sample: accuracy is that of repetition 0, None unless every verdict is known.
     """
     assert samples, "a run without samples has no summary"
     first = [row for row in samples if row["repetition"] == 0]
-    accuracy = wilson(sum(bool(row["correct"]) for row in first), len(first))
+    graded = all(row["correct"] is not None for row in first)
+    accuracy = wilson(sum(bool(row["correct"]) for row in first), len(first)) if graded else None
     counters = {name: _mean(samples, name) for name in COUNTERS}
     latencies = _known(samples, "latency_s")
     out = sum(_known(samples, "tokens_out"))
     return {
         "n": len(first),
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
+        "accuracy": accuracy.value if accuracy else None,
+        "accuracy_low": accuracy.low if accuracy else None,
+        "accuracy_high": accuracy.high if accuracy else None,
         "accuracy_strict": _mean(first, "correct_strict"),
         **counters,
         "tpf": tokens_per_forward(_known(samples, "tokens_out"), _known(samples, "nfe")),

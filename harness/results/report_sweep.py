@@ -103,6 +103,8 @@ def _missing(store: Store, run_ids: Sequence[str], measured: set[str]) -> list[d
             continue
         if row is None:
             lines.append({"status": "lost", "run": run_id, "reason": "its file cannot be read"})
+        elif row["status"] == "ok" and row["accuracy"] is None:
+            lines.append({"status": "not graded", "run": _name(row), "reason": "; ".join(row["warnings"])})
         elif row["status"] == "ok":
             lines.append({"status": "lost", "run": _name(row), "reason": "its samples cannot be read"})
         else:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from harness.engine.drafting import AutoregressiveMethod
+from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.policies import DiffusionMethod
 from harness.errors import ConfigError
 from harness.models.pool import LoadedModel
@@ -20,8 +21,12 @@ from harness.runs.knobs import knob_of, refuse_unread
 from harness.runs.options import schema
 from tasks.task import Task
 
-Method = DiffusionMethod | AutoregressiveMethod
-METHOD_CLASSES: dict[str, type] = {"diffusion": DiffusionMethod, "autoregressive": AutoregressiveMethod}
+Method = DiffusionMethod | AutoregressiveMethod | OwnSamplerMethod
+METHOD_CLASSES: dict[str, type] = {
+    "diffusion": DiffusionMethod,
+    "autoregressive": AutoregressiveMethod,
+    "own_sampler": OwnSamplerMethod,
+}
 
 
 def build_method(cfg: DictConfig) -> Method:

@@ -62,6 +62,11 @@ def _lengths(cfg: DictConfig) -> None:
     gen_length, own = cfg.gen_length, cfg.model.block_length
     if gen_length >= cfg.model.max_length:
         raise ConfigError(f"gen_length={gen_length}: model={cfg.model.name} has {cfg.model.max_length} positions")
+    if cfg.model.kind == ModelKind.UNIFORM_DIFFUSION.value and gen_length % own:
+        raise ConfigError(
+            f"gen_length={gen_length}: model={cfg.model.name} writes canvases of {own} positions; "
+            f"use gen_length={-(-gen_length // own) * own}"
+        )
     read = knobs_read(cfg.method)
     for knob in (name for name in ("block_length", "sub_block_length") if name in read):
         block = cfg.method.get(knob)

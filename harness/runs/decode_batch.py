@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from harness.engine import diffusion, draft_verify
+from harness.engine import diffusion, draft_verify, own_sampler
 from harness.engine.canvas import Canvas
 from harness.engine.generation import Generation
 from harness.engine.model import LanguageModel
@@ -83,6 +83,11 @@ def decode_batch(
             )
             observers = [trace] if measure.traced else []
             generations = diffusion.decode(model, method, canvas, ledger, observers, mark)
+        elif isinstance(method, own_sampler.OwnSamplerMethod):
+            trace = RoundTrace()
+            generations = own_sampler.decode(
+                model, method, prompts, gen_length=gen_length, seeds=seeds, ledger=ledger, on_progress=mark
+            )
         else:
             trace = RoundTrace()
             generations = draft_verify.decode(

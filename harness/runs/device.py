@@ -34,7 +34,8 @@ def apply(*, device: str, dtype: str, threads: int | None, deterministic: bool) 
         raise ConfigError(f"device.device={device}: this machine has no usable CUDA device; use device=cpu")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    # The switch of use_deterministic_algorithms(), which also imports torch's compiler: a second for every command.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

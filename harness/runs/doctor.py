@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +20,13 @@ _EXTRAS = {
     "wandb": "wandb",
     "launchers": "hydra_plugins.hydra_joblib_launcher",
     "math": "math_verify",
+    "writing": "sacrebleu",
     "hub": "datasets",
     "lm-eval": "lm_eval",
 }
+
+_COMMAND = re.compile(r"(?:pip|apt) install (?:'[^']+'|\w+)")
+"""The command inside of an error's text that would get what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     table = Table("", "what", "", "finding", box=None)
     for f in findings:
-        finding = f"{f.detail}: {f.remedy}" if f.remedy else f.detail
+        finding = f"{f.detail}: {f.remedy}" if f.remedy and f.remedy not in f.detail else f.detail
         table.add_row(f.kind, f.name, "yes" if f.available else "NO", finding)
     Console().print(table, highlight=False)
     return 0
@@ -101,17 +106,22 @@ def _model(name: str) -> Finding:
         loaded = load_model(compose([f"model={name}"]))
     except (ConfigError, DataError) as error:
         return Finding(kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}")
-    digest = (loaded.checkpoint_sha256 or "no checkpoint")[:12]
+    digest = loaded.checkpoint_sha256[:12] if loaded.checkpoint_sha256 else "no checkpoint"
     return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
 
 
 def _published(name: str, option: dict) -> Finding:
     """Look for a checkpoint without loading it: billions of weights take minutes, and more memory than some have."""
-    from harness.models import hub
+    from harness.models import diffusion_gemma, hub
 
     if option["hub_id"] is None:
         detail, remedy = option["summary"], f"decbench run model={name} model.path=FOLDER"
         return Finding(kind="model", name=name, available=False, detail=detail, remedy=remedy)
+    if option["kind"] == "uniform_diffusion":
+        try:
+            diffusion_gemma.require()
+        except ConfigError as error:
+            return Finding(kind="model", name=name, available=False, detail=str(error), remedy=_command(error))
     try:
         folder = hub.find_of(option)
     except ConfigError:
@@ -142,5 +152,10 @@ def _task(name: str) -> Finding:
         task.grading()
         samples = len(task.instances())
     except (ConfigError, DataError, MissingDependency) as error:
-        return Finding(kind="task", name=name, available=False, detail=str(error))
+        return Finding(kind="task", name=name, available=False, detail=str(error), remedy=_command(error))
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
+
+
+def _command(error: Exception) -> str:
+    found = _COMMAND.search(str(error))
+    return found[0] if found else ""

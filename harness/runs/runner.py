@@ -110,6 +110,7 @@ def _execute(cfg: DictConfig, plain: dict[str, Any], store: Store, progress: Pro
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": f"{provenance.device_name(str(device))}, {switches.threads} threads",
+        "sandbox_tier": grading.facts.get("sandbox_tier"),
         "provenance": canonical_json(
             provenance.collect(str(device), switches=switches.to_dict())
             | {"checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}

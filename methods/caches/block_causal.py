@@ -46,8 +46,8 @@ class BlockCausalCache:
     merged: bool = False
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "block_causal")
+        """Refuse other rows than the canvas's, and attention."""
+        refuse_misfits(method, "block_causal", drafts=True)
 
     def fit_kind(self, kind: ModelKind) -> None:
         """Refuse models in which a block sees later ones."""
@@ -71,8 +71,8 @@ class SubBlockCache:
     """Store finished blocks, and keep the rest of a block while the calls of a window go on."""
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "sub_block")
+        """Refuse other rows than the canvas's, and attention."""
+        refuse_misfits(method, "sub_block", drafts=True)
 
     def fit_kind(self, kind: ModelKind) -> None:
         """Refuse models in which a block sees later ones."""

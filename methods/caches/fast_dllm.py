@@ -37,8 +37,8 @@ class PrefixCache:
         _check_interval(self.refresh_interval)
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "prefix")
+        """Refuse other rows than the canvas's, attention, and drafts if the age of what is kept counts."""
+        refuse_misfits(method, "prefix", drafts=self.refresh_interval is None)
 
     def evaluate(
         self,
@@ -64,8 +64,8 @@ class DualCache:
         _check_interval(self.refresh_interval)
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "dual")
+        """Refuse other rows than the canvas's, attention, and drafts if the age of what is kept counts."""
+        refuse_misfits(method, "dual", drafts=self.refresh_interval is None)
 
     def evaluate(
         self,

@@ -1,9 +1,10 @@
-"""Dynamic sliding blocks (arXiv:2602.05992, section 3; lizhuo-luo/DSB, `generate_dsb`, without its cache).
+"""Dynamic sliding blocks (arXiv:2602.05992, section 3; lizhuo-luo/DSB, `generate_dsb`).
 
 Symbol -> knob: block length K -> block_length (32), max_block (-1: greedy, no limit; K: the window keeps its size),
 tau -> tau (0.9). The window reaches from the first undecided position to where the first block would end, one
 further for every token that is decided, at most `max_block` positions: no block waits for one hard token.
-Selection is Fast-dLLM's threshold. Deviations from the authors' code: none that changes an answer.
+Selection is Fast-dLLM's threshold. The authors' cache (`generate_dsb_cache`) is `method/cache=dsb`.
+Deviations from the authors' code: none that changes an answer.
 Invariants: greedy with block_length = gen_length equals `threshold`; max_block = 1 is left to right.
 """
 

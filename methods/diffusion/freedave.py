@@ -7,7 +7,9 @@ Symbol -> knob: d -> draft_steps (their evaluation: 4 to 8), block_length (32), 
 0.95 or 0.9), early exit -> early_exit (theirs: on; here off, so that the output is the whole static decode).
 Ours: a draft is the method's own step, applied again with the clock of the chain, and what goes on is the state that
 the real step led to. So `method/verifier=freedave` speeds up any step rule without changing an answer: quotas that
-follow the clock, keyed sampling and policies with a memory included. It needs exact predictions, hence no cache.
+follow the clock, keyed sampling and policies with a memory included. Caches whose predictions follow from the canvas
+and from what was kept when the window opened (prefix, dual, block_causal, sub_block) go with it: drafts then end with
+the window, and the answer is that of the method with this cache (theirs: `method=freedave method/cache=dual`).
 FreeDave++ (`threshold`): all positions that reach it, else the best; drafts add the best one each. A draft is accepted
 if its tokens are a *subset* of what the real step leads to, the longest first; that is a trajectory of its own.
 `across`: a draft that completes its window may be accepted as well and spares the call that opens the next window.
@@ -16,11 +18,13 @@ Deviations: no eager acceptance (`across` is the lossless part of it); drafts ar
 Invariants: equal to draft_steps = 1 token for token, in at most as many calls.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from harness.engine.canvas import GIVEN, Canvas
-from harness.engine.policies import DiffusionMethod, NoCache, Observe, Step
+from harness.engine.policies import DiffusionMethod, NeverRevise, NoCache, Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
 
@@ -80,18 +84,22 @@ class FreeDave:
             raise ValueError(f"draft_steps must be at least 1, got {self.draft_steps}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse caches, with which a draft's prediction is not the one its step would get, and adaptive windows."""
-        if not isinstance(method.cache, NoCache):
-            raise ValueError("the verifier freedave needs exact predictions; use method/cache=none")
+        """Refuse adaptive windows, and tokens that change outside of a window whose surroundings are kept."""
+        if not isinstance(method.cache, NoCache) and not isinstance(method.reviser, NeverRevise):
+            raise ValueError("the verifier freedave needs exact predictions of what is revised; use method/cache=none")
         if method.foreseers:
             raise ValueError("the verifier freedave cannot draft past windows that depend on a prediction")
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the chain of every row; it ends with the window, or with what the prediction has read."""
         origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
-        levels, origins, draft = [stepped], [origin_R], stepped
+        draft = replace(stepped, stores={})
+        levels, origins = [draft], [origin_R]
         for _ in range(self.draft_steps - 1):
-            kept = self._can_go_on(draft, canvas.window_index_B[origin_R], prediction).nonzero().squeeze(1)
+            goes_R = self._can_go_on(draft, prediction)
+            if canvas.stores or not self.across:
+                goes_R = goes_R & (draft.window_index_B == canvas.window_index_B[origin_R])
+            kept = goes_R.nonzero().squeeze(1)
             if not len(kept):
                 break
             prediction, origin_R = prediction.rows(kept), origin_R[kept]
@@ -100,18 +108,22 @@ class FreeDave:
             origins.append(origin_R)
         origin_D, order_D = torch.cat(origins).sort(stable=True)
         drafts = Canvas.cat(levels).rows(order_D)
+        if canvas.stores:
+            first_D = torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
+            inside_D = drafts.live_B & (drafts.window_index_B == canvas.window_index_B[origin_D])
+            kept_D = (first_D | inside_D).nonzero().squeeze(1)
+            return drafts.rows(kept_D).with_stores(stepped.stores, origin_D[kept_D])
         if self.across:
             return drafts.rows(drafts.live_B.nonzero().squeeze(1))
         return drafts.rows(self._published(origin_D, canvas.open_BL.sum(1)))
 
-    def _can_go_on(self, draft: Canvas, window_index_R: Tensor, prediction: Prediction) -> Tensor:
-        unfinished_R = draft.live_B
+    def _can_go_on(self, draft: Canvas, prediction: Prediction) -> Tensor:
         if not self.across:
-            return unfinished_R & (draft.window_index_B == window_index_R)
+            return draft.live_B
         read_RL = prediction.scatter(torch.ones_like(prediction.position_N, dtype=torch.bool), False)
         width = draft.tokens_BL.shape[1]
         read_RL = torch.nn.functional.pad(read_RL, (0, width - read_RL.shape[1]))
-        return unfinished_R & ~(draft.open_BL & ~read_RL).any(1)
+        return draft.live_B & ~(draft.open_BL & ~read_RL).any(1)
 
     def _published(self, origin_D: Tensor, masks_B: Tensor) -> Tensor:
         """Return what the published code evaluates: a draft per open position, the last repeated if need be."""
@@ -125,19 +137,21 @@ class FreeDave:
         group_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
         draft_D = torch.arange(len(group_D), device=group_D.device)
         at_R = draft_D[torch.nn.functional.pad(group_D.diff(), (1, 0), value=1) > 0]
+        stores, drafts = drafts.stores, replace(drafts, stores={})
         state, known = drafts.rows(at_R), prediction.rows(at_R)
-        stays: list[tuple[Canvas, Prediction]] = []
+        stays: list[tuple[Canvas, Prediction, Tensor]] = []
         while len(at_R):
             target = step(state, known)
             next_R = self._furthest(drafts, state, target, group_D[at_R][:, None] == group_D, at_R)
             stay, go = (next_R < 0).nonzero().squeeze(1), (next_R >= 0).nonzero().squeeze(1)
-            stays.append((state.rows(stay), known.rows(stay)))
+            stays.append((state.rows(stay), known.rows(stay), at_R[stay]))
             before, seen, at_R = state.rows(go), known.rows(go), next_R[go]
             state = target.rows(go) if self.threshold is None else drafts.rows(at_R)
             known = prediction.rows(at_R)
             if len(go):
                 observe(before, seen, state)
-        return Canvas.cat([state for state, _ in stays]), Prediction.cat([known for _, known in stays])
+        states, predictions, origins = zip(*stays, strict=True)
+        return Canvas.cat(states).with_stores(stores, torch.cat(origins)), Prediction.cat(predictions)
 
     def _furthest(self, drafts: Canvas, state: Canvas, target: Canvas, own_RD: Tensor, at_R: Tensor) -> Tensor:
         """Return the last draft behind `at_R` that agrees with each row's real step, -1 where none does."""

@@ -125,6 +125,11 @@ class Confidence:
         )
 
 
+def random_order(canvas: Canvas) -> Tensor:
+    """Return the draws [B, L] in [0, 1) of the present step that `Order.random` puts positions in order by."""
+    return canvas.uniforms("order")
+
+
 def measure(
     order: Order, logits_NV: Tensor, tokens_N: Tensor, prediction: Prediction, canvas: Canvas
 ) -> tuple[Tensor, Tensor]:
@@ -133,7 +138,7 @@ def measure(
         log_p_N = log_probability(logits_NV, tokens_N)
         return log_p_N, log_p_N.exp()
     if order is Order.random:
-        draw_N = prediction.gather(canvas.uniforms("order")).to(logits_NV.dtype)
+        draw_N = prediction.gather(random_order(canvas)).to(logits_NV.dtype)
         return draw_N, draw_N
     if order is Order.left_to_right:
         return -prediction.position_N.to(logits_NV.dtype), log_probability(logits_NV, tokens_N).exp()

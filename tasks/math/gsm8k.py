@@ -154,7 +154,7 @@ def _score(text: str, problem: Problem, answer: Decimal | None, path: str) -> Sc
         detail=_reason(correct, answer),
         extracted=None if answer is None else str(answer),
         path=path,
-        measures={"lm_eval_strict": float(bool(theirs.strict)), "lm_eval_flexible": float(theirs.correct)},
+        measures={"lm_eval_strict": float(bool(theirs.strict)), "lm_eval_flexible": float(bool(theirs.correct))},
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.generation import Generation
-from harness.engine.model import ModelSpec
+from harness.engine.model import LanguageModel, ModelSpec
 from harness.engine.policies import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.models import random as random_models
@@ -26,11 +26,12 @@ PARALLEL = ("method=threshold", "method.threshold=0.3", "method.block_length=8")
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Generations and counts by row, and the logits of every call."""
+    """Generations and counts by row; logits, and query tokens of all rows, by call."""
 
     generations: list[Generation]
     counts: list[Counts]
     logits: list[Tensor]
+    queries: list[int]
 
     @property
     def tokens(self) -> list[tuple[int, ...]]:
@@ -47,7 +48,7 @@ class Made:
 class Listening:
     """A model that remembers the logits it gave, calls for none apart."""
 
-    model: EmbeddedModel
+    model: LanguageModel
     heard: list[Tensor]
 
     @property
@@ -102,17 +103,29 @@ def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, le
     return decode_with(method_of(*overrides), random_model() if model is None else model, prompts, length)
 
 
-def decode_with(method: DiffusionMethod, model: EmbeddedModel, prompts, length: int = LENGTH) -> Made:
-    """Decode prompts together with a method that is built already."""
+def queries_per_call(ledger: Ledger) -> list[int]:
+    """Return the query tokens of every recorded call, all rows together."""
+    return [int(record.query_B.sum()) for record in ledger.records]
+
+
+def decode_with(
+    method: DiffusionMethod, model: LanguageModel, prompts, length: int = LENGTH, first_seed: int = 0
+) -> Made:
+    """Decode prompts together with a method that is built already; their seeds are consecutive."""
     spec, ledger, listening = model.spec, Ledger(), Listening(model, [])
     assert spec.mask_id is not None
     canvas = Canvas.from_prompts(
         prompts, gen_length=length, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids,
-        seeds=range(len(prompts)),
+        seeds=range(first_seed, first_seed + len(prompts)),
     )  # fmt: skip
     with torch.inference_mode():
         generations = decode(listening, method, canvas, ledger)
-    return Made(generations=generations, counts=ledger.counts(range(len(prompts))), logits=listening.heard)
+    return Made(
+        generations=generations,
+        counts=ledger.counts(range(len(prompts))),
+        logits=listening.heard,
+        queries=queries_per_call(ledger),
+    )
 
 
 def models() -> list[tuple[EmbeddedModel, Sequence[Sequence[int]]]]:

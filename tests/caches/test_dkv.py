@@ -6,6 +6,8 @@ from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, run, sa
 
 ONE = [[2, 30, 76, 4]]
 P, G = 4, LENGTH
+RANDOM = ("method=llada", "method.remasking=random")
+GREEDY = (*RANDOM, "method/cache=dkv_greedy")
 
 
 @pytest.mark.parametrize("method", [STEPWISE, PARALLEL])
@@ -35,6 +37,35 @@ def test_a_new_block_drops_the_cache():
     made = run(*STEPWISE, "method.block_length=8", "method/cache=dkv_decode", "method.cache.R=99", prompts=ONE)
     rest = sum(G - i + 1 for i in (*range(2, 8), *range(10, 16)))
     assert made.counts[0].query_tokens == 4 * (P + G) + rest
+
+
+@pytest.mark.parametrize("steps", [16, 4])
+def test_greedy_calls_that_are_all_full_are_no_cache(steps: int):
+    """Guards the order drawn beforehand: it is the one that the scorer would have drawn, for every quota."""
+    knobs = (f"method.steps={steps}", "method.block_length=8")
+    assert same_decoding("method/cache=dkv_greedy", "method.cache.R=1", method=(*RANDOM, *knobs), compare_logits=False)
+
+
+@pytest.mark.parametrize(("R", "w", "steps"), [(2, 0, 16), (4, 4, 16), (3, 7, 8)])
+def test_greedy_queries_are_the_closed_form(R: int, w: int, steps: int):
+    """Guards the three parts: what is decided next, what was decided last, and masks at most w // 2 away."""
+    made = run(*GREEDY, f"method.steps={steps}", f"method.cache.R={R}", f"method.cache.w={w}", prompts=ONE)
+    decided, expected = made.generations[0].decided_at, []
+    for i in range(steps):
+        near = {j for j in range(G) if any(abs(j - k) <= w // 2 for k in range(G) if decided[k] == i)}
+        light = sum(decided[j] == i - 1 or (decided[j] >= i and j in near) for j in range(G))
+        expected.append(P + G if i % R == 0 else light)
+    assert made.queries == expected
+    assert [len(logits) for logits in made.logits] == steps * [G // steps]
+
+
+def test_greedy_calls_need_to_know_what_comes_next():
+    """Guards against an order that the call itself decides, and against steps of no known size."""
+    for method in (STEPWISE, ("method=llada",), (*RANDOM, "method/schedule=none")):
+        with pytest.raises(ValueError, match=r"use method=llada method\.remasking=random"):
+            method_of(*method, "method/cache=dkv_greedy")
+    with pytest.raises(ValueError, match="w must be at least 0, got -1"):
+        method_of(*GREEDY, "method.cache.w=-1")
 
 
 def test_an_interval_has_a_least_value():

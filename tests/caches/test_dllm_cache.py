@@ -36,9 +36,11 @@ def test_a_whole_share_is_a_refresh_up_to_the_prompt():
 @pytest.mark.parametrize(("kp", "kr", "rho"), [(8, 4, 0.25), (50, 7, 0.3), (3, 5, 0.0)])
 def test_layer_tokens_are_the_closed_form(kp: int, kr: int, rho: float):
     """Guards intervals that count from the first call, the share of every layer, and layer 0, which is always run."""
-    counts = run(*STEPWISE, *knobs(kp, kr, rho), prompts=ONE).counts[0]
+    made = run(*STEPWISE, *knobs(kp, kr, rho), prompts=ONE)
     per_call = [P * (s % kp == 0) + (G if s % kr == 0 else int(rho * G)) for s in range(G)]
-    assert counts.layer_tokens == sum((P + G) + (N - 1) * one for one in per_call)
+    layer_tokens = [(P + G) + (N - 1) * one for one in per_call]
+    assert made.counts[0].layer_tokens == sum(layer_tokens)
+    assert made.queries == [-(-one // N) for one in layer_tokens]
 
 
 def test_the_tokens_that_turned_most_are_computed():

@@ -22,10 +22,12 @@ def test_a_single_layer_has_nothing_stale(method: tuple[str, ...], profile: str)
 @pytest.mark.parametrize("gam", [0, 2])
 def test_layer_tokens_are_the_closed_form(beta: int, gam: int):
     """Guards the window, and the layers above a drift: with gam = 2 layer 0 always drifts, with 0 none does."""
-    counts = run(*STEPWISE, CACHE, f"method.cache.beta={beta}", f"method.cache.gam={gam}", prompts=ONE).counts[0]
+    made = run(*STEPWISE, CACHE, f"method.cache.beta={beta}", f"method.cache.gam={gam}", prompts=ONE)
     window = [min(beta, G - i) + 1 for i in range(1, G)]
     above = [P + G if gam else one for one in window]
-    assert counts.layer_tokens == N * (P + G) + sum(one + (N - 1) * up for one, up in zip(window, above, strict=True))
+    layer_tokens = [N * (P + G), *(one + (N - 1) * up for one, up in zip(window, above, strict=True))]
+    assert made.counts[0].layer_tokens == sum(layer_tokens)
+    assert made.queries == [-(-one // N) for one in layer_tokens]
 
 
 @pytest.mark.parametrize("profile", ["column", "row"])

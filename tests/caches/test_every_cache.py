@@ -7,7 +7,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.model import ModelKind
-from harness.engine.policies import Narrowing
+from harness.engine.policies import DiffusionMethod, Narrowing
 from harness.engine.policy import REGISTRY
 from harness.models.embedded import EmbeddedModel
 from harness.runs.compatibility import reason_against
@@ -21,12 +21,16 @@ CACHES = {
     "dkv_decode": ("R=4",),
     "dkv_pd": ("R=4",),
     "dkv_prefill": (),
+    "dkv_greedy": (),
     "recap": ("pre_full=0",),
     "layer_reuse": (),
     "dllm_cache": ("Kr=3",),
     "d2cache": ("k=4", "sigma=3"),
     "elastic": ("beta=4",),
+    "dsb": ("K=4", "w=2"),
 }
+# The decoder that the promises are tried with, where a cache refuses the usual one.
+DECODERS = {"dkv_greedy": ("method=llada", "method.remasking=random", "method.steps=8", "method.block_length=8")}
 # What a method computes beside or instead of the whole canvas, without reuse: its own tests hold it to account.
 KEEP_NOTHING = {"none", "cut_suffix", "shadow_block"}
 
@@ -36,9 +40,14 @@ def overrides(cache: str) -> list[str]:
     return [f"method/cache={cache}", *(f"method.cache.{knob}" for knob in CACHES[cache])]
 
 
+def method_with(cache: str) -> DiffusionMethod:
+    """Build the decoder that a cache is tried with."""
+    return method_of(*DECODERS.get(cache, PARALLEL), *overrides(cache))
+
+
 def fits(cache: str, kind: str) -> bool:
     """Return whether a cache suits models of a kind."""
-    method = method_of(*PARALLEL, *overrides(cache))
+    method = method_with(cache)
     return reason_against(method, method.cache, ModelKind(kind)) is None
 
 
@@ -47,9 +56,9 @@ def model_for(cache: str) -> EmbeddedModel:
     return random_model("masked_diffusion" if fits(cache, "masked_diffusion") else "block_diffusion")
 
 
-def run_with(cache: str, *method: str, prompts=PROMPTS) -> Made:
-    """Decode with a cache on a model that it suits."""
-    return run(*method, *overrides(cache), model=model_for(cache), prompts=prompts)
+def run_with(cache: str, rows: slice = slice(None)) -> Made:
+    """Decode some of the prompts with a cache on a model that it suits."""
+    return decode_with(method_with(cache), model_for(cache), PROMPTS[rows], first_seed=rows.start or 0)
 
 
 def test_no_cache_is_left_out():
@@ -61,8 +70,8 @@ def test_no_cache_is_left_out():
 @pytest.mark.parametrize("cache", CACHES)
 def test_a_row_does_not_depend_on_the_others(cache: str, size: int):
     """Guards ragged queries, and what is kept of rows when others leave."""
-    together = run_with(cache, *PARALLEL)
-    parts = [run_with(cache, *PARALLEL, prompts=PROMPTS[i : i + size]) for i in range(0, 8, size)]
+    together = run_with(cache)
+    parts = [run_with(cache, slice(i, i + size)) for i in range(0, 8, size)]
     assert [one for part in parts for one in part.decided] == together.decided
     assert [one for part in parts for one in part.counts] == together.counts
 
@@ -76,7 +85,7 @@ OTHERS = [("masked_diffusion", 1), ("block_diffusion", 0), ("block_diffusion", 1
 def test_other_models(cache: str, kind: str, shift: int):
     """Guards the position before, which shifted models predict from, and blocks that see no later ones."""
     model = random_model(kind, shift)
-    made = run(*PARALLEL, *overrides(cache), model=model, prompts=PROMPTS[:3])
+    made = decode_with(method_with(cache), model, PROMPTS[:3])
     for one, counts in zip(made.generations, made.counts, strict=True):
         assert model.spec.mask_id not in one.tokens
         assert counts.nfe - counts.nfe_cache <= LENGTH
@@ -86,7 +95,7 @@ def test_other_models(cache: str, kind: str, shift: int):
 @pytest.mark.parametrize("cache", CACHES)
 def test_work_is_saved(cache: str):
     """Guards against a cache that computes everything, and against counts that do not show what it saves."""
-    model, made = model_for(cache), run_with(cache, *PARALLEL)
+    model, made = model_for(cache), run_with(cache)
     for counts, prompt in zip(made.counts, PROMPTS, strict=True):
         assert counts.layer_tokens < model.spec.layers * counts.nfe * (len(prompt) + LENGTH)
 
@@ -104,9 +113,9 @@ class GrowOnce:
 @pytest.mark.parametrize("cache", CACHES)
 def test_rows_that_grow_leave_the_others_alone(cache: str):
     """Guards what is kept of rows in a canvas that becomes wider because of other rows."""
-    method = replace(method_of(*PARALLEL, *overrides(cache)), finish=GrowOnce())
+    method = replace(method_with(cache), finish=GrowOnce())
     together = decode_with(method, model_for(cache), PROMPTS[:4])
-    parts = [decode_with(method, model_for(cache), [prompt]) for prompt in PROMPTS[:4]]
+    parts = [decode_with(method, model_for(cache), [PROMPTS[row]], first_seed=row) for row in range(4)]
     assert [one for part in parts for one in part.decided] == together.decided
     assert [one for part in parts for one in part.counts] == together.counts
     assert [len(one.tokens) for one in together.generations] == [LENGTH + len(p) - 3 for p in PROMPTS[:4]]
@@ -116,10 +125,16 @@ REFUSED = {
     "method=llada method.cfg_scale=1": "without guidance",
     "method=freedave": "exact predictions",
 }
+PREDICTS_DRAFTS = ("prefix", "dual", "block_causal", "sub_block")
+UNFIT = [
+    (cache, method)
+    for method in REFUSED
+    for cache in CACHES
+    if "freedave" not in method or cache not in PREDICTS_DRAFTS
+]
 
 
-@pytest.mark.parametrize("method", REFUSED)
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(("cache", "method"), UNFIT)
 def test_what_a_cache_cannot_work_with_is_refused(cache: str, method: str):
     """Guards against answers from keys and values of another row or another draft."""
     with pytest.raises(ValueError, match=REFUSED[method]):
@@ -130,7 +145,7 @@ def test_what_a_cache_cannot_work_with_is_refused(cache: str, method: str):
 def test_tokens_may_be_taken_back(cache: str):
     """Guards decoders that mask again: they end, with real tokens, and are refused where positions are left out."""
     method = ("method=hierarchy_remask", "method.rm=0.7", *overrides(cache))
-    if isinstance(method_of(*PARALLEL, *overrides(cache)).cache, Narrowing):
+    if isinstance(method_with(cache).cache, Narrowing):
         with pytest.raises(ValueError, match="does not predict every position that"):
             run(*method)
         return

@@ -1,4 +1,4 @@
-"""The real command, as a user types it."""
+"""The command, as a user types it; in a process of its own where that is the point."""
 
 import json
 import signal
@@ -34,10 +34,12 @@ def test_methods_are_listed_for_programs(run_decbench: RunDecbench):
     )
 
 
-def test_a_run_prints_json_for_programs(run_decbench: RunDecbench, tmp_path: Path):
-    """Guards the last line of `run --json`, and resume on the second call."""
-    first = run_decbench(*RUN, "results_dir=store", "--json")
-    second = run_decbench(*RUN, "results_dir=store", "--json")
+def test_a_run_prints_json_for_programs(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards the last line of `run --json`, resume on the second call, and runs against importing torch's compiler."""
+    code = "import sys; from harness.cli import main; sys.exit(main(sys.argv[1:]) or 'sympy' in sys.modules)"
+    command = [sys.executable, "-c", code, *RUN, "results_dir=store", "--json"]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    second = call_decbench(*RUN, "results_dir=store", "--json")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout.splitlines()[-1])["runs"][0]["status"] == "ok"
     assert json.loads(second.stdout.splitlines()[-1])["runs"][0]["resumed"]
@@ -46,7 +48,6 @@ def test_a_run_prints_json_for_programs(run_decbench: RunDecbench, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "method=thresold"], "did you mean threshold"),
         (["runn"], "did you mean run"),
         (["list", "method"], "did you mean methods"),
         (["run", "task.samples=0"], "task.samples=0"),
@@ -55,22 +56,29 @@ def test_a_run_prints_json_for_programs(run_decbench: RunDecbench, tmp_path: Pat
         (["train", "tiny"], "no such embedded model"),
     ],
 )
-def test_a_wrong_request_ends_in_one_line(run_decbench: RunDecbench, arguments: list[str], message: str):
+def test_a_wrong_request_ends_in_one_line(call_decbench: RunDecbench, arguments: list[str], message: str):
     """Guards against tracebacks as the answer to a typo."""
-    process = run_decbench(*arguments)
+    process = call_decbench(*arguments)
     assert process.returncode == 2
     assert message in process.stderr
     assert "Traceback" not in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
 
 
-def test_show_names_types_and_paper(run_decbench: RunDecbench):
+def test_a_typo_ends_in_one_line_of_a_process(run_decbench: RunDecbench):
+    """Guards the exit code, and warnings and logs of everything that a process imports."""
+    process = run_decbench("run", "method=thresold")
+    assert process.returncode == 2
+    assert process.stderr == "decbench run: method=thresold: no such method; did you mean threshold?\n"
+
+
+def test_show_names_types_and_paper(call_decbench: RunDecbench):
     """Guards the answer to: which knobs does this method have?"""
-    text = run_decbench("show", "method=threshold", "method.threshold=0.8").stdout
+    text = call_decbench("show", "method=threshold", "method.threshold=0.8").stdout
     assert "method.threshold" in text and "0.8" in text and "2505.22618" in text
 
 
-def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, run_decbench: RunDecbench):
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, call_decbench: RunDecbench):
     """Guards the store against kill -9, and resume against doing finished work again."""
     sweep = ["run", "model=random_mdm", "task.samples=8", "seed=0,1,2,3", "results_dir=store"]
     process = subprocess.Popen([sys.executable, "-m", "harness", *sweep], cwd=tmp_path, stdout=subprocess.DEVNULL)
@@ -80,7 +88,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, run_decbench: RunDe
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = Store(root=tmp_path / "store").read("runs").num_rows
-    again = json.loads(run_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
+    again = json.loads(call_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
     assert finished >= 1
     assert [r["status"] for r in again] == ["ok"] * 4
     assert sum(r["resumed"] for r in again) >= finished

@@ -1,5 +1,6 @@
 """Tasks in words from the prompt to the graded answer, on miniatures of published models in a filled hub cache."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.models.public.miniature import KINDS
 CONF = Path(conf.__file__).parent
 SWEEP = ["experiment=paper_smoke"]
 # Symbols for embedded models, or rows that are not in the package.
-OTHERS = "list_"
+OTHERS = ("list_", "words_to_sentence", "samsum", "chatgpt_paraphrases")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,21 @@ def test_every_task_reaches_its_grader(hub: Path, results_dir: Path, monkeypatch
     assert {row["method"] for row in rows} == {"llada", "threshold", "eb"}
 
 
+def test_a_run_without_verdicts_is_kept(hub: Path, results_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards rows of the user's own whose grammar nobody can check here: counted, stored, and not called wrong."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    rows = results_dir.parent / "own.jsonl"
+    rows.write_text(json.dumps({"answer": {"words": ["cat", "sun"]}}) + "\n")
+    settings = ["gen_length=8", "method.steps=2", f"task.data={rows}", f"results_dir={results_dir}"]
+    record = run(compose(["model=llada_8b_instruct", "task=words_to_sentence", *settings]))
+    assert (record.status, record.row["accuracy"], record.row["n"], record.row["nfe"]) == ("ok", None, 1, 2)
+    (sample,) = Store(root=results_dir).read("samples").to_pylist()
+    assert sample["correct"] is None and json.loads(sample["measures"])["grammar"] is None
+    assert "no LanguageTool server" in sample["detail"] and "verdicts are null" in record.row["warnings"][0]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_experiment_runs_whole(
     hub: Path, run_decbench: RunDecbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

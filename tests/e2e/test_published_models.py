@@ -1,4 +1,4 @@
-"""Published models through the real command: miniatures in the published format, and what is not on the machine."""
+"""Published models through the command: miniatures in the published format, and what is not on the machine."""
 
 import json
 import subprocess
@@ -21,7 +21,9 @@ CHAT = ("task=list_sort", "task.renderer=chat", "task.template=own-1", "task.sam
 
 @pytest.fixture
 def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every started process an empty hub cache."""
+    """Give this process and every started one an empty hub cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
 
@@ -69,11 +71,11 @@ def test_every_family_is_decoded_end_to_end(family: str, method: str, tmp_path: 
     require_answers(tmp_path, family)
 
 
-def test_any_causal_checkpoint_is_decoded_end_to_end(run_decbench: RunDecbench, tmp_path: Path) -> None:
+def test_any_causal_checkpoint_is_decoded_end_to_end(call_decbench: RunDecbench, tmp_path: Path) -> None:
     """Guards the autoregressive baseline of a diffusion model: the model it was made from, named as the user likes."""
     write_causal(tmp_path / "mini", "Qwen3", max_position_embeddings=2048)
-    named = ("model=hf_causal", "model.path=mini", "model.name=qwen_mini")
-    process = run_decbench("run", *named, "method=ar_greedy", *CHAT, "results_dir=store", "--json")
+    named = ("model=hf_causal", f"model.path={tmp_path / 'mini'}", "model.name=qwen_mini")
+    process = call_decbench("run", *named, "method=ar_greedy", *CHAT, "results_dir=store", "--json")
     assert process.returncode == 0, process.stderr
     store = Store(root=tmp_path / "store")
     assert store.read("runs")["model"].to_pylist() == ["qwen_mini"]
@@ -92,9 +94,9 @@ def test_an_encoder_decoder_is_decoded_end_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize("model", ["llada_8b_instruct", "sdar_8b", "olmoe_7b_instruct"])
-def test_an_absent_checkpoint_ends_in_one_line(model: str, run_decbench: RunDecbench) -> None:
+def test_an_absent_checkpoint_ends_in_one_line(model: str, call_decbench: RunDecbench) -> None:
     """Guards the user without the weights: the command to get them, and nothing else."""
-    process = run_decbench("run", f"model={model}", *CHAT)
+    process = call_decbench("run", f"model={model}", *CHAT)
     assert process.returncode == 2
     assert "hf download " in process.stderr and "model.path=" in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
@@ -115,9 +117,9 @@ def test_an_absent_checkpoint_is_noticed_before_anything_heavy_is_imported(argum
 
 
 @pytest.mark.usefixtures("no_cache")
-def test_a_sweep_skips_what_is_absent(run_decbench: RunDecbench, tmp_path: Path) -> None:
+def test_a_sweep_skips_what_is_absent(call_decbench: RunDecbench, tmp_path: Path) -> None:
     """Guards a night's sweep over models of which one was not downloaded."""
-    process = run_decbench("run", "-m", "model=llada_8b_instruct,dream_7b_base", *CHAT, "results_dir=store", "--json")
+    process = call_decbench("run", "-m", "model=llada_8b_instruct,dream_7b_base", *CHAT, "results_dir=store", "--json")
     assert process.returncode == 0, process.stderr
     rows = Store(root=tmp_path / "store").read("runs").to_pylist()
     assert [row["status"] for row in rows] == ["skipped", "skipped"]
@@ -125,9 +127,9 @@ def test_a_sweep_skips_what_is_absent(run_decbench: RunDecbench, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_cache")
-def test_the_doctor_names_the_command_for_every_absent_model(run_decbench: RunDecbench) -> None:
+def test_the_doctor_names_the_command_for_every_absent_model(call_decbench: RunDecbench) -> None:
     """Guards the overview: what can run here, and what to type for the rest."""
-    findings = json.loads(run_decbench("doctor", "--json").stdout)
+    findings = json.loads(call_decbench("doctor", "--json").stdout)
     models = {f["name"]: f for f in findings if f["kind"] == "model"}
     assert models["tiny_mdm"]["available"]
     assert not models["llada_8b_instruct"]["available"]
@@ -137,13 +139,13 @@ def test_the_doctor_names_the_command_for_every_absent_model(run_decbench: RunDe
 
 
 @pytest.mark.usefixtures("no_cache")
-def test_the_doctor_finds_what_was_downloaded(run_decbench: RunDecbench, tmp_path: Path) -> None:
+def test_the_doctor_finds_what_was_downloaded(call_decbench: RunDecbench, tmp_path: Path) -> None:
     """Guards against a doctor that says no to a filled cache."""
     repository = tmp_path / "hub" / "models--GSAI-ML--LLaDA-1.5"
     miniature.write(repository / "snapshots" / ("b" * 40), KINDS["llada"])
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("b" * 40)
-    findings = json.loads(run_decbench("doctor", "--json").stdout)
+    findings = json.loads(call_decbench("doctor", "--json").stdout)
     found = next(f for f in findings if f["name"] == "llada_1_5")
     assert found["available"] and "GB of weights" in found["detail"]
 
@@ -156,10 +158,10 @@ def test_the_doctor_finds_what_was_downloaded(run_decbench: RunDecbench, tmp_pat
     ],
 )
 def test_what_does_not_fit_a_text_model_is_refused(
-    arguments: list[str], message: str, run_decbench: RunDecbench, tmp_path: Path
+    arguments: list[str], message: str, call_decbench: RunDecbench, tmp_path: Path
 ) -> None:
     """Guards against symbols of the embedded models as the prompt of a text model."""
     miniature.write(tmp_path / "mini", KINDS["llada"])
-    process = run_decbench("run", "model=llada_8b_instruct", "model.path=mini", *arguments)
+    process = call_decbench("run", "model=llada_8b_instruct", f"model.path={tmp_path / 'mini'}", *arguments)
     assert process.returncode == 2
     assert message in process.stderr

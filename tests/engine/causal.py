@@ -26,7 +26,10 @@ def random_causal(*, stop_ids: tuple[int, ...] = ()) -> EmbeddedModel:
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformer = Transformer(config).double().eval()
+        embedding_VC = torch.randn(config.vocab_size, config.width)
+        transformer = Transformer(config)
+        transformer.load_state_dict({"embedding.weight": embedding_VC}, strict=False)
+        transformer = transformer.double().eval()
     return EmbeddedModel(transformer, replace(spec_of("random", config), stop_ids=stop_ids))
 
 

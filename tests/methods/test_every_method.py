@@ -26,7 +26,12 @@ from harness.runs.measure import Measure, Measurement
 options.register()
 CACHES = sorted(name for group, name in REGISTRY if group == "method/cache" and name != "none")
 BLOCKWISE = [f"{method} method.block_length=8" for method in ("threshold", "llada")]
-METHODS = [*names("method"), *(f"{method} method/cache={cache}" for method in BLOCKWISE for cache in CACHES)]
+# It computes what is decided next, which of these two only a random order tells.
+GREEDY = "llada method.block_length=8 method.remasking=random method/cache=dkv_greedy"
+CACHED = [f"{method} method/cache={cache}" for method in BLOCKWISE for cache in CACHES if cache != "dkv_greedy"]
+# A sampler that comes with its model has no other model to run on here; its own tests load a miniature.
+IN_TREE = [name for name in names("method") if read("method", name)["family"] != "own_sampler"]
+METHODS = [*IN_TREE, *CACHED, GREEDY]
 MODELS = {"causal": "tiny_ar", "masked_diffusion": "random_mdm", "block_diffusion": "tiny_block"}
 LENGTH = 16
 PROMPTS = [[2, 30 + i, *range(76, 76 + i), 4] for i in range(1, 9)]

@@ -5,8 +5,11 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.prediction import Candidates
+from harness.engine.records import Ledger
 from harness.errors import ConfigError
+from methods.caches.cut_suffix import VISIBLE, CutSuffix
 from methods.diffusion.slowfast import ExploreAndFill, SurePair
+from tests.caches.decoding import random_model
 from tests.methods.closed_form import MASK_ID, chosen, replay
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
@@ -61,6 +64,20 @@ def test_one_sure_position_is_not_enough_to_close_several():
     """Guards `at least two`; the loop then closes the best one."""
     assert chosen(SurePair(), [0.95, 0.9, 0.5]) == [0, 1]
     assert chosen(SurePair(), [0.95, 0.85, 0.5]) == []
+
+
+def test_a_cut_canvas_is_computed_as_if_it_ended_there():
+    """Guards the closed form of fast calls, the visible positions of each row, and that no query sees beyond."""
+    model, prompts, visible = random_model(), [[2, 30, 4], [2, 31, 77, 4]], [9, 6]
+    assert model.spec.mask_id is not None
+    canvas = Canvas.from_prompts(prompts, gen_length=8, mask_id=model.spec.mask_id, pad_id=0, seeds=[0, 0])
+    canvas.memory[VISIBLE] = torch.tensor(visible)
+    row_N, position_N, ledger = torch.tensor([0, 1]), torch.tensor([8, 5]), Ledger()
+    made_NV = CutSuffix().evaluate(ledger, model, canvas, row_N, position_N)
+    assert ledger.records[-1].query_B.tolist() == visible
+    for row, end in enumerate(visible):
+        alone_V = model.forward(canvas.tokens_BL[row : row + 1, :end])[0, -1]
+        torch.testing.assert_close(made_NV[row], alone_V, atol=1e-11, rtol=0)
 
 
 def test_fast_calls_compute_less_on_the_trained_model():

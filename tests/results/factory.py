@@ -13,7 +13,7 @@ _START = datetime(2025, 1, 1, tzinfo=UTC)
 def sample_rows(
     run_id: str,
     *,
-    correct: Sequence[bool],
+    correct: Sequence[bool | None],
     nfe: Sequence[int],
     latency_s: Sequence[float],
     query_tokens: Sequence[int] | None = None,
@@ -59,7 +59,7 @@ def add_run(
     store: Store,
     run_id: str,
     *,
-    correct: Sequence[bool] = (True, True),
+    correct: Sequence[bool | None] = (True, True),
     nfe: Sequence[int] = (4, 4),
     latency_s: Sequence[float] = (0.4, 0.4),
     query_tokens: Sequence[int] | None = None,

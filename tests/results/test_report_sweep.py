@@ -74,6 +74,25 @@ def test_failed_skipped_and_lost_runs_are_listed_with_their_reason(store: Store)
     assert [line["status"] for line in summary.values["missing"]] == ["failed", "skipped", "lost"]  # type: ignore[attr-defined]
 
 
+def test_no_mean_mixes_protocols(store: Store) -> None:
+    """Guards against a published prompt averaged with another: one row each; tasks without a protocol count as own."""
+    for run_id, protocol in (("list", None), ("ours", "own"), ("theirs", "fast_dllm")):
+        add_run(store, run_id, task=run_id, protocol=protocol)
+    summary, _ = _report(store, ["list", "ours", "theirs"])
+    rows = [(one["setting"], one["tasks"]) for one in summary.values["overall"]]
+    assert rows == [("llada protocol=own", ("list", "ours")), ("llada protocol=fast_dllm", ("theirs",))]
+
+
+def test_a_run_without_verdicts_is_listed_and_in_no_mean(store: Store) -> None:
+    """Guards against unknown verdicts counted as wrong: no accuracy is stored, and the reader is told why."""
+    add_run(store, "known", task="copy")
+    add_run(store, "unknown", task="samsum", correct=[None, None], warnings=["grammar is null"])
+    assert store.read("runs", ["unknown"]).to_pylist()[0]["accuracy"] is None
+    summary, text = _report(store, ["known", "unknown"])
+    assert [one["tasks"] for one in summary.values["overall"]] == [("copy",)]
+    assert "not graded: tiny llada samsum: grammar is null" in text
+
+
 def test_a_sweep_without_a_successful_run_says_only_why(store: Store) -> None:
     """Guards against a crash or an empty table where every run failed."""
     store.write(run_row("bad", status="failed", error="no weights"))

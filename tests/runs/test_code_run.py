@@ -50,4 +50,5 @@ def test_verdicts_and_isolation_are_stored(results_dir: Path, monkeypatch: pytes
     assert all(row["extraction"] == "body" and row["extracted"].endswith(ANSWER) for row in rows)
     grading = json.loads(record.row["provenance"])["grading"]
     assert (grading["sandbox_tier"] == 4) == unsafe
+    assert Store(root=results_dir).read("runs")["sandbox_tier"].to_pylist() == [grading["sandbox_tier"]]
     assert [("sandbox=unsafe" in warning) for warning in record.row["warnings"]] == [True] * unsafe

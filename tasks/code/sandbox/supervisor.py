@@ -93,6 +93,7 @@ class _Child:
                 if self.written > limits.output_bytes:
                     return "output_limit", f"wrote more than {limits.output_bytes} bytes"
                 if (verdict := self._verdict()) is not None:
+                    self._take_the_rest(self.outputs)
                     return verdict
                 if self.process.poll() is not None:
                     return self._end_without_verdict(limits)
@@ -114,6 +115,12 @@ class _Child:
             self.tail = (self.tail + data)[-_TAIL_BYTES:]
         return bool(data)
 
+    def _take_the_rest(self, pipe: int) -> None:
+        """Take what was written just before the end and may still be in a pipe."""
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(BlockingIOError):
+            self._read(pipe)
+
     def _lines(self) -> Iterator[list[str]]:
         """Yield the words of the lines that carry the nonce: the program can write to the pipe, too."""
         for line in self.said.split(b"\n")[:-1]:
@@ -132,11 +139,8 @@ class _Child:
         return None
 
     def _end_without_verdict(self, limits: Limits) -> tuple[str, str]:
-        # What was written just before the end may still be in the pipes.
         for pipe in (self.verdicts, self.outputs):
-            os.set_blocking(pipe, False)
-            with contextlib.suppress(BlockingIOError):
-                self._read(pipe)
+            self._take_the_rest(pipe)
         if (verdict := self._verdict()) is not None:
             return verdict
         code = self.process.returncode

@@ -72,7 +72,7 @@ def require(minimum: Tier = MINIMUM) -> Isolation:
     if here.tier.value > minimum.value:
         raise ConfigError(
             f"sandbox=safe: output of a model runs at tier {minimum.value} or better, but this machine reaches {here}; "
-            f"install bubblewrap, use Linux 5.13 or newer, or accept the risk with sandbox=unsafe"
+            f"get bubblewrap (apt install bubblewrap), use Linux 5.13 or newer, or accept the risk: sandbox=unsafe"
         )
     return here
 

@@ -18,6 +18,7 @@ from harness.models.pool import LoadedModel
 from harness.models.public.families import FAMILIES
 from harness.models.public.layout import parts
 from harness.models.public.loader import read_config
+from harness.models.public.synthetic import SHAPES
 from harness.models.transformer import Transformer
 from harness.runs.build import load_model
 from harness.runs.catalogue import names, read
@@ -317,6 +318,7 @@ def test_the_published_shape_has_the_published_number_of_parameters(family: str,
     with torch.device("meta"):
         model = Transformer(config)
     assert sum(p.numel() for p in model.parameters()) == expected
+    assert SHAPES[KINDS[family].model] == config
     rows = {name: p.numel() // p.shape[-1] if p.dim() > 1 else p.numel() for name, p in model.named_parameters()}
     filled = dict.fromkeys(rows, 0)
     for part in parts(config, FAMILIES[family].names).values():

@@ -1,0 +1,57 @@
+"""The time that a model's own forwards take inside a decode, without waiting for the device in between."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine.model import LanguageModel, Store
+
+
+class ForwardClock:
+    """A model that notes when each of its forwards begins and ends, on the device's clock.
+
+    On CUDA these are events of the stream, so that nothing is synchronised before `seconds` is asked. `widths` are the
+    numbers of positions of the forwards.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.spec = model, model.spec
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all forwards."""
+        self.widths: list[int] = []
+        self._marks: list[tuple[Any, Any]] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def new_store(self, rows: int, slots: int) -> Store:
+        """Return a store of the model."""
+        return self.model.new_store(rows, slots)
+
+    def forward(self, tokens_BT: Tensor, **arguments: object) -> Tensor:
+        """Return what the model does."""
+        started = self._now()
+        logits = self.model.forward(tokens_BT, **arguments)  # type: ignore[arg-type]
+        self._marks.append((started, self._now()))
+        self.widths.append(tokens_BT.shape[1])
+        return logits
+
+    def seconds(self) -> list[float]:
+        """Return the seconds of every forward, in their order."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return [started.elapsed_time(ended) / 1e3 for started, ended in self._marks]
+        return [ended - started for started, ended in self._marks]
+
+    def _now(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
