@@ -14,6 +14,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   doctor [--json]            what can run here, and why the rest cannot
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model
+  lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
@@ -97,6 +98,12 @@ def _train(argv: list[str]) -> int:
     return train(argv)
 
 
+def _lm_eval(argv: list[str]) -> int:
+    from harness.runs.lm_eval.command import main as lm_eval
+
+    return lm_eval(argv)
+
+
 def _bench(argv: list[str]) -> int:
     from harness.runs.bench import main as bench
 
@@ -110,5 +117,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "conform": _conform,
     "train": _train,
+    "lm_eval": _lm_eval,
     "bench": _bench,
 }

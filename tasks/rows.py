@@ -60,40 +60,47 @@ def from_hub(
     _datasets("task.data=hub")
     where = f"data set {repository}, split {split}"
     try:
-        with nullcontext() if download else _offline():
+        with nullcontext() if download else offline():
             table = _loaded(repository, config, split, download=download)
     # The library raises whatever its readers raise: no class covers a cache that is empty, old or damaged.
     except Exception as error:
-        command = f"hf download --repo-type dataset {repository}"
-        missing = "could not be fetched" if download else "not in the cache of this machine"
-        raise DataError(
-            f"{where}: {missing} ({_one_line(error)}); fill the cache where there is a network ({command}, or "
-            f"task.download=true), or give task.data=FILE"
-        ) from error
+        raise DataError(f"{where}: {absent(repository, error, download=download)}, or give task.data=FILE") from error
     return _checked(where, [dict(row) for row in table], fields)
+
+
+def absent(repository: str, error: Exception, *, download: bool) -> str:
+    """Return why a data set of the hub could not be had, and how to get it."""
+    missing = "could not be fetched" if download else "not in the cache of this machine"
+    command = f"hf download --repo-type dataset {repository}"
+    return f"{missing} ({_one_line(error)}); fill the cache where there is a network ({command}, or task.download=true)"
 
 
 def _loaded(repository: str, config: str | None, split: str, *, download: bool) -> Iterable[Any]:
     """Load a data set that the library has prepared, or may fetch; else from the files that `hf download` left."""
     import datasets
-    from huggingface_hub import snapshot_download
 
     try:
         return datasets.load_dataset(repository, config, split=split)
     except Exception:
-        if download:
-            raise
-        try:
-            folder = snapshot_download(repository, repo_type="dataset", local_files_only=True)
-        except OSError:
-            folder = None
+        folder = None if download else downloaded(repository)
         if folder is None:
             raise
         return datasets.load_dataset(folder, config, split=split)
 
 
+def downloaded(repository: str) -> str | None:
+    """Return the folder of a data set that `hf download` left in the cache of the hub, or None; needs no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return str(snapshot_download(repository, repo_type="dataset", local_files_only=True))
+    except (OSError, HFValidationError):
+        return None
+
+
 @contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Keep the libraries of the hub from asking it for anything."""
     from datasets import config as switches
     from huggingface_hub import constants

@@ -18,9 +18,17 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit."""
     protocols.check(cfg)
-    _device(cfg.device)
-    _kinds(cfg)
+    check_kinds(cfg)
     _text(cfg)
+    check_decoding(cfg)
+    build.build_task(cfg).grading()
+    hub.find_of(cfg.model)
+
+
+def check_decoding(cfg: DictConfig) -> None:
+    """Raise ConfigError likewise if device, model, method and length do not fit, whatever is decoded."""
+    _device(cfg.device)
+    check_kinds(cfg)
     _lengths(cfg)
     method = build.build_method(cfg)
     if isinstance(method, DiffusionMethod):
@@ -28,8 +36,6 @@ def check(cfg: DictConfig) -> None:
             method.fit_kind(ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
-    build.build_task(cfg).grading()
-    hub.find_of(cfg.model)
 
 
 def refusal(cfg: DictConfig) -> ConfigError | None:
@@ -65,7 +71,8 @@ def _device(device: DictConfig) -> None:
             raise ConfigError(f"device.{knob}={device[knob]}: must be {what}")
 
 
-def _kinds(cfg: DictConfig) -> None:
+def check_kinds(cfg: DictConfig) -> None:
+    """Raise ConfigError if the method is not for models of this kind."""
     if cfg.model.kind in cfg.method.models:
         return
     fitting = [str(m["name"]) for m in describe("model") if m["kind"] in cfg.method.models]

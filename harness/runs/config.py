@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -80,15 +81,27 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     parsed = parse(overrides)
     _check_names(parsed)
     cfg = _composed(parsed, with_hydra=with_hydra)
-    if settings := protocols.settings(cfg, parsed):
+    if settings := _added(cfg, parsed):
         cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
     _check_values(cfg)
     return cfg
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
-    """Return overrides together with those that the protocol adds, for a composition that is not `compose`'s."""
-    return [*overrides, *protocols.settings(compose(overrides), parse(overrides))]
+    """Return overrides together with those that protocol and task add, for a composition that is not `compose`'s."""
+    compose(overrides)
+    parsed = parse(overrides)
+    return [*overrides, *_added(_composed(parsed, with_hydra=False), parsed)]
+
+
+def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
+    """Return the overrides of the protocol, and the answer length of a task whose own files name it."""
+    added = protocols.settings(cfg, parsed)
+    if cfg.task.get("gen_length", 0) is None:
+        task = get_class(str(cfg.task["_target_"]))
+        if hasattr(task, "default_length"):
+            added.append(f"task.gen_length={task.default_length(OmegaConf.to_container(cfg.task, resolve=True))}")
+    return added
 
 
 def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:

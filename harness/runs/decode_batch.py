@@ -1,7 +1,7 @@
 """Decode one batch of prompts with whatever method a config describes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -10,6 +10,9 @@ from harness.engine.canvas import Canvas
 from harness.engine.generation import Generation
 from harness.engine.model import LanguageModel
 from harness.engine.records import Counts, Ledger
+from harness.errors import DataError
+from harness.models.pool import LoadedModel
+from harness.results import metrics
 from harness.runs.build import Method
 from harness.runs.measure import Measure, Stopwatch, stopwatch
 from harness.runs.trace import DiffusionTrace, RoundTrace
@@ -23,6 +26,31 @@ class Decoded:
     counts: list[Counts]
     steps: list[dict[str, object]]
     watch: Stopwatch
+
+    def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, int]]:
+        """Yield the counters of every row, under the names of the samples table."""
+        for made, counts in zip(self.generations, self.counts, strict=True):
+            yield asdict(counts) | {
+                "nfe_idle": made.idle,
+                "tokens_out": metrics.tokens_out(made.tokens, stop_ids),
+                "tokens_canvas": len(made.tokens),
+                "tokens_generated": made.tokens_generated,
+                "forced": made.forced,
+                "remasked": made.remasked,
+            }
+
+
+def with_room(loaded: LoadedModel, ids: list[int], *, gen_length: int, where: str, model: str) -> list[int]:
+    """Return the ids of a prompt; raise DataError, beginning with `where`, if there are none or no room is left."""
+    if not ids:
+        raise DataError(f"{where}: the prompt is empty; give it at least one token")
+    longest = loaded.model.spec.max_length
+    if len(ids) + gen_length > longest:
+        raise DataError(
+            f"{where}: {len(ids)} prompt tokens and gen_length={gen_length} exceed the {longest} "
+            f"positions of model={model}; shorten the prompt or lower gen_length"
+        )
+    return ids
 
 
 def decode_batch(

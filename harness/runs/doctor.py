@@ -22,6 +22,7 @@ _EXTRAS = {
     "math": "math_verify",
     "writing": "sacrebleu",
     "hub": "datasets",
+    "lm-eval": "lm_eval",
 }
 
 _COMMAND = re.compile(r"(?:pip|apt) install (?:'[^']+'|\w+)")

@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.runs import build, compatibility, options, provenance
 from harness.runs import device as device_switches
 from harness.runs.catalogue import knobs, read
 from harness.runs.config import resolved
-from harness.runs.decode_batch import Decoded, decode_batch
+from harness.runs.decode_batch import Decoded, decode_batch, with_room
 from harness.runs.identity import canonical_json, run_id
 from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
@@ -164,17 +164,13 @@ class _Street:
         return rows, steps, seconds if measure.timed else None
 
     def _prompt(self, sample: Sample) -> list[int]:
-        ids = self.loaded.tokenizer.encode_prompt(sample.prompt)
-        where = f"task={self.cfg.task.name}, sample {sample.id}"
-        if not ids:
-            raise DataError(f"{where}: the prompt is empty; give it at least one token")
-        longest = self.loaded.model.spec.max_length
-        if len(ids) + self.cfg.gen_length > longest:
-            raise DataError(
-                f"{where}: {len(ids)} prompt tokens and gen_length={self.cfg.gen_length} exceed the {longest} "
-                f"positions of model={self.cfg.model.name}; shorten the prompt or lower gen_length"
-            )
-        return ids
+        return with_room(
+            self.loaded,
+            self.loaded.tokenizer.encode_prompt(sample.prompt),
+            gen_length=self.cfg.gen_length,
+            where=f"task={self.cfg.task.name}, sample {sample.id}",
+            model=self.cfg.model.name,
+        )
 
     def _seeds(self, samples: Sequence[Sample], repetition: int) -> list[int]:
         return [sample_seed(self.cfg.seed, self.cfg.task.name, s.id, repetition) for s in samples]
@@ -202,19 +198,11 @@ class _Street:
         stop_ids = self.loaded.model.spec.stop_ids
         seeds = self._seeds(samples, repetition)
         watch = decoded.watch if measure.timed else None
-        for sample, ids, seed, made, counts in zip(
-            samples, prompts, seeds, decoded.generations, decoded.counts, strict=True
+        for sample, ids, seed, made, counters in zip(
+            samples, prompts, seeds, decoded.generations, decoded.counters(stop_ids), strict=True
         ):
             text = self.loaded.tokenizer.decode(made.tokens)
             score = self.task.score(sample, text)
-            counters = asdict(counts) | {
-                "nfe_idle": made.idle,
-                "tokens_out": metrics.tokens_out(made.tokens, stop_ids),
-                "tokens_canvas": len(made.tokens),
-                "tokens_generated": made.tokens_generated,
-                "forced": made.forced,
-                "remasked": made.remasked,
-            }
             row = dict.fromkeys(SAMPLES.names) | {name: counters[name] for name in COUNTERS}
             yield row | {
                 "run_id": self.run_id,
