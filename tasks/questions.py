@@ -1,13 +1,12 @@
 """Tasks that are a set of questions: chosen, worded by a protocol, read and graded."""
 
-import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.errors import ConfigError, DataError
-from tasks import rows
+from harness.errors import DataError
+from tasks import rows, settings
 from tasks.asking import Style, Turns, Words, cut, pose
 from tasks.task import Encoder, Grading, Sample, Score
 
@@ -87,8 +86,7 @@ class QuestionTask:
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        settings.refuse(self, self._problems())
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -165,12 +163,8 @@ class QuestionTask:
             "subset": ("hash", "first"),
             "shots_from": ("head", *self.subject.shots),
         }
-        for key, known in choices.items():
-            if getattr(self, key) not in known:
-                yield key, _unknown(getattr(self, key), known)
-        for key in ("samples", "gen_length"):
-            if (value := getattr(self, key)) is not None and value < 1:
-                yield key, "must be at least 1"
+        yield from settings.unknown(self, choices)
+        yield from settings.below_one(self, "samples", "gen_length")
         if self.shots < 0:
             yield "shots", "must be at least 0"
         if self.data == rows.HUB and self.subject.sets[self.set].hub is None:
@@ -179,9 +173,3 @@ class QuestionTask:
             yield "download", "fetches data sets of the hub only; add task.data=hub"
         if any(not stop for stop in self.stop):
             yield "stop", "an empty stop string would cut everything"
-
-
-def _unknown(value: object, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"must be one of {', '.join(known)}{hint}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tasks import settings
 from tasks.code import sandbox
 from tasks.code.sandbox import MINIMUM, Limits, Tier
 from tasks.questions import Problem, QuestionTask
@@ -74,8 +75,7 @@ class CodeTask(QuestionTask):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         yield from super()._problems()
-        if self.sandbox not in SANDBOX:
-            yield "sandbox", f"must be one of {', '.join(SANDBOX)}"
+        yield from settings.unknown(self, {"sandbox": SANDBOX})
         for key in ("wall_s", "cpu_s"):
             if getattr(self, key) <= 0:
                 yield key, "must be more than 0 seconds"

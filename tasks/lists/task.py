@@ -1,12 +1,12 @@
 """The list task: which problems, in which words, graded how."""
 
-import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError
+from tasks import settings
 from tasks.lists import parity
 from tasks.lists.alphabets import ALPHABETS, LETTERS
 from tasks.lists.chat import ChatRenderer
@@ -54,8 +54,7 @@ class ListTask:
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        settings.refuse(self, self._problems())
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -157,12 +156,8 @@ class ListTask:
             "template": TEMPLATES.get(self.renderer, ()),
             "alphabet": ALPHABETS,
         }
-        for key, known in choices.items():
-            if getattr(self, key) not in known:
-                yield key, _unknown(getattr(self, key), known)
-        for key in ("samples", "gen_length"):
-            if getattr(self, key) < 1:
-                yield key, "must be at least 1"
+        yield from settings.unknown(self, choices)
+        yield from settings.below_one(self, "samples", "gen_length")
         yield from self._problems_of_sizes()
         yield from self._problems_of_source()
 
@@ -182,15 +177,7 @@ class ListTask:
             yield "alphabet", "renderer tiny writes letters; use alphabet=letters or renderer=chat"
         if self.parity is None:
             return
-        if self.parity not in parity.SETS:
-            yield "parity", _unknown(self.parity, parity.SETS)
-        if self.operation not in parity.operations(self.parity):
-            yield "operation", _unknown(self.operation, parity.operations(self.parity))
+        yield from settings.unknown(self, {"parity": parity.SETS})
+        yield from settings.unknown(self, {"operation": parity.operations(self.parity)})
         if self.renderer != "chat" or self.data is not None or self.examples > 1:
             yield "parity", "needs renderer=chat, no data file and at most one worked example"
-
-
-def _unknown(value: object, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"must be one of {', '.join(known)}{hint}"

@@ -10,6 +10,7 @@ from importlib.metadata import version as installed
 from typing import Any
 
 from harness.errors import ConfigError, DataError
+from tasks import settings as checks
 from tasks.asking import Turns, cut
 from tasks.lm_eval import data, requests
 from tasks.lm_eval.definitions import UNNAMED, Definition, find
@@ -44,8 +45,7 @@ class LmEvalTask:
     download: bool = False
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        checks.refuse(self, self._problems())
 
     @staticmethod
     def default_length(settings: Mapping[str, Any]) -> int:

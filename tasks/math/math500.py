@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness.errors import DataError
-from tasks import rows
+from tasks import rows, settings
 from tasks.asking import Style
 from tasks.boxes import last_boxed, last_tagged
 from tasks.math import latex
@@ -113,5 +113,4 @@ class Math500(QuestionTask):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         yield from super()._problems()
-        if self.grader not in GRADERS:
-            yield "grader", f"must be one of {', '.join(GRADERS)}"
+        yield from settings.unknown(self, {"grader": GRADERS})

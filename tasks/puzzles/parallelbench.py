@@ -12,8 +12,7 @@ from functools import cache
 from random import Random
 from typing import Any, ClassVar
 
-from harness.errors import ConfigError
-from tasks import rows
+from tasks import rows, settings
 from tasks.asking import Style, Turns, pose
 from tasks.lists.parity import facts
 from tasks.puzzles import grids
@@ -114,8 +113,7 @@ class ParallelPuzzle:
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        settings.refuse(self, self._problems())
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -154,14 +152,11 @@ class ParallelPuzzle:
         return 1 + max(len(tokenizer.encode(sample.instance.answer)) for sample in self.instances())
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        if self.puzzle not in PUZZLES:
-            yield "puzzle", f"must be one of {', '.join(PUZZLES)}"
-        if self.template not in STYLES[self.puzzle]:
-            yield "template", f"must be one of {', '.join(STYLES[self.puzzle])}"
+        yield from settings.unknown(self, {"puzzle": PUZZLES})
+        yield from settings.unknown(self, {"template": STYLES[self.puzzle]})
         if self.examples not in (0, 1):
             yield "examples", "must be 0 or 1: every puzzle has one worked example"
-        if self.gen_length < 1:
-            yield "gen_length", "must be at least 1"
+        yield from settings.below_one(self, "gen_length")
         if self.samples is not None and not 1 <= self.samples <= len(puzzles(self.puzzle)):
             yield "samples", f"must be from 1 to {len(puzzles(self.puzzle))}"
 

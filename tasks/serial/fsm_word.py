@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.errors import ConfigError
+from tasks import settings
 from tasks.lists.generator import stream
 from tasks.lists.splits import SPLITS, split_of
 from tasks.serial.groups import GROUPS, Group, State, numbering
@@ -63,8 +63,7 @@ class FsmWord:
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        settings.refuse(self, self._problems())
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -146,12 +145,9 @@ class FsmWord:
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         renderers = ("chat", "tiny")
-        for key, known in {"group": GROUPS, "split": SPLITS, "renderer": renderers, "template": self.templates}.items():
-            if getattr(self, key) not in known:
-                yield key, f"must be one of {', '.join(known)}"
-        for key in ("samples", "gen_length", "length", "stride"):
-            if getattr(self, key) < 1:
-                yield key, "must be at least 1"
+        choices = {"group": GROUPS, "split": SPLITS, "renderer": renderers, "template": self.templates}
+        yield from settings.unknown(self, choices)
+        yield from settings.below_one(self, "samples", "gen_length", "length", "stride")
         if self.length % self.stride:
             divisors = [d for d in range(1, self.length + 1) if self.length % d == 0]
             yield "stride", f"must divide task.length={self.length}; {', '.join(map(str, divisors))} do"

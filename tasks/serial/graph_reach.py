@@ -13,7 +13,7 @@ from itertools import pairwise
 from random import Random
 from typing import ClassVar
 
-from harness.errors import ConfigError
+from tasks import settings
 from tasks.lists.generator import stream
 from tasks.lists.splits import SPLITS, split_of
 from tasks.task import Encoder, Grading, Message, Prompt, Sample, Score
@@ -69,8 +69,7 @@ class GraphReach:
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        settings.refuse(self, self._problems())
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -136,12 +135,9 @@ class GraphReach:
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         renderers = ("chat", "tiny")
-        for key, known in {"notes": NOTES, "split": SPLITS, "renderer": renderers, "template": self.templates}.items():
-            if getattr(self, key) not in known:
-                yield key, f"must be one of {', '.join(known)}"
-        for key in ("samples", "gen_length"):
-            if getattr(self, key) < 1:
-                yield key, "must be at least 1"
+        choices = {"notes": NOTES, "split": SPLITS, "renderer": renderers, "template": self.templates}
+        yield from settings.unknown(self, choices)
+        yield from settings.below_one(self, "samples", "gen_length")
         if self.longest_path < 2:
             yield "longest_path", "must be at least 2"
         least = 2 * (self.longest_path + 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness.errors import ConfigError, DataError
-from tasks import rows
+from tasks import rows, settings
 from tasks.asking import Style, Turns, pose
 from tasks.task import Encoder, Grading, Sample, Score
 from tasks.writing import metrics
@@ -70,8 +70,7 @@ class WritingTask:
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
-        for key, problem in self._problems():
-            raise ConfigError(f"task.{key}={getattr(self, key)}: {problem}")
+        settings.refuse(self, self._problems())
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -143,16 +142,11 @@ class WritingTask:
         return Assignment(text=answer["text"], summary=str(answer.get("summary", "")))
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        if self.kind not in KINDS:
-            yield "kind", f"must be one of {', '.join(KINDS)}"
-            return
-        if self.template not in self.templates:
-            yield "template", f"must be one of {', '.join(self.templates)}"
+        yield from settings.unknown(self, {"kind": KINDS})
+        yield from settings.unknown(self, {"template": self.templates})
         if self.language_tool is not None and not self.language_tool.startswith(("http://", "https://")):
             yield "language_tool", "must be an address such as http://localhost:8081"
-        for key in ("samples", "gen_length"):
-            if (value := getattr(self, key)) is not None and value < 1:
-                yield key, "must be at least 1"
+        yield from settings.below_one(self, "samples", "gen_length")
 
 
 def _words_of(one: Assignment) -> Mapping[str, str]:

@@ -1,0 +1,31 @@
+"""Refusal of a task's settings: what all kinds of tasks check alike."""
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from harness.errors import ConfigError
+
+Problems = Iterable[tuple[str, str]]
+"""Keys of settings that cannot be, each with what would do."""
+
+
+def refuse(task: object, problems: Problems) -> None:
+    """Raise ConfigError for the first problem, naming key, value and what would do."""
+    for key, problem in problems:
+        raise ConfigError(f"task.{key}={getattr(task, key)}: {problem}")
+
+
+def unknown(task: object, choices: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+    """Yield the settings whose value is none of the choices, with the nearest one."""
+    for key, known in choices.items():
+        if (value := getattr(task, key)) not in known:
+            near = difflib.get_close_matches(str(value), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield key, f"must be one of {', '.join(known)}{hint}"
+
+
+def below_one(task: object, *keys: str) -> Iterator[tuple[str, str]]:
+    """Yield the settings that are below 1; those that are None are left to the data."""
+    for key in keys:
+        if (value := getattr(task, key)) is not None and value < 1:
+            yield key, "must be at least 1"
