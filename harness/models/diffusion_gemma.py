@@ -13,7 +13,6 @@ from harness.engine.records import Role
 from harness.errors import ConfigError, DataError
 from harness.models import hf_causal, hub, text
 from harness.models.pool import LoadedModel
-from harness.models.public.weights import digest
 
 CLASS, SINCE = "DiffusionGemmaForBlockDiffusion", (5, 23)
 
@@ -109,9 +108,7 @@ def load(
     config, tokenizer = inner.config.get_text_config(), text.read(folder)
     if inner.config.canvas_length != block_length:
         raise DataError(f"{folder / hub.CONFIG}: canvas_length={inner.config.canvas_length}, not {block_length}")
-    if max_length > config.max_position_embeddings:
-        limit = config.max_position_embeddings
-        raise ConfigError(f"model.max_length={max_length}: {folder} has {limit} positions; use {limit} or less")
+    hf_causal.require_positions(folder, max_length, config.max_position_embeddings)
     stop_ids = hf_causal.stops(folder, inner, tokenizer)
     spec = ModelSpec(
         name=name,
@@ -123,14 +120,7 @@ def load(
         pad_id=_pad_id(folder, config, tokenizer),
         block_length=block_length,
     )
-    return LoadedModel(
-        model=DiffusionGemma(inner, spec),
-        tokenizer=text.TextTokenizer(
-            tokenizer, where=str(folder), stop_ids=stop_ids, add_bos=text.begins_with_bos(tokenizer)
-        ),
-        checkpoint_sha256=digest(folder, hub.weight_files(folder)),
-        parameters=sum(p.numel() for p in inner.parameters()),
-    )
+    return hf_causal.loaded(folder, DiffusionGemma(inner, spec), inner, tokenizer)
 
 
 def _pad_id(folder: Path, config: Any, tokenizer: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.model import AttentionObserver, LanguageModel, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import ConfigError, DataError
 from harness.models import hub, text
 from harness.models.pool import LoadedModel
@@ -140,10 +140,19 @@ def load(
     )
     model = CausalModel(inner, spec)
     _require_own_logits(folder, model)
+    return loaded(folder, model, inner, tokenizer)
+
+
+def loaded(folder: Path, model: LanguageModel, inner: Any, tokenizer: Any, *, add_eos: bool = False) -> LoadedModel:
+    """Return a model of transformers with its tokenizer and the digest of its weights."""
     return LoadedModel(
         model=model,
         tokenizer=text.TextTokenizer(
-            tokenizer, where=str(folder), stop_ids=stop_ids, add_bos=text.begins_with_bos(tokenizer)
+            tokenizer,
+            where=str(folder),
+            stop_ids=model.spec.stop_ids,
+            add_bos=text.begins_with_bos(tokenizer),
+            add_eos=add_eos,
         ),
         checkpoint_sha256=digest(folder, hub.weight_files(folder)),
         parameters=sum(p.numel() for p in inner.parameters()),
@@ -175,8 +184,13 @@ def _require_length(folder: Path, config: Any, max_length: int) -> None:
     if "sliding_attention" in kinds or (not kinds and getattr(config, "use_sliding_window", True)):
         limits["positions that every layer sees"] = getattr(config, "sliding_window", None)
     for what, limit in limits.items():
-        if limit is not None and max_length > limit:
-            raise ConfigError(f"model.max_length={max_length}: {folder} has {limit} {what}; use {limit} or less")
+        require_positions(folder, max_length, limit, what)
+
+
+def require_positions(folder: Path, max_length: int, limit: int | None, what: str = "positions") -> None:
+    """Raise ConfigError for a `max_length` beyond what a checkpoint has; `limit` None is no limit."""
+    if limit is not None and max_length > limit:
+        raise ConfigError(f"model.max_length={max_length}: {folder} has {limit} {what}; use {limit} or less")
 
 
 def stops(folder: Path, inner: Any, tokenizer: Any) -> tuple[int, ...]:

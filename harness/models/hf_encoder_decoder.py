@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError
 from harness.models import hf_causal, hub, text
 from harness.models.pool import LoadedModel
-from harness.models.public.weights import digest
 
 _PROMPT, _ANSWER = 5, 6
 
@@ -195,9 +194,7 @@ def load(
     folder = hub.find(name, hub_id=hub_id, path=path)
     inner = hf_causal.read(folder, "AutoModelForSeq2SeqLM", dtype).to(device).eval().requires_grad_(False)
     config, tokenizer = inner.config, text.read(folder)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and max_length > limit:
-        raise ConfigError(f"model.max_length={max_length}: {folder} has {limit} positions; use {limit} or less")
+    hf_causal.require_positions(folder, max_length, getattr(config, "max_position_embeddings", None))
     start_id = getattr(inner.generation_config, "decoder_start_token_id", None)
     if start_id is None:
         raise DataError(f"{folder}: neither generation_config.json nor config.json names decoder_start_token_id")
@@ -214,13 +211,7 @@ def load(
     )
     model = EncoderDecoderModel(inner, spec, start_id)
     _require_own_logits(model, folder)
-    bos, eos = text.begins_with_bos(tokenizer), text.ends_with_eos(tokenizer)
-    return LoadedModel(
-        model=model,
-        tokenizer=text.TextTokenizer(tokenizer, where=str(folder), stop_ids=stop_ids, add_bos=bos, add_eos=eos),
-        checkpoint_sha256=digest(folder, hub.weight_files(folder)),
-        parameters=sum(p.numel() for p in inner.parameters()),
-    )
+    return hf_causal.loaded(folder, model, inner, tokenizer, add_eos=text.ends_with_eos(tokenizer))
 
 
 @torch.no_grad()
