@@ -26,9 +26,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_decoding(cfg: DictConfig) -> None:
-    """Raise ConfigError likewise if device, model, method and length do not fit, whatever is decoded."""
-    _device(cfg.device)
-    check_kinds(cfg)
+    """Raise ConfigError likewise if method and length do not fit, after `check_kinds`, whatever is decoded."""
     _lengths(cfg)
     method = build.build_method(cfg)
     if isinstance(method, DiffusionMethod):
@@ -72,7 +70,8 @@ def _device(device: DictConfig) -> None:
 
 
 def check_kinds(cfg: DictConfig) -> None:
-    """Raise ConfigError if the method is not for models of this kind."""
+    """Raise ConfigError for a device that cannot be, or a method that is not for models of this kind."""
+    _device(cfg.device)
     if cfg.model.kind in cfg.method.models:
         return
     fitting = [str(m["name"]) for m in describe("model") if m["kind"] in cfg.method.models]

@@ -120,9 +120,7 @@ class FreeDave:
     def _can_go_on(self, draft: Canvas, prediction: Prediction) -> Tensor:
         if not self.across:
             return draft.live_B
-        read_RL = prediction.scatter(torch.ones_like(prediction.position_N, dtype=torch.bool), False)
-        width = draft.tokens_BL.shape[1]
-        read_RL = torch.nn.functional.pad(read_RL, (0, width - read_RL.shape[1]))
+        read_RL = prediction.widened(draft.tokens_BL.shape[1]).read_BL
         return draft.live_B & ~(draft.open_BL & ~read_RL).any(1)
 
     def _published(self, origin_D: Tensor, masks_B: Tensor) -> Tensor:

@@ -2,12 +2,9 @@
 
 import pytest
 
-from harness.runs.build import build_method, build_task, load_model
 from harness.runs.catalogue import names, read
-from harness.runs.config import compose
-from harness.runs.decode_batch import decode_batch
-from harness.runs.measure import Measure, Measurement
 from tests.methods.test_freedave import DRAFTED, WRAPPED, plain
+from tests.methods.trained import decode_task
 
 TASKS = [name for name in names("task") if name.startswith("list_")]
 MODELS = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block"}
@@ -20,24 +17,8 @@ CASES = [(kind, name) for name in WRAPPED for kind in MODELS if kind in read("me
 def test_no_answer_of_a_trained_model_changes(kind: str, method: str):
     """Guards the headline where tokens mean something, histories and revisions included."""
     block = ["method.block_length=8"] if "block_length" in read("method", method) else []
+    shared = [f"model={MODELS[kind]}", f"method={method}", *block, "gen_length=16", "device.dtype=float64"]
     for task in TASKS:
-        shared = [
-            f"task={task}",
-            "task.samples=4",
-            "gen_length=16",
-            f"model={MODELS[kind]}",
-            f"method={method}",
-            *block,
-        ]
-        made = []
-        for extra in ([], DRAFTED):
-            cfg = compose([*shared, *extra, "device.dtype=float64"])
-            loaded = load_model(cfg)
-            prompts = [loaded.tokenizer.encode(str(sample.prompt)) for sample in build_task(cfg).instances()]
-            measure = Measure(name=Measurement.COUNTS)
-            made.append(
-                decode_batch(loaded.model, build_method(cfg), prompts, seeds=range(4), gen_length=16, measure=measure)
-            )
-        base, drafted = made
+        base, drafted = (decode_task(task, *shared, *extra, samples=4) for extra in ([], DRAFTED))
         assert plain(drafted.generations) == plain(base.generations), task
         assert sum(c.nfe for c in drafted.counts) <= sum(c.nfe for c in base.counts), task

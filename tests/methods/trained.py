@@ -1,24 +1,15 @@
-"""Decoding list tasks with the trained embedded model."""
+"""Decoding list tasks with the trained embedded models."""
 
-from functools import cache
-
-from harness.models.pool import LoadedModel
 from harness.runs.build import build_method, build_task, load_model
 from harness.runs.config import compose
 from harness.runs.decode_batch import Decoded, decode_batch
 from harness.runs.measure import Measure, Measurement
 
 
-@cache
-def tiny_mdm() -> LoadedModel:
-    """Load the model once."""
-    return load_model(compose(["model=tiny_mdm"]))
-
-
 def decode_task(task: str, *overrides: str, samples: int = 6, seed: int = 0) -> Decoded:
     """Decode the first samples of a task in one batch with the method that `overrides` describe."""
     cfg = compose([f"task={task}", f"task.samples={samples}", *overrides])
-    loaded = tiny_mdm()
+    loaded = load_model(cfg)
     prompts = [loaded.tokenizer.encode(str(sample.prompt)) for sample in build_task(cfg).instances()]
     return decode_batch(
         loaded.model,

@@ -52,6 +52,7 @@ class DecbenchLM(LM):
         self._overrides = list(_overrides(settings | ({"device": device} if device is not None else {})))
         self._length: int | None = settings.get("gen_length")
         self._cfg = compose(self._overrides)
+        compatibility.check_kinds(self._cfg)
         hub.find_of(self._cfg.model)
         switches = self._cfg.device
         device_switches.apply(
@@ -60,7 +61,6 @@ class DecbenchLM(LM):
             threads=switches.threads,
             deterministic=switches.deterministic,
         )
-        compatibility.check_kinds(self._cfg)
         self._loaded: LoadedModel = build.load_model(self._cfg)
         self.counters: list[dict[str, Any]] = []
 
@@ -89,10 +89,11 @@ class DecbenchLM(LM):
             _LOG.warning("a task asks for %s; tokens are chosen as method says", note)
         with tqdm(total=len(requests), disable=disable_tqdm or None, desc="decbench") as bar:
             for length in dict.fromkeys(lengths):
+                method = self._method(length)
                 places = [place for place, one in enumerate(lengths) if one == length]
                 for first in range(0, len(places), self.batch_size):
                     part = places[first : first + self.batch_size]
-                    made = self._answer([requests[i] for i in part], [repetitions[i] for i in part], length)
+                    made = self._answer([requests[i] for i in part], [repetitions[i] for i in part], length, method)
                     for place, (answer, counted) in zip(part, made, strict=True):
                         answers[place], counters[place] = answer, counted
                         self.cache_hook.add_partial("generate_until", requests[place].args, answer)
@@ -132,17 +133,21 @@ class DecbenchLM(LM):
     def _length_of(self, request: Instance) -> int:
         return self._length or asked.length(request.arguments[1])
 
-    def _answer(
-        self, requests: Sequence[Instance], repetitions: Sequence[int], length: int
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _method(self, length: int) -> build.Method:
         cfg = compose([*self._overrides, f"gen_length={length}"])
         compatibility.check_decoding(cfg)
+        return build.build_method(cfg)
+
+    def _answer(
+        self, requests: Sequence[Instance], repetitions: Sequence[int], length: int, method: build.Method
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        seed = self._cfg.seed
         names = [(str(request.task_name), str(request.doc_id)) for request in requests]
         decoded = decode_batch(
             self._loaded.model,
-            build.build_method(cfg),
+            method,
             [self._ids(request, length) for request in requests],
-            seeds=[sample_seed(cfg.seed, *name, r) for name, r in zip(names, repetitions, strict=True)],
+            seeds=[sample_seed(seed, *name, r) for name, r in zip(names, repetitions, strict=True)],
             gen_length=length,
             measure=_COUNTS,
         )
