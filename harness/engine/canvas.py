@@ -30,6 +30,7 @@ class Canvas:
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
+    `draft_B` marks rows of which caches store no finished block, since a verifier may drop them.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
     tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
@@ -59,6 +60,7 @@ class Canvas:
     stopped_at_B: Tensor
     held_B: Tensor
     held_calls_B: Tensor
+    draft_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -120,6 +122,7 @@ class Canvas:
             stopped_at_B=torch.full_like(zero_B, GIVEN),
             held_B=torch.zeros(rows, dtype=torch.bool),
             held_calls_B=zero_B,
+            draft_B=torch.zeros(rows, dtype=torch.bool),
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
