@@ -136,6 +136,7 @@ def take_step(
     are those that a policy wants evaluated again before they commit.
     """
     after = canvas.copy()
+    prediction = prediction.widened(canvas.tokens_BL.shape[1])
     candidates = method.scorer(prediction, after)
     after, pending_B = _foresee(method, after, prediction, candidates)
     width = after.tokens_BL.shape[1]

@@ -22,8 +22,8 @@ def chain(
     origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
     before, draft, levels, origins = canvas, stepped, [stepped], [origin_R]
     while True:
-        read_RL = prediction.widened(draft.tokens_BL.shape[1]).read_BL
-        goes_R = draft.live_B & (length_B[origin_R] > len(levels)) & ~(draft.open_BL & ~read_RL).any(1)
+        prediction = prediction.widened(draft.tokens_BL.shape[1])
+        goes_R = draft.live_B & (length_B[origin_R] > len(levels)) & ~(draft.open_BL & ~prediction.read_BL).any(1)
         goes_R = goes_R & (draft.clock_B > before.clock_B) & (draft.length_B <= before.length_B)
         if bounded:
             goes_R = goes_R & (draft.window_index_B == canvas.window_index_B[origin_R])

@@ -96,10 +96,12 @@ class FreeDave:
         if cached and not isinstance(method.reviser, NeverRevise):
             raise ValueError("the verifier freedave needs exact predictions of what is revised; use method/cache=none")
         if cached and self.reach is Reach.eager and not isinstance(method.cache, BlockCausalCache):
-            raise ValueError("reach=eager drafts behind the window that the cache is kept for; use cache=block_causal")
+            raise ValueError(
+                "reach=eager drafts where this cache keeps nothing right; use method/cache=none or block_causal"
+            )
         if self.drafts is Drafts.tree and not isinstance(method.cache, _SHARED):
             raise ValueError(
-                "drafts=tree shares what a cache has stored, and this one stores nothing; use drafts=batch"
+                "drafts=tree shares what a cache has stored; use method/cache=prefix, dual, block_causal or sub_block"
             )
 
     def ahead(self, canvas: Canvas) -> Tensor | None:

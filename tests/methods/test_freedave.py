@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.engine.canvas import Canvas
-from harness.engine.diffusion import Observer, decode
+from harness.engine.diffusion import Observer, decode, evaluate, take_step
 from harness.engine.generation import Generation
 from harness.engine.model import LanguageModel
 from harness.engine.policies import DiffusionMethod
@@ -224,6 +224,20 @@ def test_observers_see_every_commit_once():
         assert sorted(seen) == [
             (one.sample, (3, 5, 4)[one.sample] + place, token) for one in made for place, token in enumerate(one.tokens)
         ]
+
+
+def test_a_row_steps_on_a_prediction_made_before_others_grew():
+    """Guards batches in which one row grows while another goes on by what it knows already."""
+    model, method = random_model("masked_diffusion"), build_method(compose(["method=llada", "gen_length=8"]))
+    assert isinstance(method, DiffusionMethod)
+    canvas = Canvas.from_prompts(PROMPTS, gen_length=8, mask_id=1, pad_id=0, seeds=range(3))
+    method.window.update(canvas)
+    prediction = evaluate(model, method, canvas, Ledger())
+    narrow, wide = take_step(method, canvas, prediction), canvas.copy()
+    wide.resize(canvas.length_B + torch.tensor([0, 8, 0]))
+    stepped = take_step(method, wide, prediction)
+    assert torch.equal(stepped.tokens_BL[:, :13], narrow.tokens_BL.where(canvas.whole_BL, stepped.tokens_BL[:, :13]))
+    assert torch.equal(stepped.decided_at_BL[:, :13], narrow.decided_at_BL)
 
 
 def test_what_it_cannot_wrap_is_refused():

@@ -27,7 +27,7 @@ QUERY_TOKENS = {
     (16, 1): 261, (16, 2): 309, (16, 4): 517, (16, 8): 901, (8, 1): 210, (8, 2): 298, (8, 4): 498, (8, 8): 698,
 }  # fmt: skip
 QUICK = ("llada", "threshold", "klass", "eoser")
-REFUSED = ("dawn", "hierarchy_remask", "saber", "t2t_edit")
+REFUSED = ("daedal", "dawn", "hierarchy_remask", "saber", "t2t_edit")
 
 
 def cases() -> list:
@@ -118,9 +118,9 @@ def test_eager_calls_in_closed_form(blocks: int):
 
 def test_what_needs_something_shared_or_exact_is_refused():
     """Guards trees where nothing is stored, and drafts behind a window that a cache is kept for."""
-    with pytest.raises(ConfigError, match="this one stores nothing; use drafts=batch"):
+    with pytest.raises(ConfigError, match="shares what a cache has stored; use method/cache=prefix"):
         build_method(compose(["method=threshold", *DRAFTED, "method.verifier.drafts=tree"]))
-    with pytest.raises(ConfigError, match="the cache is kept for; use cache=block_causal"):
+    with pytest.raises(ConfigError, match="this cache keeps nothing right; use method/cache=none or block_causal"):
         build_method(compose(["method=threshold", "method/cache=dual", *DRAFTED, EAGER]))
 
 
