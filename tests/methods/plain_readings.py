@@ -116,3 +116,25 @@ def credit(answer: Answer, tau: float, alpha: float = 0.7, gam: float = 0.2, bet
         bar = min(max(math.exp(log_p[place]) for place in masks) - 1e-5, tau)
         answer.close([place for place in masks if math.exp(log_p[place]) >= bar], tokens, step)
         step += 1
+
+
+def ccd(answer: Answer, top_v: int, d: int, *, whole: bool) -> None:
+    """Close the consistent place of the least mixed mean; with `whole` all consistent ones that kept their token."""
+    history: list[Tensor] = []
+    buffers: list[set[int]] = []
+    for step in range(len(answer.tokens)):
+        logits_LV, masks = answer.predict(), answer.masks()
+        tokens, log_p = believe(logits_LV)
+        history = [logits_LV.softmax(-1), *history[:d]]
+        buffers = [set(surest(masks, log_p, top_v)), *buffers[:d]]
+        consistent = sorted(set.intersection(*buffers)) if len(buffers) > d else []
+        mean_LV = torch.stack(history).mean(0)
+        clear = (mean_LV * mean_LV.clamp(min=1e-300).log()).sum(-1).tolist()
+        leaders = [past_LV.argmax(-1).tolist() for past_LV in history]
+        kept = [place for place in consistent if len({leader[place] for leader in leaders}) == 1]
+        if consistent:
+            answer.close(kept if whole and kept else surest(consistent, clear, 1), mean_LV.argmax(-1).tolist(), step)
+        else:
+            answer.close(surest(masks, log_p, 1), tokens, step)
+        if not answer.masks():
+            return

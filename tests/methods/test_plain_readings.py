@@ -7,7 +7,7 @@ import pytest
 
 from harness.runs.build import build_task, load_model
 from harness.runs.config import compose
-from tests.methods.plain_readings import Answer, adablock, by_quota, credit, prophet
+from tests.methods.plain_readings import Answer, adablock, by_quota, ccd, credit, prophet
 from tests.methods.trained import decode_task
 
 TASKS = ["list_sort", "list_shuffle", "list_insert_random", "list_repeat_list"]
@@ -49,6 +49,9 @@ READINGS: dict[str, Callable[[Answer], None]] = {
     "adablock block_length=8 frac=1": partial(adablock, length=8, look_ahead=16),
     "credit": partial(credit, tau=0.9),
     "credit tau=0.6": partial(credit, tau=0.6),
+    # Entropies of sure places differ by less than float32 tells apart.
+    "ccd score_dtype=float64": partial(ccd, top_v=4, d=2, whole=False),
+    "ccd mode=ccd_ds d=1 score_dtype=float64": partial(ccd, top_v=4, d=1, whole=True),
 }
 
 
