@@ -7,7 +7,8 @@ sentence that the embedded models know.
 The first prediction of a block decides its end: of the next frac * gen_length positions whose best token is a
 delimiter, the most probable one, if it reaches theta_d; else block_length. The same prediction then commits, by any
 scorer.
-Deviations from the authors' code: none that changes an answer.
+Deviation from the authors' code: delimiters are compared by log probability. Theirs compares probabilities in the
+model's dtype, where several round to 1 and the first of them ends the block.
 Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, log_probability
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
 
 _NEW = "adablock.new_B"
 
@@ -30,6 +31,7 @@ class Adaptive:
     theta_d: float = 0.3
     frac: float = 0.25
     delimiters: tuple[int, ...] | None = None
+    score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -54,12 +56,13 @@ class Adaptive:
         """End new blocks at their delimiter; no row has to be evaluated again."""
         delimiters = torch.tensor(self.delimiters or canvas.stop_ids, device=canvas.tokens_BL.device)
         ends_BL = self.reads(canvas) & torch.isin(candidates.tokens_BL, delimiters)
-        log_p_N = log_probability(prediction.logits_NV, prediction.gather(candidates.tokens_BL))
-        probability_BL = prediction.scatter(log_p_N.exp(), 0.0).masked_fill(~ends_BL, -torch.inf)
-        best_B, end_B = probability_BL.max(1)
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        log_p_N = log_probability(logits_NV, prediction.gather(candidates.tokens_BL))
+        # Probabilities would round to 1, and the first of several sure ends would win for being the first.
+        best_B, end_B = prediction.scatter(log_p_N, -torch.inf).masked_fill(~ends_BL, -torch.inf).max(1)
         position_L = torch.arange(canvas.tokens_BL.shape[1], device=end_B.device)
         window_BL = canvas.undecided_BL & (position_L <= end_B[:, None])
-        canvas.open_window(best_B >= self.theta_d, window_BL)
+        canvas.open_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
         canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
         return torch.zeros_like(canvas.memory[_NEW])
 

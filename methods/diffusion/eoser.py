@@ -62,9 +62,12 @@ class EndRejection:
         """Return candidates of all read positions."""
         believed = Confidence(temperature=self.temperature, score_dtype=self.score_dtype)(prediction, canvas)
         end_BL = believed.tokens_BL == prediction.spec.stop_ids[0]
-        gamma_B1 = self.gamma(canvas.clock_B).to(believed.score_BL.dtype)[:, None]
+        gamma_B1 = self.gamma(canvas.clock_B)[:, None]
+        # In float64: next to log gamma, float32 would lose the log p of sure ends, and with it their order.
+        score_BL = believed.score_BL.double()
+        damped_BL = believed.confidence_BL * gamma_B1.to(believed.confidence_BL.dtype)
         return Candidates(
             tokens_BL=believed.tokens_BL,
-            score_BL=torch.where(end_BL, believed.score_BL + gamma_B1.log(), believed.score_BL),
-            confidence_BL=torch.where(end_BL, believed.confidence_BL * gamma_B1, believed.confidence_BL),
+            score_BL=torch.where(end_BL, score_BL + gamma_B1.log(), score_BL),
+            confidence_BL=torch.where(end_BL, damped_BL, believed.confidence_BL),
         )

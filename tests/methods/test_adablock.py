@@ -50,11 +50,16 @@ def test_without_delimiters_it_is_the_threshold_decoder():
     assert [made.tokens for made in trained.generations] == [made.tokens for made in reference.generations]
 
 
+def test_the_surest_of_several_sure_delimiters_ends_the_block():
+    """Guards probabilities that float32 would round to 1: the later one is surer here."""
+    assert first_block(0.3, (1, 0.9), (0, 1 - 1e-9), (0, 1 - 1e-12), *[(1, 0.9)] * 5) == [0, 1, 2]
+
+
 def test_answers_end_with_their_block_on_the_trained_model():
-    """Guards the loop: the end token is found, its block closes in one call, and the padding in one more per block."""
-    made = decode_task("list_copy", "method=adablock", "method.frac=1", "task.lengths=[5]", samples=4)
-    assert all(one.decided_at[:6] == (0,) * 6 for one in made.generations)
-    assert all(one.decided_at[6] == 1 for one in made.generations)
+    """Guards the loop: the one end token in sight is found, its block closes in one call, and the next one follows."""
+    made = decode_task("list_copy", "method=adablock", "task.lengths=[3]", samples=4)
+    assert all(one.decided_at[:4] == (0,) * 4 for one in made.generations)
+    assert all(one.decided_at[4] == 1 for one in made.generations)
 
 
 @pytest.mark.parametrize("knob", ["theta_d=-1", "frac=2", "block_length=0"])

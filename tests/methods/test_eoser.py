@@ -1,10 +1,15 @@
 """EOSER against its golden trajectories and its limit."""
 
+from dataclasses import replace
+from math import log
+
 import pytest
 import torch
 
+from harness.engine.canvas import Canvas
 from methods.diffusion.eoser import EndRejection, Ramp
-from tests.methods.closed_form import replay
+from tests.methods.closed_form import MASK_ID, replay
+from tests.methods.test_saber import NOTHING
 
 GOLDEN = {
     (0.4, 16, 0): ("3 10 2 6 0 6 3 9 9 8 2 3 10 0 6 2", "2 7 14 1 8 12 5 9 10 11 6 3 4 13 0 15"),
@@ -50,6 +55,17 @@ def test_gamma_rises_with_the_decided_positions():
     """Guards the published scalars of the ascending form, which stays below gamma_max."""
     rising = gammas(8, gamma_min=0.01, ramp=Ramp.doubling)
     assert [rising[0], rising[7]] == pytest.approx([0.013867, 0.996133], abs=1e-6)
+
+
+def test_sure_ends_keep_their_order():
+    """Guards log p next to log gamma: both ends have p = 1 in float32, and the later one is surer."""
+    canvas = Canvas.from_prompts([[]], gen_length=2, mask_id=MASK_ID, pad_id=0, seeds=[0])
+    sure = replace(
+        NOTHING, logits_NV=torch.tensor([[20.0, 0.0], [25.0, 0.0]]), row_N=torch.zeros(2, dtype=torch.int64),
+        position_N=torch.arange(2), shape=(1, 2),
+    )  # fmt: skip
+    first, second = EndRejection(steps=2, gen_length=2)(sure, canvas).score_BL[0].tolist()
+    assert first < second < log(0.4)
 
 
 def test_bad_factors_are_refused():
