@@ -31,6 +31,7 @@ class Canvas:
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
     `layout_B` counts how often the positions of a row moved or its end did.
+    `draft_B` marks rows of which caches store no finished block, since a verifier may drop them.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
     tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
@@ -61,6 +62,7 @@ class Canvas:
     held_B: Tensor
     held_calls_B: Tensor
     layout_B: Tensor
+    draft_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -123,6 +125,7 @@ class Canvas:
             held_B=torch.zeros(rows, dtype=torch.bool),
             held_calls_B=zero_B,
             layout_B=zero_B,
+            draft_B=torch.zeros(rows, dtype=torch.bool),
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 

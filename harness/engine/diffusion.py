@@ -86,6 +86,9 @@ def decode(
 def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger) -> Prediction:
     """Return the prediction for the positions of `canvas` that some policy reads; one model call."""
     read_BL = canvas.open_BL
+    ahead_B = method.verifier.ahead(canvas)
+    if ahead_B is not None:
+        read_BL = read_BL | _windows_ahead(method, canvas, ahead_B)
     for reader in method.readers:
         read_BL = read_BL | reader.reads(canvas)
     if isinstance(method.cache, Narrowing):
@@ -109,6 +112,18 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
         spec=model.spec,
         attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
     )
+
+
+def _windows_ahead(method: DiffusionMethod, canvas: Canvas, count_B: Tensor) -> Tensor:
+    """Return the undecided positions of the next windows of each row, of as many as hold `count_B` of them."""
+    ahead, found_BL = canvas.copy(), torch.zeros_like(canvas.undecided_BL)
+    while True:
+        ahead.undecided_BL = ahead.undecided_BL & ~ahead.window_BL
+        method.window.update(ahead)
+        next_BL = ahead.open_BL & (found_BL.sum(1) < count_B)[:, None]
+        if not bool(next_BL.any()):
+            return found_BL
+        found_BL = found_BL | next_BL
 
 
 def take_step(

@@ -106,7 +106,7 @@ class ModelSpec:
 
 
 class Store(Protocol):
-    """Keys and values of every layer; slots are absolute positions."""
+    """Keys and values of every layer; slots are absolute positions, but for those of `harness.engine.branches`."""
 
     @property
     def slots(self) -> int:

@@ -144,6 +144,13 @@ class Narrowing(Protocol):
 class Verifier(Protocol):
     """Whether more than one step can be taken from one prediction."""
 
+    def ahead(self, canvas: Canvas) -> Tensor | None:
+        """Return how many positions of the windows that open next each row wants predicted; None is none.
+
+        It is given those of whole windows, as many as hold this number.
+        """
+        ...
+
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return drafts [D rows] to evaluate in one call; those of a row stand together, `stepped` first."""
         ...
@@ -266,6 +273,9 @@ class Unguided:
 @policy("method/verifier", "none")
 class Unverified:
     """Take one step per evaluation."""
+
+    def ahead(self, canvas: Canvas) -> None:
+        """Return None."""
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the stepped canvas."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.engine.branches import Branches, forward_branches
 from harness.engine.canvas import Canvas
 from harness.engine.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
 from harness.engine.policies import DiffusionMethod, NeverStop, Unverified, padding_mask
@@ -179,12 +180,16 @@ def forward_queries(
     that are no padding, which must have been computed before or be among the queries) as the model's structure
     allows. The source of every read position must be a query. Rows without a query are neither changed nor charged.
     """
-    width = canvas.tokens_BL.shape[1]
-    queries = Gathered.of(query_BL)
-    count_B, longest = queries.count_B, queries.position_BT.shape[1]
     source_N = model.spec.sources(position_N)
     assert bool(query_BL[row_N, source_N].all()), "a position that is read is not computed"
     key_BL = canvas.whole_BL if key_BL is None else key_BL
+    if isinstance(store, Branches):
+        return forward_branches(
+            ledger, model, canvas, store, query_BL, row_N, source_N, key_DL=key_BL, role=role, observe=observe
+        )
+    width = canvas.tokens_BL.shape[1]
+    queries = Gathered.of(query_BL)
+    count_B, longest = queries.count_B, queries.position_BT.shape[1]
     busy_R = (count_B > 0).nonzero().squeeze(1)
     return ledger.call(
         model,

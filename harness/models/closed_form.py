@@ -85,7 +85,7 @@ class ClosedFormModel:
     ) -> Tensor:
         """Return raw logits; keys hidden by `visible_BTS` do not exist.
 
-        With a store, whose slots are positions, queries see the tokens of earlier calls as they were then.
+        With a store, queries see the tokens of earlier calls as they were then.
         """
         assert plan is None, "this model has no layers"
         if positions_BT is None:
@@ -95,7 +95,7 @@ class ClosedFormModel:
             assert isinstance(kv, TokenStore) and decided_at_BT is not None
             window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
             kv.write(positions_BT if slots_BT is None else slots_BT, window)
-            keys = (kv.tokens_BS[:, :end], torch.arange(kv.slots)[None, :end])
+            keys = (kv.tokens_BS[:, :end], kv.positions_BS[:, :end])
         visible_BTS = torch.ones(1, 1, 1, dtype=torch.bool) if visible_BTS is None else visible_BTS
         if observe is not None:
             observe(0, self._attention(positions_BT, visible_BTS))

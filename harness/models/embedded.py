@@ -8,9 +8,10 @@ from torch import Tensor
 from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import checkpoint
+from harness.models.key_values import KeyValueStore
 from harness.models.pool import LoadedModel
 from harness.models.tokenizer import SymbolTokenizer
-from harness.models.transformer import Attention, KeyValueStore, Transformer, TransformerConfig
+from harness.models.transformer import Attention, Transformer, TransformerConfig
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -59,6 +60,9 @@ class EmbeddedModel:
         """
         assert kv is None or isinstance(kv, KeyValueStore)
         length = tokens_BT.shape[1] if positions_BT is None else end or 0
+        if positions_BT is not None and length > self.spec.max_length:
+            # A tree of drafts has more slots than positions.
+            length = int(positions_BT.max()) + 1
         if length > self.spec.max_length:
             raise DataError(
                 f"a row of {length} tokens does not fit the {self.spec.max_length} positions of model "

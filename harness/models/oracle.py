@@ -43,10 +43,17 @@ class TokenStore:
 
     def rows(self, index_B: Tensor) -> "TokenStore":
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        return self._at(index_B)
+
+    def gathered(self, index_B: Tensor, slots_BS: Tensor) -> "TokenStore":
+        """Return a copy with the rows of `index_B`, whose slots hold what their slots `slots_BS` hold here."""
+        return self._at((index_B[:, None], slots_BS))
+
+    def _at(self, index: Tensor | tuple[Tensor, Tensor]) -> "TokenStore":
         return TokenStore(
-            tokens_BS=self.tokens_BS[index_B],
-            positions_BS=self.positions_BS[index_B],
-            decided_at_BS=self.decided_at_BS[index_B],
+            tokens_BS=self.tokens_BS[index],
+            positions_BS=self.positions_BS[index],
+            decided_at_BS=self.decided_at_BS[index],
         )
 
     def grown(self, slots: int) -> "TokenStore":

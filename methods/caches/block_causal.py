@@ -5,8 +5,8 @@ are final as soon as its tokens and those before are: `block_causal` is exact, w
 call computes the blocks from the first that is not stored to the last that is read from.
 A call of its own stores blocks that have just been finished: a prefill for those of the prompt, later ones counted as
 cache calls. Where everything that is read is predicted from such a block (the next token of a shifted model), the
-evaluation is that call; the last block is never stored. With `merged` there are no such calls: the next evaluation
-computes the finished block as well.
+evaluation is that call; the last block is never stored, nor is one that only a draft has finished. With `merged` there
+are no such calls: the next evaluation computes the finished block as well.
 `sub_block` (Fast-dLLM v2: use_block_cache) reuses keys and values within a block, too: a call that opens a window, one
 that reads what is predicted from before the window, and one after a change outside of it compute the whole block,
 others the window alone, which replaces its keys and values in place. These are stale until the block is stored.
@@ -166,7 +166,8 @@ def _evaluate(
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []
     if not merged:
-        finished_B, prompt_B = _first(blocks.block_L, canvas.undecided_BL), canvas.calls_B == 0
+        finished_B = _first(blocks.block_L, canvas.undecided_BL).masked_fill(canvas.draft_B, 0)
+        prompt_B = canvas.calls_B == 0
         # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
         direct_B = end_B <= finished_B
         stored_B = torch.where(direct_B, torch.where(prompt_B, end_B, 0), finished_B)
@@ -180,7 +181,8 @@ def _evaluate(
     query_BL = torch.where(light_B[:, None], window_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
     calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
     logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
-    canvas.memory[_EXACT] = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
+    known_B = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
+    canvas.memory[_EXACT] = torch.where(canvas.draft_B, blocks.exact_B, known_B)
     remember(canvas, past, computed_BL)
     return logits_NV
 

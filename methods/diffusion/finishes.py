@@ -1,8 +1,9 @@
 """Finish rules: what an end token means for the positions behind it.
 
 `block_eos` is the early stop of dInfer's block-wise driver (arXiv:2510.08666), `prefix_eos` the one of d3LLM
-(arXiv:2601.07568). Both read the model's stop tokens and fill with the first of them; filled positions carry the last
-step as the step of their commit and are not counted as generated. Given tokens are never replaced.
+(arXiv:2601.07568), `all_end` the early exit of FreeDave (arXiv:2510.00294, released code). The first two read the
+model's stop tokens and fill with the first of them; filled positions carry the last step as the step of their commit
+and are not counted as generated. Given tokens are never replaced.
 Deviations from the authors' code: dInfer's driver also stops with its early stop switched off, and removes every end
 token from what it returns; here a rule that is off decodes on, and answers keep their end tokens.
 Reconstruction: `prefix_eos` takes a given end token for an end as well.
@@ -48,6 +49,30 @@ class PrefixEos:
         stops_BL = canvas.response_BL & ~canvas.undecided_BL & _stops(canvas)
         behind_BL = stops_BL.cumsum(1) - stops_BL.long() > 0
         canvas.fill(behind_BL, canvas.stop_ids[0])
+
+
+@policy("method/finish", "all_end")
+class AllEnd:
+    """Where a completed window holds nothing but one end or padding token, fill the rest of the response with it.
+
+    Filled positions carry the last step.
+    """
+
+    enabled: bool = True
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Fill the rows that have ended."""
+        if not self.enabled:
+            return
+        largest_B = canvas.tokens_BL.masked_fill(~canvas.window_BL, -1).amax(1)
+        uniform_BL = (canvas.tokens_BL == largest_B[:, None]) | ~canvas.window_BL
+        ends = torch.tensor([*canvas.stop_ids, canvas.fill_id], device=canvas.tokens_BL.device)
+        ended_B = complete_B & uniform_BL.all(1) & torch.isin(largest_B, ends)
+        fill_BL = canvas.undecided_BL & ended_B[:, None]
+        last_B1 = canvas.decided_at_BL.amax(1, keepdim=True)
+        canvas.tokens_BL = torch.where(fill_BL, largest_B[:, None], canvas.tokens_BL)
+        canvas.undecided_BL = canvas.undecided_BL & ~fill_BL
+        canvas.decided_at_BL = torch.where(fill_BL, last_B1, canvas.decided_at_BL)
 
 
 def _stops(canvas: Canvas) -> Tensor:

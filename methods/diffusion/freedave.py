@@ -1,32 +1,62 @@
 """FreeDave: draft several steps from one prediction, verify them in the next call (arXiv:2510.00294; its code).
 
 A prediction says not only what the next step commits but also what the steps after it would. These drafts D_1 (the
-step itself, hence certain), D_2, ... are evaluated together: one call, one row each. Then the real step is taken from
-D_1 and its own prediction; where it leads to D_2, that prediction is known already, and so on.
+step itself, hence certain), D_2, ... are evaluated together, in one call. Then the real step is taken from D_1 and its
+own prediction; where it leads to D_2, that prediction is known already, and so on.
 Symbol -> knob: d -> draft_steps (their evaluation: 4 to 8), block_length (32), tau -> threshold (FreeDave++, theirs:
-0.95 or 0.9), early exit -> early_exit (theirs: on; here off, so that the output is the whole static decode).
+0.95 or 0.9), early exit -> early_exit (theirs: on; here off, so that the output is the whole static decode), draft
+batching -> drafts (`batch`: a row each; `tree`: one row, in which drafts share what a cache has stored; theirs: tree).
 Ours: a draft is the method's own step, applied again with the clock of the chain, and what goes on is the state that
 the real step led to. So `method/verifier=freedave` speeds up any step rule without changing an answer: quotas that
-follow the clock, keyed sampling and policies with a memory included. Caches whose predictions follow from the canvas
-and from what was kept when the window opened (prefix, dual, block_causal, sub_block) go with it: drafts then end with
-the window, and the answer is that of the method with this cache (theirs: `method=freedave method/cache=dual`).
+follow the clock, keyed sampling, policies with a memory and adaptive windows included. Caches whose predictions follow
+from the canvas and from what was kept when the window opened (prefix, dual, block_causal, sub_block) go with it, and
+the answer is that of the method with this cache (theirs: `method=freedave method/cache=dual method.drafts=tree`).
 FreeDave++ (`threshold`): all positions that reach it, else the best; drafts add the best one each. A draft is accepted
 if its tokens are a *subset* of what the real step leads to, the longest first; that is a trajectory of its own.
-`across`: a draft that completes its window may be accepted as well and spares the call that opens the next window.
-Theirs evaluates such a draft (a row per window, which `freedave` reproduces) but always opens the window by a call.
-Deviations: no eager acceptance (`across` is the lossless part of it); drafts are rows of a batch, no tree.
-Invariants: equal to draft_steps = 1 token for token, in at most as many calls.
+How far drafts go -> reach. `within` (theirs): to the end of their window, which the next one is opened behind by a call
+without drafts. `across` (ours, the default of the wrapper): a verified draft that completes its window spares that
+call. `eager` (theirs for SDAR and TraDo): each call predicts ceil(draft_steps / block) blocks more, and drafts go on in
+them; a row that gets there takes the real step that it knows, stores its block and opens the next by a call. Without a
+cache or with block_causal this is exact; other caches keep for a window what drafts behind it must not see. (Theirs is
+`method=sdar method/verifier=freedave method.verifier={reach:eager,drafts:tree,draft_steps:8}`, static remasking.)
+Deviations from the authors' code: subset acceptance on block-causal models, too (there exact), and tau in the first
+draft of shifted models, too. Eager drafts that complete the answer are not evaluated, and one behind the window has its
+own window predicted alone. None of this changes an answer without a threshold, or a call.
+Invariants: equal to draft_steps = 1 token for token, in at most as many calls (eager: and one more per window).
 """
 
 from dataclasses import replace
+from enum import Enum
 
 import torch
 from torch import Tensor
 
+from harness.engine.branches import Branches
 from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.policies import DiffusionMethod, NeverRevise, NoCache, Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
+from methods.caches.block_causal import BlockCausalCache, SubBlockCache
+from methods.caches.fast_dllm import DualCache, PrefixCache
+from methods.diffusion.drafts import alike, as_published, chain, within
+
+_ANCHOR = "freedave.window_B"
+_SHARED = (PrefixCache, DualCache, BlockCausalCache, SubBlockCache)
+
+
+class Reach(Enum):
+    """Where drafts end: with their window, behind a verified end of it, or in windows that follow."""
+
+    within = "within"
+    across = "across"
+    eager = "eager"
+
+
+class Drafts(Enum):
+    """How drafts are evaluated: a row each, or one row for all that come from one."""
+
+    batch = "batch"
+    tree = "tree"
 
 
 @policy("method/selector", "sure_or_best")
@@ -47,88 +77,58 @@ class SureOrBest:
         return best_BL | (open_BL & (candidates.confidence_BL >= self.threshold))
 
 
-@policy("method/finish", "all_end")
-class AllEnd:
-    """Where a completed window holds nothing but one end or padding token, fill the rest of the response with it.
-
-    Filled positions carry the last step.
-    """
-
-    enabled: bool = True
-
-    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
-        """Fill the rows that have ended."""
-        if not self.enabled:
-            return
-        largest_B = canvas.tokens_BL.masked_fill(~canvas.window_BL, -1).amax(1)
-        uniform_BL = (canvas.tokens_BL == largest_B[:, None]) | ~canvas.window_BL
-        ends = torch.tensor([*canvas.stop_ids, canvas.fill_id], device=canvas.tokens_BL.device)
-        ended_B = complete_B & uniform_BL.all(1) & torch.isin(largest_B, ends)
-        fill_BL = canvas.undecided_BL & ended_B[:, None]
-        last_B1 = canvas.decided_at_BL.amax(1, keepdim=True)
-        canvas.tokens_BL = torch.where(fill_BL, largest_B[:, None], canvas.tokens_BL)
-        canvas.undecided_BL = canvas.undecided_BL & ~fill_BL
-        canvas.decided_at_BL = torch.where(fill_BL, last_B1, canvas.decided_at_BL)
-
-
 @policy("method/verifier", "freedave")
 class FreeDave:
     """Evaluate up to `draft_steps` steps at once; with `threshold` a draft need only be a subset of the real step."""
 
     draft_steps: int = 4
     threshold: float | None = None
-    across: bool = True
+    reach: Reach = Reach.across
+    drafts: Drafts = Drafts.batch
 
     def __post_init__(self) -> None:
         if self.draft_steps < 1:
             raise ValueError(f"draft_steps must be at least 1, got {self.draft_steps}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse adaptive windows, and tokens that change outside of a window whose surroundings are kept."""
-        if not isinstance(method.cache, NoCache) and not isinstance(method.reviser, NeverRevise):
+        """Refuse what changes or is predicted outside of a window that a cache is kept for, and trees without one."""
+        cached = not isinstance(method.cache, NoCache)
+        if cached and not isinstance(method.reviser, NeverRevise):
             raise ValueError("the verifier freedave needs exact predictions of what is revised; use method/cache=none")
-        if method.foreseers:
-            raise ValueError("the verifier freedave cannot draft past windows that depend on a prediction")
+        if cached and self.reach is Reach.eager and not isinstance(method.cache, BlockCausalCache):
+            raise ValueError("reach=eager drafts behind the window that the cache is kept for; use cache=block_causal")
+        if self.drafts is Drafts.tree and not isinstance(method.cache, _SHARED):
+            raise ValueError(
+                "drafts=tree shares what a cache has stored, and this one stores nothing; use drafts=batch"
+            )
+
+    def ahead(self, canvas: Canvas) -> Tensor | None:
+        """Ask for as many positions behind the window as there are drafts, until one of these has left it."""
+        if self.reach is not Reach.eager:
+            return None
+        return (canvas.window_index_B == _anchor_B(canvas)) * self.draft_steps
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
-        """Return the chain of every row; it ends with the window, or with what the prediction has read."""
-        origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
-        draft = replace(stepped, stores={})
-        levels, origins = [draft], [origin_R]
-        for _ in range(self.draft_steps - 1):
-            goes_R = self._can_go_on(draft, prediction)
-            if canvas.stores or not self.across:
-                goes_R = goes_R & (draft.window_index_B == canvas.window_index_B[origin_R])
-            kept = goes_R.nonzero().squeeze(1)
-            if not len(kept):
-                break
-            prediction, origin_R = prediction.rows(kept), origin_R[kept]
-            draft = step(draft.rows(kept), prediction)
-            levels.append(draft)
-            origins.append(origin_R)
-        origin_D, order_D = torch.cat(origins).sort(stable=True)
-        drafts = Canvas.cat(levels).rows(order_D)
-        if canvas.stores:
-            first_D = torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
-            inside_D = drafts.live_B & (drafts.window_index_B == canvas.window_index_B[origin_D])
-            kept_D = (first_D | inside_D).nonzero().squeeze(1)
-            return drafts.rows(kept_D).with_stores(stepped.stores, origin_D[kept_D])
-        if self.across:
-            return drafts.rows(drafts.live_B.nonzero().squeeze(1))
-        return drafts.rows(self._published(origin_D, canvas.open_BL.sum(1)))
-
-    def _can_go_on(self, draft: Canvas, prediction: Prediction) -> Tensor:
-        if not self.across:
-            return draft.live_B
-        read_RL = prediction.widened(draft.tokens_BL.shape[1]).read_BL
-        return draft.live_B & ~(draft.open_BL & ~read_RL).any(1)
-
-    def _published(self, origin_D: Tensor, masks_B: Tensor) -> Tensor:
-        """Return what the published code evaluates: a draft per open position, the last repeated if need be."""
-        drafts_B = torch.bincount(origin_D, minlength=len(masks_B))
-        missing_B = (masks_B.clamp(max=self.draft_steps) - drafts_B).clamp(min=0).masked_fill(drafts_B == 1, 0)
-        copies_D = torch.ones_like(origin_D).index_add(0, drafts_B.cumsum(0) - 1, missing_B)
-        return torch.arange(len(origin_D), device=origin_D.device).repeat_interleave(copies_D)
+        """Return the drafts of every row, its real step first; a row whose step opens a window may have no other."""
+        stores, stepped = stepped.stores, replace(stepped, stores={}, memory=dict(stepped.memory))
+        length_B = torch.full_like(stepped.clock_B, self.draft_steps)
+        if self.reach is Reach.eager:
+            anchor_B = _anchor_B(canvas)
+            alone_B = canvas.window_index_B != anchor_B
+            stepped.memory[_ANCHOR] = torch.where(alone_B, stepped.window_index_B, anchor_B)
+            stepped.draft_B = ~alone_B
+            length_B = length_B.masked_fill(alone_B, 1)
+        bounded = self.reach is Reach.within or (bool(stores) and self.reach is Reach.across)
+        drafts, origin_D = chain(canvas, prediction, stepped, step, length_B, bounded=bounded)
+        first_D = torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
+        left_D = drafts.window_index_B != canvas.window_index_B[origin_D]
+        kept_D = (first_D | (drafts.live_B & ~(bounded & left_D))).nonzero().squeeze(1)
+        if self.reach is Reach.within:
+            kept_D = as_published(kept_D, origin_D, left_D, canvas.open_BL.sum(1).clamp(max=self.draft_steps))
+        drafts, origin_D = drafts.rows(kept_D), origin_D[kept_D]
+        if self.drafts is Drafts.tree:
+            return replace(drafts, stores={key: Branches(store, origin_D) for key, store in stores.items()})
+        return drafts.with_stores(stores, origin_D)
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Walk from each row's first draft as long as the real step leads to one whose prediction is known."""
@@ -149,28 +149,21 @@ class FreeDave:
             if len(go):
                 observe(before, seen, state)
         states, predictions, origins = zip(*stays, strict=True)
-        return Canvas.cat(states).with_stores(stores, torch.cat(origins)), Prediction.cat(predictions)
+        reached = Canvas.cat(states)
+        reached.draft_B = torch.zeros_like(reached.draft_B)
+        return reached.with_stores(stores, torch.cat(origins)), Prediction.cat(predictions)
 
     def _furthest(self, drafts: Canvas, state: Canvas, target: Canvas, own_RD: Tensor, at_R: Tensor) -> Tensor:
         """Return the last draft behind `at_R` that agrees with each row's real step, -1 where none does."""
         row_D = own_RD.long().argmax(0)
         draft_D = torch.arange(drafts.num_rows, device=at_R.device)
         agrees_D = own_RD.any(0) & (draft_D > at_R[row_D]) & drafts.undecided_BL.any(1)
-        agrees_D = agrees_D & (_within if self.threshold is not None else _alike)(drafts, target.rows(row_D))
-        if not self.across:
+        agrees_D = agrees_D & (within if self.threshold is not None else alike)(drafts, target.rows(row_D))
+        if self.reach is Reach.within:
             agrees_D = agrees_D & (drafts.window_index_B == state.window_index_B[row_D])
         return torch.where(own_RD & agrees_D, draft_D, GIVEN).amax(1)
 
 
-def _alike(drafts: Canvas, real: Canvas) -> Tensor:
-    """Return which drafts a model cannot tell from the real state: same tokens, decided when and where alike."""
-    width = min(drafts.tokens_BL.shape[1], real.tokens_BL.shape[1])
-    same_D = drafts.length_B == real.length_B
-    for name in ("tokens_BL", "undecided_BL", "window_BL", "decided_at_BL"):
-        same_D = same_D & (getattr(drafts, name)[:, :width] == getattr(real, name)[:, :width]).all(1)
-    return same_D
-
-
-def _within(drafts: Canvas, real: Canvas) -> Tensor:
-    """Return the drafts all of whose decided tokens the real state has, too."""
-    return (drafts.undecided_BL | ((drafts.tokens_BL == real.tokens_BL) & ~real.undecided_BL)).all(1)
+def _anchor_B(canvas: Canvas) -> Tensor:
+    """Return the window that each row's last call without drafts has opened."""
+    return canvas.memory.get(_ANCHOR, canvas.window_index_B)

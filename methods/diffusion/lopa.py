@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod, Observe, Step
+from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
-_CREATION = "lopa.creation_B"
+_KNOWN, _CREATION = "lopa.known_BL", "lopa.creation_B"
 
 
 @policy("method/verifier", "lopa")
@@ -42,23 +42,25 @@ class LookAhead:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse windows that depend on a prediction."""
-        if any(part is not self for part in method.foreseers):
-            raise ValueError("the verifier lopa cannot branch beside windows that depend on a prediction")
-
     def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Keep the candidates, of which the step leaves some to the branches; ask for no further evaluation."""
+        candidates = candidates.widened(canvas.tokens_BL.shape[1])
         canvas.memory |= {
             _TOKENS: candidates.tokens_BL,
             _SCORE: candidates.score_BL,
             _CONFIDENCE: candidates.confidence_BL,
+            # Not to be read off the score, which is 0 where positions are inserted.
+            _KNOWN: candidates.score_BL.isfinite(),
         }
         return torch.zeros_like(canvas.clock_B, dtype=torch.bool)
 
+    def ahead(self, canvas: Canvas) -> None:
+        """Return None: branches stay in their window."""
+
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the branches, each row's base first, then by the rank of what they add."""
-        left_BL = stepped.open_BL & stepped.memory[_SCORE].isfinite()
+        moved_B = stepped.clock_B > canvas.clock_B
+        left_BL = stepped.open_BL & stepped.memory[_KNOWN] & moved_B[:, None]
         branches_B = left_BL.sum(1).clamp(max=self.k - 1) * (stepped.open_BL.sum(1) > 1)
         origin_D = torch.arange(stepped.num_rows, device=left_BL.device).repeat_interleave(branches_B + 1)
         first_B = (branches_B + 1).cumsum(0) - branches_B - 1

@@ -1,15 +1,19 @@
 """FreeDave beside caches: drafts of one window, predicted from what was kept when it opened."""
 
+from dataclasses import replace
+
 import pytest
 
+from harness.engine.generation import Generation
 from harness.engine.model import ModelKind
 from harness.engine.policies import DiffusionMethod
+from harness.engine.records import Counts, Ledger
 from harness.errors import ConfigError
 from harness.runs.build import build_method
 from harness.runs.catalogue import read
 from harness.runs.config import compose
 from tests.methods.closed_form import replay
-from tests.methods.test_freedave import DRAFTED, WRAPPED, on_random_model, plain
+from tests.methods.test_freedave import DRAFTED, EAGER, GOLDEN, WRAPPED, on_random_model, plain
 
 CACHES = {
     "prefix": ModelKind.MASKED_DIFFUSION,
@@ -19,6 +23,9 @@ CACHES = {
 }
 
 
+QUERY_TOKENS = {
+    (16, 1): 261, (16, 2): 309, (16, 4): 517, (16, 8): 901, (8, 1): 210, (8, 2): 298, (8, 4): 498, (8, 8): 698,
+}  # fmt: skip
 QUICK = ("llada", "threshold", "klass", "eoser")
 REFUSED = ("dawn", "hierarchy_remask", "saber", "t2t_edit")
 
@@ -46,6 +53,75 @@ def test_no_cache_makes_a_draft_change_a_token(name: str, cache: str):
     expected, most = on_random_model(base, kind=CACHES[cache].value)
     assert plain(made) == plain(expected)
     assert calls <= most
+
+
+def counted(*setting: str, kind: str) -> tuple[list[Generation], list[Counts]]:
+    """Decode on the random model; return what was made and what it cost, row by row."""
+    ledger = Ledger()
+    made, _ = on_random_model(setting, kind=kind, ledger=ledger)
+    return plain(made), ledger.counts(range(3))
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_tree_is_a_batch_in_one_row(name: str, cache: str):
+    """Guards the tree: the same answers, calls and query tokens, but one row of the model for all drafts."""
+    reaches = ["across", "eager"] if cache == "block_causal" else ["across"]
+    for reach in reaches:
+        setting = [f"method={name}", f"method/cache={cache}", "method.block_length=4", *DRAFTED]
+        setting.append(f"method.verifier.reach={reach}")
+        batch, work = counted(*setting, kind=CACHES[cache].value)
+        tree, less = counted(*setting, "method.verifier.drafts=tree", kind=CACHES[cache].value)
+        assert tree == batch
+        assert [replace(one, nfe_total=0) for one in less] == [replace(one, nfe_total=0) for one in work]
+        assert [one.nfe_total for one in less] == [one.nfe for one in less]
+        assert all(one.nfe_total > one.nfe for one in work)
+
+
+@pytest.mark.parametrize(("block", "drafts"), QUERY_TOKENS)
+def test_golden_work(block: int, drafts: int):
+    """Guards the query tokens of the published code with its prefix cache; a tree computes the same in a row a call."""
+    setting = ["method=freedave", f"method.block_length={block}", f"method.draft_steps={drafts}", "method/cache=prefix"]
+    batch, tree = replay(*setting), replay(*setting, "method.drafts=tree")
+    assert (batch.calls, batch.counts.nfe_total) == GOLDEN[block, drafts]
+    assert batch.counts.query_tokens == QUERY_TOKENS[block, drafts]
+    assert (tree.ids, tree.steps, tree.calls) == (batch.ids, batch.steps, batch.calls)
+    assert (tree.counts.query_tokens, tree.counts.nfe_total) == (batch.counts.query_tokens, batch.calls)
+
+
+@pytest.mark.parametrize("cache", ["none", "block_causal"])
+@pytest.mark.parametrize("name", QUICK)
+def test_eager_drafts_change_no_token(name: str, cache: str):
+    """Guards drafts in windows that no call has opened yet, against the method with the same cache."""
+    base = [f"method={name}", f"method/cache={cache}", "method.block_length=4"]
+    expected, _ = on_random_model(base, kind="block_diffusion")
+    for drafts in (1, 3, 8):
+        eager = ["method/verifier=freedave", f"method.verifier.draft_steps={drafts}", EAGER]
+        assert plain(on_random_model([*base, *eager], kind="block_diffusion")[0]) == plain(expected)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_eager_calls_in_closed_form(blocks: int):
+    """Guards the published pattern with one draft, blocks of 8: a call opens a block, each mask costs one, all but the
+    last block are stored; a block's last mask gives the next one its first token, in the last block it costs nothing.
+    """
+    setting = ["method=sdar", "method.remasking=low_confidence_static", "method/verifier=freedave", EAGER]
+    ledger = Ledger()
+    on_random_model(
+        [*setting, "method.verifier.draft_steps=1"],
+        kind="block_diffusion", ledger=ledger, prompts=[[2, 31, 4, 5, 6, 7, 8, 4]], length=8 * blocks,
+    )  # fmt: skip
+    (work,) = ledger.counts([0])
+    inner = (9 + 8 * (blocks - 2) + 7) if blocks > 1 else 8
+    assert (work.nfe_prefill, work.nfe_cache, work.nfe - work.nfe_cache) == (1, blocks - 1, inner)
+
+
+def test_what_needs_something_shared_or_exact_is_refused():
+    """Guards trees where nothing is stored, and drafts behind a window that a cache is kept for."""
+    with pytest.raises(ConfigError, match="this one stores nothing; use drafts=batch"):
+        build_method(compose(["method=threshold", *DRAFTED, "method.verifier.drafts=tree"]))
+    with pytest.raises(ConfigError, match="the cache is kept for; use cache=block_causal"):
+        build_method(compose(["method=threshold", "method/cache=dual", *DRAFTED, EAGER]))
 
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])

@@ -16,6 +16,7 @@ from harness.runs.config import compose
 from methods.diffusion.lopa import LookAhead
 from tests.methods.closed_form import MASK_ID, PROMPT, replay
 from tests.methods.test_every_method import LENGTH, PROMPTS, model
+from tests.methods.test_freedave import GROWTH, on_random_model
 from tests.methods.trained import decode_task
 
 GOLDEN = ClosedFormModel(ClosedForm(vocab_size=12, mask_id=MASK_ID, eos_id=0, a1=4, f1=1.3, a2=1.5, f2=0.9, f3=2.1))
@@ -150,6 +151,17 @@ def test_it_looks_ahead_with_other_rules():
     ahead = replay("method=llada", "method/verifier=lopa", "method.verifier.k=3")
     usual = replay("method=llada")
     assert ahead.counts.nfe <= usual.counts.nfe < ahead.counts.nfe_total
+
+
+@pytest.mark.parametrize("finish", ["predict_eos", "canvas_growth"])
+def test_it_looks_ahead_beside_lengths_that_depend_on_a_prediction(finish: str):
+    """Guards branches of rows that are cut, or grow before they commit: one is the method itself, more decode all."""
+    setting = ["method=threshold", f"method/finish={finish}", "method.block_length=8", *GROWTH.get(finish, [])]
+    usual, calls = on_random_model(setting)
+    assert on_random_model([*setting, "method/verifier=lopa", "method.verifier.k=1"]) == (usual, calls)
+    made, fewer = on_random_model([*setting, "method/verifier=lopa"])
+    assert fewer < calls
+    assert all(min(one.decided_at) >= 0 or finish == "canvas_growth" for one in made)
 
 
 @pytest.mark.parametrize("wrong", ["k=0", "branch_topp=0", "alpha=2", "threshold=-1", "block_length=0"])

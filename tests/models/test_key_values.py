@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.models.transformer import Attention, KeyValueStore, Transformer
+from harness.models.key_values import KeyValueStore
+from harness.models.transformer import Attention, Transformer
 from tests.models.shapes import random_model, tokens
 
 F64 = {"dtype": torch.float64}

@@ -1,0 +1,46 @@
+"""Keys and values of the in-tree transformer, by slot.
+
+Shapes: B rows, T new positions, S slots, K key/value heads, D head width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class KeyValueStore:
+    """Keys (rotated) and values of every layer, [B, S, K, D] each; slots are absolute positions.
+
+    A slot holds what the last forward that computed this position wrote. Rows can be chosen, repeated and
+    dropped; how far the store is valid is the caller's knowledge.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
+
+    @property
+    def slots(self) -> int:
+        """Number of positions that fit."""
+        return self.keys[0].shape[1]
+
+    def rows(self, index_B: Tensor) -> "KeyValueStore":
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+        return KeyValueStore(
+            [k.index_select(0, index_B) for k in self.keys], [v.index_select(0, index_B) for v in self.values]
+        )
+
+    def gathered(self, index_B: Tensor, slots_BS: Tensor) -> "KeyValueStore":
+        """Return a copy with the rows of `index_B`, whose slots hold what their slots `slots_BS` hold here."""
+        at = (index_B[:, None], slots_BS)
+        return KeyValueStore([k[at] for k in self.keys], [v[at] for v in self.values])
+
+    def grown(self, slots: int) -> "KeyValueStore":
+        """Return a copy with more slots, which hold nothing yet."""
+        extra = (0, 0, 0, 0, 0, slots - self.slots)
+        return KeyValueStore([F.pad(k, extra) for k in self.keys], [F.pad(v, extra) for v in self.values])
+
+    def write(self, layer: int, slots_BT: Tensor, keys_BTKD: Tensor, values_BTKD: Tensor) -> None:
+        """Replace the slots of one layer in place."""
+        rows_B1 = torch.arange(slots_BT.shape[0], device=slots_BT.device)[:, None]
+        self.keys[layer][rows_B1, slots_BT] = keys_BTKD
+        self.values[layer][rows_B1, slots_BT] = values_BTKD
