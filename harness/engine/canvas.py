@@ -30,6 +30,7 @@ class Canvas:
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
+    `layout_B` counts how often the positions of a row moved or its end did.
     `draft_B` marks rows of which caches store no finished block, since a verifier may drop them.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
@@ -60,6 +61,7 @@ class Canvas:
     stopped_at_B: Tensor
     held_B: Tensor
     held_calls_B: Tensor
+    layout_B: Tensor
     draft_B: Tensor
     mask_id: int
     fill_id: int
@@ -122,6 +124,7 @@ class Canvas:
             stopped_at_B=torch.full_like(zero_B, GIVEN),
             held_B=torch.zeros(rows, dtype=torch.bool),
             held_calls_B=zero_B,
+            layout_B=zero_B,
             draft_B=torch.zeros(rows, dtype=torch.bool),
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
@@ -280,6 +283,7 @@ class Canvas:
         self.undecided_BL = (self.undecided_BL | added_BL) & ~cut_BL
         self.window_BL = self.window_BL & ~cut_BL
         self.decided_at_BL = self.decided_at_BL.masked_fill(cut_BL, GIVEN)
+        self.layout_B = self.layout_B + (length_B != self.length_B)
         self.length_B = length_B
 
     def _widen(self, width: int) -> None:
@@ -309,6 +313,7 @@ class Canvas:
         inside_BL = (position_L >= position_B[:, None]) & (position_L < (position_B + count_B)[:, None])
         joins_B1 = self.window_BL.gather(1, position_B[:, None])
         self.window_BL = _moved(self.window_BL, 1, position_B, count_B, False) | (inside_BL & joins_B1)
+        self.layout_B = self.layout_B + (count_B > 0)
         self.length_B = self.length_B + count_B
 
     def _positional(self) -> list[tuple[str, int]]:

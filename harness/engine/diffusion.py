@@ -156,6 +156,7 @@ def take_step(
             observer(before, candidates, after)
         pending_B, others = idle_B, after.copy()
         if bool(pending_B.any()):
+            prediction = prediction.widened(after.tokens_BL.shape[1])
             candidates = method.scorer(prediction, after)
     return after
 
@@ -166,7 +167,12 @@ def _foresee(
     """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
     again_B = torch.zeros_like(canvas.held_B)
     for part in method.foreseers:
-        again_B = again_B | part.foresee(canvas, prediction, candidates)
+        before, width = canvas.copy(), canvas.tokens_BL.shape[1]
+        asks_B = part.foresee(canvas, prediction.widened(width), candidates.widened(width))
+        if bool(again_B.any()):
+            # Rows that are evaluated again show the other parts that prediction; this one must leave no trace in them.
+            canvas = canvas.where(~again_B, before)
+        again_B = again_B | asks_B
     if bool(again_B.any()):
         others = canvas.copy()
         method.window.update(canvas)

@@ -173,6 +173,16 @@ class Reader(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A reader that keeps what was last said of a position, so that calls may leave out positions said of before."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it does, with its present parameters."""
+        ...
+
+
+@runtime_checkable
 class Foresight(Protocol):
     """A policy that acts on a prediction before anything is committed: a window or a length that depends on it."""
 
@@ -364,9 +374,15 @@ class DiffusionMethod:
         return [part for part in self._parts if isinstance(part, Reader)]
 
     @cached_property
+    def demanding_readers(self) -> list[Reader]:
+        """The readers that need all that they read from every call."""
+        return [part for part in self.readers if not (isinstance(part, Remembering) and part.remembers)]
+
+    @cached_property
     def foreseers(self) -> list[Foresight]:
-        """The policies that act on a prediction before anything is committed."""
-        return [part for part in self._parts if isinstance(part, Foresight)]
+        """The policies that act on a prediction before anything is committed, first what decides on the length."""
+        ordered = [self.finish, *(part for part in self._parts if part is not self.finish)]
+        return [part for part in ordered if isinstance(part, Foresight)]
 
     @cached_property
     def reads_attention(self) -> bool:

@@ -55,6 +55,11 @@ class Prediction:
         out_BL[self.row_N, self.position_N] = values_N
         return out_BL
 
+    def latest(self, values_N: Tensor, earlier_BL: Tensor | None) -> Tensor:
+        """Return [B, L] with the values where something was read, elsewhere the earlier ones (None: 0)."""
+        values_BL = self.scatter(values_N, 0)
+        return values_BL if earlier_BL is None else torch.where(self.read_BL, values_BL, earlier_BL)
+
     def gather(self, values_BL: Tensor) -> Tensor:
         """Return the entries [N] of the read positions."""
         return values_BL[self.row_N, self.position_N]

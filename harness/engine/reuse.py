@@ -16,7 +16,8 @@ from harness.engine.policies import DiffusionMethod, NeverStop, Unverified, padd
 from harness.engine.records import Ledger, Role
 
 _STORE = "cache"
-_TOKENS, _LENGTH, _WINDOW, _CALLS = "cache.tokens_BL", "cache.length_B", "cache.window_B", "cache.calls_B"
+# Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
+_TOKENS, _LAYOUT, _WINDOW, _CALLS = "cache.tokens_BS", "cache.layout_B", "cache.window_B", "cache.calls_B"
 _NOTHING = -1
 
 
@@ -43,8 +44,7 @@ def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False,
 class Past:
     """What is known of a canvas's earlier evaluations: with which token each position was last computed.
 
-    `calls_B` counts the evaluations since the row's window opened. A row whose length changed starts anew, since its
-    positions may have moved.
+    `calls_B` counts the evaluations since the row's window opened.
     """
 
     tokens_BL: Tensor
@@ -62,24 +62,30 @@ class Past:
         """
         return (self.tokens_BL != canvas.tokens_BL) & canvas.whole_BL
 
+    def gone_BL(self, canvas: Canvas) -> Tensor:
+        """Return positions that were computed and are no longer part of their row."""
+        return (self.tokens_BL != _NOTHING) & ~canvas.whole_BL
 
-def recall(canvas: Canvas) -> Past:
-    """Return what `remember` kept."""
+
+def recall(canvas: Canvas, *, anew: bool = True) -> Past:
+    """Return what `remember` kept: nothing (`anew`) of a row whose positions moved or whose end did."""
     nothing_BL = torch.full_like(canvas.tokens_BL, _NOTHING)
     if _TOKENS not in canvas.memory:
         return Past(tokens_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
-    valid_B = canvas.memory[_LENGTH] == canvas.length_B
+    valid_B = (canvas.memory[_LAYOUT] == canvas.layout_B) | (not anew)
     same_B = valid_B & (canvas.memory[_WINDOW] == canvas.window_index_B)
+    tokens_BL = kept(canvas, _TOKENS, torch.zeros_like(canvas.tokens_BL)) - 1
     return Past(
-        tokens_BL=torch.where(valid_B[:, None], kept(canvas, _TOKENS, nothing_BL), nothing_BL),
+        tokens_BL=torch.where(valid_B[:, None], tokens_BL, nothing_BL),
         calls_B=canvas.memory[_CALLS].masked_fill(~same_B, 0),
     )
 
 
 def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
-    canvas.memory[_TOKENS] = torch.where(computed_BL, canvas.tokens_BL, past.tokens_BL)
-    canvas.memory[_LENGTH] = canvas.length_B
+    tokens_BL = torch.where(computed_BL, canvas.tokens_BL, past.tokens_BL)
+    canvas.memory[_TOKENS] = tokens_BL.masked_fill(~canvas.whole_BL, _NOTHING) + 1
+    canvas.memory[_LAYOUT] = canvas.layout_B
     canvas.memory[_WINDOW] = canvas.window_index_B
     canvas.memory[_CALLS] = past.calls_B + 1
 

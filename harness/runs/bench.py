@@ -144,7 +144,7 @@ def _methods(o: Options) -> dict[str, Any]:
     plain: Any = build_method(compose(["method=llada", *sizes]))
     made = {}
     for cache in o.caches or known:
-        reason = reason_against(plain, known[cache], ModelKind.MASKED_DIFFUSION)
+        reason = reason_against(plain, ModelKind.MASKED_DIFFUSION, cache=known[cache])
         made[cache] = reason or replace(plain, cache=known[cache])
     return made
 

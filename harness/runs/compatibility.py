@@ -5,7 +5,7 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from harness.engine.model import ModelKind
-from harness.engine.policies import Cache, DiffusionMethod
+from harness.engine.policies import DiffusionMethod
 from harness.errors import ConfigError
 from harness.models import hub
 from harness.runs import build, protocols
@@ -45,13 +45,13 @@ def refusal(cfg: DictConfig) -> ConfigError | None:
     return None
 
 
-def reason_against(method: DiffusionMethod, cache: Cache, kind: ModelKind) -> str | None:
-    """Return why a method cannot use a cache on models of a kind, or None if it can; nothing is loaded or run.
+def reason_against(method: DiffusionMethod, kind: ModelKind, **policies: object) -> str | None:
+    """Return why a method cannot use other policies on models of a kind, or None if it can; nothing is loaded or run.
 
     Whether the method runs on such models at all is what its config says (`models`).
     """
     try:
-        replace(method, cache=cache).fit_kind(kind)
+        replace(method, **policies).fit_kind(kind)  # type: ignore[arg-type]
     except ValueError as error:
         return str(error)
     return None

@@ -14,13 +14,13 @@ from harness.runs.catalogue import GROUPS, describe, knobs, names, nearest, read
 def list_options(argv: Sequence[str]) -> int:
     """Print the options of a kind, as a table or as a JSON array; methods also as the README's Markdown table.
 
-    `compatibility` is a Markdown table of decoders by caches.
+    `compatibility` is two Markdown tables, of decoders by caches and by end-of-text rules.
     """
     kinds = [a for a in argv if a not in ("--json", "--markdown")]
     if kinds == ["compatibility"]:
         from harness.runs import matrix
 
-        sys.stdout.write(matrix.markdown(matrix.combinations()) + "\n")
+        sys.stdout.write(matrix.document() + "\n")
         return 0
     if len(kinds) != 1 or kinds[0] not in GROUPS:
         given = " ".join(kinds)

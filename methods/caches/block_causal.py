@@ -27,6 +27,7 @@ from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.records import Ledger, Role
 from harness.engine.reuse import (
+    Past,
     forward_queries,
     kept,
     recall,
@@ -119,7 +120,7 @@ class _Blocks:
         return cls(
             block_L=block_L,
             source_BL=source_BL,
-            exact_B=torch.minimum(exact_B, _first(block_L, recall(canvas).changed_BL(canvas))),
+            exact_B=torch.minimum(exact_B, _first(block_L, _other_BL(_past(canvas), canvas))),
             last_B=block_L.masked_fill(~source_BL, -1).amax(1),
         )
 
@@ -129,9 +130,19 @@ class _Blocks:
 
     def window_is_enough(self, canvas: Canvas) -> Tensor:
         """Return the rows that read and have changed nothing outside of their window since it was opened."""
-        past, seen_BL = recall(canvas), self.block_L <= self.last_B[:, None]
-        outside_BL = (past.changed_BL(canvas) | self.source_BL) & ~canvas.window_BL & seen_BL
+        past, seen_BL = _past(canvas), self.block_L <= self.last_B[:, None]
+        outside_BL = (_other_BL(past, canvas) | self.source_BL) & ~canvas.window_BL & seen_BL
         return (past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
+
+
+def _past(canvas: Canvas) -> Past:
+    """Return what is stored, also of rows whose positions moved: blocks before these have not changed."""
+    return recall(canvas, anew=False)
+
+
+def _other_BL(past: Past, canvas: Canvas) -> Tensor:
+    """Return the positions that are not as they were when they were stored."""
+    return past.changed_BL(canvas) | past.gone_BL(canvas)
 
 
 def _first(block_L: Tensor, marked_BL: Tensor) -> Tensor:
@@ -150,7 +161,7 @@ def _evaluate(
     sub_blocks: bool = False,
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
-    past, blocks = recall(canvas), _Blocks.of(model, canvas, row_N, position_N)
+    past, blocks = _past(canvas), _Blocks.of(model, canvas, row_N, position_N)
     exact_B, end_B = blocks.exact_B, blocks.last_B + 1
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []

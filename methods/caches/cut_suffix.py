@@ -29,6 +29,11 @@ class CutSuffix:
         if method.reads_attention:
             raise ValueError("a cut canvas has no attention of all positions; use a method that reads none")
 
+    def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
+        """Return the visible positions, of those read."""
+        position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
+        return read_BL & (position_L < canvas.memory.get(VISIBLE, canvas.length_B)[:, None])
+
     def evaluate(
         self,
         ledger: Ledger,
@@ -38,7 +43,7 @@ class CutSuffix:
         position_N: Tensor,
         observe: AttentionObserver | None = None,
     ) -> Tensor:
-        """Return aligned logits; positions that are read must be visible."""
+        """Return aligned logits of the read positions, of which `narrow` has left the visible ones."""
         length_B = canvas.memory.get(VISIBLE, canvas.length_B)
         width = int(length_B.max())
         return ledger.call(

@@ -8,8 +8,10 @@ End confidence: of the last W positions whose best token is E, the sum of its pr
 fewer. Stage 1 appends `grow` masks per call until it reaches eos_init, then W // 2 tokens E. In stage 2 every step
 closes sure positions of the block; while the end confidence is below eos_grow, the least confident open position that
 stays open, if below `low`, becomes `grow` masks: what lies behind moves, and what no longer fits is cut off.
-`method/finish=canvas_growth` lets other decoders without a cache grow, whatever their scores are; their windows then
-grow with their canvas.
+`method/finish=canvas_growth` lets other decoders grow, whatever their scores are. Windows that are opened once grow
+with their canvas; those of absolute blocks, and those that are worked out in every step, are counted anew. Caches
+forget a row whose positions have moved (`block_causal`, `sub_block`: its blocks from the first that moved). Of
+positions that a call leaves out, the last prediction counts.
 Deviations from the authors' code: none that changes an answer. Calls of stage 1 are calls (nfe).
 Invariants: eos_init = 0, eos_grow = 0, W = 1 is the threshold decoder, strictly above `high`.
 """
@@ -19,12 +21,14 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.model import LanguageModel
-from harness.engine.policies import DiffusionMethod, NoCache
+from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from methods.diffusion.oracle import ReferenceAnswer
 
-_SEARCHED, _DOUBT, _LONGEST = (f"canvas_growth.{name}" for name in ("searched_B", "doubt_BL", "longest_B"))
+_SEARCHED, _LONGEST, _DOUBT, _END = (
+    f"canvas_growth.{name}" for name in ("searched_B", "longest_B", "doubt_BL", "end_BL")
+)
 
 
 @policy("method/preparation", "start_length")
@@ -86,11 +90,17 @@ class CanvasGrowth:
             raise ValueError(f"Lmax must be at least 1, got {self.Lmax}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse what is bound to positions, which move: caches, and a reference answer."""
-        if not isinstance(method.cache, NoCache):
-            raise ValueError("the finish canvas_growth moves positions; use method/cache=none")
+        """Refuse a reference answer, which says nothing of the positions that are added."""
         if isinstance(method.preparation, ReferenceAnswer):
-            raise ValueError("the finish canvas_growth moves positions, a reference answer does not")
+            raise ValueError(
+                "the finish canvas_growth adds positions, of which a reference answer says nothing; use another "
+                "method/finish"
+            )
+
+    @property
+    def remembers(self) -> bool:
+        """Return True."""
+        return True
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the whole response."""
@@ -132,7 +142,7 @@ class CanvasGrowth:
         added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * (most_B > 0)
         canvas.resize(torch.minimum(canvas.length_B, longest_B - added_B))
         canvas.insert(at_B, added_B)
-        canvas.memory[_DOUBT] = torch.zeros_like(canvas.memory[_DOUBT])
+        canvas.memory[_DOUBT] = canvas.memory[_DOUBT] * (most_B == 0)[:, None]
 
     def _longest(self, canvas: Canvas, prediction: Prediction) -> Tensor:
         """Return how many positions each row may have."""
@@ -143,8 +153,9 @@ class CanvasGrowth:
 
     def _end_confidence(self, p_NV: Tensor, canvas: Canvas, prediction: Prediction) -> Tensor:
         end = end_id(canvas)
-        p_BL = prediction.scatter(p_NV[:, end], 0)
-        ends_BL = prediction.scatter(p_NV.argmax(-1) == end, False) & canvas.response_BL
+        p_N = p_NV[:, end] * (p_NV.argmax(-1) == end)
+        canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
+        ends_BL = (p_BL > 0) & canvas.response_BL
         from_end_BL = ends_BL.flip(1).cumsum(1).flip(1)
         return (p_BL * (ends_BL & (from_end_BL <= self.W))).sum(1) / self.W
 

@@ -7,7 +7,7 @@ where the prompt fills its blocks: an ordinary autoregressive token, whatever it
 position, which the cache `block_causal` evaluates by that very call. Then sub-blocks open from left to right and close
 what is surer than tau (strictly) and what is surest. A stop token ends the answer when its block is complete
 (`method.finish.early=true`: when nothing is undecided before it, as the published model's own `generate` does); padding
-follows it.
+follows it. Other decoders may end so, too (`method/finish=stop_token`), with their own windows for blocks.
 `use_block_cache` is `method/cache=sub_block`, which reuses keys and values within a block and is not exact.
 Models whose logits are not shifted predict nothing from a finished block: there is no inherited token, the first
 position belongs to its sub-block, and storing a block is a call of its own.
@@ -24,7 +24,7 @@ from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
-from methods.diffusion.llada import open_first
+from methods.diffusion.llada import keep_first, open_first
 
 _BLOCK, _INHERITS = "fast_dllm_v2.block_B", "fast_dllm_v2.inherits_B"
 
@@ -79,7 +79,9 @@ class SubBlocks:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
         part_L = _position_L(canvas) // self.length
         # Twice as many parts: an inherited position is the first half of its sub-block.
-        open_first(canvas, 2 * part_L + 1 - _inherited_BL(canvas).long())
+        part_BL = 2 * part_L + 1 - _inherited_BL(canvas).long()
+        keep_first(canvas, part_BL)
+        open_first(canvas, part_BL)
 
 
 @policy("method/selector", "sure_or_inherited")
@@ -103,13 +105,12 @@ class SureOrInherited:
 
 @policy("method/finish", "stop_token")
 class StopToken:
-    """Put padding behind the first stop token once its block is complete, or (`early`) all that is before it."""
+    """Put padding behind the first stop token once its block is complete, or (`early`) all that is before it.
+
+    Blocks are the model's where the preparation `model_blocks` tells of them, else the decoder's windows.
+    """
 
     early: bool = False
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse methods that do not look at the model's blocks."""
-        _require_model_blocks(method, "the finish stop_token")
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Pad the rows that have ended."""
@@ -126,5 +127,9 @@ class StopToken:
 
     def _to_the_end_of_the_block(self, canvas: Canvas, first_BL: Tensor) -> Tensor:
         """Return every position up to the last one of the block that holds the first stop token."""
-        block_BL = _position_L(canvas) // canvas.memory[_BLOCK][:, None]
-        return block_BL <= block_BL.masked_fill(~first_BL, -1).amax(1, keepdim=True)
+        position_BL = _position_L(canvas).expand_as(first_BL)
+        if _BLOCK in canvas.memory:
+            block_BL = position_BL // canvas.memory[_BLOCK][:, None]
+            return block_BL <= block_BL.masked_fill(~first_BL, -1).amax(1, keepdim=True)
+        own_BL = first_BL | (canvas.window_BL & (canvas.window_BL & first_BL).any(1, keepdim=True))
+        return position_BL <= position_BL.masked_fill(~own_BL, -1).amax(1, keepdim=True)

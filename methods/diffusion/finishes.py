@@ -16,6 +16,8 @@ from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 
+_END = "predict_eos.end_BL"
+
 
 @policy("method/finish", "block_eos")
 class BlockEos:
@@ -85,6 +87,7 @@ class PredictEos:
     Of the undecided positions whose best token is an end token, the one with the highest probability becomes the
     row's last one, before anything is committed, if it reaches `confidence` (theirs: 0; 0.9 is safer). Later calls
     are shorter. A single wrong prediction truncates the answer. Theirs commits first, and loses what lies behind.
+    Of positions that a call leaves out, the last prediction counts.
     """
 
     confidence: float = 0.0
@@ -92,6 +95,11 @@ class PredictEos:
     def __post_init__(self) -> None:
         if self.confidence < 0:
             raise ValueError(f"confidence must be at least 0, got {self.confidence}")
+
+    @property
+    def remembers(self) -> bool:
+        """Return True."""
+        return True
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return all undecided positions."""
@@ -103,8 +111,10 @@ class PredictEos:
         if canvas.stop_ids:
             stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
             best_N = prediction.logits_NV.float().softmax(-1).max(-1)
-            ends_BL = canvas.undecided_BL & prediction.scatter(torch.isin(best_N.indices, stops), False)
-            surest_B, at_B = prediction.scatter(best_N.values, 0).masked_fill(~ends_BL, -1).max(1)
+            p_N = best_N.values * torch.isin(best_N.indices, stops)
+            canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
+            ends_BL = canvas.undecided_BL & (p_BL > 0)
+            surest_B, at_B = p_BL.masked_fill(~ends_BL, -1).max(1)
             canvas.resize(torch.where(surest_B >= self.confidence, at_B + 1, canvas.length_B))
         return again_B
 

@@ -50,6 +50,13 @@ def open_first(canvas: Canvas, block_BL: Tensor) -> None:
     canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
 
 
+def keep_first(canvas: Canvas, block_BL: Tensor) -> None:
+    """Keep of each window what lies in its first block: the rest was moved into later ones."""
+    beyond = torch.iinfo(torch.int64).max
+    first_B1 = block_BL.masked_fill(~canvas.window_BL, beyond).amin(1, keepdim=True)
+    canvas.window_BL = canvas.window_BL & (block_BL == first_B1)
+
+
 @policy("method/schedule", "split")
 class Split:
     """Spread a block's masks over its share of `steps`, the first steps taking one more (spec: m//T, then +1).

@@ -22,7 +22,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.sampling import invert, keep_top
-from methods.diffusion.llada import open_first
+from methods.diffusion.llada import keep_first, open_first
 
 
 class Remasking(Enum):
@@ -46,7 +46,9 @@ class AbsoluteBlocks:
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
         position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-        open_first(canvas, (position_L // self.length).expand_as(canvas.tokens_BL))
+        block_BL = (position_L // self.length).expand_as(canvas.tokens_BL)
+        keep_first(canvas, block_BL)
+        open_first(canvas, block_BL)
 
 
 @policy("method/schedule", "denoising_steps")

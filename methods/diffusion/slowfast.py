@@ -8,7 +8,8 @@ conf_len, until the last estimates agree (the last one counts; their mean, round
 fast: steps between a and the estimate until it is full, all calls but the first without the canvas behind it.
 A step closes all positions that reach `high` if they are at least two, else the best one.
 Deviations from the authors' code (LiangrunFlora/Slow-Fast-Sampling): exploring steps that find the block full are not
-run but counted as idle; predictions of what was cut off are not kept, since nothing reads them.
+run but counted as idle; predictions of what was cut off are not kept: rules that look at all of a response remember
+what they need (`predict_eos`, `canvas_growth`), and other policies that would are refused.
 Invariant: every step closes a position.
 """
 
@@ -23,6 +24,7 @@ from methods.caches.cut_suffix import VISIBLE, CutSuffix
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
 _SLOW, _FAST, _ESTIMATES, _STABLE = (f"slowfast.{name}" for name in ("slow_B", "fast_B", "estimates_BW", "stable_B"))
+_CLOCK = "slowfast.clock_B"
 
 
 @policy("method/window", "slowfast")
@@ -46,12 +48,12 @@ class ExploreAndFill:
             raise ValueError(f"k_explore must be at least stab_window={self.stab_window}, got {self.k_explore}")
 
     def fit(self, method: DiffusionMethod) -> None:
-        """Refuse policies that read what fast calls cut off."""
-        if isinstance(method.cache, CutSuffix) and method.readers:
+        """Refuse policies that need what fast calls cut off."""
+        if isinstance(method.cache, CutSuffix) and method.demanding_readers:
             raise ValueError("the window slowfast cuts off what other policies want to read; use method/cache=none")
 
     def update(self, canvas: Canvas) -> None:
-        """Count the step that was made, and open what the next one may close."""
+        """Count the step, if one was made, and open what the next one may close."""
         memory, new = canvas.memory, _START not in canvas.memory
         if new:
             for name in (_START, _FILLED, _LENGTH, _SLOW, _FAST):
@@ -59,9 +61,10 @@ class ExploreAndFill:
             memory[_STABLE] = torch.zeros_like(canvas.held_B)
             memory[_ESTIMATES] = canvas.clock_B.new_full((canvas.num_rows, self.stab_window), -1)
         else:
-            fast_B = memory[_SLOW] >= self.k_explore
-            memory[_FAST] = memory[_FAST] + fast_B
-            memory[_SLOW] = memory[_SLOW] + ~fast_B
+            fast_B, stepped_B = memory[_SLOW] >= self.k_explore, canvas.clock_B > memory[_CLOCK]
+            memory[_FAST] = memory[_FAST] + (stepped_B & fast_B)
+            memory[_SLOW] = memory[_SLOW] + (stepped_B & ~fast_B)
+        memory[_CLOCK] = canvas.clock_B
         self._next_cycle(canvas)
         self._next_block(canvas)
         slow_B, reached_B = memory[_SLOW] < self.k_explore, memory[_START] + memory[_LENGTH]

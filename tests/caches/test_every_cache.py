@@ -48,7 +48,7 @@ def method_with(cache: str) -> DiffusionMethod:
 def fits(cache: str, kind: str) -> bool:
     """Return whether a cache suits models of a kind."""
     method = method_with(cache)
-    return reason_against(method, method.cache, ModelKind(kind)) is None
+    return reason_against(method, ModelKind(kind)) is None
 
 
 def model_for(cache: str) -> EmbeddedModel:

@@ -80,6 +80,11 @@ def test_what_changed_since_it_was_computed():
     assert recall(canvas).calls_B.tolist() == [0, 4]
     canvas.insert(torch.tensor([5, 0]), torch.tensor([1, 0]))
     assert recall(canvas).fresh_B.tolist() == [True, False]
+    remember(canvas, recall(canvas), canvas.whole_BL)
+    canvas.resize(canvas.length_B - torch.tensor([0, 2]))
+    canvas.insert(torch.tensor([0, 7]), torch.tensor([0, 2]))
+    assert recall(canvas).fresh_B.tolist() == [False, True], "positions move in a row that stays as long as it is"
+    assert not recall(canvas, anew=False).fresh_B.any()
     canvas.resize(canvas.length_B + 4)
     assert recall(canvas).fresh_B.all()
 

@@ -118,11 +118,12 @@ def test_any_decoder_can_grow():
 
 
 GROWING = ("method/finish=canvas_growth", "method.finish.low=0.6", "method.finish.grow=4", "method.finish.Lmax=24")
-GROWING += ("method.finish.eos_init=0", "method.finish.eos_grow=2")
+GROWING += ("method.finish.W=4", "method.finish.eos_init=0", "method.finish.eos_grow=2")
 
 
 @pytest.mark.parametrize(
-    "method", ["ccd", "eb", "entropy_threshold", "klass", "llada method.steps=64", "multi_block", "prophet", "saber"]
+    "method",
+    ["ccd", "dream", "eb", "entropy_threshold", "klass", "llada method.steps=64", "multi_block", "prophet", "saber"],
 )
 def test_room_is_made_beside_any_scorer_and_memory(method: str):
     """Guards scores that are no probabilities, what policies remember of positions, and schedules that are over."""
@@ -131,11 +132,21 @@ def test_room_is_made_beside_any_scorer_and_memory(method: str):
     assert answers(made)[1:2] == answers(decoded(" ".join([method, *GROWING]), [1]))
 
 
-@pytest.mark.parametrize("bound", [["method=threshold", "method/cache=dkv_decode"], ["method=oracle"]])
-def test_what_is_bound_to_positions_is_refused(bound: list[str]):
-    """Guards against keys and answers of other positions."""
-    with pytest.raises(ConfigError, match="canvas_growth moves positions"):
-        replay(*bound, "method/finish=canvas_growth")
+def test_a_reference_answer_is_refused():
+    """Guards against an answer that is looked up where it does not stand."""
+    with pytest.raises(ConfigError, match="canvas_growth adds positions"):
+        replay("method=oracle", "method/finish=canvas_growth")
+
+
+def test_the_end_stays_in_sight_of_calls_that_leave_it_out():
+    """Guards what was last said of a position, which moves with it."""
+    growth, canvas = CanvasGrowth(grow=3, W=1, eos_init=0, low=0.5, eos_grow=0.9), row(5)
+    sure = [(1, 0.95), (1, 0.4), (1, 0.8), (1, 0.8), (END, 0.95)]
+    foresee(growth, canvas, *sure)
+    canvas.insert(torch.tensor([2]), torch.tensor([1]))
+    foresee(growth, canvas, *sure[:3])
+    assert not canvas.memory["canvas_growth.doubt_BL"].any()
+    assert canvas.memory["canvas_growth.end_BL"][0].nonzero().flatten().tolist() == [6]
 
 
 @pytest.mark.parametrize("knob", ["L0=0", "Lmax=0", "grow=0", "W=0", "high=-1", "low=-1", "eos_init=-1", "eos_grow=-1"])

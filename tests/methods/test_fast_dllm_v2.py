@@ -117,6 +117,25 @@ def test_padding_follows_a_stop_token(early: bool, known: str, expected: str):
     assert ["." if token == 11 else str(token) for token in canvas.tokens_BL[0].tolist()] == expected.split()
 
 
+@pytest.mark.parametrize(
+    ("known", "window", "expected"),
+    [
+        ("5 9 . 7 . .", range(3), "5 9 . 7 . ."),
+        ("5 9 3 7 . .", range(3), "5 9 0 0 0 0"),
+        ("5 9 3 7 . .", range(3, 6), "5 9 0 0 0 0"),
+        (". 9 3 7 . .", range(1, 3), ". 9 3 7 . ."),
+    ],
+)
+def test_the_decoders_windows_are_blocks_where_nobody_tells_of_others(known: str, window: range, expected: str):
+    """Guards any other decoder: padding waits for the window of the stop token, and for all that is before it."""
+    canvas = Canvas.from_prompts([[]], gen_length=6, mask_id=11, pad_id=0, stop_ids=(9,), seeds=[0])
+    canvas.window_BL = (canvas.place_BL >= window.start) & (canvas.place_BL < window.stop)
+    tokens_BL = torch.tensor([[11 if token == "." else int(token) for token in known.split()]])
+    canvas.commit(tokens_BL != 11, tokens_BL)
+    StopToken()(canvas, torch.tensor([True]))
+    assert ["." if token == 11 else str(token) for token in canvas.tokens_BL[0].tolist()] == expected.split()
+
+
 def test_the_parts_belong_together():
     """Guards windows that would look for blocks which nobody told of, and models that have none."""
     with pytest.raises(ValueError, match="use method/preparation=model_blocks"):

@@ -7,10 +7,12 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates, Prediction
 from harness.runs.build import build_method
 from harness.runs.config import compose
 from harness.runs.decode_batch import Decoded
-from methods.diffusion.finishes import BlockEos, PrefixEos
+from methods.diffusion.finishes import BlockEos, PredictEos, PrefixEos
+from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
 
 END, TURN, MASK = 3, 4, 9
@@ -119,6 +121,24 @@ def test_a_predicted_end_cuts_the_response_on_the_trained_model():
         assert 5 <= len(one.tokens) < 16
         assert counts.nfe == len(one.tokens)
         assert counts.query_tokens < counts.nfe * 32
+
+
+def test_the_surest_end_may_be_one_that_a_call_leaves_out():
+    """Guards what was last said of a position against a less sure end among those that a call does predict."""
+    canvas = after_step([MASK] * 4, window=range(4))
+    for ends in ({2: 0.6, 3: 0.9}, {1: 0.7}):
+        p_NV = torch.full((len(ends), 10), 0.01)
+        p_NV[range(len(ends)), END] = torch.tensor(list(ends.values()))
+        position_N = torch.tensor(list(ends)) + 2
+        prediction = Prediction(
+            logits_NV=p_NV.log(), row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 6),
+            spec=NOTHING.spec,
+        )  # fmt: skip
+        nothing_BL = torch.zeros(1, 6)
+        PredictEos().foresee(
+            canvas, prediction, Candidates(tokens_BL=nothing_BL, score_BL=nothing_BL, confidence_BL=nothing_BL)
+        )
+        assert canvas.length_B.tolist() == [6]
 
 
 def test_an_unsure_end_cuts_nothing():

@@ -3,14 +3,17 @@
 import pytest
 import torch
 
+from harness.engine.canvas import Canvas
 from harness.engine.prediction import Prediction
 from harness.runs.build import build_method, build_task, load_model
 from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
-from methods.diffusion.sdar import Denoise, DenoisingSteps, DrawnScore, Remasking
+from methods.diffusion.fast_dllm_v2 import SubBlocks
+from methods.diffusion.sdar import AbsoluteBlocks, Denoise, DenoisingSteps, DrawnScore, Remasking
 from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run
 from tests.methods.closed_form import PROFILE, candidates, chosen
+from tests.methods.test_fast_dllm_v2 import with_blocks
 
 K, G = 8, LENGTH
 
@@ -78,6 +81,20 @@ def test_the_confidence_is_that_of_the_drawn_distribution():
     assert value == pytest.approx([4 / 7, 3 / 7][token])
     token, value = confidence(temperature=0.5, top_k=2)
     assert value == pytest.approx([16 / 25, 9 / 25][token])
+
+
+@pytest.mark.parametrize("window", [AbsoluteBlocks(length=4), SubBlocks(length=4)])
+def test_what_is_moved_behind_a_block_waits_for_the_next(window: AbsoluteBlocks | SubBlocks):
+    """Guards blocks of the model, which no insertion moves: the block is full, and the next one opens behind it."""
+    canvas = with_blocks(Canvas.from_prompts([[2, 2]], gen_length=5, mask_id=11, pad_id=0, seeds=[0]), inherits=False)
+    window.update(canvas)
+    canvas.insert(torch.tensor([3]), torch.tensor([2]))
+    seen = []
+    while bool(canvas.undecided_BL.any()):
+        window.update(canvas)
+        seen.append(canvas.open_BL[0].nonzero().squeeze(1).tolist())
+        canvas.commit(canvas.open_BL, torch.zeros_like(canvas.tokens_BL))
+    assert seen == [[2, 3], [4, 5, 6, 7], [8]]
 
 
 @pytest.mark.parametrize("prompt_length", [3, 8, 10])

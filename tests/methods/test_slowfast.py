@@ -9,7 +9,7 @@ from harness.engine.records import Ledger
 from harness.errors import ConfigError
 from methods.caches.cut_suffix import VISIBLE, CutSuffix
 from methods.diffusion.slowfast import ExploreAndFill, SurePair
-from tests.caches.decoding import random_model
+from tests.caches.decoding import random_model, run
 from tests.methods.closed_form import MASK_ID, chosen, replay
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
@@ -91,8 +91,22 @@ def test_fast_calls_compute_less_on_the_trained_model():
 def test_what_fast_calls_cut_off_is_read_by_nobody():
     """Guards against logits of positions that were not computed."""
     with pytest.raises(ConfigError, match="slowfast cuts off"):
-        replay("method=slowfast", "method/finish=predict_eos")
-    assert replay("method=slowfast", "method/finish=predict_eos", "method/cache=none").calls
+        replay("method=slowfast", "method/stopper=watch")
+    assert replay("method=slowfast", "method/stopper=watch", "method/cache=none").calls
+
+
+KNOBS = ("method=slowfast", "method.k_explore=2", "method.block_length=8")
+
+
+def test_an_end_that_nothing_reaches_changes_nothing():
+    """Guards fast calls beside a rule that looks behind what they show, and exploring steps beside one more call."""
+    plain = run(*KNOBS)
+    looking = run(*KNOBS, "method/finish=predict_eos", "method.finish.confidence=1.1")
+    assert (looking.decided, looking.queries) == (plain.decided, plain.queries)
+    still = ("method.finish.eos_init=0", "method.finish.low=0", "method.finish.W=1")
+    searching = run(*KNOBS, "method/finish=canvas_growth", *still)
+    assert searching.decided == plain.decided
+    assert [counts.nfe - 1 for counts in searching.counts] == [counts.nfe for counts in plain.counts]
 
 
 @pytest.mark.parametrize("knob", ["k_explore=1", "stab_window=0", "high=-1", "block_length=0"])

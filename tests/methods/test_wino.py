@@ -8,6 +8,7 @@ from harness.engine.records import Ledger
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from methods.diffusion.wino import ShadowBlock, WideIn
+from tests.caches.decoding import run
 from tests.methods.closed_form import chosen, replay
 from tests.methods.trained import decode_task
 
@@ -53,6 +54,16 @@ def test_wrong_commits_are_taken_back_on_the_trained_model():
     """Guards the point of the method: dependent positions that were closed together are found and opened again."""
     made = decode_task("list_shuffle", "method=wino", "method.tau1=0.3", samples=12)
     assert sum(one.remasked for one in made.generations) > 0
+
+
+def test_without_a_bound_a_growing_canvas_is_as_without_shadows():
+    """Guards shadows of a window that masks are inserted in."""
+    growing = ("method/finish=canvas_growth", "method.finish.low=0.6", "method.finish.grow=4", "method.finish.Lmax=24")
+    growing += ("method.finish.W=4", "method.finish.eos_init=0", "method.finish.eos_grow=2", "method.block_length=8")
+    shadowed = run("method=wino", "method.tau2=0", *growing)
+    plain = run("method=wino", "method/reviser=never", "method/cache=none", *growing)
+    assert shadowed.decided == plain.decided
+    assert {len(one.tokens) for one in plain.generations} == {24}
 
 
 def test_another_cache_is_refused():

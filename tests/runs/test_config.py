@@ -99,8 +99,10 @@ def test_whether_a_cache_fits_can_be_asked_without_a_model():
     """Guards the reasons of a table of methods, caches and kinds of models."""
     threshold, freedave = (build_method(compose([f"method={name}"])) for name in ("threshold", "freedave"))
     assert isinstance(threshold, DiffusionMethod) and isinstance(freedave, DiffusionMethod)
-    assert reason_against(threshold, BlockCausalCache(), ModelKind.BLOCK_DIFFUSION) is None
+    assert reason_against(threshold, ModelKind.BLOCK_DIFFUSION, cache=BlockCausalCache()) is None
     assert "needs a block_diffusion model" in str(
-        reason_against(threshold, BlockCausalCache(), ModelKind.MASKED_DIFFUSION)
+        reason_against(threshold, ModelKind.MASKED_DIFFUSION, cache=BlockCausalCache())
     )
-    assert "no exact predictions of drafts" in str(reason_against(freedave, FeatureCache(), ModelKind.MASKED_DIFFUSION))
+    assert "no exact predictions of drafts" in str(
+        reason_against(freedave, ModelKind.MASKED_DIFFUSION, cache=FeatureCache())
+    )
