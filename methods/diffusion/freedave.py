@@ -5,6 +5,8 @@ step itself, hence certain), D_2, ... are evaluated together: one call, one row 
 D_1 and its own prediction; where it leads to D_2, that prediction is known already, and so on.
 Symbol -> knob: d -> draft_steps (their evaluation: 4 to 8), block_length (32), tau -> threshold (FreeDave++, theirs:
 0.95 or 0.9), early exit -> early_exit (theirs: on; here off, so that the output is the whole static decode).
+`idle_calls`: theirs verifies a step even where its several positions have completed the window, though nothing can
+change any more; made on request only, to compare calls and rows.
 Ours: a draft is the method's own step, applied again with the clock of the chain, and what goes on is the state that
 the real step led to. So `method/verifier=freedave` speeds up any step rule without changing an answer: quotas that
 follow the clock, keyed sampling and policies with a memory included. Caches whose predictions follow from the canvas
@@ -27,6 +29,9 @@ from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.policies import DiffusionMethod, NeverRevise, NoCache, Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
+
+_KNOWN = "freedave.known_B"
+"""Whether the step that a row takes next leads to a draft that completes the window."""
 
 
 @policy("method/selector", "sure_or_best")
@@ -69,6 +74,22 @@ class AllEnd:
         canvas.tokens_BL = torch.where(fill_BL, largest_B[:, None], canvas.tokens_BL)
         canvas.undecided_BL = canvas.undecided_BL & ~fill_BL
         canvas.decided_at_BL = torch.where(fill_BL, last_B1, canvas.decided_at_BL)
+
+
+@policy("method/reviser", "confirm")
+class Confirm(NeverRevise):
+    """With `enabled`, hold a window that a step of several positions has completed for one call that changes nothing.
+
+    Where an accepted draft had completed it, the published code has known before and makes no such call.
+    """
+
+    enabled: bool = False
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
+        """Hold, or let go in the step that follows, which commits nothing."""
+        if self.enabled:
+            known_B = canvas.memory.get(_KNOWN, torch.zeros_like(canvas.held_B))
+            canvas.held_B = (commit_BL.sum(1) > 1) & ~canvas.open_BL.any(1) & ~known_B
 
 
 @policy("method/verifier", "freedave")
@@ -140,9 +161,10 @@ class FreeDave:
         stays: list[tuple[Canvas, Prediction, Tensor]] = []
         while len(at_R):
             target = step(state, known)
-            next_R = self._furthest(drafts, state, target, group_D[at_R][:, None] == group_D, at_R)
+            next_R, left_R = self._furthest(drafts, state, target, group_D[at_R][:, None] == group_D, at_R)
             stay, go = (next_R < 0).nonzero().squeeze(1), (next_R >= 0).nonzero().squeeze(1)
             stays.append((state.rows(stay), known.rows(stay), at_R[stay]))
+            stays[-1][0].memory[_KNOWN] = left_R[stay]
             before, seen, at_R = state.rows(go), known.rows(go), next_R[go]
             state = target.rows(go) if self.threshold is None else drafts.rows(at_R)
             known = prediction.rows(at_R)
@@ -151,15 +173,24 @@ class FreeDave:
         states, predictions, origins = zip(*stays, strict=True)
         return Canvas.cat(states).with_stores(stores, torch.cat(origins)), Prediction.cat(predictions)
 
-    def _furthest(self, drafts: Canvas, state: Canvas, target: Canvas, own_RD: Tensor, at_R: Tensor) -> Tensor:
-        """Return the last draft behind `at_R` that agrees with each row's real step, -1 where none does."""
+    def _furthest(
+        self, drafts: Canvas, state: Canvas, target: Canvas, own_RD: Tensor, at_R: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the last draft behind `at_R` that agrees with each row's real step, and where it leaves the window.
+
+        -1 stands for none, and for one that leaves it: that is where the real step leads, and its prediction is not
+        known.
+        """
         row_D = own_RD.long().argmax(0)
         draft_D = torch.arange(drafts.num_rows, device=at_R.device)
-        agrees_D = own_RD.any(0) & (draft_D > at_R[row_D]) & drafts.undecided_BL.any(1)
+        agrees_D = own_RD.any(0) & (draft_D > at_R[row_D])
         agrees_D = agrees_D & (_within if self.threshold is not None else _alike)(drafts, target.rows(row_D))
+        next_R = torch.where(own_RD & agrees_D, draft_D, GIVEN).amax(1)
+        leaves_D = ~drafts.undecided_BL.any(1)
         if not self.across:
-            agrees_D = agrees_D & (drafts.window_index_B == state.window_index_B[row_D])
-        return torch.where(own_RD & agrees_D, draft_D, GIVEN).amax(1)
+            leaves_D = leaves_D | (drafts.window_index_B != state.window_index_B[row_D])
+        left_R = (next_R >= 0) & leaves_D[next_R]
+        return next_R.masked_fill(left_R, GIVEN), left_R
 
 
 def _alike(drafts: Canvas, real: Canvas) -> Tensor:
