@@ -113,7 +113,10 @@ def _decode(case: dict) -> dict[str, object]:
 def _override(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_override(entry)}" for key, entry in value.items()) + "}"
-    return "null" if value is None else json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_override, value)) + "]"
+    # JSON's Infinity would be read as a word.
+    return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def read_cases(path: Path) -> list[dict]:

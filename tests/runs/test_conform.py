@@ -76,6 +76,13 @@ def test_what_is_not_compared_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     )
 
 
+def test_infinity_is_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Guards JSON's word for it: no gap is that large, and this case stops at no gap of 7.5 either."""
+    assert GIVEN["expected"]["exit_step"] is None
+    never = {**GIVEN, "params": {**GIVEN["params"], "gap_thresholds": [float("inf"), float("inf"), 1e5]}}
+    assert outcome(tmp_path, capsys, never) == (0, [("passed", "")])
+
+
 def test_the_table_says_what_went_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Guards the line of every case that is not simply passed, brackets and all."""
     file = tmp_path / "cases.json"
