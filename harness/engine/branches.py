@@ -1,4 +1,4 @@
-"""Drafts of a row as one row of the model: they share what is stored, and see of each other nothing.
+"""Drafts of a row as one row of the model: each sees what is stored and itself, none sees another.
 
 The tree of FreeDave's released code (arXiv:2510.00294; cychomatica/FreeDave: tree_attention). What a draft computes is
 kept in slots behind those of the row, until one draft goes on and the others are dropped.
@@ -27,8 +27,9 @@ class SlotStore(Store, Protocol):
 class Branches:
     """The stores of drafts whose rows `row_D` share one: a `Store` with a row per draft.
 
-    Drafts of a row stand together, rows in ascending order. `slot_DL` is where the positions of a draft are. A row's
-    only draft writes in place.
+    Drafts of a row stand together, rows in ascending order, none without a draft. `slot_DL` is where the positions of
+    a draft are. `slots` is what a draft sees as its own; the shared store has more, which hold what drafts of rows with
+    several have computed. A row's only draft writes in place.
     """
 
     def __init__(self, shared: Store, row_D: Tensor) -> None:
@@ -36,7 +37,7 @@ class Branches:
         self.shared, self.row_D, self.slots = shared, row_D, shared.slots
         self.slot_DL = torch.arange(self.slots - 1, device=row_D.device).repeat(len(row_D), 1)
         self.drafts_R = torch.bincount(row_D)
-        self._used_R = torch.zeros_like(self.drafts_R)
+        self._taken_R = torch.zeros_like(self.drafts_R)
 
     def rows(self, index_B: Tensor) -> Store:
         """Return plain stores of the drafts `index_B`, in that order, repeats allowed."""
@@ -45,24 +46,26 @@ class Branches:
 
     def grown(self, slots: int) -> "Branches":
         """Return branches with more slots, which hold nothing yet; for drafts that have computed nothing so far."""
-        assert not bool(self._used_R.any()), "the positions behind are taken"
+        assert not bool(self._taken_R.any()), "the slots behind are taken"
         return Branches(self.shared.grown(slots), self.row_D)
 
     def write(self, draft_E: Tensor, position_E: Tensor) -> Tensor:
-        """Return the slots [E] that these positions are written to; rows in ascending order."""
-        shared_E = self.slot_DL[draft_E, position_E] < self.slots
-        draft_E, position_E, every = draft_E[shared_E], position_E[shared_E], (draft_E, position_E)
-        own_E = self.drafts_R[self.row_D[draft_E]] > 1
-        draft_E, position_E = draft_E[own_E], position_E[own_E]
-        row_E = self.row_D[draft_E]
-        self.slot_DL[draft_E, position_E] = self.slots + self._used_R[row_E] + _place_in_row(row_E, len(self.drafts_R))
-        self._used_R = self._used_R + torch.bincount(row_E, minlength=len(self.drafts_R))
-        needed = self.slots + int(self._used_R.max())
+        """Return the slots [E] that these positions are to be written to, taking new ones; rows in ascending order."""
+        in_common_E = self.slot_DL[draft_E, position_E] < self.slots
+        moves_E = in_common_E & (self.drafts_R[self.row_D[draft_E]] > 1)
+        self._take(draft_E[moves_E], position_E[moves_E])
+        return self.slot_DL[draft_E, position_E]
+
+    def _take(self, draft_E: Tensor, position_E: Tensor) -> None:
+        """Give positions of drafts slots of their own, behind those that are taken."""
+        row_E, rows = self.row_D[draft_E], len(self.drafts_R)
+        self.slot_DL[draft_E, position_E] = self.slots + self._taken_R[row_E] + _place_in_row(row_E, rows)
+        self._taken_R = self._taken_R + torch.bincount(row_E, minlength=rows)
+        needed = self.slots + int(self._taken_R.max())
         if self.shared.slots < needed:
             grown = self.shared.grown(needed)
             assert isinstance(grown, SlotStore)
             self.shared = grown
-        return self.slot_DL[every]
 
     def visible(self, key_DL: Tensor, draft_RT: Tensor, position_RT: Tensor, block: int | None) -> Tensor:
         """Return the slots [R, T, S] that queries see: where their draft has the positions `key_DL`.

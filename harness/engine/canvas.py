@@ -17,6 +17,9 @@ from harness.engine.randomness import uniforms
 GIVEN = -1
 """`decided_at` of prompt, constraints and positions not decided yet."""
 
+SETTLED = 1 << 30
+"""`draft_from` of rows without drafts."""
+
 _NOWHERE = 1 << 30
 
 
@@ -31,11 +34,12 @@ class Canvas:
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
     `layout_B` counts how often the positions of a row moved or its end did.
-    `draft_B` marks rows of which caches store no finished block, since a verifier may drop them.
+    `draft_from_B` is the step, from 0, from which on decisions may be dropped by a verifier, `SETTLED` for none.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
     tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
     insertions, and what is new there is 0. Tensors are replaced, never changed in place, so that copies share them.
+    Keys that begin with "cache." tell of `stores`, and go where these go.
     `stores` holds keys and values; evaluations write them in place, so that of the copies of a canvas (not of its
     rows) only the latest may be evaluated.
     """
@@ -62,7 +66,7 @@ class Canvas:
     held_B: Tensor
     held_calls_B: Tensor
     layout_B: Tensor
-    draft_B: Tensor
+    draft_from_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -125,7 +129,7 @@ class Canvas:
             held_B=torch.zeros(rows, dtype=torch.bool),
             held_calls_B=zero_B,
             layout_B=zero_B,
-            draft_B=torch.zeros(rows, dtype=torch.bool),
+            draft_from_B=torch.full_like(zero_B, SETTLED),
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
@@ -154,6 +158,11 @@ class Canvas:
     def with_stores(self, stores: Mapping[str, Store], index_B: Tensor) -> "Canvas":
         """Return a copy to which the rows `index_B` of `stores` belong, one for each row."""
         return replace(self, stores={key: store.rows(index_B) for key, store in stores.items()})
+
+    def evaluated_as(self, other: "Canvas") -> "Canvas":
+        """Return a copy that remembers the evaluations of `other`, whose rows have the same tokens."""
+        theirs = {key: tensor for key, tensor in other.memory.items() if key.startswith("cache.")}
+        return replace(self, memory=self.memory | theirs)
 
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one."""
@@ -195,6 +204,11 @@ class Canvas:
     def committed_BL(self) -> Tensor:
         """Positions that a step has decided: neither given nor undecided."""
         return (self.decided_at_BL != GIVEN) & ~self.undecided_BL
+
+    @property
+    def drafted_BL(self) -> Tensor:
+        """Positions whose decision a verifier may drop; caches store nothing of them for good."""
+        return self.decided_at_BL >= self.draft_from_B[:, None]
 
     @property
     def place_BL(self) -> Tensor:

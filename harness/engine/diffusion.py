@@ -52,9 +52,9 @@ def decode(
     def step(before: Canvas, prediction: Prediction) -> Canvas:
         return take_step(method, before, prediction)
 
-    def observe(before: Canvas, prediction: Prediction, after: Canvas) -> None:
+    def observe(before: Canvas, said: Prediction | Candidates, after: Canvas) -> None:
         if observers:
-            candidates = method.scorer(prediction, before.copy())
+            candidates = said if isinstance(said, Candidates) else method.scorer(said, before.copy())
             for observer in observers:
                 observer(before, candidates, after)
 

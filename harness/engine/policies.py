@@ -21,8 +21,8 @@ from harness.engine.records import Ledger, Role
 Step = Callable[[Canvas, Prediction], Canvas]
 """Apply the method's rule once: from a canvas and a prediction to the next canvas (a new object)."""
 
-Observe = Callable[[Canvas, Prediction, Canvas], None]
-"""Show the observers steps that a verifier took: the canvas before, the prediction they follow from, and after."""
+Observe = Callable[[Canvas, Prediction | Candidates, Canvas], None]
+"""Show the observers steps that a verifier took: the canvas before, what they follow from, and the canvas after."""
 
 
 class Preparation(Protocol):
@@ -37,7 +37,10 @@ class Window(Protocol):
     """Which positions may be committed, and in which order windows open."""
 
     def update(self, canvas: Canvas) -> None:
-        """Open the next window of rows whose window holds nothing undecided (or move it otherwise)."""
+        """Open the next window of rows whose window holds nothing undecided (or move it otherwise).
+
+        Also called for windows that are only about to be complete, to learn which come next.
+        """
         ...
 
 
@@ -126,6 +129,16 @@ class Cache(Protocol):
 
         `observe` is shown the attention of whole canvases; a cache that computes less refuses it (see `Demanding`).
         """
+        ...
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A cache of keys and values that are those of the row's present window, and serve all drafts of that window."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it predicts what no cache does, so that drafts may leave the window."""
         ...
 
 

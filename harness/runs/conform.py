@@ -12,6 +12,7 @@ from harness.errors import ConfigError, DataError
 REFERENCES = tuple(
     Path(__file__).parent / name for name in ("reference-trajectories.json", "reference-trajectories-b.json")
 )
+_CASE_KEYS = ("id", "method", "params", "gen_length", "prompt", "model", "expected")
 _MODEL_KEYS = ("vocab_size", "mask_id", "eos_id", "a1", "f1", "a2", "f2", "f3", "eos_bias", "shifted")
 
 
@@ -29,20 +30,22 @@ def replay(case: dict) -> Verdict:
     """Decode one case and compare what is expected of it; forwards include the idle calls of the reference."""
     from harness.runs.catalogue import names
 
+    who = {"id": case["id"], "method": case["method"]}
     if case["method"] not in names("method"):
-        return Verdict(id=case["id"], method=case["method"], status="not built", detail="no such method yet")
+        return Verdict(**who, status="not built", detail="no such method yet")
     try:
         found = _decode(case)
-    except ConfigError as error:
-        return Verdict(id=case["id"], method=case["method"], status="failed", detail=str(error))
-    wrong = [
-        f"{key}: expected {case['expected'][key]}, got {value}"
-        for key, value in found.items()
-        if key in case["expected"] and case["expected"][key] != value
-    ]
-    return Verdict(
-        id=case["id"], method=case["method"], status="failed" if wrong else "passed", detail="; ".join(wrong)
-    )
+    except (ConfigError, DataError) as error:
+        return Verdict(**who, status="failed", detail=str(error))
+    except Exception as error:
+        # Whatever is wrong with one case says nothing about the others.
+        return Verdict(**who, status="failed", detail=f"{type(error).__name__}: {error}")
+    expected = case["expected"]
+    unknown = [f"{key}: not compared" for key in expected if key not in found]
+    wrong = [f"{k}: expected {expected[k]}, got {found[k]}" for k in expected if k in found and expected[k] != found[k]]
+    if len(unknown) == len(expected):
+        wrong = ["nothing to compare"]
+    return Verdict(**who, status="failed" if wrong else "passed", detail="; ".join(wrong + unknown))
 
 
 def _decode(case: dict) -> dict[str, object]:
@@ -54,15 +57,20 @@ def _decode(case: dict) -> dict[str, object]:
     from harness.engine.records import Ledger
     from harness.models.closed_form import ClosedForm, ClosedFormModel
     from harness.runs.build import build_method
+    from harness.runs.catalogue import read
     from harness.runs.config import compose
 
     knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
+    if "idle_calls" in read("method", case["method"]):
+        knobs.append("method.idle_calls=true")
     cfg = compose(
         [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
     )
     method = build_method(cfg)
     assert isinstance(method, DiffusionMethod)
     attention = case["model"].get("attention")
+    if lacking := [f"model.{key}" for key in _MODEL_KEYS if key not in case["model"]]:
+        raise DataError(f"lacks {', '.join(lacking)}")
     constants = {k: case["model"][k] for k in _MODEL_KEYS}
     model = ClosedFormModel(ClosedForm(**constants, attention=attention and (attention["a"], attention["f"])))
     canvas = Canvas.from_prompts(
@@ -105,18 +113,25 @@ def _decode(case: dict) -> dict[str, object]:
 def _override(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_override(entry)}" for key, entry in value.items()) + "}"
-    return "null" if value is None else json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_override, value)) + "]"
+    # JSON's Infinity would be read as a word.
+    return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def read_cases(path: Path) -> list[dict]:
     """Read a trajectory file; raise DataError naming the file and what is wrong with it."""
     try:
         cases = json.loads(path.read_text())["cases"]
-        assert all({"id", "method", "params", "gen_length", "prompt", "model", "expected"} <= c.keys() for c in cases)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        if not cases:
+            raise ValueError("it has no cases")
+        for number, case in enumerate(cases, 1):
+            if lacking := [key for key in _CASE_KEYS if key not in case]:
+                raise ValueError(f"case {number} ({case.get('id', 'without id')}) lacks {', '.join(lacking)}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not a trajectory file ({type(error).__name__}: {error}); expected "
-            f'{{"version": 1, "cases": [...]}} with id, method, params, gen_length, prompt, model, expected'
+            f'{{"version": 1, "cases": [...]}} with {", ".join(_CASE_KEYS)}'
         ) from None
     return cases
 
@@ -133,11 +148,11 @@ def main(argv: Sequence[str]) -> int:
         summary = {s: sum(v.status == s for v in verdicts) for s in ("passed", "failed", "not built")}
         sys.stdout.write(json.dumps({"summary": summary, "cases": [asdict(v) for v in verdicts]}) + "\n")
     else:
-        _print(verdicts, failed)
+        _print(verdicts)
     return 1 if failed else 0
 
 
-def _print(verdicts: list[Verdict], failed: list[Verdict]) -> None:
+def _print(verdicts: list[Verdict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -146,5 +161,6 @@ def _print(verdicts: list[Verdict], failed: list[Verdict]) -> None:
         mine = [v.status for v in verdicts if v.method == method]
         table.add_row(method, *(str(mine.count(s)) for s in ("passed", "failed", "not built")))
     console.print(table)
-    for verdict in failed:
-        console.print(f"{verdict.id}: {verdict.detail}", soft_wrap=True, highlight=False)
+    for verdict in verdicts:
+        if verdict.detail:
+            console.print(f"{verdict.id}: {verdict.detail}", soft_wrap=True, highlight=False, markup=False)

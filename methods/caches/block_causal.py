@@ -9,7 +9,8 @@ evaluation is that call; the last block is never stored, nor is one that only a 
 are no such calls: the next evaluation computes the finished block as well.
 `sub_block` (Fast-dLLM v2: use_block_cache) reuses keys and values within a block, too: a call that opens a window, one
 that reads what is predicted from before the window, and one after a change outside of it compute the whole block,
-others the window alone, which replaces its keys and values in place. These are stale until the block is stored.
+others the window alone, which replaces its keys and values in place. These are stale until the block is stored. A
+window that reaches into several blocks is computed as `block_causal` does.
 Deviations from the authors' code: rows are independent (there, one row whose sub-block begins with a mask has the whole
 block computed for all); a sub-block's opening call computes the whole block also where the model is not shifted.
 Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block_causal`.
@@ -37,7 +38,7 @@ from harness.engine.reuse import (
     with_sources,
 )
 
-_EXACT = "block_causal.exact_B"
+_EXACT = "cache.exact_B"
 
 
 @policy("method/cache", "block_causal")
@@ -53,6 +54,11 @@ class BlockCausalCache:
     def fit_kind(self, kind: ModelKind) -> None:
         """Refuse models in which a block sees later ones."""
         _require_blocks(kind, "block_causal")
+
+    @property
+    def exact(self) -> bool:
+        """Return True."""
+        return True
 
     def evaluate(
         self,
@@ -78,6 +84,11 @@ class SubBlockCache:
     def fit_kind(self, kind: ModelKind) -> None:
         """Refuse models in which a block sees later ones."""
         _require_blocks(kind, "sub_block")
+
+    @property
+    def exact(self) -> bool:
+        """Return False."""
+        return False
 
     def evaluate(
         self,
@@ -129,9 +140,10 @@ class _Blocks:
         return (self.block_L >= first_B[:, None]) & (self.block_L < end_B[:, None])
 
     def window_is_enough(self, canvas: Canvas) -> Tensor:
-        """Return the rows that read and have changed nothing outside of their window since it was opened."""
+        """Return the rows whose window lies in one block, and that read and changed nothing outside since it opened."""
         past, seen_BL = _past(canvas), self.block_L <= self.last_B[:, None]
         outside_BL = (_other_BL(past, canvas) | self.source_BL) & ~canvas.window_BL & seen_BL
+        outside_BL = outside_BL | (canvas.window_BL & (self.block_L != self.last_B[:, None]))
         return (past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
 
 
@@ -166,7 +178,7 @@ def _evaluate(
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []
     if not merged:
-        finished_B = _first(blocks.block_L, canvas.undecided_BL).masked_fill(canvas.draft_B, 0)
+        finished_B = _first(blocks.block_L, canvas.undecided_BL | canvas.drafted_BL)
         prompt_B = canvas.calls_B == 0
         # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
         direct_B = end_B <= finished_B
@@ -177,12 +189,11 @@ def _evaluate(
         exact_B = torch.maximum(exact_B, stored_B)
     if sub_blocks:
         light_B = blocks.window_is_enough(canvas)
-    window_BL = canvas.window_BL & (blocks.block_L == blocks.last_B[:, None])
-    query_BL = torch.where(light_B[:, None], window_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
+    query_BL = torch.where(light_B[:, None], canvas.window_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
     calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
     logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
     known_B = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
-    canvas.memory[_EXACT] = torch.where(canvas.draft_B, blocks.exact_B, known_B)
+    canvas.memory[_EXACT] = torch.minimum(known_B, _first(blocks.block_L, canvas.drafted_BL))
     remember(canvas, past, computed_BL)
     return logits_NV
 

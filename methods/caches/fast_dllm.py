@@ -40,6 +40,11 @@ class PrefixCache:
         """Refuse other rows than the canvas's, attention, and drafts if the age of what is kept counts."""
         refuse_misfits(method, "prefix", drafts=self.refresh_interval is None)
 
+    @property
+    def exact(self) -> bool:
+        """Return False."""
+        return False
+
     def evaluate(
         self,
         ledger: Ledger,
@@ -66,6 +71,11 @@ class DualCache:
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, attention, and drafts if the age of what is kept counts."""
         refuse_misfits(method, "dual", drafts=self.refresh_interval is None)
+
+    @property
+    def exact(self) -> bool:
+        """Return False."""
+        return False
 
     def evaluate(
         self,

@@ -1,32 +1,33 @@
 """Chains of drafts: what steps after the next one would lead to, made of one prediction, and whether they did.
 
+Drafts of a row stand together, its real step first, in the order of the rows.
 Shapes: B rows, R rows of a level of the chain, D drafts, L positions.
 """
 
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
+from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.policies import Step
 from harness.engine.prediction import Prediction
 
 
 def chain(
-    canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step, length_B: Tensor, *, bounded: bool
+    canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step, longest_B: Tensor, *, bounded: bool
 ) -> tuple[Canvas, Tensor]:
-    """Return up to `length_B` drafts of every row, `stepped` first, and the row that each comes from.
+    """Return up to `longest_B` drafts of every row, `stepped` first, and the row that each comes from.
 
     A chain ends with what the prediction has read, where a step commits nothing or moves positions, and, if `bounded`,
-    with the first draft that leaves the row's window.
+    with the first draft that is not `at_home`.
     """
     origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
     before, draft, levels, origins = canvas, stepped, [stepped], [origin_R]
     while True:
         prediction = prediction.widened(draft.tokens_BL.shape[1])
-        goes_R = draft.live_B & (length_B[origin_R] > len(levels)) & ~(draft.open_BL & ~prediction.read_BL).any(1)
+        goes_R = draft.live_B & (longest_B[origin_R] > len(levels)) & ~(draft.open_BL & ~prediction.read_BL).any(1)
         goes_R = goes_R & (draft.clock_B > before.clock_B) & (draft.length_B <= before.length_B)
         if bounded:
-            goes_R = goes_R & (draft.window_index_B == canvas.window_index_B[origin_R])
+            goes_R = goes_R & at_home(draft, canvas.rows(origin_R))
         kept = goes_R.nonzero().squeeze(1)
         if not len(kept):
             break
@@ -38,15 +39,46 @@ def chain(
     return Canvas.cat(levels).rows(order_D), origin_D
 
 
-def as_published(kept_D: Tensor, origin_D: Tensor, left_D: Tensor, wanted_B: Tensor) -> Tensor:
-    """Return as many drafts as the published code evaluates, one per open position: the last is repeated for those
-    that leave the window, whose prediction is never used; a row whose step does has no other.
+def at_home(drafts: Canvas, origins: Canvas) -> Tensor:
+    """Return which drafts have the window of the canvas that they come from, and changed nothing outside of it."""
+    width = min(drafts.tokens_BL.shape[1], origins.tokens_BL.shape[1])
+    window_DL = origins.window_BL[:, :width]
+    same_DL = (drafts.window_BL[:, :width] == window_DL) & (
+        window_DL | (drafts.tokens_BL[:, :width] == origins.tokens_BL[:, :width])
+    )
+    return same_DL.all(1) & (drafts.window_index_B == origins.window_index_B) & (drafts.layout_B == origins.layout_B)
+
+
+def to_evaluate(drafts: Canvas, origin_D: Tensor, canvas: Canvas, count_B: Tensor | None) -> tuple[Canvas, Tensor]:
+    """Return the drafts of a window that the published code evaluates, and their rows: also those that complete it.
+
+    These are left in their window, where nothing is read of them: they cost what a draft costs, and tell what others
+    lead to. The last one is repeated for `count_B` drafts, where a row has several.
     """
-    origin_K = origin_D[kept_D]
-    drafts_B = torch.bincount(origin_K, minlength=len(wanted_B))
-    last_B = drafts_B.cumsum(0) - 1
-    missing_B = (wanted_B - drafts_B).clamp(min=0).masked_fill(left_D[kept_D[last_B]], 0)
-    return kept_D.repeat_interleave(torch.ones_like(kept_D).index_add(0, last_B, missing_B))
+    home_D, first_D = at_home(drafts, canvas.rows(origin_D)), starts(origin_D)
+    ended_D = ~home_D & ~first_D & (drafts.layout_B == canvas.layout_B[origin_D])
+    extra = drafts.tokens_BL.shape[1] - canvas.tokens_BL.shape[1]
+    window_DL = torch.nn.functional.pad(canvas.window_BL, (0, extra))[origin_D]
+    drafts.window_BL = torch.where(ended_D[:, None], window_DL, drafts.window_BL)
+    drafts.window_index_B = torch.where(ended_D, canvas.window_index_B[origin_D], drafts.window_index_B)
+    kept_D = (home_D | first_D | ended_D).nonzero().squeeze(1)
+    if count_B is not None:
+        drafts_B = torch.bincount(origin_D[kept_D], minlength=canvas.num_rows)
+        alone_B = ~home_D[first_D]
+        missing_B = (count_B - drafts_B).clamp(min=0).masked_fill(alone_B, 0)
+        kept_D = kept_D.repeat_interleave(torch.ones_like(kept_D).index_add(0, drafts_B.cumsum(0) - 1, missing_B))
+    return drafts.rows(kept_D), origin_D[kept_D]
+
+
+def starts(origin_D: Tensor) -> Tensor:
+    """Return which drafts are the first of their row."""
+    return torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
+
+
+def furthest(agrees_D: Tensor, own_RD: Tensor) -> Tensor:
+    """Return the last draft of each row, of those that agree; -1 where none does."""
+    draft_D = torch.arange(len(agrees_D), device=agrees_D.device)
+    return torch.where(own_RD & agrees_D, draft_D, GIVEN).amax(1)
 
 
 def alike(drafts: Canvas, real: Canvas) -> Tensor:
@@ -58,6 +90,6 @@ def alike(drafts: Canvas, real: Canvas) -> Tensor:
     return same_D
 
 
-def within(drafts: Canvas, real: Canvas) -> Tensor:
+def contained(drafts: Canvas, real: Canvas) -> Tensor:
     """Return the drafts all of whose decided tokens the real state has, too."""
     return (drafts.undecided_BL | ((drafts.tokens_BL == real.tokens_BL) & ~real.undecided_BL)).all(1)

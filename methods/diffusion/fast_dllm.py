@@ -46,8 +46,8 @@ class Factor:
     compat: bool = False
 
     def __post_init__(self) -> None:
-        if self.factor <= 0:
-            raise ValueError(f"factor must be above 0, got {self.factor}")
+        if self.factor < 0:
+            raise ValueError(f"factor must be at least 0, got {self.factor}")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""

@@ -16,7 +16,7 @@ Invariants: k = 1 is the method without branches; rounds are counted by nfe, eva
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
+from harness.engine.canvas import SETTLED, Canvas
 from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
@@ -69,6 +69,7 @@ class LookAhead:
         rank_DL = rank_descending(stepped.memory[_SCORE].masked_fill(~left_BL, -torch.inf))[origin_D]
         added_DL = left_BL[origin_D] & (rank_DL == nth_D[:, None] - 1)
         _commit_with_the_last_step(drafts, added_DL)
+        drafts.draft_from_B = torch.where(branches_B > 0, stepped.clock_B - 1, SETTLED)[origin_D]
         creation_D = drafts.memory[_CONFIDENCE].masked_fill(~added_DL, 0.0).sum(1)
         drafts.memory[_CREATION] = creation_D.masked_fill(nth_D == 0, 1.0)
         return drafts
@@ -89,7 +90,12 @@ class LookAhead:
             begun_R = base_D.nonzero().squeeze(1)[further_R]
             before = drafts.rows(begun_R)
             before.tick(torch.ones_like(begun_R, dtype=torch.bool), -1)
-            observe(before, prediction.rows(begun_R), chosen.rows(further_R.nonzero().squeeze(1)))
+            said = Candidates(
+                tokens_BL=before.memory[_TOKENS],
+                score_BL=before.memory[_SCORE],
+                confidence_BL=before.memory[_CONFIDENCE],
+            )
+            observe(before, said, chosen.rows(further_R.nonzero().squeeze(1)))
         return chosen, prediction.rows(best_R)
 
     def _confidence(self, drafts: Canvas, prediction: Prediction) -> Tensor:

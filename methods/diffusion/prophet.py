@@ -9,13 +9,14 @@ late; default 7.5, 5, 2.5), S -> steps, block_length (default 32).
 Deviations from the authors' code: answer_length is heard (5 is fixed there); the region ends with the response.
 Steps that close nothing, because constraints left a block fewer masks than steps, cost no call, but they are steps:
 the decoder may stop at one of them, as it does there. They run before the next block's first step, on its prediction.
+Where nothing is left to decide they are only counted; `idle_calls` has them look at the response, to compare the step.
 Invariants: unreachable thresholds equal LLaDA with the same constraints; thresholds of -inf mean one call.
 """
 
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
+from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.generation import DecodeError
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
@@ -70,12 +71,29 @@ class Punctual:
         step_B = canvas.clock_B - share * (first_B // self.block_length)
         quota_B = canvas.window_masks_B // share + (step_B < canvas.window_masks_B % share)
         quota_B = torch.where(step_B < share, quota_B, quota_B.clamp(min=1))
-        return quota_B.masked_fill(step_B < 0, 0)
+        # What holds a complete response has to end: its last step is no idle one.
+        last_B = canvas.held_B & (canvas.clock_B >= (self.steps or self.gen_length) - 1)
+        return quota_B.masked_fill(step_B < 0, 0).masked_fill(last_B, 1)
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return the steps that are left once nothing is undecided."""
         left_B = ((self.steps or self.gen_length) - canvas.clock_B).clamp(min=0)
         return left_B.masked_fill(canvas.undecided_BL.any(1), 0)
+
+
+@policy("method/reviser", "run_out")
+class RunOut:
+    """With `enabled`, hold a complete response while steps are left, so that the stopper may stop in one of them."""
+
+    steps: int | None
+    gen_length: int
+    enabled: bool = False
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
+        """Hold; all of the steps share one evaluation."""
+        if self.enabled:
+            left_B = canvas.clock_B < (self.steps or self.gen_length) - 1
+            canvas.held_B = left_B & (canvas.stopped_at_B == GIVEN) & ~canvas.undecided_BL.any(1)
 
 
 @policy("method/stopper", "watch")

@@ -41,11 +41,9 @@ class ExploreAndFill:
     stab_std: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("length", "stab_window"):
+        for name in ("length", "k_explore", "stab_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.k_explore < self.stab_window:
-            raise ValueError(f"k_explore must be at least stab_window={self.stab_window}, got {self.k_explore}")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse policies that need what fast calls cut off."""
@@ -116,8 +114,8 @@ class ExploreAndFill:
         estimates_BW = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
         whole_B = pending_B & (estimates_BW >= 0).all(1)
         stable_B = whole_B & (estimates_BW.double().std(1, correction=0) < self.stab_std)
-        length_B = torch.where(stable_B, estimate_B, estimates_BW.double().mean(1).long())
-        memory[_LENGTH] = torch.where(whole_B, length_B, memory[_LENGTH])
+        mean_B = estimates_BW.clamp(min=0).sum(1) // (estimates_BW >= 0).sum(1).clamp(min=1)
+        memory[_LENGTH] = torch.where(pending_B, torch.where(stable_B, estimate_B, mean_B), memory[_LENGTH])
         memory[_ESTIMATES], memory[_STABLE] = estimates_BW, memory[_STABLE] | stable_B
         return torch.zeros_like(canvas.held_B)
 

@@ -53,5 +53,5 @@ def test_only_drafts_without_a_past_can_grow():
     branches = Branches(new_store(model, canvas), ROW_D).grown(20)
     assert (branches.slots, branches.slot_DL.shape) == (20, (4, 19))
     branches.write(torch.tensor([0]), torch.tensor([3]))
-    with pytest.raises(AssertionError, match="the positions behind are taken"):
+    with pytest.raises(AssertionError, match="the slots behind are taken"):
         branches.grown(30)

@@ -96,6 +96,7 @@ def judged(probabilities: list[list[float]], creation: list[float], **knobs) -> 
     canvas.open_window(torch.tensor([True]), canvas.response_BL)
     drafts = canvas.rows(torch.zeros(len(probabilities), dtype=torch.int64))
     drafts.memory["lopa.creation_B"] = torch.tensor(creation, dtype=torch.float64)
+    drafts.memory |= {f"lopa.{name}_BL": drafts.decided_at_BL for name in ("tokens", "score", "confidence")}
     drafts.memory["number"] = torch.arange(len(probabilities))
     p_N = torch.tensor(probabilities, dtype=torch.float64).flatten()
     row_N, position_N = drafts.open_BL.nonzero(as_tuple=True)

@@ -67,6 +67,30 @@ def test_phases_follow_the_share_of_configured_steps():
     assert AnswerGap(steps=256, gen_length=256).threshold(edges).tolist() == [7.5, 7.5, 5, 5, 2.5, 2.5]
 
 
+GIVEN_12 = "method.constraints={" + ", ".join(f"{place}: 2" for place in range(12)) + "}"
+RUN_OUT = ["method=prophet", "method.steps=16", "method.block_length=16", GIVEN_12]
+
+
+def test_it_may_stop_in_a_step_behind_the_last_commit():
+    """Guards the published exit there: four positions close in four steps, g/S reaches 0.33 in the sixth of 16.
+
+    Without `idle_calls` the twelve steps are counted and not made; with it one call serves the fifth and the sixth.
+    """
+    clear_later = "method.gap_thresholds=[inf,-inf,-inf]"
+    skipped = replay(*RUN_OUT, clear_later)
+    assert (skipped.calls, skipped.counts.nfe) == (16, 4)
+    made = replay(*RUN_OUT, clear_later, "method.idle_calls=true")
+    assert (made.calls, made.counts.nfe, made.ids, made.steps) == (6, 5, skipped.ids, skipped.steps)
+
+
+def test_steps_behind_the_last_commit_run_out():
+    """Guards the count of published calls where nothing stops, and that the response is let go after the last step."""
+    made = replay(*RUN_OUT, "method.gap_thresholds=[inf,inf,inf]", "method.idle_calls=true")
+    assert (made.calls, made.counts.nfe) == (16, 5)
+    whole = replay("method=prophet", "method.steps=16", "method.idle_calls=true", "method.gap_thresholds=[inf,inf,inf]")
+    assert (whole.calls, whole.counts.nfe) == (16, 16)
+
+
 def test_no_answer_never_stops():
     """Guards a region behind the end of the response."""
     made = replay("method=prophet", "method.answer_start=16", "method.gap_thresholds=[-inf,-inf,-inf]")

@@ -52,6 +52,15 @@ def test_estimates_that_differ_are_averaged():
     assert walk(window, (near, [7]), (far, [6]))[-1] == [0, 1]
 
 
+def test_too_few_exploring_steps_for_a_window_of_estimates_count_by_their_mean():
+    """Guards cycles that end before the estimates could have agreed: one estimate of 4 fills four positions."""
+    far = [0.4, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1, 0.1]
+    assert walk(ExploreAndFill(length=8, k_explore=1), (far, [6]))[-1] == [0, 1, 2, 3]
+    nearer = [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+    window = ExploreAndFill(length=8, k_explore=2, stab_window=3)
+    assert walk(window, (far, [6]), (nearer, [7]))[-1] == [0, 1]
+
+
 def test_nothing_reached_means_one_position():
     """Guards the least estimate, which moves every cycle on."""
     window, low = ExploreAndFill(length=8, k_explore=2), [0.1] * 8
@@ -109,7 +118,7 @@ def test_an_end_that_nothing_reaches_changes_nothing():
     assert [counts.nfe - 1 for counts in searching.counts] == [counts.nfe for counts in plain.counts]
 
 
-@pytest.mark.parametrize("knob", ["k_explore=1", "stab_window=0", "high=-1", "block_length=0"])
+@pytest.mark.parametrize("knob", ["k_explore=0", "stab_window=0", "high=-1", "block_length=0"])
 def test_values_out_of_range_are_refused(knob: str):
     """Guards against a length that no step estimates."""
     with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):

@@ -1,0 +1,45 @@
+"""The step rule of FreeDave's released decoder (arXiv:2510.00294): the best position, or all that reach a threshold."""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+from harness.engine.prediction import Candidates, Prediction, top
+
+KNOWN = "freedave.known_B"
+"""Whether a verified draft has shown that the next step completes the window."""
+
+
+@policy("method/selector", "sure_or_best")
+class SureOrBest:
+    """Close every open position whose confidence reaches `threshold`, else (and without one) the best."""
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.threshold < 0:
+            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        """Return the positions to commit."""
+        best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
+        if self.threshold is None:
+            return best_BL
+        return best_BL | (open_BL & (candidates.confidence_BL >= self.threshold))
+
+
+@policy("method/reviser", "confirm")
+class Confirm:
+    """With `enabled`, hold a window that a step of several positions has completed for one call that changes nothing.
+
+    Where a draft that was verified had completed it, the published code makes no such call.
+    """
+
+    enabled: bool = False
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
+        """Hold, or let go in the step that follows, which commits nothing."""
+        if self.enabled:
+            known_B = canvas.memory.get(KNOWN, torch.zeros_like(canvas.held_B))
+            canvas.held_B = (commit_BL.sum(1) > 1) & ~canvas.open_BL.any(1) & ~known_B
