@@ -8,7 +8,7 @@ from harness.engine.model import ModelKind
 from harness.engine.policies import NoCache
 from harness.engine.records import Ledger
 from methods.caches.block_causal import BlockCausalCache, SubBlockCache
-from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run
+from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run, trained_model
 
 K, G = 8, LENGTH
 DECODERS = {
@@ -40,6 +40,24 @@ def test_reuse_is_exact(decoder: str, cache: tuple[str, ...], shift: int):
     for one, other in zip(made.counts, without.counts, strict=True):
         assert shift or one.query_tokens + one.prefill_tokens <= other.query_tokens
         assert shift or one.nfe - one.nfe_cache == other.nfe
+
+
+PUBLISHED = {
+    "sdar": ("method=sdar", "method/finish=full"),
+    "sequential": ("method=sdar", "method.remasking=sequential", "method.denoising_steps=3"),
+    "fast_dllm_v2": ("method=fast_dllm_v2", "method.sub_block_length=4"),
+}
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=["stored", "merged"])
+@pytest.mark.parametrize("decoder", [*DECODERS, *PUBLISHED])
+def test_reuse_is_exact_on_the_trained_model(decoder: str, cache: tuple[str, ...]):
+    """Guards the same where tokens mean something, and the decoders that the cache was published with."""
+    (model, prompts), method = trained_model("tiny_block"), (DECODERS | PUBLISHED)[decoder]
+    made, without = (run(*method, *one, model=model, prompts=prompts) for one in (cache, ["method/cache=none"]))
+    assert made.decided == without.decided
+    assert [one.nfe - one.nfe_cache for one in made.counts] == [one.nfe for one in without.counts]
+    assert sum(made.queries) <= sum(without.queries)
 
 
 @pytest.mark.parametrize("size", [1, 3])

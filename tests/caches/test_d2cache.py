@@ -1,6 +1,7 @@
 """d2Cache: the masks that are next, what changed, and what attention flows to."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ class Published:
                 break
             chosen.add(j)
         behind = sorted(chosen)
-        for left, right in zip(behind, behind[1:], strict=False):
+        for left, right in pairwise(behind):
             chosen |= set(range(left, right)) if right - left - 1 <= self.w else set()
         return sorted(chosen)
 

@@ -1,19 +1,32 @@
 """Elastic-Cache: a sliding window of masks, and layers that recompute where attention drifts."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 
-from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run
+from harness.models.embedded import EmbeddedModel
+from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, trained_model
 
 ONE = [[2, 30, 76, 4]]
 P, G, N = 4, LENGTH, 3
 CACHE = "method/cache=elastic"
 
 
+def first_layer(name: str) -> EmbeddedModel:
+    """Return a trained model without its other layers."""
+    model, _ = trained_model(name)
+    transformer = deepcopy(model.transformer)
+    transformer.blocks = transformer.blocks[:1]
+    return EmbeddedModel(transformer, replace(model.spec, layers=1))
+
+
 @pytest.mark.parametrize("profile", ["column", "row"])
 @pytest.mark.parametrize("method", [STEPWISE, PARALLEL])
-def test_a_single_layer_has_nothing_stale(method: tuple[str, ...], profile: str):
+@pytest.mark.parametrize("name", ["random", "tiny_mdm", "tiny_block"])
+def test_a_single_layer_has_nothing_stale(name: str, method: tuple[str, ...], profile: str):
     """Guards queries and kept keys and values: those of layer 0 depend on tokens alone, so all answers are exact."""
-    model = random_model(layers=1)
+    model = random_model(layers=1) if name == "random" else first_layer(name)
     knobs = (CACHE, f"method.cache.profile={profile}")
     assert run(*method, *knobs, model=model).decided == run(*method, model=model).decided
 
