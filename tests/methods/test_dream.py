@@ -55,6 +55,21 @@ def test_quotas_are_truncated_in_float32(length: int, steps: int):
     assert found == QUOTAS[length, steps]
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 16, 33, 64])
+def test_quotas_sum_to_the_masks(length: int):
+    """Guards the last step, which takes what truncation has left, for any number of steps, more than masks included."""
+    for steps in (1, 2, 3, 5, 8, 16, 40, 64, 100):
+        schedule = DreamQuota(steps=steps, gen_length=length)
+        canvas = Canvas.from_prompts([[]], gen_length=length, mask_id=11, pad_id=0, seeds=[0])
+        canvas.open_window(torch.tensor([True]), canvas.response_BL)
+        for _ in range(steps):
+            left, quota_B = int(canvas.open_BL.sum()), schedule.quota(canvas)
+            assert 0 <= int(quota_B) <= left
+            canvas.commit(canvas.open_BL & (canvas.open_BL.cumsum(1) <= quota_B[:, None]), canvas.tokens_BL)
+            canvas.tick(torch.tensor([True]))
+        assert not bool(canvas.undecided_BL.any()), steps
+
+
 def test_origin_flips_a_coin_per_position():
     """Guards the Bernoulli schedule: of 40 * 64 positions about an eighth closes first, and the last step closes all.
 
