@@ -82,9 +82,9 @@ def random_model(kind: str = "masked_diffusion", shift: int = 0, layers: int = 3
 
 
 @cache
-def trained_model(name: str = "tiny_mdm") -> tuple[EmbeddedModel, tuple[tuple[int, ...], ...]]:
+def trained_model(name: str = "tiny_mdm", samples: int = 2) -> tuple[EmbeddedModel, tuple[tuple[int, ...], ...]]:
     """Return a trained model in float64, and prompts that it knows the answers of."""
-    cfg = compose([f"model={name}", "device.dtype=float64", "task=list_shuffle", "task.samples=2"])
+    cfg = compose([f"model={name}", "device.dtype=float64", "task=list_shuffle", f"task.samples={samples}"])
     loaded = load_model(cfg)
     assert isinstance(loaded.model, EmbeddedModel)
     prompts = [loaded.tokenizer.encode(str(sample.prompt)) for sample in build_task(cfg).instances()]

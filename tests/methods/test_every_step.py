@@ -17,6 +17,7 @@ from harness.engine.records import Counts, Ledger
 from harness.runs.build import build_method
 from harness.runs.catalogue import names, read
 from harness.runs.config import compose
+from harness.runs.matrix import Combination, caches, combinations
 from methods.diffusion.daedal import CanvasGrowth
 from methods.diffusion.lopa import LookAhead
 from tests.caches.decoding import LENGTH, PROMPTS, random_model, trained_model
@@ -28,6 +29,7 @@ CASES = [
     for kind in read("method", method)["models"]
     for trained in (False, True)
 ]
+TRAINED = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block"}
 # Tokens that stand in the response from the start, by place.
 GIVEN = {0: 40, 9: 41}
 
@@ -92,16 +94,8 @@ def watched(method: DiffusionMethod, model, prompts, seed: int = 0) -> tuple[lis
     return made, ledger.counts(rows), watch
 
 
-@pytest.mark.parametrize(("name", "kind", "trained"), CASES)
-def test_a_step_keeps_the_promises(name: str, kind: str, trained: bool):
-    """Guards commits within windows, once each; what is given; progress; that commits alone make the answer; and rows
-    that are decoded together.
-    """
-    method = method_for(name, kind)
-    method.fit_kind(ModelKind(kind))
-    checkpoint = "tiny_mdm" if kind == "masked_diffusion" else "tiny_block"
-    model, prompts = trained_model(checkpoint) if trained else (random_model(kind), PROMPTS[1:3])
-    made, counts, watch = watched(method, model, prompts)
+def check(method: DiffusionMethod, made: list[Generation], counts: list[Counts], watch: Watch) -> None:
+    """Compare generations with what the observer has written down."""
     for row, one in enumerate(made):
         assert one.tokens[0] == GIVEN[0] and one.decided_at[0] == -1
         if len(one.tokens) == LENGTH and not isinstance(method.finish, CanvasGrowth):
@@ -110,6 +104,44 @@ def test_a_step_keeps_the_promises(name: str, kind: str, trained: bool):
             looks = LENGTH // 8 if watch.revises else 0
             assert counts[row].nfe - counts[row].nfe_cache <= one.tokens_generated + looks
             assert tuple((watch.written[row] | GIVEN)[place] for place in range(LENGTH)) == one.tokens
-        if trained:
-            alone, work, _ = watched(method, model, [prompts[row]], seed=row)
-            assert (replace(alone[0], sample=row), work[0]) == (one, counts[row])
+
+
+@pytest.mark.parametrize(("name", "kind", "trained"), CASES)
+def test_a_step_keeps_the_promises(name: str, kind: str, trained: bool):
+    """Guards commits within windows, once each; what is given; progress; that commits alone make the answer; and rows
+    that are decoded together.
+    """
+    method = method_for(name, kind)
+    method.fit_kind(ModelKind(kind))
+    model, prompts = trained_model(TRAINED[kind]) if trained else (random_model(kind), PROMPTS[1:3])
+    made, counts, watch = watched(method, model, prompts)
+    check(method, made, counts, watch)
+    for row in range(len(made)) if trained else ():
+        alone, work, _ = watched(method, model, [prompts[row]], seed=row)
+        assert (replace(alone[0], sample=row), work[0]) == (made[row], counts[row])
+
+
+@cache
+def allowed() -> list[Combination]:
+    """Find the combinations of decoders, caches and kinds of models that are not refused."""
+    return [one for one in combinations() if one.reason is None]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_cache_breaks_a_promise(name: str, trained: bool):
+    """Guards the same with every cache, on the trained models in batches of 1, 3 and 8 (others do that for random)."""
+    for one in (one for one in allowed() if one.method == name):
+        kind = one.kind.value
+        method = replace(method_for(name, kind), cache=caches()[one.cache])
+        model, prompts = trained_model(TRAINED[kind], 8) if trained else (random_model(kind), PROMPTS)
+        answers = []
+        for size in (8, 3, 1) if trained else (8,):
+            answers.append([])
+            for first in range(0, 8, size):
+                made, counts, watch = watched(method, model, prompts[first : first + size], seed=first)
+                check(method, made, counts, watch)
+                answers[-1] += [(replace(g, sample=0), c) for g, c in zip(made, counts, strict=True)]
+        assert all(answer == answers[0] for answer in answers), one
