@@ -135,13 +135,17 @@ def test_a_shifted_model_computes_the_block_until_the_first_position_is_known():
     assert computed == [[8], [8], [8], [4]]
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_windows_of_whole_blocks_need_no_sub_block_cache(shift: int):
+@pytest.mark.parametrize("which", ["random", "shifted", "trained"])
+def test_windows_of_whole_blocks_need_no_sub_block_cache(which: str):
     """Guards the sub-block cache where there is nothing outside of the window but what is stored."""
-    decoder = ("method=threshold", "method.threshold=0.3", "method.block_length=8")
-    prompts = [[2] * 8, [2] * 16]
-    made = block_run(*decoder, "method/cache=sub_block", shift=shift, prompts=prompts)
-    assert made.decided == block_run(*decoder, shift=shift, prompts=prompts).decided
+    model, prompts = random_model("block_diffusion", int(which == "shifted")), [[2] * 8, [2] * 16]
+    if which == "trained":
+        model, asked = trained_model("tiny_block")
+        prompts = [prompt[: len(prompt) // K * K] for prompt in asked]
+    decoder = ("method=threshold", "method.threshold=0.6", "method.block_length=8")
+    made, without = (run(*decoder, *one, model=model, prompts=prompts) for one in (["method/cache=sub_block"], []))
+    assert made.decided == without.decided
+    assert any(counts.nfe > 3 for counts in made.counts)
 
 
 @pytest.mark.parametrize("cache", [BlockCausalCache(), SubBlockCache()])

@@ -123,6 +123,11 @@ def made_by(setting: str, model: str) -> Made:
     return decode_with(method_of(setting), network, prompts)
 
 
+def calls(made: Made) -> list[tuple[int, int]]:
+    """Return the calls and evaluated rows of every row."""
+    return [(counts.nfe, counts.nfe_total) for counts in made.counts]
+
+
 def work(made: Made) -> list[tuple[int, int, int]]:
     """Return the calls and query tokens of every row; methods differ in the logits that they look at."""
     return [(counts.nfe, counts.nfe_total, counts.query_tokens) for counts in made.counts]
@@ -134,7 +139,8 @@ def test_one_position_per_step_in_one_order_is_one_method(model: str, setting: s
     made, expected = made_by(setting, model), made_by(ONE_PER_STEP[setting], model)
     assert made.decided == expected.decided
     assert [counts.nfe - counts.nfe_cache for counts in expected.counts] == [G] * len(made.counts)
-    assert "fast_dllm_v2" in setting or [counts.nfe for counts in made.counts] == [c.nfe for c in expected.counts]
+    # Fast-dLLM v2 gets a token of every call that stores a block; queries are compared where rules coincide.
+    assert "fast_dllm_v2" in setting or calls(made) == calls(expected)
 
 
 @pytest.mark.parametrize(("model", "setting"), cases(SEVERAL_PER_STEP))

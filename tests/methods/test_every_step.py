@@ -40,6 +40,7 @@ class Watch:
 
     revises: bool
     looks_ahead: bool
+    mask_id: int
     written: dict[int, dict[int, int]] = field(default_factory=dict)
     commits: Counter = field(default_factory=Counter)
 
@@ -83,7 +84,8 @@ def method_for(name: str, kind: str) -> DiffusionMethod:
 
 def watched(method: DiffusionMethod, model, prompts, seed: int = 0) -> tuple[list[Generation], list[Counts], Watch]:
     """Decode prompts together, under an observer."""
-    watch = Watch(not isinstance(method.reviser, NeverRevise), isinstance(method.verifier, LookAhead))
+    revises, looks_ahead = not isinstance(method.reviser, NeverRevise), isinstance(method.verifier, LookAhead)
+    watch = Watch(revises, looks_ahead, model.spec.mask_id)
     ledger, rows = Ledger(), range(len(prompts))
     canvas = Canvas.from_prompts(
         prompts, gen_length=LENGTH, mask_id=model.spec.mask_id, pad_id=model.spec.pad_id, stop_ids=model.spec.stop_ids,
@@ -98,6 +100,7 @@ def check(method: DiffusionMethod, made: list[Generation], counts: list[Counts],
     """Compare generations with what the observer has written down."""
     for row, one in enumerate(made):
         assert one.tokens[0] == GIVEN[0] and one.decided_at[0] == -1
+        assert watch.mask_id not in one.tokens
         if len(one.tokens) == LENGTH and not isinstance(method.finish, CanvasGrowth):
             assert watch.commits[row] == LENGTH - len(GIVEN)
             # Whoever edits looks at every complete block once more.

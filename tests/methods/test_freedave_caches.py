@@ -12,6 +12,7 @@ from harness.errors import ConfigError
 from harness.runs.build import build_method
 from harness.runs.catalogue import read
 from harness.runs.config import compose
+from tests.caches.decoding import run, trained_model
 from tests.methods.closed_form import replay
 from tests.methods.test_freedave import DRAFTED, EAGER, GOLDEN, WRAPPED, on_random_model, plain
 
@@ -76,6 +77,24 @@ def test_a_tree_is_a_batch_in_one_row(name: str, cache: str):
         assert [replace(one, nfe_total=0) for one in less] == [replace(one, nfe_total=0) for one in work]
         assert [one.nfe_total for one in less] == [one.nfe for one in less]
         assert all(one.nfe_total > one.nfe for one in work)
+
+
+@pytest.mark.parametrize("decoder", ["method=llada", "method=threshold method.threshold=0.99"])
+@pytest.mark.parametrize("cache", CACHES)
+def test_trained_models_answer_alike_in_fewer_calls(cache: str, decoder: str):
+    """Guards the equalities with the cache, and of a tree and a batch, where tokens mean something."""
+    model, prompts = trained_model("tiny_mdm" if CACHES[cache] is ModelKind.MASKED_DIFFUSION else "tiny_block")
+    base = [*decoder.split(), f"method/cache={cache}", "method.block_length=8"]
+    expected = run(*base, model=model, prompts=prompts)
+    for reach in ["across", "eager"] if cache == "block_causal" else ["across"]:
+        drafted = [*base, *DRAFTED, f"method.verifier.reach={reach}"]
+        batch, tree = (
+            run(*drafted, f"method.verifier.drafts={drafts}", model=model, prompts=prompts)
+            for drafts in ("batch", "tree")
+        )
+        assert batch.decided == tree.decided == expected.decided
+        assert batch.queries == tree.queries
+        assert sum(counts.nfe for counts in batch.counts) < sum(counts.nfe for counts in expected.counts)
 
 
 @pytest.mark.parametrize(("block", "drafts"), QUERY_TOKENS)
