@@ -95,14 +95,14 @@ CALLS = {
 }
 
 
-def cases(settings: dict) -> list:
-    """Return settings with the models that their method runs on; one kind of random ones is enough for most days."""
+def cases(settings: dict, slow: tuple[str, ...] = ("random_block",)) -> list:
+    """Return settings with the models that their method runs on; `slow` ones wait if there are others."""
     found = []
     for setting in settings:
         kinds = read("method", setting.split()[0])["models"]
         for model in (model for model, kind in KINDS.items() if kind in kinds):
-            slow = model == "random_block" and len(kinds) > 1
-            found.append(pytest.param(model, setting, marks=[pytest.mark.slow] if slow else []))
+            waits = model in slow and len(kinds) > 1
+            found.append(pytest.param(model, setting, marks=[pytest.mark.slow] if waits else []))
     return found
 
 
@@ -151,7 +151,7 @@ def test_rules_that_coincide(model: str, setting: str):
     assert any(1 < max(one.decided_at) + 1 < G for one in expected.generations)
 
 
-@pytest.mark.parametrize(("model", "setting"), cases(CALLS))
+@pytest.mark.parametrize(("model", "setting"), cases(CALLS, slow=("random_block", "tiny_block")))
 def test_calls_that_do_not_depend_on_the_model(model: str, setting: str):
     """Guards steps, those without effect included, and that every call computes whole rows."""
     made = made_by(setting, model)

@@ -119,9 +119,9 @@ def test_a_step_keeps_the_promises(name: str, kind: str, trained: bool):
     model, prompts = trained_model(TRAINED[kind]) if trained else (random_model(kind), PROMPTS[1:3])
     made, counts, watch = watched(method, model, prompts)
     check(method, made, counts, watch)
-    for row in range(len(made)) if trained else ():
-        alone, work, _ = watched(method, model, [prompts[row]], seed=row)
-        assert (replace(alone[0], sample=row), work[0]) == (made[row], counts[row])
+    if trained:
+        (alone,), (work,), _ = watched(method, model, prompts[1:], seed=1)
+        assert (replace(alone, sample=1), work) == (made[1], counts[1])
 
 
 @cache
