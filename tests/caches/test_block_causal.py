@@ -8,7 +8,7 @@ from harness.engine.model import ModelKind
 from harness.engine.policies import NoCache
 from harness.engine.records import Ledger
 from methods.caches.block_causal import BlockCausalCache, SubBlockCache
-from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run
+from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run, trained_model
 
 K, G = 8, LENGTH
 DECODERS = {
@@ -40,6 +40,24 @@ def test_reuse_is_exact(decoder: str, cache: tuple[str, ...], shift: int):
     for one, other in zip(made.counts, without.counts, strict=True):
         assert shift or one.query_tokens + one.prefill_tokens <= other.query_tokens
         assert shift or one.nfe - one.nfe_cache == other.nfe
+
+
+PUBLISHED = {
+    "sdar": ("method=sdar", "method/finish=full"),
+    "sequential": ("method=sdar", "method.remasking=sequential", "method.denoising_steps=3"),
+    "fast_dllm_v2": ("method=fast_dllm_v2", "method.sub_block_length=4"),
+}
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=["stored", "merged"])
+@pytest.mark.parametrize("decoder", [*DECODERS, *PUBLISHED])
+def test_reuse_is_exact_on_the_trained_model(decoder: str, cache: tuple[str, ...]):
+    """Guards the same where tokens mean something, and the decoders that the cache was published with."""
+    (model, prompts), method = trained_model("tiny_block"), (DECODERS | PUBLISHED)[decoder]
+    made, without = (run(*method, *one, model=model, prompts=prompts) for one in (cache, ["method/cache=none"]))
+    assert made.decided == without.decided
+    assert [one.nfe - one.nfe_cache for one in made.counts] == [one.nfe for one in without.counts]
+    assert sum(made.queries) <= sum(without.queries)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -117,13 +135,17 @@ def test_a_shifted_model_computes_the_block_until_the_first_position_is_known():
     assert computed == [[8], [8], [8], [4]]
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_windows_of_whole_blocks_need_no_sub_block_cache(shift: int):
+@pytest.mark.parametrize("which", ["random", "shifted", "trained"])
+def test_windows_of_whole_blocks_need_no_sub_block_cache(which: str):
     """Guards the sub-block cache where there is nothing outside of the window but what is stored."""
-    decoder = ("method=threshold", "method.threshold=0.3", "method.block_length=8")
-    prompts = [[2] * 8, [2] * 16]
-    made = block_run(*decoder, "method/cache=sub_block", shift=shift, prompts=prompts)
-    assert made.decided == block_run(*decoder, shift=shift, prompts=prompts).decided
+    model, prompts = random_model("block_diffusion", int(which == "shifted")), [[2] * 8, [2] * 16]
+    if which == "trained":
+        model, asked = trained_model("tiny_block")
+        prompts = [prompt[: len(prompt) // K * K] for prompt in asked]
+    decoder = ("method=threshold", "method.threshold=0.6", "method.block_length=8")
+    made, without = (run(*decoder, *one, model=model, prompts=prompts) for one in (["method/cache=sub_block"], []))
+    assert made.decided == without.decided
+    assert any(counts.nfe > 3 for counts in made.counts)
 
 
 @pytest.mark.parametrize("cache", [BlockCausalCache(), SubBlockCache()])

@@ -1,11 +1,27 @@
 """d2Cache: the masks that are next, what changed, and what attention flows to."""
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
+from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.model import Layer
+from harness.models.embedded import EmbeddedModel
 from methods.caches.d2cache import DualAdaptiveCache, Rollout, filled, nucleus
-from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, run, same_decoding
+from tests.caches.decoding import (
+    LENGTH,
+    PARALLEL,
+    PROMPTS,
+    STEPWISE,
+    method_of,
+    random_model,
+    run,
+    same_decoding,
+    trained_model,
+)
 
 ONE = [[2, 30, 76, 4]]
 P, G = 4, LENGTH
@@ -28,6 +44,92 @@ def test_query_tokens_are_at_most_the_closed_form(k: int):
     assert made.counts[0].nfe == G
     for i, logits in enumerate(made.logits):
         assert len(logits) == G if i == 0 else min(k, G - i) <= len(logits) <= min(k, G - i) + 1
+
+
+class Published:
+    """The published selection for one row, read plainly; keys, values, confidences and importance in dictionaries."""
+
+    def __init__(self, prompt: int, k: int, sigma: float, p_roll: float, w: int) -> None:
+        self.prompt, self.k, self.sigma, self.p_roll, self.w = prompt, k, sigma, p_roll, w
+        self.kept, self.confidence, self.flow, self.chosen = {}, {}, Tensor(), []
+        self.layer_tokens_B = torch.zeros(1, dtype=torch.int64)
+
+    def __call__(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
+        """Run a layer for the chosen positions, and roll its attention out."""
+        length, at_1T = x_BLC.shape[1], torch.tensor(self.chosen)[None]
+        q, k, v = layer.project(x_BLC[:, self.chosen], at_1T)
+        for name, new_1TX in (("k", k), ("v", v)):
+            self.kept.setdefault((name, index), new_1TX.new_zeros(1, length, *new_1TX.shape[2:]))
+            self.kept[name, index][:, self.chosen] = new_1TX
+        keys, values = self.kept["k", index], self.kept["v", index]
+        passed_on = torch.eye(length, dtype=torch.float64)
+        passed_on[self.chosen] += layer.attention(q, keys, at_1T)[0]
+        self.flow = passed_on / passed_on.sum(1, keepdim=True) @ (self.flow if index else torch.eye(length).double())
+        x_BLC = x_BLC.clone()
+        x_BLC[:, self.chosen] += layer.attend(q, keys, values, at_1T)
+        x_BLC[:, self.chosen] += layer.feed_forward(x_BLC[:, self.chosen])
+        return x_BLC
+
+    def density(self, place: int, known: list[bool]) -> float:
+        """Return the certainty density: known on the left, and on the right if the last position is, G each."""
+        line = [True] * G + known + [known[-1]] * G
+        kernel = [math.exp(-(d**2) / (2 * self.sigma**2)) for d in range(-200, 201)]
+        return sum(kernel[200 + G + place - j] for j, one in enumerate(line) if one) / sum(kernel)
+
+    def choose(self, masks: list[int], last: list[int], block: int) -> list[int]:
+        """Return masks by confidence and density, what the last step committed, and the nucleus."""
+        known = [self.prompt + place not in masks for place in range(G)]
+        score = {i: self.confidence[i] * self.density(i - self.prompt, known) for i in masks}
+        start = self.prompt + (masks[0] - self.prompt) // block * block
+        best = max(score.values())
+        score |= {i: score[i] + best for i in masks if i < start + block}
+        enough = masks[min(self.k, len(masks)) - 1]
+        end = start + ((enough - start) // block + 1) * block
+        nearby = sorted((i for i in masks if i < end), key=lambda i: -score[i])
+        chosen = {*nearby[: self.k], *last}
+        importance, share = self.flow.sum(0).tolist(), 0.0
+        for rank, j in enumerate(sorted(range(len(importance)), key=lambda j: -importance[j])):
+            share += importance[j] / sum(importance)
+            if rank and share > self.p_roll:
+                break
+            chosen.add(j)
+        behind = sorted(chosen)
+        for left, right in pairwise(behind):
+            chosen |= set(range(left, right)) if right - left - 1 <= self.w else set()
+        return sorted(chosen)
+
+    def logits(self, model: EmbeddedModel, tokens: list[int], masks: list[int]) -> Tensor:
+        """Compute the chosen positions; return the logits of the masks among them, and remember how sure they are."""
+        logits_LV = model.forward(torch.tensor([tokens]), plan=self)[0]
+        seen = [i for i in masks if i in self.chosen]
+        words = [v for v in range(model.spec.vocab_size) if v != model.spec.mask_id]
+        self.confidence |= {i: float(logits_LV[i, words].softmax(-1).max()) for i in seen}
+        return logits_LV[seen]
+
+
+@pytest.mark.parametrize(
+    ("k", "sigma", "p_roll", "w", "block"), [(3, 3.0, 0.1, 0, 16), (5, 2.0, 0.4, 0, 8), (4, 10.0, 0.2, 2, 4)]
+)
+@pytest.mark.parametrize("name", ["random", "trained"])
+def test_queries_are_the_published_selection(name: str, k: int, sigma: float, p_roll: float, w: int, block: int):
+    """Guards every set, its end and its ties, call by call, against the selection written down plainly."""
+    model, prompts = (random_model(), PROMPTS[::3]) if name == "random" else trained_model()
+    knobs = [f"method.cache.{knob}" for knob in (f"k={k}", f"sigma={sigma}", f"p_roll={p_roll}", f"w={w}")]
+    for prompt in prompts:
+        decoder = ("method=threshold", "method.threshold=0.6", f"method.block_length={block}")
+        made = run(*decoder, CACHE, *knobs, model=model, prompts=[prompt])
+        (answer,), start = made.generations, len(prompt)
+        plan, tokens = Published(start, k, sigma, p_roll, w), [*prompt, *[model.spec.mask_id or 0] * G]
+        for call, (queries, logits_NV) in enumerate(zip(made.queries, made.logits, strict=True)):
+            masks = [start + place for place in range(G) if answer.decided_at[place] >= call]
+            last = [start + place for place in range(G) if answer.decided_at[place] == call - 1]
+            plan.chosen = plan.choose(masks, last, block) if call else list(range(len(tokens)))
+            expected_NV = plan.logits(model, tokens, masks)
+            assert queries == len(plan.chosen)
+            torch.testing.assert_close(logits_NV, expected_NV, atol=1e-9, rtol=0)
+            for place in range(G):
+                tokens[start + place] = answer.tokens[place] if answer.decided_at[place] <= call else model.spec.mask_id
+        assert max(answer.decided_at) > 2
 
 
 def first_masks(k: int, confidences: list[float], known: list[int], window: tuple[int, int] = (0, 8)) -> list[int]:

@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, run, same_decoding
+from tests.caches.decoding import (
+    LENGTH,
+    PARALLEL,
+    STEPWISE,
+    method_of,
+    models,
+    random_model,
+    run,
+    same_decoding,
+    trained_model,
+)
 
 ONE = [[2, 30, 76, 4]]
 P, G = 4, LENGTH
@@ -14,8 +24,21 @@ GREEDY = (*RANDOM, "method/cache=dkv_greedy")
 def test_a_refresh_in_every_call_is_no_cache(method: tuple[str, ...]):
     """Guards positions, slots and shifted sources; the prompt's own cache is then what `dkv_prefill` is."""
     assert same_decoding("method/cache=dkv_decode", "method.cache.R=1", method=method)
-    pd, prefill = run(*method, "method/cache=dkv_pd", "method.cache.R=1"), run(*method, "method/cache=dkv_prefill")
-    assert (pd.decided, pd.counts) == (prefill.decided, prefill.counts)
+    for model, prompts in models():
+        both = (("method/cache=dkv_pd", "method.cache.R=1"), ("method/cache=dkv_prefill",))
+        pd, prefill = (run(*method, *cache, model=model, prompts=prompts) for cache in both)
+        assert (pd.decided, pd.counts) == (prefill.decided, prefill.counts)
+
+
+@pytest.mark.parametrize("cache", [("method/cache=dkv_pd", "method.cache.R=1"), ("method/cache=dkv_prefill",)])
+def test_a_prompt_that_sees_no_response_may_be_kept(cache: tuple[str, ...]):
+    """Guards the prompt's part where it is exact: in block-causal models whose blocks the prompt fills."""
+    trained, asked = trained_model("tiny_block")
+    filled = [prompt[: len(prompt) // 8 * 8] for prompt in asked]
+    for model, prompts in ((trained, filled), (random_model("block_diffusion"), [[2] * 8, [2, 30] * 8])):
+        made, without = (run(*PARALLEL, *one, model=model, prompts=prompts) for one in (cache, ()))
+        assert made.decided == without.decided
+        assert sum(made.queries) < sum(without.queries)
 
 
 def test_query_tokens_are_the_closed_form():

@@ -8,7 +8,17 @@ from harness.engine.canvas import Canvas
 from harness.engine.model import Layer
 from harness.engine.records import Ledger
 from methods.caches.dllm_cache import FeatureCache, turn
-from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, same_decoding
+from tests.caches.decoding import (
+    LENGTH,
+    PARALLEL,
+    PROMPTS,
+    STEPWISE,
+    method_of,
+    models,
+    random_model,
+    run,
+    same_decoding,
+)
 
 ONE = [[2, 30, 76, 4]]
 P, G, N = 4, LENGTH, 3
@@ -29,8 +39,10 @@ def test_computing_everything_is_no_cache(method: tuple[str, ...], kr: int, rho:
 
 def test_a_whole_share_is_a_refresh_up_to_the_prompt():
     """Guards the same where the prompt stays as it was in the first call."""
-    whole, refreshed = run(*PARALLEL, *knobs(50, 99, 1.0)), run(*PARALLEL, *knobs(50, 1, 0.25))
-    assert (whole.decided, whole.counts) == (refreshed.decided, refreshed.counts)
+    for model, prompts in models():
+        both = (knobs(50, 99, 1.0), knobs(50, 1, 0.25))
+        whole, refreshed = (run(*PARALLEL, *one, model=model, prompts=prompts) for one in both)
+        assert (whole.decided, whole.counts) == (refreshed.decided, refreshed.counts)
 
 
 @pytest.mark.parametrize(("kp", "kr", "rho"), [(8, 4, 0.25), (50, 7, 0.3), (3, 5, 0.0)])

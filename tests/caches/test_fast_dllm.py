@@ -7,20 +7,30 @@ from harness.engine.canvas import Canvas
 from harness.engine.records import Ledger
 from harness.errors import DataError
 from methods.caches.fast_dllm import DualCache, PrefixCache
-from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, same_decoding
+from tests.caches.decoding import (
+    LENGTH,
+    PARALLEL,
+    PROMPTS,
+    STEPWISE,
+    method_of,
+    models,
+    random_model,
+    run,
+    same_decoding,
+)
 from tests.methods.closed_form import PROMPT, replay
 
 CACHES = ["prefix", "dual"]
 P, G = len(PROMPT), LENGTH
 
 
-def published(cache: str, steps: list[int], block: int, shift: int = 0) -> int:
+def published(cache: str, steps: list[int], block: int, shift: int = 0, prompt: int = P) -> int:
     """Return L + (T - 1)(L - s), or L + (T - 1)(e - s), per block; shifted, s - 1 while s is open."""
     total = 0
     for first in range(0, G, block):
         calls = sorted(set(steps[first : first + block]))
         rest = G - first if cache == "prefix" else block
-        total += P + G + (len(calls) - 1) * rest + shift * calls.index(steps[first])
+        total += prompt + G + (len(calls) - 1) * rest + shift * calls.index(steps[first])
     return total
 
 
@@ -37,6 +47,18 @@ def test_exact_recomputation_is_no_cache_and_costs_what_is_published(
     steps = [int(step) for step in made.steps.split()]
     assert made.counts.query_tokens == published(cache, steps, block, int(shifted))
     assert made.counts.nfe_cache == made.counts.nfe_prefill == 0
+
+
+@pytest.mark.parametrize("block", [4, 8])
+@pytest.mark.parametrize("cache", CACHES)
+def test_networks_cost_what_is_published(cache: str, block: int):
+    """Guards the table where keys are stale, and the trajectory is the cache's own."""
+    for model, prompts in models():
+        decoder = ("method=threshold", "method.threshold=0.5", f"method.block_length={block}")
+        made = run(*decoder, f"method/cache={cache}", model=model, prompts=prompts)
+        for prompt, one, counts in zip(prompts, made.generations, made.counts, strict=True):
+            expected = published(cache, list(one.decided_at), block, model.spec.shift, len(prompt))
+            assert (counts.query_tokens, counts.nfe) == (expected, len(set(one.decided_at)))
 
 
 @pytest.mark.parametrize("method", [STEPWISE, PARALLEL])

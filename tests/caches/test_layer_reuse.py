@@ -9,7 +9,7 @@ from harness.engine.generation import DecodeError
 from harness.engine.model import Layer
 from harness.engine.records import Ledger
 from methods.caches.layer_reuse import LayerReuse, Mode
-from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, same_decoding
+from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, models, random_model, run, same_decoding
 
 ONE = [[2, 30, 76, 4]]
 P, G = 4, LENGTH
@@ -23,11 +23,12 @@ def test_key_calls_alone_are_no_cache(mode: str, due: str):
     assert same_decoding(CACHE, f"method.cache.{due}=1", f"method.cache.mode={mode}", method=PARALLEL)
 
 
-def test_plain_returns_the_logits_of_the_key_call():
+@pytest.mark.parametrize("which", range(5))
+def test_plain_returns_the_logits_of_the_key_call(which: int):
     """Guards the control: with nothing injected the upper layers have nothing new to say, bit for bit."""
-    model, ledger, cache = random_model(), Ledger(), LayerReuse(every=3, mode=Mode.plain)
+    (model, prompts), ledger, cache = models()[which], Ledger(), LayerReuse(every=3, mode=Mode.plain)
     assert model.spec.mask_id is not None
-    canvas = Canvas.from_prompts(PROMPTS[:2], gen_length=8, mask_id=model.spec.mask_id, pad_id=0, seeds=[0, 0])
+    canvas = Canvas.from_prompts(prompts[:2], gen_length=8, mask_id=model.spec.mask_id, pad_id=0, seeds=[0, 0])
     reads_N = canvas.undecided_BL.nonzero(as_tuple=True)
     made = []
     for place in range(4):

@@ -1,8 +1,9 @@
 """ReCAP for text: groups of one full call and light ones."""
 
 import pytest
+import torch
 
-from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, run, same_decoding
+from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, models, run, same_decoding
 
 ONE = [[2, 30, 76, 4]]
 P, G = 4, LENGTH
@@ -14,6 +15,17 @@ def test_no_light_calls_are_no_cache(method: tuple[str, ...]):
     """Guards full calls; a window that ends within its first calls has no light one either."""
     assert same_decoding("method/cache=recap", "method.cache.r=0", method=method)
     assert same_decoding("method/cache=recap", "method.cache.pre_full=16", method=method)
+
+
+@pytest.mark.parametrize("method", [(*STEPWISE, "method.block_length=8"), PARALLEL])
+def test_light_calls_for_the_whole_block_are_the_dual_cache(method: tuple[str, ...]):
+    """Guards what a group keeps: with all of a block for targets, and no end, only its opening call is a full one."""
+    boundless = ("method/cache=recap", "method.cache.pre_full=0", "method.cache.r=99", "method.cache.u_min=8")
+    for model, prompts in models():
+        ours, dual = (run(*method, *one, model=model, prompts=prompts) for one in (boundless, ["method/cache=dual"]))
+        assert (ours.decided, ours.queries) == (dual.decided, dual.queries)
+        for one, other in zip(ours.logits, dual.logits, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(("r", "pre_full", "u_min"), [(1, 2, 4), (3, 0, 4), (2, 1, 1)])

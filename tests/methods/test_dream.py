@@ -21,9 +21,12 @@ GOLDEN = {
     "alg=maskgit_plus steps=8 top_p=0.8": ("3 10 2 6 0 10 5 2 9 8 2 3 10 0 6 2", "5 7 7 4 0 3 2 5 6 2 6 1 3 1 4 7"),
 }  # fmt: skip
 QUOTAS = {
+    (8, 8): [0, *[1] * 6, 2],
     (16, 16): [0, *[1] * 14, 2],
     (256, 256): [0, *[1] * 254, 2],
+    (768, 768): [0, *[1] * 766, 2],
     (1024, 1024): [0, 0, *[1] * 1021, 3],
+    (1280, 1280): [0, 0, *[1] * 1277, 3],
     (256, 128): [1, *[2] * 126, 3],
     (256, 64): [3, *[4] * 62, 5],
     (256, 32): [7, *[8] * 30, 9],
@@ -53,6 +56,21 @@ def test_quotas_are_truncated_in_float32(length: int, steps: int):
         canvas.commit(first_BL, canvas.tokens_BL)
         canvas.tick(torch.tensor([True]))
     assert found == QUOTAS[length, steps]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 16, 33, 64])
+def test_quotas_sum_to_the_masks(length: int):
+    """Guards the last step, which takes what truncation has left, for any number of steps, more than masks included."""
+    for steps in (1, 2, 3, 5, 8, 16, 40, 64, 100):
+        schedule = DreamQuota(steps=steps, gen_length=length)
+        canvas = Canvas.from_prompts([[]], gen_length=length, mask_id=11, pad_id=0, seeds=[0])
+        canvas.open_window(torch.tensor([True]), canvas.response_BL)
+        for _ in range(steps):
+            left, quota_B = int(canvas.open_BL.sum()), schedule.quota(canvas)
+            assert 0 <= int(quota_B) <= left
+            canvas.commit(canvas.open_BL & (canvas.open_BL.cumsum(1) <= quota_B[:, None]), canvas.tokens_BL)
+            canvas.tick(torch.tensor([True]))
+        assert not bool(canvas.undecided_BL.any()), steps
 
 
 def test_origin_flips_a_coin_per_position():

@@ -5,7 +5,9 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.errors import ConfigError
+from harness.models.embedded import EmbeddedModel
 from methods.diffusion.dsb import Sliding
+from tests.caches.decoding import LENGTH, models, run
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.trained import decode_task
 
@@ -37,6 +39,33 @@ def test_a_window_over_the_whole_response_is_the_threshold_decoder():
     ours = decode_task("list_shuffle", "method=dsb")
     theirs = decode_task("list_shuffle", "method=threshold")
     assert [made.tokens for made in ours.generations] == [made.tokens for made in theirs.generations]
+
+
+def one_by_one(model: EmbeddedModel, prompt: list[int], size: int) -> tuple[list[int], list[int]]:
+    """Commit the surest mask of the `size` positions from the first mask on; return tokens and steps."""
+    mask = model.spec.mask_id
+    assert mask is not None
+    tokens, steps = [*prompt, *[mask] * LENGTH], [0] * LENGTH
+    for step in range(LENGTH):
+        logits_LV = model.forward(torch.tensor([tokens]))[0]
+        logits_LV[:, mask] = -torch.inf
+        sure_L = logits_LV.softmax(-1).amax(-1).tolist()
+        first = tokens.index(mask, len(prompt))
+        masks = [i for i in range(first, min(first + size, len(tokens))) if tokens[i] == mask]
+        best = max(masks, key=lambda i: sure_L[i])
+        tokens[best], steps[best - len(prompt)] = int(logits_LV[best].argmax()), step
+    return tokens[len(prompt) :], steps
+
+
+def test_a_window_of_constant_size_slides_one_by_one():
+    """Guards max_block = K beyond any threshold, on random and trained weights, against a plain reading."""
+    for model, prompts in models():
+        if model.spec.shift:
+            continue
+        knobs = ("method.tau=1.1", "method.max_block=4", "method.block_length=4", "method.score_dtype=float64")
+        made = run("method=dsb", *knobs, model=model, prompts=prompts[:2])
+        for prompt, one in zip(prompts[:2], made.generations, strict=True):
+            assert (list(one.tokens), list(one.decided_at)) == one_by_one(model, prompt, 4)
 
 
 def test_a_window_of_one_is_left_to_right():

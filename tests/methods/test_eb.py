@@ -1,10 +1,19 @@
 """EB-Sampler's budget on the published profile."""
 
 import math
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
+from torch import Tensor
 
+from harness.engine.canvas import Canvas
+from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates
+from harness.runs.build import build_method
+from harness.runs.config import compose
 from methods.diffusion.eb import EntropyBudget
+from tests.caches.decoding import decode_with, models
 from tests.methods.closed_form import PROFILE, chosen, replay
 
 ENTROPIES = [-c * math.log(c) - (1 - c) * math.log((1 - c) / 4) for c in PROFILE]
@@ -21,6 +30,36 @@ def test_the_largest_entropy_is_left_out_in_any_order():
     """Guards the running maximum: ordered by confidence it need not be the last entropy of the prefix."""
     entropies, score = [-2.0, -0.3, -0.3], [3.0, 2.0, 1.0]
     assert chosen(EntropyBudget(gamma=0.3), entropies, score=score) == [0, 1]
+
+
+@dataclass(frozen=True)
+class SumsBefore:
+    """Close positions by rising entropy while those before sum to at most `gamma`."""
+
+    gamma: float
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        chosen_BL = torch.zeros_like(open_BL)
+        for row, entropies in enumerate((-candidates.confidence_BL).tolist()):
+            before = 0.0
+            for place in sorted(open_BL[row].nonzero().squeeze(1).tolist(), key=lambda place: entropies[place]):
+                if before > self.gamma:
+                    break
+                chosen_BL[row, place] = True
+                before += entropies[place]
+        return chosen_BL
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 3.0, 12.0])
+def test_by_entropy_it_is_the_rule_of_previous_sums(gamma: float):
+    """Guards the equivalence on random and trained weights: the entropy left out is the last of the prefix."""
+    mine = build_method(compose(["method=eb", "gen_length=16", f"method.gamma={gamma}", "method.score_dtype=float64"]))
+    assert isinstance(mine, DiffusionMethod)
+    for model, prompts in models():
+        made, expected = (
+            decode_with(method, model, prompts[:2]) for method in (mine, replace(mine, selector=SumsBefore(gamma)))
+        )
+        assert made.decided == expected.decided
 
 
 def test_no_budget_is_one_position_per_step():

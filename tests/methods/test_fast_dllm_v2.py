@@ -97,6 +97,24 @@ def test_the_sub_block_cache_computes_less():
     assert len(part.tokens) == len(PROMPTS)
 
 
+@pytest.mark.parametrize("prompt_length", [3, 10, 13])
+def test_sub_block_calls_are_the_closed_form(prompt_length: int):
+    """Guards `use_block_cache`, one token per call: the whole block where a sub-block opens, until its first position
+    is known, and for a token that is inherited from the block before; else the sub-block.
+    """
+    knobs = ("method.threshold=1", "method.sub_block_length=4", "method/cache=sub_block")
+    made = decoded(*knobs, prompts=[[2] * prompt_length])
+    step = dict(enumerate(made.generations[0].decided_at, prompt_length))
+    expected = [K] if prompt_length >= K else []
+    for position in sorted(step, key=lambda p: step[p]):
+        inherited = position % K == 0
+        window = [p for p in step if (p // 4, p % K == 0) == (position // 4, inherited)]
+        known = [p for p in window if step[p] < step[position]]
+        block = position // K * K - K * inherited
+        expected.append(len(window) if window[0] in known else min(K, prompt_length + G - block))
+    assert made.queries == expected
+
+
 @pytest.mark.parametrize(
     ("early", "known", "expected"),
     [

@@ -1,9 +1,18 @@
 """The Fréchet profile on the published row, and its relation to the factor rule."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 
+from harness.engine.canvas import Canvas
+from harness.engine.policies import DiffusionMethod
+from harness.engine.prediction import Candidates, Prediction
+from harness.runs.build import build_method
+from harness.runs.config import compose
 from methods.diffusion.fast_dllm import Factor
 from methods.diffusion.frechet import Frechet
+from methods.diffusion.llada import Confidence
+from tests.caches.decoding import decode_with, models
 from tests.methods.closed_form import PROFILE, chosen, replay
 from tests.methods.trained import decode_task
 
@@ -22,6 +31,33 @@ def test_equal_confidences_are_the_factor_rule(delta: float, doubt: float):
     """Guards the published equivalence; the factor rule takes the first position for free, here the loop does."""
     row = [1 - doubt] * 12
     assert (chosen(Frechet(delta=delta), row) or [0]) == chosen(Factor(factor=1 - delta), row)
+
+
+@dataclass(frozen=True)
+class EquallySure:
+    """Predict as ever, and say the same of every position."""
+
+    confidence: float
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        made = Confidence()(prediction, canvas)
+        same_BL = made.confidence_BL.isfinite() * self.confidence
+        return replace(made, score_BL=same_BL, confidence_BL=same_BL)
+
+
+@pytest.mark.parametrize(("delta", "doubt", "calls"), [(0.25, 0.11, 4), (0.0, 0.3, 8), (0.25, 0.5, 16)])
+def test_equal_confidences_are_the_factor_rule_on_models(delta: float, doubt: float, calls: int):
+    """Guards the same equivalence in decodings, on random and trained weights."""
+    frechet = build_method(compose(["method=frechet", "gen_length=16", f"method.delta={delta}"]))
+    assert isinstance(frechet, DiffusionMethod)
+    mine = replace(frechet, scorer=EquallySure(1 - doubt))
+    for model, prompts in models():
+        made, expected = (
+            decode_with(method, model, prompts[:2])
+            for method in (mine, replace(mine, selector=Factor(factor=1 - delta)))
+        )
+        assert made.decided == expected.decided
+        assert {counts.nfe for counts in made.counts} == {calls}
 
 
 def test_the_gap_must_exceed_delta():

@@ -1,14 +1,15 @@
 """KLASS: what is sure and has stopped changing closes together."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.policies import DiffusionMethod
-from harness.engine.prediction import Prediction
+from harness.engine.prediction import Candidates, Prediction, top
 from harness.errors import ConfigError
 from harness.runs.build import build_method
 from harness.runs.config import compose
@@ -16,6 +17,7 @@ from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
 from methods.diffusion.dream import DreamQuota
 from methods.diffusion.klass import Stability, StableAndSure
+from tests.caches.decoding import decode_with, models
 from tests.methods.closed_form import replay
 from tests.methods.test_every_method import LENGTH, PROMPTS, answers, model
 from tests.methods.trained import decode_task
@@ -94,6 +96,32 @@ def test_boundless_stability_is_a_threshold_from_the_second_comparison_on(tau: f
     theirs = replay("method=threshold", f"method.threshold={tau}", "method.selector.strict=true",
                     "method.block_length=16")  # fmt: skip
     assert (mine.ids, mine.calls, mine.steps) == (theirs.ids, theirs.calls, theirs.steps)
+
+
+@dataclass(frozen=True)
+class SureAfter:
+    """Close everything surer than `tau`, else the best; in the first `steps` of a window the best alone."""
+
+    tau: float
+    steps: int
+
+    def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
+        sure_BL = open_BL & (candidates.confidence_BL > self.tau) & (canvas.window_clock_B >= self.steps)[:, None]
+        best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
+        return torch.where(sure_BL.any(1, keepdim=True), sure_BL, best_BL)
+
+
+@pytest.mark.parametrize("H", [2, 3])
+def test_boundless_stability_begins_with_the_step_that_completes_the_history(H: int):
+    """Guards the gate of every block, on random and trained weights: H - 1 steps of one position, then `tau`."""
+    knobs = ["method.block_length=8", "method.tau=0.2", "method.eps=inf", f"method.H={H}"]
+    mine = build_method(compose(["method=klass", "gen_length=16", "method.score_dtype=float64", *knobs]))
+    assert isinstance(mine, DiffusionMethod)
+    theirs = replace(mine, selector=SureAfter(0.2, H - 1))
+    for loaded, prompts in models():
+        made, expected = (decode_with(method, loaded, prompts[:2]) for method in (mine, theirs))
+        assert (made.decided, made.counts) == (expected.decided, expected.counts)
+        assert any(2 * H <= counts.nfe < 16 for counts in made.counts)
 
 
 def test_it_needs_fewer_calls_than_the_schedule():

@@ -5,6 +5,7 @@ import torch
 
 from harness.engine.generation import DecodeError
 from methods.diffusion.prophet import AnswerGap, Constraints
+from tests.caches.decoding import models, run
 from tests.methods.closed_form import replay
 from tests.methods.trained import decode_task
 
@@ -44,6 +45,32 @@ def test_thresholds_without_a_limit_are_one_call():
     """Guards the other end, and that what the stop skips is not charged as idle."""
     for made in decode_task("list_sort", "method=prophet", "method.gap_thresholds=[-inf,-inf,-inf]").generations:
         assert (made.idle, made.stopped_at, set(made.decided_at)) == (0, 0, {0})
+
+
+def test_without_a_stop_constraints_are_those_of_llada_on_models():
+    """Guards the constrained baseline on random and trained weights: the same answer and steps, idle ones included."""
+    given = "{10: 40, 11: 41}"
+    mine = ["method=prophet", "method.gap_thresholds=[inf,inf,inf]", f"method.constraints={given}"]
+    theirs = ["method=llada", "method/preparation=constraints", f"+method.preparation={{constraints: {given}}}"]
+    for model, prompts in models():
+        made, expected = (
+            run(*method, "method.block_length=4", model=model, prompts=prompts[:2]) for method in (mine, theirs)
+        )
+        assert (made.tokens, made.queries) == (expected.tokens, expected.queries)
+        assert all(one.tokens[10:12] == (40, 41) for one in made.generations)
+        assert all(counts.nfe + one.idle == 16 for one, counts in zip(made.generations, made.counts, strict=True))
+
+
+def test_lower_thresholds_stop_no_later_on_models():
+    """Guards the order of stops under a common scaling on random and trained weights."""
+    for model, prompts in models():
+        ends = []
+        for scale in (1000, 2, 1, 0.5, 0.1):
+            gaps = f"method.gap_thresholds=[{2 * scale},{1.6 * scale},{1.2 * scale}]"
+            made = run("method=prophet", gaps, model=model, prompts=prompts).generations
+            ends.append([one.stopped_at if one.stopped_at >= 0 else 16 for one in made])
+        assert all(list(row) == sorted(row, reverse=True) for row in zip(*ends, strict=True))
+        assert ends[0] == [16] * len(prompts) and ends[-1] < ends[0]
 
 
 def stops(*thresholds: float) -> list[int]:

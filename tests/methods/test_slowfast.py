@@ -1,5 +1,7 @@
 """SlowFast: estimates, phases, and what fast calls compute."""
 
+from statistics import mean, pstdev
+
 import pytest
 import torch
 
@@ -7,9 +9,10 @@ from harness.engine.canvas import Canvas
 from harness.engine.prediction import Candidates
 from harness.engine.records import Ledger
 from harness.errors import ConfigError
+from harness.models.embedded import EmbeddedModel
 from methods.caches.cut_suffix import VISIBLE, CutSuffix
 from methods.diffusion.slowfast import ExploreAndFill, SurePair
-from tests.caches.decoding import random_model, run
+from tests.caches.decoding import LENGTH, PROMPTS, random_model, run, trained_model
 from tests.methods.closed_form import MASK_ID, chosen, replay
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
@@ -87,6 +90,65 @@ def test_a_cut_canvas_is_computed_as_if_it_ended_there():
     for row, end in enumerate(visible):
         alone_V = model.forward(canvas.tokens_BL[row : row + 1, :end])[0, -1]
         torch.testing.assert_close(made_NV[row], alone_V, atol=1e-11, rtol=0)
+
+
+class Published:
+    """The published cycles for one row and one block, read plainly: tokens, and what each call computes."""
+
+    def __init__(self, model: EmbeddedModel, prompt: list[int], high: float) -> None:
+        assert model.spec.mask_id is not None
+        self.model, self.start, self.high, self.mask = model, len(prompt), high, model.spec.mask_id
+        self.tokens, self.queries = [*prompt, *[self.mask] * LENGTH], []
+
+    def masks(self, first: int, end: int) -> list[int]:
+        return [place for place in range(first, end) if self.tokens[self.start + place] == self.mask]
+
+    def call(self, end: int) -> dict[int, float]:
+        """Return how sure the masks before `end` are, on a canvas that ends there; remember their tokens."""
+        logits_LV = self.model.forward(torch.tensor([self.tokens[: self.start + end]]))[0, self.start :]
+        logits_LV[:, self.mask] = -torch.inf
+        self.queries.append(self.start + end)
+        self.best = logits_LV.argmax(-1).tolist()
+        return {place: float(logits_LV[place].softmax(-1).max()) for place in self.masks(0, end)}
+
+    def fill(self, sure: dict[int, float], first: int, end: int) -> None:
+        inside = {place: c for place, c in sure.items() if first <= place < end}
+        chosen = [place for place, c in inside.items() if c >= self.high]
+        for place in chosen if len(chosen) > 1 else [max(inside, key=lambda place: inside[place])]:
+            self.tokens[self.start + place] = self.best[place]
+
+    def decode(self, k_explore: int, conf_len: float) -> None:
+        filled = 0
+        while self.masks(0, LENGTH):
+            estimates, stable, length = [], False, 0
+            for _ in range(k_explore):
+                if not self.masks(0, LENGTH):
+                    return
+                sure = self.call(LENGTH)
+                if not stable:
+                    reached = [place for place, c in sure.items() if place >= filled and c >= conf_len]
+                    estimates = [*estimates[-1:], max(reached) + 1 if reached else filled + 1]
+                    stable = len(estimates) == 2 and pstdev(estimates) < 1
+                    length = estimates[-1] if stable else int(mean(estimates))
+                self.fill(sure, filled, LENGTH)
+            end = LENGTH
+            while self.masks(filled, length):
+                self.fill(self.call(end), filled, length)
+                end = length
+            filled = length
+
+
+@pytest.mark.parametrize(("high", "conf_len", "k_explore"), [(0.9, 0.5, 2), (0.5, 0.3, 3), (0.7, 0.9, 2)])
+@pytest.mark.parametrize("name", ["random", "trained"])
+def test_tokens_and_queries_are_the_published_cycles(name: str, high: float, conf_len: float, k_explore: int):
+    """Guards which calls see the whole canvas and which end with the estimate, against a plain reading."""
+    model, prompts = (random_model(), PROMPTS[:2]) if name == "random" else trained_model()
+    knobs = [f"method.{knob}" for knob in (f"high={high}", f"conf_len={conf_len}", f"k_explore={k_explore}")]
+    for prompt in prompts:
+        plain = Published(model, list(prompt), high)
+        plain.decode(k_explore, conf_len)
+        made = run("method=slowfast", "method.score_dtype=float64", *knobs, model=model, prompts=[prompt])
+        assert (list(made.tokens[0]), made.queries) == (plain.tokens[plain.start :], plain.queries)
 
 
 def test_fast_calls_compute_less_on_the_trained_model():
