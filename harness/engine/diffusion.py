@@ -12,8 +12,9 @@ from torch import Tensor
 
 from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.generation import DecodeError, Generation
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionMean, LanguageModel
-from harness.engine.policies import DiffusionMethod, Narrowing
+from harness.engine.policies import Narrowing
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.engine.records import Ledger
 

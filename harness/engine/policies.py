@@ -1,22 +1,21 @@
-"""Interfaces of the parts that a masked-diffusion method is made of, and the parts that do nothing.
+"""Interfaces of the parts that a masked-diffusion method is made of.
 
 A policy is a frozen object that holds parameters only; what changes during a generation lives in the canvas.
 Shapes: B rows, L positions, D drafts, N read positions, V vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
-from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
-from harness.engine.records import Ledger, Role
+from harness.engine.records import Ledger
+
+if TYPE_CHECKING:
+    from harness.engine.method import DiffusionMethod
 
 Step = Callable[[Canvas, Prediction], Canvas]
 """Apply the method's rule once: from a canvas and a prediction to the next canvas (a new object)."""
@@ -230,174 +229,3 @@ class ModelDemanding(Protocol):
     def fit_kind(self, kind: ModelKind) -> None:
         """Raise ValueError saying why it cannot work on models of this kind."""
         ...
-
-
-@policy("method/preparation", "none")
-class Unprepared:
-    """Start from the canvas alone."""
-
-    def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
-        """Do nothing."""
-
-
-@policy("method/stopper", "never")
-class NeverStop:
-    """Never commit everything at once."""
-
-    def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
-        """Return False for every row."""
-        return torch.zeros_like(canvas.clock_B, dtype=torch.bool)
-
-
-@policy("method/reviser", "never")
-class NeverRevise:
-    """Leave decided positions alone."""
-
-    def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
-        """Do nothing."""
-
-
-@policy("method/finish", "full")
-class DecodeFully:
-    """Decode every position of the response, end tokens or not."""
-
-    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
-        """Do nothing."""
-
-
-@policy("method/guidance", "none")
-class Unguided:
-    """Show the model the canvas and take its word."""
-
-    @property
-    def copies(self) -> int:
-        """Return 1."""
-        return 1
-
-    def widen(self, canvas: Canvas) -> Canvas:
-        """Return the canvas."""
-        return canvas
-
-    def combine(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits."""
-        return logits_NV
-
-
-@policy("method/verifier", "none")
-class Unverified:
-    """Take one step per evaluation."""
-
-    def ahead(self, canvas: Canvas) -> None:
-        """Return None."""
-
-    def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
-        """Return the stepped canvas."""
-        return stepped
-
-    def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
-        """Accept it."""
-        return drafts, prediction
-
-
-@policy("method/schedule", "none")
-class Unscheduled:
-    """Set no budget; the selector alone decides."""
-
-    def quota(self, canvas: Canvas) -> Tensor | None:
-        """Return None."""
-        return None
-
-    def surplus(self, canvas: Canvas) -> Tensor:
-        """Return 0 for every row."""
-        return torch.zeros_like(canvas.clock_B)
-
-
-@policy("method/cache", "none")
-class NoCache:
-    """Compute every position of every row in every call."""
-
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
-        """Return aligned logits from one full forward."""
-        width = canvas.tokens_BL.shape[1]
-        return ledger.call(
-            model,
-            canvas.tokens_BL,
-            role=Role.TARGET,
-            sample_B=canvas.sample_B,
-            query_B=canvas.length_B,
-            keys_B=canvas.length_B,
-            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
-            visible_BTS=padding_mask(canvas.length_B, width),
-            select_N=row_N * width + model.spec.sources(position_N),
-            decided_at_BT=canvas.decided_at_BL,
-            observe=observe,
-        )
-
-
-def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
-    """Return which keys are no padding, [B, 1, S], or None when no row is padded."""
-    if bool((length_B == width).all()):
-        return None
-    return (torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionMethod:
-    """A masked-diffusion method: a choice of policies."""
-
-    window: Window
-    scorer: Scorer
-    selector: Selector
-    preparation: Preparation = field(default_factory=Unprepared)
-    schedule: Schedule = field(default_factory=Unscheduled)
-    stopper: Stopper = field(default_factory=NeverStop)
-    reviser: Reviser = field(default_factory=NeverRevise)
-    finish: Finish = field(default_factory=DecodeFully)
-    guidance: Guidance = field(default_factory=Unguided)
-    cache: Cache = field(default_factory=NoCache)
-    verifier: Verifier = field(default_factory=Unverified)
-
-    def __post_init__(self) -> None:
-        for part in self._parts:
-            if isinstance(part, Demanding):
-                part.fit(self)
-
-    def fit_kind(self, kind: ModelKind) -> None:
-        """Raise ValueError if some policy does not work on models of this kind."""
-        for part in self._parts:
-            if isinstance(part, ModelDemanding):
-                part.fit_kind(kind)
-
-    @property
-    def _parts(self) -> list[object]:
-        return [getattr(self, slot.name) for slot in fields(self)]
-
-    # Every call asks for these three, and matching protocols costs about as much as a small model's layer.
-    @cached_property
-    def readers(self) -> list[Reader]:
-        """The policies that read more than open positions."""
-        return [part for part in self._parts if isinstance(part, Reader)]
-
-    @cached_property
-    def demanding_readers(self) -> list[Reader]:
-        """The readers that need all that they read from every call."""
-        return [part for part in self.readers if not (isinstance(part, Remembering) and part.remembers)]
-
-    @cached_property
-    def foreseers(self) -> list[Foresight]:
-        """The policies that act on a prediction before anything is committed, first what decides on the length."""
-        ordered = [self.finish, *(part for part in self._parts if part is not self.finish)]
-        return [part for part in ordered if isinstance(part, Foresight)]
-
-    @cached_property
-    def reads_attention(self) -> bool:
-        """Whether some policy reads attention."""
-        return any(part.reads_attention for part in self._parts if isinstance(part, AttentionReader))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from harness.engine.branches import Branches, forward_branches
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod, NeverStop, Unverified, padding_mask
 from harness.engine.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
-from harness.engine.policies import DiffusionMethod, NeverStop, Unverified, padding_mask
 from harness.engine.records import Ledger, Role
 
 _STORE = "cache"

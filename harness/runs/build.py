@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from harness.engine.drafting import AutoregressiveMethod
+from harness.engine.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
-from harness.engine.policies import DiffusionMethod
 from harness.errors import ConfigError
 from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
-from harness.engine.policies import DiffusionMethod
 from harness.errors import ConfigError
 from harness.models import hub
 from harness.runs import build, protocols

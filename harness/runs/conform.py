@@ -53,7 +53,7 @@ def _decode(case: dict) -> dict[str, object]:
 
     from harness.engine.canvas import Canvas
     from harness.engine.diffusion import decode
-    from harness.engine.policies import DiffusionMethod, Unverified
+    from harness.engine.method import DiffusionMethod, Unverified
     from harness.engine.records import Ledger
     from harness.models.closed_form import ClosedForm, ClosedFormModel
     from harness.runs.build import build_method

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc
 
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
-from harness.engine.policies import Cache, DiffusionMethod
+from harness.engine.policies import Cache
 from harness.engine.policy import REGISTRY
 from harness.runs import options
 from harness.runs.build import build_method

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import top
 from harness.engine.records import Ledger

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod, Unscheduled
 from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policies import DiffusionMethod, Unscheduled
 from harness.engine.policy import policy
 from harness.engine.prediction import top
 from harness.engine.records import Ledger

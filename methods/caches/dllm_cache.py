@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel, Layer
-from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import top
 from harness.engine.records import Ledger

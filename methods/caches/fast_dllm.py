@@ -16,8 +16,8 @@ Invariants: refresh_interval = 1 equals no cache; so does a window that covers t
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.records import Ledger
 from harness.engine.reuse import (

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel, Layer
-from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.records import Ledger
 from harness.engine.reuse import (

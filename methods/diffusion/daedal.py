@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
-from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from methods.diffusion.oracle import ReferenceAnswer

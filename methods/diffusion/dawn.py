@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod, NoCache
+from harness.engine.method import DiffusionMethod, NoCache
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending
 from methods.diffusion.llada import Confidence

@@ -36,7 +36,8 @@ from torch import Tensor
 
 from harness.engine.branches import Branches
 from harness.engine.canvas import SETTLED, Canvas
-from harness.engine.policies import DiffusionMethod, NoCache, Observe, Shareable, Step
+from harness.engine.method import DiffusionMethod, NoCache
+from harness.engine.policies import Observe, Shareable, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Prediction
 from methods.diffusion.drafts import alike, at_home, chain, contained, furthest, starts, to_evaluate

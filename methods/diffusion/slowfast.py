@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 from methods.caches.cut_suffix import VISIBLE, CutSuffix

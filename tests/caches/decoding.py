@@ -10,8 +10,8 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.generation import Generation
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelSpec
-from harness.engine.policies import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
@@ -148,7 +148,7 @@ def same_decoding(*cache: str, method: tuple[str, ...] = STEPWISE, compare_logit
     suited = 0
     for which, (model, prompts) in enumerate(models()):
         built = method_of(*method, *cache)
-        if reason_against(built, built.cache, model.spec.kind) is not None:
+        if reason_against(built, model.spec.kind) is not None:
             continue
         suited += 1
         with_cache, without = run(*method, *cache, model=model, prompts=prompts), without_cache(which, method)

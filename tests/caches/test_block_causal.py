@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import NoCache
 from harness.engine.model import ModelKind
-from harness.engine.policies import NoCache
 from harness.engine.records import Ledger
 from methods.caches.block_causal import BlockCausalCache, SubBlockCache
 from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run, trained_model

@@ -6,8 +6,9 @@ import pytest
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
-from harness.engine.policies import DiffusionMethod, Narrowing
+from harness.engine.policies import Narrowing
 from harness.engine.policy import REGISTRY
 from harness.models.embedded import EmbeddedModel
 from harness.runs.compatibility import reason_against

@@ -8,7 +8,7 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import evaluate
-from harness.engine.policies import NoCache
+from harness.engine.method import NoCache
 from harness.engine.records import Ledger
 from tests.caches.decoding import LENGTH, PROMPTS, random_model, run
 from tests.caches.test_every_cache import CACHES, method_with, model_for

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates
 from harness.engine.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from harness.engine import draft_verify
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from harness.runs.build import build_method

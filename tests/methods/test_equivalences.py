@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.runs.build import build_method
 from harness.runs.catalogue import read
 from harness.runs.config import compose

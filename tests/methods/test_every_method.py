@@ -9,8 +9,8 @@ from harness.engine import diffusion, draft_verify
 from harness.engine.canvas import Canvas
 from harness.engine.drafting import Round, Sequences
 from harness.engine.generation import Generation
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
-from harness.engine.policies import DiffusionMethod
 from harness.engine.policy import REGISTRY
 from harness.engine.prediction import Candidates
 from harness.engine.records import Ledger

@@ -10,8 +10,8 @@ import torch
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.generation import Generation
+from harness.engine.method import DecodeFully, DiffusionMethod, NeverRevise
 from harness.engine.model import ModelKind
-from harness.engine.policies import DecodeFully, DiffusionMethod, NeverRevise
 from harness.engine.prediction import Candidates
 from harness.engine.records import Counts, Ledger
 from harness.runs.build import build_method

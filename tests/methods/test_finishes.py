@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction
 from harness.runs.build import build_method
 from harness.runs.config import compose

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction
 from harness.runs.build import build_method
 from harness.runs.config import compose

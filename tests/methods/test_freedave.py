@@ -10,8 +10,8 @@ import torch
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import Observer, decode, evaluate, take_step
 from harness.engine.generation import Generation
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
-from harness.engine.policies import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger
 from harness.errors import ConfigError

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness.engine.generation import Generation
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
-from harness.engine.policies import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.errors import ConfigError
 from harness.runs.build import build_method

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.policies import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.errors import ConfigError
 from harness.runs.build import build_method

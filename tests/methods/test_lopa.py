@@ -5,8 +5,8 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.policies import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from harness.engine.records import Ledger
 from harness.errors import ConfigError

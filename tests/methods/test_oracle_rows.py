@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.policies import DiffusionMethod
+from harness.engine.method import DiffusionMethod
 from harness.runs.build import build_method
 from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch

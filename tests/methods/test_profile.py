@@ -12,8 +12,8 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.policies import DiffusionMethod
 from harness.engine.prediction import Candidates
 from harness.engine.records import Ledger
 from harness.runs.build import build_method

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
-from harness.engine.policies import DiffusionMethod
 from harness.errors import ConfigError
 from harness.runs.build import build_method
 from harness.runs.catalogue import names, read

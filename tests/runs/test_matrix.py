@@ -12,8 +12,8 @@ from harness.cli import main
 from harness.engine import diffusion
 from harness.engine.canvas import Canvas
 from harness.engine.generation import Generation
+from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
-from harness.engine.policies import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
