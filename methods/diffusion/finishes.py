@@ -110,7 +110,8 @@ class PredictEos:
         again_B = torch.zeros_like(canvas.held_B)
         if canvas.stop_ids:
             stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
-            best_N = prediction.logits_NV.float().softmax(-1).max(-1)
+            # In float32 several sure ends round to 1, and the first would win for being the first.
+            best_N = prediction.logits_NV.double().softmax(-1).max(-1)
             p_N = best_N.values * torch.isin(best_N.indices, stops)
             canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
             ends_BL = canvas.undecided_BL & (p_BL > 0)

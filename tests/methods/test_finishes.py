@@ -119,26 +119,37 @@ def test_a_predicted_end_cuts_the_response_on_the_trained_model():
     made = decode_task("list_copy", "method=llada", "method/finish=predict_eos", "task.lengths=[4]", samples=3)
     for one, counts in zip(made.generations, made.counts, strict=True):
         assert 5 <= len(one.tokens) < 16
-        assert counts.nfe == len(one.tokens)
+        assert len(one.tokens) <= counts.nfe < 16
         assert counts.query_tokens < counts.nfe * 32
+
+
+def foresee(canvas: Canvas, ends: dict[int, float]) -> None:
+    """Show the rule a prediction of an end token at some places of the response, by its logit; all others have 0."""
+    logits_NV = torch.zeros(len(ends), 10)
+    logits_NV[range(len(ends)), END] = torch.tensor(list(ends.values()))
+    position_N = torch.tensor(list(ends)) + 2
+    prediction = Prediction(
+        logits_NV=logits_NV, row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 6), spec=NOTHING.spec
+    )
+    nothing_BL = torch.zeros(1, 6)
+    PredictEos().foresee(
+        canvas, prediction, Candidates(tokens_BL=nothing_BL, score_BL=nothing_BL, confidence_BL=nothing_BL)
+    )
 
 
 def test_the_surest_end_may_be_one_that_a_call_leaves_out():
     """Guards what was last said of a position against a less sure end among those that a call does predict."""
     canvas = after_step([MASK] * 4, window=range(4))
-    for ends in ({2: 0.6, 3: 0.9}, {1: 0.7}):
-        p_NV = torch.full((len(ends), 10), 0.01)
-        p_NV[range(len(ends)), END] = torch.tensor(list(ends.values()))
-        position_N = torch.tensor(list(ends)) + 2
-        prediction = Prediction(
-            logits_NV=p_NV.log(), row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 6),
-            spec=NOTHING.spec,
-        )  # fmt: skip
-        nothing_BL = torch.zeros(1, 6)
-        PredictEos().foresee(
-            canvas, prediction, Candidates(tokens_BL=nothing_BL, score_BL=nothing_BL, confidence_BL=nothing_BL)
-        )
+    for ends in ({2: 3.0, 3: 5.0}, {1: 4.0}):
+        foresee(canvas, ends)
         assert canvas.length_B.tolist() == [6]
+
+
+def test_of_sure_ends_the_surest_counts():
+    """Guards ends whose probability rounds to 1 in float32."""
+    canvas = after_step([MASK] * 4, window=range(4))
+    foresee(canvas, {0: 25.0, 2: 28.0, 3: 26.0})
+    assert canvas.length_B.tolist() == [5]
 
 
 def test_an_unsure_end_cuts_nothing():
