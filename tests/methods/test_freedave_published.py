@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.records import Ledger
+from harness.engine.records import Ledger, Role
 from tests.methods.test_freedave import on_random_model, random_model
 
 BLOCK, MASK_ID = 8, 1
@@ -92,5 +92,8 @@ def test_answers_and_calls_are_the_published_ones(draft_steps: int, eager: bool)
         (work,) = ledger.counts([0])
         tokens, calls = published(prompt, 20, draft_steps, eager)
         assert made.tokens == tokens
+        opens = next(record for record in ledger.records if record.role is Role.TARGET)
+        seen = BLOCK * (1 + eager * math.ceil(draft_steps / BLOCK)) - len(prompt) % BLOCK
+        assert opens.head_B.tolist() == [min(20, seen)]
         assert (work.nfe_prefill, work.nfe - work.nfe_cache) == (calls["prefill"], calls["predict"])
         assert work.nfe_cache == calls["store"] - 1 - calls["found_complete"]
