@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
-from methods.diffusion.llada import open_first
+from methods.diffusion.blocks import open_first
 
 
 def ascending_steps(gen_length: int) -> int:

@@ -24,7 +24,7 @@ from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
-from methods.diffusion.llada import keep_first, open_first
+from methods.diffusion.blocks import keep_first, open_first
 
 _BLOCK, _INHERITS = "fast_dllm_v2.block_B", "fast_dllm_v2.inherits_B"
 

@@ -12,7 +12,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, Canvas
+from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.sampling import draw_tokens
@@ -26,35 +26,6 @@ class Order(Enum):
     margin = "margin"
     entropy = "entropy"
     left_to_right = "left_to_right"
-
-
-@policy("method/window", "blocks")
-class Blocks:
-    """Open blocks of `length` positions, counted from the end of the prompt, one after the other."""
-
-    length: int
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
-
-    def update(self, canvas: Canvas) -> None:
-        """Open the first block that holds an undecided position, where the present window holds none."""
-        open_first(canvas, canvas.place_BL // self.length)
-
-
-def open_first(canvas: Canvas, block_BL: Tensor) -> None:
-    """Open the first of the numbered blocks that has an undecided position, where the window has none left."""
-    first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
-    closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
-    canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
-
-
-def keep_first(canvas: Canvas, block_BL: Tensor) -> None:
-    """Keep of each window what lies in its first block: the rest was moved into later ones."""
-    beyond = torch.iinfo(torch.int64).max
-    first_B1 = block_BL.masked_fill(~canvas.window_BL, beyond).amin(1, keepdim=True)
-    canvas.window_BL = canvas.window_BL & (block_BL == first_B1)
 
 
 @policy("method/schedule", "split")
@@ -169,40 +140,3 @@ class Top:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the top-quota positions; without a schedule the single best one."""
         return top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B) if quota_B is None else quota_B)
-
-
-@policy("method/guidance", "classifier_free")
-class ClassifierFree:
-    """Compare with the canvas whose given tokens are masked: z = z_u + (scale + 1)(z - z_u).
-
-    Costs a second row in every call; scale 0 costs nothing and changes nothing.
-    """
-
-    scale: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.scale < 0:
-            raise ValueError(f"scale must be at least 0, got {self.scale}")
-
-    @property
-    def copies(self) -> int:
-        """Return how many rows a call has for one of the canvas."""
-        return 1 if self.scale == 0 else 2
-
-    def widen(self, canvas: Canvas) -> Canvas:
-        """Return the canvas's rows and, behind them, the same rows without what was given."""
-        if self.scale == 0:
-            return canvas
-        index_B = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
-        shown = canvas.rows(index_B.repeat(2))
-        given_BL = (shown.decided_at_BL == GIVEN) & ~shown.undecided_BL
-        given_BL[: canvas.num_rows] = False
-        shown.tokens_BL = shown.tokens_BL.masked_fill(given_BL, shown.mask_id)
-        return shown
-
-    def combine(self, logits_NV: Tensor) -> Tensor:
-        """Return guided logits of the first half of the rows."""
-        if self.scale == 0:
-            return logits_NV
-        with_prompt_NV, without_NV = logits_NV.chunk(2)
-        return without_NV + (self.scale + 1) * (with_prompt_NV - without_NV)

@@ -18,7 +18,8 @@ from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from harness.engine.records import Ledger
-from methods.diffusion.llada import Blocks, Confidence, Top
+from methods.diffusion.blocks import Blocks
+from methods.diffusion.llada import Confidence, Top
 
 _REFERENCE = "oracle.reference_BL"
 

@@ -22,7 +22,6 @@ from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.sampling import invert, keep_top
-from methods.diffusion.llada import keep_first, open_first
 
 
 class Remasking(Enum):
@@ -31,24 +30,6 @@ class Remasking(Enum):
     sequential = "sequential"
     low_confidence_static = "low_confidence_static"
     low_confidence_dynamic = "low_confidence_dynamic"
-
-
-@policy("method/window", "absolute_blocks")
-class AbsoluteBlocks:
-    """Open blocks of `length` positions, counted from absolute position 0, one after the other."""
-
-    length: int
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
-
-    def update(self, canvas: Canvas) -> None:
-        """Open the first block that holds an undecided position, where the present window holds none."""
-        position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-        block_BL = (position_L // self.length).expand_as(canvas.tokens_BL)
-        keep_first(canvas, block_BL)
-        open_first(canvas, block_BL)
 
 
 @policy("method/schedule", "denoising_steps")

@@ -12,8 +12,8 @@ from harness.engine.records import Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from harness.runs.build import build_method
 from harness.runs.config import compose
+from methods.diffusion.blocks import Blocks
 from methods.diffusion.credit import Credit
-from methods.diffusion.llada import Blocks
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.trained import decode_task
 

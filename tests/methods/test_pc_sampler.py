@@ -12,7 +12,7 @@ from harness.engine.generation import DecodeError
 from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.prediction import Prediction
 from harness.errors import ConfigError
-from methods.diffusion.llada import Blocks
+from methods.diffusion.blocks import Blocks
 from methods.diffusion.pc_sampler import Calibrated
 from tests.methods.closed_form import MASK_ID, PROFILE, replay
 from tests.methods.trained import decode_task

@@ -9,8 +9,9 @@ from harness.runs.build import build_method, build_task, load_model
 from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
+from methods.diffusion.blocks import AbsoluteBlocks
 from methods.diffusion.fast_dllm_v2 import SubBlocks
-from methods.diffusion.sdar import AbsoluteBlocks, Denoise, DenoisingSteps, DrawnScore, Remasking
+from methods.diffusion.sdar import Denoise, DenoisingSteps, DrawnScore, Remasking
 from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run
 from tests.methods.closed_form import PROFILE, candidates, chosen
 from tests.methods.test_fast_dllm_v2 import with_blocks

@@ -1,0 +1,57 @@
+"""Windows that are blocks, one after the other: of the response (LLaDA, Fast-dLLM), or of the whole row (SDAR).
+
+Shapes: B rows, L positions.
+"""
+
+import torch
+from torch import Tensor
+
+from harness.engine.canvas import Canvas
+from harness.engine.policy import policy
+
+
+@policy("method/window", "blocks")
+class Blocks:
+    """Open blocks of `length` positions, counted from the end of the prompt, one after the other."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open the first block that holds an undecided position, where the present window holds none."""
+        open_first(canvas, canvas.place_BL // self.length)
+
+
+@policy("method/window", "absolute_blocks")
+class AbsoluteBlocks:
+    """Open blocks of `length` positions, counted from absolute position 0, one after the other."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def update(self, canvas: Canvas) -> None:
+        """Open the first block that holds an undecided position, where the present window holds none."""
+        position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
+        block_BL = (position_L // self.length).expand_as(canvas.tokens_BL)
+        keep_first(canvas, block_BL)
+        open_first(canvas, block_BL)
+
+
+def open_first(canvas: Canvas, block_BL: Tensor) -> None:
+    """Open the first of the numbered blocks that has an undecided position, where the window has none left."""
+    first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+    closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+    canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
+
+
+def keep_first(canvas: Canvas, block_BL: Tensor) -> None:
+    """Keep of each window what lies in its first block: the rest was moved into later ones."""
+    beyond = torch.iinfo(torch.int64).max
+    first_B1 = block_BL.masked_fill(~canvas.window_BL, beyond).amin(1, keepdim=True)
+    canvas.window_BL = canvas.window_BL & (block_BL == first_B1)
