@@ -17,8 +17,6 @@ Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block
 Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole block equals `block_causal`.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -27,18 +25,8 @@ from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.records import Ledger, Role
-from harness.engine.reuse import (
-    Past,
-    forward_queries,
-    kept,
-    recall,
-    refuse_misfits,
-    remember,
-    store_of,
-    with_sources,
-)
-
-_EXACT = "cache.exact_B"
+from harness.engine.reuse import forward_queries, refuse_misfits, remember, store_of
+from methods.caches.finished_blocks import EXACT, Blocks, first_block, past_of
 
 
 @policy("method/cache", "block_causal")
@@ -111,57 +99,6 @@ def _require_blocks(kind: ModelKind, name: str) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Blocks:
-    """The blocks of a call, from 0: those before `exact_B` are stored as they are, `last_B` is the last read from."""
-
-    block_L: Tensor
-    source_BL: Tensor
-    exact_B: Tensor
-    last_B: Tensor
-
-    @classmethod
-    def of(cls, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor) -> "_Blocks":
-        """Work them out; what has changed since it was stored, and all behind it, is not exact."""
-        assert model.spec.block_length is not None, "block-causal models only"
-        width = canvas.tokens_BL.shape[1]
-        block_L = torch.arange(width, device=canvas.tokens_BL.device) // model.spec.block_length
-        source_BL = with_sources(model, torch.zeros_like(canvas.undecided_BL), row_N, position_N)
-        exact_B = kept(canvas, _EXACT, torch.zeros_like(canvas.clock_B))
-        return cls(
-            block_L=block_L,
-            source_BL=source_BL,
-            exact_B=torch.minimum(exact_B, _first(block_L, _other_BL(_past(canvas), canvas))),
-            last_B=block_L.masked_fill(~source_BL, -1).amax(1),
-        )
-
-    def between(self, first_B: Tensor, end_B: Tensor) -> Tensor:
-        """Return the positions of the blocks [first, end)."""
-        return (self.block_L >= first_B[:, None]) & (self.block_L < end_B[:, None])
-
-    def window_is_enough(self, canvas: Canvas) -> Tensor:
-        """Return the rows whose window lies in one block, and that read and changed nothing outside since it opened."""
-        past, seen_BL = _past(canvas), self.block_L <= self.last_B[:, None]
-        outside_BL = (_other_BL(past, canvas) | self.source_BL) & ~canvas.window_BL & seen_BL
-        outside_BL = outside_BL | (canvas.window_BL & (self.block_L != self.last_B[:, None]))
-        return (past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
-
-
-def _past(canvas: Canvas) -> Past:
-    """Return what is stored, also of rows whose positions moved: blocks before these have not changed."""
-    return recall(canvas, anew=False)
-
-
-def _other_BL(past: Past, canvas: Canvas) -> Tensor:
-    """Return the positions that are not as they were when they were stored."""
-    return past.changed_BL(canvas) | past.gone_BL(canvas)
-
-
-def _first(block_L: Tensor, marked_BL: Tensor) -> Tensor:
-    """Return the first block with a marked position, the number of blocks where there is none."""
-    return block_L.masked_fill(~marked_BL, int(block_L[-1]) + 1).amin(1)
-
-
 def _evaluate(
     ledger: Ledger,
     model: LanguageModel,
@@ -173,12 +110,12 @@ def _evaluate(
     sub_blocks: bool = False,
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
-    past, blocks = _past(canvas), _Blocks.of(model, canvas, row_N, position_N)
+    past, blocks = past_of(canvas), Blocks.of(model, canvas, row_N, position_N)
     exact_B, end_B = blocks.exact_B, blocks.last_B + 1
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []
     if not merged:
-        finished_B = _first(blocks.block_L, canvas.undecided_BL | canvas.drafted_BL)
+        finished_B = first_block(blocks.block_L, canvas.undecided_BL | canvas.drafted_BL)
         prompt_B = canvas.calls_B == 0
         # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
         direct_B = end_B <= finished_B
@@ -193,7 +130,7 @@ def _evaluate(
     calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
     logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
     known_B = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
-    canvas.memory[_EXACT] = torch.minimum(known_B, _first(blocks.block_L, canvas.drafted_BL))
+    canvas.memory[EXACT] = torch.minimum(known_B, first_block(blocks.block_L, canvas.drafted_BL))
     remember(canvas, past, computed_BL)
     return logits_NV
 
