@@ -19,7 +19,8 @@ from harness.runs.catalogue import names, read
 from harness.runs.config import compose
 from harness.runs.matrix import Combination, caches, combinations
 from methods.diffusion.daedal import CanvasGrowth
-from methods.diffusion.lopa import LookAhead
+from methods.diffusion.freedave_step import Confirm
+from methods.diffusion.prophet import RunOut
 from tests.caches.decoding import LENGTH, PROMPTS, random_model, trained_model
 
 METHODS = [name for name in names("method") if read("method", name)["family"] == "diffusion"]
@@ -39,7 +40,6 @@ class Watch:
     """Holds every step to the promises, and writes down by sample and place what was committed."""
 
     revises: bool
-    looks_ahead: bool
     mask_id: int
     written: dict[int, dict[int, int]] = field(default_factory=dict)
     commits: Counter = field(default_factory=Counter)
@@ -61,10 +61,8 @@ class Watch:
         for row, sample in enumerate(after.sample_B.tolist()):
             tokens = self.written.setdefault(sample, {})
             start = int(before.prompt_length_B[row])
-            # A branch adds a position by the prediction before the one that it is shown with.
-            source_BL = after.tokens_BL if self.looks_ahead else candidates.tokens_BL
             for place in (new_BL[row].nonzero().squeeze(1) - start).tolist():
-                tokens[place] = int(source_BL[row, start + place])
+                tokens[place] = int(candidates.tokens_BL[row, start + place])
                 self.commits[sample] += 1
             for place in (changed_BL[row].nonzero().squeeze(1) - start).tolist():
                 tokens[place] = int(after.tokens_BL[row, start + place])
@@ -84,8 +82,7 @@ def method_for(name: str, kind: str) -> DiffusionMethod:
 
 def watched(method: DiffusionMethod, model, prompts, seed: int = 0) -> tuple[list[Generation], list[Counts], Watch]:
     """Decode prompts together, under an observer."""
-    revises, looks_ahead = not isinstance(method.reviser, NeverRevise), isinstance(method.verifier, LookAhead)
-    watch = Watch(revises, looks_ahead, model.spec.mask_id)
+    watch = Watch(not isinstance(method.reviser, (NeverRevise, Confirm, RunOut)), model.spec.mask_id)
     ledger, rows = Ledger(), range(len(prompts))
     canvas = Canvas.from_prompts(
         prompts, gen_length=LENGTH, mask_id=model.spec.mask_id, pad_id=model.spec.pad_id, stop_ids=model.spec.stop_ids,

@@ -132,6 +132,7 @@ def test_observers_see_every_commit_once():
     def note(before: Canvas, candidates: Candidates, after: Canvas) -> None:
         for row, position in (before.undecided_BL & ~after.undecided_BL).nonzero().tolist():
             assert candidates.score_BL[row, position] > -torch.inf
+            assert candidates.tokens_BL[row, position] == after.tokens_BL[row, position]
             assert after.decided_at_BL[row, position] == before.clock_B[row]
             seen.append((int(after.sample_B[row]), position, int(after.tokens_BL[row, position])))
 
