@@ -55,9 +55,10 @@ def decode(
 
     def observe(before: Canvas, said: Prediction | Candidates, after: Canvas) -> None:
         if observers:
-            candidates = said if isinstance(said, Candidates) else method.scorer(said, before.copy())
+            if isinstance(said, Prediction):
+                said = method.scorer(_asked(method, before, said), before.copy())
             for observer in observers:
-                observer(before, candidates, after)
+                observer(before, said, after)
 
     prediction = evaluate(model, method, canvas, ledger) if canvas.num_rows else None
     calls = 1
@@ -86,12 +87,9 @@ def decode(
 
 def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger) -> Prediction:
     """Return the prediction for the positions of `canvas` that some policy reads; one model call."""
-    read_BL = canvas.open_BL
-    ahead_B = method.verifier.ahead(canvas)
+    read_BL, ahead_B = _reads(method, canvas), method.verifier.ahead(canvas)
     if ahead_B is not None:
         read_BL = read_BL | _windows_ahead(method, canvas, ahead_B)
-    for reader in method.readers:
-        read_BL = read_BL | reader.reads(canvas)
     if isinstance(method.cache, Narrowing):
         read_BL = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas))
     shown = method.guidance.widen(canvas)
@@ -113,6 +111,20 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
         spec=model.spec,
         attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
     )
+
+
+def _reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
+    """Return the positions that the policies read of a prediction of this canvas."""
+    read_BL = canvas.open_BL
+    for reader in method.readers:
+        read_BL = read_BL | reader.reads(canvas)
+    return read_BL
+
+
+def _asked(method: DiffusionMethod, canvas: Canvas, prediction: Prediction) -> Prediction:
+    """Return what the policies would have been told of this canvas, had no verifier asked for more."""
+    prediction = prediction.widened(canvas.tokens_BL.shape[1])
+    return prediction if method.verifier.ahead(canvas) is None else prediction.only(_reads(method, canvas))
 
 
 def _windows_ahead(method: DiffusionMethod, canvas: Canvas, count_B: Tensor) -> Tensor:
@@ -137,7 +149,7 @@ def take_step(
     are those that a policy wants evaluated again before they commit.
     """
     after = canvas.copy()
-    prediction = prediction.widened(canvas.tokens_BL.shape[1])
+    prediction = _asked(method, canvas, prediction)
     candidates = method.scorer(prediction, after)
     after, pending_B = _foresee(method, after, prediction, candidates)
     width = after.tokens_BL.shape[1]

@@ -77,6 +77,13 @@ class Prediction:
             attention_BLL=None if self.attention_BLL is None else self.attention_BLL[index_B],
         )
 
+    def only(self, some_BL: Tensor) -> "Prediction":
+        """Return the prediction of some positions."""
+        entry_N = self.gather(some_BL).nonzero().squeeze(1)
+        return replace(
+            self, logits_NV=self.logits_NV[entry_N], row_N=self.row_N[entry_N], position_N=self.position_N[entry_N]
+        )
+
     def widened(self, width: int) -> "Prediction":
         """Return the prediction of a canvas that has grown to `width` positions; nothing was read of the new ones."""
         attention_BLL, extra = self.attention_BLL, width - self.shape[1]

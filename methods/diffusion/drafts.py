@@ -17,15 +17,15 @@ def chain(
 ) -> tuple[Canvas, Tensor]:
     """Return up to `longest_B` drafts of every row, `stepped` first, and the row that each comes from.
 
-    A chain ends with what the prediction has read, where a step commits nothing or moves positions, and, if `bounded`,
-    with the first draft that is not `at_home`.
+    A chain ends with what the prediction has read, where a step commits nothing, where it moves or cuts positions, and,
+    if `bounded`, with the first draft that is not `at_home`.
     """
     origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
     before, draft, levels, origins = canvas, stepped, [stepped], [origin_R]
     while True:
         prediction = prediction.widened(draft.tokens_BL.shape[1])
         goes_R = draft.live_B & (longest_B[origin_R] > len(levels)) & ~(draft.open_BL & ~prediction.read_BL).any(1)
-        goes_R = goes_R & (draft.clock_B > before.clock_B) & (draft.length_B <= before.length_B)
+        goes_R = goes_R & (draft.clock_B > before.clock_B) & (draft.layout_B == before.layout_B)
         if bounded:
             goes_R = goes_R & at_home(draft, canvas.rows(origin_R))
         kept = goes_R.nonzero().squeeze(1)

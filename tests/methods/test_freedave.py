@@ -146,6 +146,14 @@ def test_no_method_changes_a_token(method: str):
     assert calls <= most
 
 
+def test_a_response_that_is_cut_takes_its_drafts_along():
+    """Guards memories that are as wide as the response, against predictions of what was cut off."""
+    setting = ["method=klass", "method.block_length=4", "method/finish=predict_eos"]
+    prompts = [[2, 77, 13, 4]]
+    made, _ = on_random_model([*setting, *DRAFTED, "method.verifier.draft_steps=8"], prompts=prompts, length=12)
+    assert plain(made) == plain(on_random_model(setting, prompts=prompts, length=12)[0])
+
+
 @pytest.mark.parametrize("finish", ["block_eos", "prefix_eos", "predict_eos", "canvas_growth"])
 @pytest.mark.parametrize("method", ["llada", "threshold"])
 def test_no_end_of_text_rule_makes_a_draft_change_a_token(method: str, finish: str):
@@ -159,22 +167,28 @@ def test_no_end_of_text_rule_makes_a_draft_change_a_token(method: str, finish: s
 
 @dataclass(frozen=True)
 class Momentum:
-    """A scorer with a memory: scores of all steps so far, the older the fainter."""
+    """A scorer with a memory: scores of all steps so far, the older the stronger."""
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         now = Confidence()(prediction, canvas)
-        faint_BL = 0.5 * canvas.memory.get("momentum", torch.zeros_like(now.score_BL))
-        canvas.memory["momentum"] = faint_BL + now.confidence_BL.masked_fill(now.score_BL.isinf(), 0)
+        before_BL = 2 * canvas.memory.get("momentum", torch.zeros_like(now.score_BL))
+        canvas.memory["momentum"] = before_BL + now.confidence_BL.masked_fill(now.score_BL.isinf(), 0)
         return replace(now, score_BL=canvas.memory["momentum"])
 
 
 def test_a_memory_is_that_of_the_real_steps():
-    """Guards methods that remember: what goes on is the state the steps led to, not the draft that looks like it."""
-    made, calls = on_random_model(["method=llada", *DRAFTED], scorer=Momentum())
-    expected, most = on_random_model(["method=llada"], scorer=Momentum())
-    assert plain(made) == plain(expected)
-    assert calls < most
+    """Guards methods that remember: what goes on is the state the steps led to, not the draft that looks like it.
+
+    Nor do they get to see positions that only drafts have read.
+    """
+    setting = ["method=llada", "method.block_length=4"]
+    expected, most = on_random_model(setting, scorer=Momentum())
+    for reach in ("across", "eager"):
+        drafted = [*setting, *DRAFTED, f"method.verifier.reach={reach}"]
+        made, calls = on_random_model(drafted, scorer=Momentum())
+        assert plain(made) == plain(expected)
+        assert calls < most
 
 
 SETTINGS = [
