@@ -16,7 +16,7 @@ from harness.engine.records import Ledger, Role
 
 
 @runtime_checkable
-class SlotStore(Store, Protocol):
+class MovableStore(Store, Protocol):
     """Keys and values whose slots can be moved."""
 
     def gathered(self, index_B: Tensor, slots_BS: Tensor) -> Store:
@@ -33,7 +33,7 @@ class Branches:
     """
 
     def __init__(self, shared: Store, row_D: Tensor) -> None:
-        assert isinstance(shared, SlotStore), "keys and values that are not kept in slots cannot be shared by drafts"
+        assert isinstance(shared, MovableStore), "keys and values that are not kept in slots cannot be shared by drafts"
         self.shared, self.row_D, self.slots = shared, row_D, shared.slots
         self.slot_DL = torch.arange(self.slots - 1, device=row_D.device).repeat(len(row_D), 1)
         self.drafts_R = torch.bincount(row_D)
@@ -64,7 +64,7 @@ class Branches:
         needed = self.slots + int(self._taken_R.max())
         if self.shared.slots < needed:
             grown = self.shared.grown(needed)
-            assert isinstance(grown, SlotStore)
+            assert isinstance(grown, MovableStore)
             self.shared = grown
 
     def visible(self, key_DL: Tensor, draft_RT: Tensor, position_RT: Tensor, block: int | None) -> Tensor:

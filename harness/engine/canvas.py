@@ -211,15 +211,20 @@ class Canvas:
         return self.decided_at_BL >= self.draft_from_B[:, None]
 
     @property
+    def position_L(self) -> Tensor:
+        """Every position, from 0."""
+        return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+
+    @property
     def place_BL(self) -> Tensor:
         """Place of every position in its row's response, negative in the prompt."""
-        return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) - self.prompt_length_B[:, None]
+        return self.position_L - self.prompt_length_B[:, None]
 
     @property
     def window_place_BL(self) -> Tensor:
         """Place of every position behind the first one of its row's window, negative before it."""
         width = self.tokens_BL.shape[1]
-        position_BL = torch.arange(width, device=self.tokens_BL.device).expand_as(self.window_BL)
+        position_BL = self.position_L.expand_as(self.window_BL)
         return position_BL - position_BL.masked_fill(~self.window_BL, width).amin(1, keepdim=True)
 
     @property
@@ -230,7 +235,7 @@ class Canvas:
     @property
     def whole_BL(self) -> Tensor:
         """Positions that are no padding."""
-        return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device) < self.length_B[:, None]
+        return self.position_L < self.length_B[:, None]
 
     @property
     def response_BL(self) -> Tensor:
@@ -290,7 +295,7 @@ class Canvas:
     def resize(self, length_B: Tensor) -> None:
         """Grow rows by masks at the end, or cut them, so that row b has `length_B[b]` positions."""
         self._widen(int(length_B.max()))
-        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        position_L = self.position_L
         added_BL = (position_L >= self.length_B[:, None]) & (position_L < length_B[:, None])
         cut_BL = (position_L < self.length_B[:, None]) & (position_L >= length_B[:, None])
         self.tokens_BL = self.tokens_BL.masked_fill(added_BL, self.mask_id).masked_fill(cut_BL, self.fill_id)
@@ -323,7 +328,7 @@ class Canvas:
         for key, dim in self._positional():
             at_B = position_B if _shape(key)[dim] == "L" else position_B - self.prompt_length_B
             self.memory[key] = _moved(self.memory[key], dim, at_B, count_B, 0)
-        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        position_L = self.position_L
         inside_BL = (position_L >= position_B[:, None]) & (position_L < (position_B + count_B)[:, None])
         joins_B1 = self.window_BL.gather(1, position_B[:, None])
         self.window_BL = _moved(self.window_BL, 1, position_B, count_B, False) | (inside_BL & joins_B1)

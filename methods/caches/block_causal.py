@@ -26,7 +26,7 @@ from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.records import Ledger, Role
 from harness.engine.reuse import forward_queries, refuse_misfits, remember, store_of
-from methods.caches.finished_blocks import EXACT, Blocks, first_block, past_of
+from methods.caches.finished_blocks import EXACT, Blocks, first_block
 
 
 @policy("method/cache", "block_causal")
@@ -110,7 +110,7 @@ def _evaluate(
     sub_blocks: bool = False,
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
-    past, blocks = past_of(canvas), Blocks.of(model, canvas, row_N, position_N)
+    blocks = Blocks.of(model, canvas, row_N, position_N)
     exact_B, end_B = blocks.exact_B, blocks.last_B + 1
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []
@@ -131,7 +131,7 @@ def _evaluate(
     logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
     known_B = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
     canvas.memory[EXACT] = torch.minimum(known_B, first_block(blocks.block_L, canvas.drafted_BL))
-    remember(canvas, past, computed_BL)
+    remember(canvas, blocks.past, computed_BL)
     return logits_NV
 
 

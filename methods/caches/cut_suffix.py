@@ -31,8 +31,7 @@ class CutSuffix:
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the visible positions, of those read."""
-        position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-        return read_BL & (position_L < canvas.memory.get(VISIBLE, canvas.length_B)[:, None])
+        return read_BL & (canvas.position_L < _visible_B(canvas)[:, None])
 
     def evaluate(
         self,
@@ -44,7 +43,7 @@ class CutSuffix:
         observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return aligned logits of the read positions, of which `narrow` has left the visible ones."""
-        length_B = canvas.memory.get(VISIBLE, canvas.length_B)
+        length_B = _visible_B(canvas)
         width = int(length_B.max())
         return ledger.call(
             model,
@@ -58,3 +57,7 @@ class CutSuffix:
             select_N=row_N * width + model.spec.sources(position_N),
             decided_at_BT=canvas.decided_at_BL[:, :width],
         )
+
+
+def _visible_B(canvas: Canvas) -> Tensor:
+    return canvas.memory.get(VISIBLE, canvas.length_B)

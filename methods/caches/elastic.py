@@ -70,7 +70,7 @@ class ElasticCache:
         return read_BL & self._window(canvas)
 
     def _window(self, canvas: Canvas) -> Tensor:
-        earlier_BL = -torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device).expand_as(canvas.open_BL)
+        earlier_BL = -canvas.position_L.expand_as(canvas.open_BL)
         open_first_BL = earlier_BL + canvas.tokens_BL.shape[1] * canvas.open_BL
         return top(open_first_BL.double(), canvas.undecided_BL, torch.full_like(canvas.clock_B, self.beta))
 

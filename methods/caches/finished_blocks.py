@@ -18,8 +18,13 @@ EXACT = "cache.exact_B"
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """The blocks of a call, from 0: those before `exact_B` are stored as they are, `last_B` is the last read from."""
+    """The blocks of a call, from 0: those before `exact_B` are stored as they are, `last_B` is the last read from.
 
+    `other_BL` marks positions that are not as they were when they were stored.
+    """
+
+    past: Past
+    other_BL: Tensor
     block_L: Tensor
     source_BL: Tensor
     exact_B: Tensor
@@ -29,14 +34,18 @@ class Blocks:
     def of(cls, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor) -> "Blocks":
         """Work them out; what has changed since it was stored, and all behind it, is not exact."""
         assert model.spec.block_length is not None, "block-causal models only"
-        width = canvas.tokens_BL.shape[1]
-        block_L = torch.arange(width, device=canvas.tokens_BL.device) // model.spec.block_length
+        # Also of rows whose positions moved: blocks before these have not changed.
+        past = recall(canvas, anew=False)
+        other_BL = past.changed_BL(canvas) | past.gone_BL(canvas)
+        block_L = canvas.position_L // model.spec.block_length
         source_BL = with_sources(model, torch.zeros_like(canvas.undecided_BL), row_N, position_N)
         exact_B = kept(canvas, EXACT, torch.zeros_like(canvas.clock_B))
         return cls(
+            past=past,
+            other_BL=other_BL,
             block_L=block_L,
             source_BL=source_BL,
-            exact_B=torch.minimum(exact_B, first_block(block_L, _other_BL(past_of(canvas), canvas))),
+            exact_B=torch.minimum(exact_B, first_block(block_L, other_BL)),
             last_B=block_L.masked_fill(~source_BL, -1).amax(1),
         )
 
@@ -46,20 +55,10 @@ class Blocks:
 
     def window_is_enough(self, canvas: Canvas) -> Tensor:
         """Return the rows whose window lies in one block, and that read and changed nothing outside since it opened."""
-        past, seen_BL = past_of(canvas), self.block_L <= self.last_B[:, None]
-        outside_BL = (_other_BL(past, canvas) | self.source_BL) & ~canvas.window_BL & seen_BL
+        seen_BL = self.block_L <= self.last_B[:, None]
+        outside_BL = (self.other_BL | self.source_BL) & ~canvas.window_BL & seen_BL
         outside_BL = outside_BL | (canvas.window_BL & (self.block_L != self.last_B[:, None]))
-        return (past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
-
-
-def past_of(canvas: Canvas) -> Past:
-    """Return what is stored, also of rows whose positions moved: blocks before these have not changed."""
-    return recall(canvas, anew=False)
-
-
-def _other_BL(past: Past, canvas: Canvas) -> Tensor:
-    """Return the positions that are not as they were when they were stored."""
-    return past.changed_BL(canvas) | past.gone_BL(canvas)
+        return (self.past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
 
 
 def first_block(block_L: Tensor, marked_BL: Tensor) -> Tensor:

@@ -60,8 +60,7 @@ class Adaptive:
         log_p_N = log_probability(logits_NV, prediction.gather(candidates.tokens_BL))
         # Probabilities would round to 1, and the first of several sure ends would win for being the first.
         best_B, end_B = prediction.scatter(log_p_N, -torch.inf).masked_fill(~ends_BL, -torch.inf).max(1)
-        position_L = torch.arange(canvas.tokens_BL.shape[1], device=end_B.device)
-        window_BL = canvas.undecided_BL & (position_L <= end_B[:, None])
+        window_BL = canvas.undecided_BL & (canvas.position_L <= end_B[:, None])
         canvas.open_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
         canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
         return torch.zeros_like(canvas.memory[_NEW])

@@ -37,8 +37,7 @@ class AbsoluteBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
-        position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-        block_BL = (position_L // self.length).expand_as(canvas.tokens_BL)
+        block_BL = (canvas.position_L // self.length).expand_as(canvas.tokens_BL)
         keep_first(canvas, block_BL)
         open_first(canvas, block_BL)
 

@@ -126,8 +126,7 @@ class CanvasGrowth:
         before_B1 = canvas.length_B[:, None]
         extra_B = longer_B * self.grow + found_B * (self.W // 2)
         canvas.resize(torch.minimum(canvas.length_B + extra_B, self._longest(canvas, prediction)))
-        position_L = torch.arange(canvas.tokens_BL.shape[1], device=before_B1.device)
-        ends_BL = found_B[:, None] & (position_L >= before_B1) & (position_L < canvas.length_B[:, None])
+        ends_BL = found_B[:, None] & (canvas.position_L >= before_B1) & canvas.whole_BL
         canvas.tokens_BL = canvas.tokens_BL.masked_fill(ends_BL, end_id(canvas))
         canvas.undecided_BL = canvas.undecided_BL & ~ends_BL
 

@@ -56,9 +56,8 @@ class Attentive:
 
 def before_end(canvas: Canvas) -> Tensor:
     """Return all positions up to the last one of the window."""
-    position_L = torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-    last_B1 = position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
-    return position_L <= last_B1
+    last_B1 = canvas.position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+    return canvas.position_L <= last_B1
 
 
 @policy("method/selector", "dependency")

@@ -7,27 +7,27 @@ Shapes: B rows, R rows of a level of the chain, D drafts, L positions.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, Canvas
+from harness.engine.canvas import Canvas
 from harness.engine.policies import Step
 from harness.engine.prediction import Prediction
 
 
 def chain(
     canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step, longest_B: Tensor, *, bounded: bool
-) -> tuple[Canvas, Tensor]:
-    """Return up to `longest_B` drafts of every row, `stepped` first, and the row that each comes from.
+) -> tuple[Canvas, Tensor, Tensor]:
+    """Return up to `longest_B` drafts of every row, `stepped` first, the row of each, and which of them are useful.
 
-    A chain ends with what the prediction has read, where a step commits nothing, where it moves or cuts positions, and,
-    if `bounded`, with the first draft that is not `at_home`.
+    Useful are those that can go on: `at_home` if `bounded`, else unfinished. A chain ends with one that is not, with
+    what the prediction has read, where a step commits nothing, and where it moves or cuts positions.
     """
     origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
-    before, draft, levels, origins = canvas, stepped, [stepped], [origin_R]
+    before, draft, levels, origins, useful = canvas, stepped, [stepped], [origin_R], []
     while True:
         prediction = prediction.widened(draft.tokens_BL.shape[1])
-        goes_R = draft.live_B & (longest_B[origin_R] > len(levels)) & ~(draft.open_BL & ~prediction.read_BL).any(1)
+        useful.append(at_home(draft, canvas, origin_R) if bounded else draft.live_B)
+        goes_R = draft.live_B & useful[-1] & (longest_B[origin_R] > len(levels))
+        goes_R = goes_R & ~(draft.open_BL & ~prediction.read_BL).any(1)
         goes_R = goes_R & (draft.clock_B > before.clock_B) & (draft.layout_B == before.layout_B)
-        if bounded:
-            goes_R = goes_R & at_home(draft, canvas.rows(origin_R))
         kept = goes_R.nonzero().squeeze(1)
         if not len(kept):
             break
@@ -36,26 +36,27 @@ def chain(
         levels.append(draft)
         origins.append(origin_R)
     origin_D, order_D = torch.cat(origins).sort(stable=True)
-    return Canvas.cat(levels).rows(order_D), origin_D
+    return Canvas.cat(levels).rows(order_D), origin_D, torch.cat(useful)[order_D]
 
 
-def at_home(drafts: Canvas, origins: Canvas) -> Tensor:
-    """Return which drafts have the window of the canvas that they come from, and changed nothing outside of it."""
-    width = min(drafts.tokens_BL.shape[1], origins.tokens_BL.shape[1])
-    window_DL = origins.window_BL[:, :width]
-    same_DL = (drafts.window_BL[:, :width] == window_DL) & (
-        window_DL | (drafts.tokens_BL[:, :width] == origins.tokens_BL[:, :width])
-    )
-    return same_DL.all(1) & (drafts.window_index_B == origins.window_index_B) & (drafts.layout_B == origins.layout_B)
+def at_home(drafts: Canvas, canvas: Canvas, origin_D: Tensor) -> Tensor:
+    """Return which drafts have the window of the row that they come from, and changed nothing outside of it."""
+    width = min(drafts.tokens_BL.shape[1], canvas.tokens_BL.shape[1])
+    window_DL, tokens_DL = canvas.window_BL[origin_D, :width], canvas.tokens_BL[origin_D, :width]
+    same_DL = (drafts.window_BL[:, :width] == window_DL) & (window_DL | (drafts.tokens_BL[:, :width] == tokens_DL))
+    same_D = (drafts.window_index_B == canvas.window_index_B[origin_D]) & (drafts.layout_B == canvas.layout_B[origin_D])
+    return same_DL.all(1) & same_D
 
 
-def to_evaluate(drafts: Canvas, origin_D: Tensor, canvas: Canvas, count_B: Tensor | None) -> tuple[Canvas, Tensor]:
+def to_evaluate(
+    drafts: Canvas, origin_D: Tensor, home_D: Tensor, canvas: Canvas, count_B: Tensor | None
+) -> tuple[Canvas, Tensor]:
     """Return the drafts of a window that the published code evaluates, and their rows: also those that complete it.
 
     These are left in their window, where nothing is read of them: they cost what a draft costs, and tell what others
     lead to. The last one is repeated for `count_B` drafts, where a row has several.
     """
-    home_D, first_D = at_home(drafts, canvas.rows(origin_D)), starts(origin_D)
+    first_D = starts(origin_D)
     ended_D = ~home_D & ~first_D & (drafts.layout_B == canvas.layout_B[origin_D])
     extra = drafts.tokens_BL.shape[1] - canvas.tokens_BL.shape[1]
     window_DL = torch.nn.functional.pad(canvas.window_BL, (0, extra))[origin_D]
@@ -73,12 +74,6 @@ def to_evaluate(drafts: Canvas, origin_D: Tensor, canvas: Canvas, count_B: Tenso
 def starts(origin_D: Tensor) -> Tensor:
     """Return which drafts are the first of their row."""
     return torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
-
-
-def furthest(agrees_D: Tensor, own_RD: Tensor) -> Tensor:
-    """Return the last draft of each row, of those that agree; -1 where none does."""
-    draft_D = torch.arange(len(agrees_D), device=agrees_D.device)
-    return torch.where(own_RD & agrees_D, draft_D, GIVEN).amax(1)
 
 
 def alike(drafts: Canvas, real: Canvas) -> Tensor:

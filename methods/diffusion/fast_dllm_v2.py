@@ -50,13 +50,9 @@ def _require_model_blocks(method: DiffusionMethod, name: str) -> None:
         raise ValueError(f"{name} asks for the model's blocks; use method/preparation=model_blocks")
 
 
-def _position_L(canvas: Canvas) -> Tensor:
-    return torch.arange(canvas.tokens_BL.shape[1], device=canvas.tokens_BL.device)
-
-
 def _inherited_BL(canvas: Canvas) -> Tensor:
     """Return the positions that the block before predicts."""
-    position_L = _position_L(canvas)
+    position_L = canvas.position_L
     starts_BL = (position_L % canvas.memory[_BLOCK][:, None] == 0) & (position_L > 0)
     return starts_BL & canvas.memory[_INHERITS][:, None]
 
@@ -77,7 +73,7 @@ class SubBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
-        part_L = _position_L(canvas) // self.length
+        part_L = canvas.position_L // self.length
         # Twice as many parts: an inherited position is the first half of its sub-block.
         part_BL = 2 * part_L + 1 - _inherited_BL(canvas).long()
         keep_first(canvas, part_BL)
@@ -127,7 +123,7 @@ class StopToken:
 
     def _to_the_end_of_the_block(self, canvas: Canvas, first_BL: Tensor) -> Tensor:
         """Return every position up to the last one of the block that holds the first stop token."""
-        position_BL = _position_L(canvas).expand_as(first_BL)
+        position_BL = canvas.position_L.expand_as(first_BL)
         if _BLOCK in canvas.memory:
             block_BL = position_BL // canvas.memory[_BLOCK][:, None]
             return block_BL <= block_BL.masked_fill(~first_BL, -1).amax(1, keepdim=True)

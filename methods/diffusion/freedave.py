@@ -40,7 +40,7 @@ from harness.engine.method import DiffusionMethod, NoCache
 from harness.engine.policies import Observe, Shareable, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Prediction
-from methods.diffusion.drafts import alike, at_home, chain, contained, furthest, starts, to_evaluate
+from methods.diffusion.drafts import alike, chain, contained, starts, to_evaluate
 from methods.diffusion.freedave_step import KNOWN
 
 _OPENED = "freedave.opened_B"
@@ -101,12 +101,11 @@ class FreeDave:
         canvas, stepped = replace(canvas, stores={}), replace(stepped, stores={}, memory=dict(stepped.memory))
         bounded = self.reach is Reach.within or (bool(stores) and self.reach is Reach.across)
         longest_B = self._longest(canvas, stepped)
-        drafts, origin_D = chain(canvas, prediction, stepped, step, longest_B, bounded=bounded)
+        drafts, origin_D, useful_D = chain(canvas, prediction, stepped, step, longest_B, bounded=bounded)
         if self.reach is Reach.within or (bounded and self.threshold is not None):
-            masks_B = canvas.open_BL.sum(1).clamp(max=self.draft_steps)
-            drafts, origin_D = to_evaluate(drafts, origin_D, canvas, None if self.threshold is None else masks_B)
+            count_B = None if self.threshold is None else canvas.open_BL.sum(1).clamp(max=self.draft_steps)
+            drafts, origin_D = to_evaluate(drafts, origin_D, useful_D, canvas, count_B)
         else:
-            useful_D = at_home(drafts, canvas.rows(origin_D)) if bounded else drafts.live_B
             kept_D = (starts(origin_D) | useful_D).nonzero().squeeze(1)
             drafts, origin_D = drafts.rows(kept_D), origin_D[kept_D]
         several_D = torch.bincount(origin_D)[origin_D] > 1
@@ -153,8 +152,10 @@ class FreeDave:
 
     def _next(self, drafts: Canvas, target: Canvas, later_RD: Tensor) -> Tensor:
         """Return the last draft of each row that agrees with its real step, -1 where none does."""
-        real = target.rows(later_RD.long().argmax(0))
-        return furthest((alike if self.threshold is None else contained)(drafts, real), later_RD)
+        agrees = alike if self.threshold is None else contained
+        agrees_D = agrees(drafts, target.rows(later_RD.long().argmax(0)))
+        draft_D = torch.arange(len(agrees_D), device=agrees_D.device)
+        return torch.where(later_RD & agrees_D, draft_D, -1).amax(1)
 
 
 def _opened_B(canvas: Canvas) -> Tensor:

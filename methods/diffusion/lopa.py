@@ -20,6 +20,7 @@ from harness.engine.canvas import SETTLED, Canvas
 from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
+from methods.diffusion.drafts import starts
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
 _KNOWN, _CREATION = "lopa.known_BL", "lopa.creation_B"
@@ -78,7 +79,7 @@ class LookAhead:
         """Return each row's surest branch."""
         row_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
         draft_D = torch.arange(len(row_D), device=row_D.device)
-        base_D = torch.nn.functional.pad(row_D.diff(), (1, 0), value=1) > 0
+        base_D = starts(row_D)
         sure_D = self._confidence(drafts, prediction)
         own_RD = torch.arange(int(base_D.sum()), device=row_D.device)[:, None] == row_D
         sure_RD = torch.where(own_RD, sure_D, -torch.inf)
