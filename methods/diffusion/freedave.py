@@ -106,7 +106,7 @@ class FreeDave:
             count_B = None if self.threshold is None else canvas.open_BL.sum(1).clamp(max=self.draft_steps)
             drafts, origin_D = to_evaluate(drafts, origin_D, useful_D, canvas, count_B)
         else:
-            kept_D = (starts(origin_D) | useful_D).nonzero().squeeze(1)
+            kept_D = (starts(origin_D) | (useful_D & drafts.live_B)).nonzero().squeeze(1)
             drafts, origin_D = drafts.rows(kept_D), origin_D[kept_D]
         several_D = torch.bincount(origin_D)[origin_D] > 1
         drafts.draft_from_B = torch.where(several_D, canvas.clock_B[origin_D], SETTLED)

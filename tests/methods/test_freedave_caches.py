@@ -130,6 +130,16 @@ def test_golden_work(block: int, drafts: int):
     assert (tree.counts.query_tokens, tree.counts.nfe_total) == (batch.counts.query_tokens, batch.calls)
 
 
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_a_finished_draft_has_no_row(cache: str):
+    """Guards the last window: a draft that completes the response cannot be gone on from, with a cache as without."""
+    knobs = ["method.block_length=16", "method.reach=across"]
+    cached, plain_row = replay("method=freedave", f"method/cache={cache}", *knobs), replay("method=freedave", *knobs)
+    published = replay("method=freedave", f"method/cache={cache}", knobs[0])
+    assert (cached.ids, cached.calls) == (published.ids, published.calls)
+    assert cached.counts.nfe_total == plain_row.counts.nfe_total < published.counts.nfe_total
+
+
 @pytest.mark.parametrize("cache", ["none", "block_causal"])
 @pytest.mark.parametrize("name", QUICK)
 def test_eager_drafts_change_no_token(name: str, cache: str):
