@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from harness.errors import ConfigError, DataError, MissingDependency
 
@@ -60,63 +61,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from harness.runs.presence import refuse_absent_model
+    from harness.config.presence import refuse_absent_model
 
     refuse_absent_model(argv)
-    from harness.runs.sweep import main as run
+    from harness.commands.run import main as run
 
     return run([a for a in argv if a != "--json"], as_json="--json" in argv)
 
 
-def _list(argv: list[str]) -> int:
-    from harness.runs.inspect import list_options
+def _module(name: str) -> Callable[[list[str]], int]:
+    def command(argv: list[str]) -> int:
+        return import_module(f"harness.commands.{name}").main(argv)
 
-    return list_options(argv)
-
-
-def _show(argv: list[str]) -> int:
-    from harness.runs.inspect import show
-
-    return show(argv)
-
-
-def _doctor(argv: list[str]) -> int:
-    from harness.runs.doctor import main as doctor
-
-    return doctor(argv)
-
-
-def _conform(argv: list[str]) -> int:
-    from harness.runs.conform import main as conform
-
-    return conform(argv)
-
-
-def _train(argv: list[str]) -> int:
-    from harness.runs.train import main as train
-
-    return train(argv)
-
-
-def _lm_eval(argv: list[str]) -> int:
-    from harness.runs.lm_eval.command import main as lm_eval
-
-    return lm_eval(argv)
-
-
-def _bench(argv: list[str]) -> int:
-    from harness.runs.bench import main as bench
-
-    return bench(argv)
+    return command
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
-    "list": _list,
-    "show": _show,
-    "doctor": _doctor,
-    "conform": _conform,
-    "train": _train,
-    "lm_eval": _lm_eval,
-    "bench": _bench,
+    "list": _module("list"),
+    "show": _module("show"),
+    "doctor": _module("doctor"),
+    "conform": _module("conform"),
+    "train": _module("train"),
+    "lm_eval": _module("lm_eval.command"),
+    "bench": _module("bench"),
 }

@@ -42,7 +42,8 @@ class Subject:
 
     `problem(set, row, number)` reads a row, raising DataError without its place; `fields` are those that rows of a
     file must have. `readings` find an answer in a text and grade it. `shots` are the sources of worked examples; the
-    source `head` takes the first problems of the set itself, which are then not asked.
+    source `head` takes the first problems of the set itself, which are then not asked. `shot_files` names the files of
+    the package that sources read.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Subject:
     styles: Mapping[str, Style]
     readings: Mapping[str, Callable[[str, Problem], Score]]
     shots: Mapping[str, Shots] = field(default_factory=dict)
+    shot_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,6 @@ class QuestionTask:
     download: bool = False
 
     subject: ClassVar[Subject]
-    version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -92,6 +93,16 @@ class QuestionTask:
     def templates(self) -> tuple[str, ...]:
         """The wordings that exist."""
         return tuple(self.subject.styles)
+
+    def sources(self) -> list[Path]:
+        """Return the file of the package or what stands in its place, and the file of examples from elsewhere."""
+        origin = self.subject.sets[self.set]
+        if self.data == rows.HUB and origin.hub is not None:
+            folder = rows.downloaded(origin.hub[0])
+            return [Path(folder)] if folder else []
+        asked = self.subject.folder / origin.file if self.data is None else Path(self.data)
+        shown = self.subject.shot_files.get(self.shots_from) if self.shots else None
+        return [asked, *([self.subject.folder / shown] if shown else [])]
 
     def instances(self) -> list[Sample]:
         """Return the samples in the order of the data; DataError where a row cannot be used."""

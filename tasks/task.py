@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 
@@ -71,20 +72,21 @@ class Encoder(Protocol):
 class Task(Protocol):
     """A set of problems and their grader; equal settings give equal samples in equal order.
 
-    `version` changes whenever the same settings would give other samples or other scores. `template` names
-    the wording in use, one of `templates`; `gen_length` is the default number of answer tokens.
+    `template` names the wording in use, one of `templates`; `gen_length` is the default number of answer tokens.
     """
 
     @property
     def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
     @property
     def template(self) -> str: ...
     @property
     def templates(self) -> tuple[str, ...]: ...
     @property
     def gen_length(self) -> int: ...
+
+    def sources(self) -> Sequence[Path | str]:
+        """Return what problems are read from, in a fixed order: files and folders, or digests of what is in none."""
+        ...
 
     def instances(self) -> Sequence[Sample]:
         """Return all samples; raise DataError where a file of the task cannot be used."""

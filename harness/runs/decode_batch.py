@@ -7,13 +7,13 @@ import torch
 
 from harness.engine import diffusion, draft_verify, own_sampler
 from harness.engine.canvas import Canvas
+from harness.engine.families import Method
 from harness.engine.generation import Generation
 from harness.engine.model import LanguageModel
 from harness.engine.records import Counts, Ledger
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
-from harness.runs.build import Method
 from harness.runs.measure import Measure, Stopwatch, stopwatch
 from harness.runs.trace import DiffusionTrace, RoundTrace
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from pathlib import Path
 
 from harness.errors import DataError
 from tasks import settings
 from tasks.lists import parity
-from tasks.lists.alphabets import ALPHABETS, LETTERS
+from tasks.lists.alphabets import ALPHABETS, DATA, LETTERS
 from tasks.lists.chat import ChatRenderer
 from tasks.lists.files import read_instances
 from tasks.lists.generator import instance, instances, stream
@@ -51,7 +51,6 @@ class ListTask:
     gen_length: int = 16
     parity: str | None = None
     data: str | None = None
-    version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -60,6 +59,13 @@ class ListTask:
     def templates(self) -> tuple[str, ...]:
         """The wordings that exist for this renderer."""
         return TEMPLATES[self.renderer]
+
+    def sources(self) -> list[Path]:
+        """Return the file of problems, if one was given, and those of the package's names and words."""
+        own = [] if self.data is None else [Path(self.data)]
+        facts = {"names": "parity.json", "words": "words.json"}.get(self.alphabet)
+        named = {"parity.json"} if self.parity is not None else set()
+        return [*own, *(DATA / name for name in sorted(named | ({facts} if facts else set())))]
 
     def instances(self) -> list[Sample]:
         """Return the samples; DataError where a row of `data` does not fit the settings."""

@@ -22,6 +22,7 @@ from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Score
 
 FOLDER = Path(__file__).parent / "data"
+TRAIN = "gsm8k_train.jsonl.gz"
 FEW_SHOT_SEED = 1234
 # The places of its four worked problems in the training set: chapters, basketball, marbles, fruit.
 OPENCOMPASS_PLACES = (7364, 1708, 669, 6724)
@@ -83,7 +84,7 @@ def read_problem(set_name: str, row: rows.Row, number: int) -> Problem:
 
 def training_problems() -> list[Problem]:
     """Return the 7,473 training problems."""
-    found = rows.shipped(FOLDER, "gsm8k_train.jsonl.gz")
+    found = rows.shipped(FOLDER, TRAIN)
     return [read_problem("train", row, number) for number, row in enumerate(found, start=1)]
 
 
@@ -179,4 +180,5 @@ class Gsm8k(QuestionTask):
             "d1": grade_tagged,
         },
         shots={"lm_eval": lm_eval_shots, "opencompass": opencompass_shots},
+        shot_files={"lm_eval": TRAIN, "opencompass": TRAIN},
     )

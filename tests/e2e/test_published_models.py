@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.config.composition import compose
 from harness.results.store import Store
-from harness.runs.config import compose
 from harness.runs.runner import run
 from tests.conftest import RunDecbench
 from tests.models.public import miniature

@@ -5,13 +5,13 @@ from typing import cast
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
 from harness.engine import draft_verify
 from harness.engine.method import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
-from harness.runs.build import build_method
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose
 from tests.caches.decoding import LENGTH, decode_with, queries_per_call, random_model
 from tests.engine.causal import random_causal
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import transformers
 
+from harness.commands import doctor
+from harness.config.composition import compose
 from harness.engine.own_sampler import OwnSamplerMethod, decode
 from harness.engine.records import Ledger
 from harness.errors import ConfigError, DataError
 from harness.models.diffusion_gemma import DiffusionGemma, load
 from harness.results.store import Store
-from harness.runs import doctor
-from harness.runs.config import compose
 from harness.runs.runner import run
 from methods.diffusion.diffusion_gemma import EntropyBound
 from tests.models.public import miniature
@@ -100,7 +100,7 @@ def test_the_whole_street(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_refused(overrides: list[str], message: str) -> None:
     """Guards against half canvases, and masked-diffusion decoders on a model without a mask."""
-    from harness.runs.compatibility import check
+    from harness.config.compatibility import check
 
     with pytest.raises(ConfigError, match=message):
         check(compose(["model=diffusion_gemma_26b", "task=gsm8k", *overrides]))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from harness.config.build import build_method, build_task, load_model
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.prediction import Prediction
-from harness.runs.build import build_method, build_task, load_model
-from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
 from methods.diffusion.blocks import AbsoluteBlocks

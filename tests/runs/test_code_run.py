@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.config import build
+from harness.config.composition import compose
 from harness.results.store import Store
-from harness.runs import build
-from harness.runs.config import compose
 from harness.runs.runner import run
 from tasks.code.sandbox import Isolation, Tier, tiers
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.config.composition import compose, resolved
 from harness.engine.generation import DecodeError
 from harness.errors import ConfigError, DataError
 from harness.models.embedded import EmbeddedModel
 from harness.results.store import Store
-from harness.runs.config import compose, resolved
 from harness.runs.runner import run, setting
 from harness.runs.sweep import execute, expand
 
@@ -131,7 +131,7 @@ def test_an_empty_prompt_is_named(results_dir: Path, monkeypatch: pytest.MonkeyP
 def test_results_that_cannot_be_written_stop_the_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Guards against hours of work that end in an unwritable folder."""
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("harness.runs.build.load_model", None)
+    monkeypatch.setattr("harness.config.build.load_model", None)
     with pytest.raises(DataError, match="file"):
         run(composed(tmp_path / "file"))
 

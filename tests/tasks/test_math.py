@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError, DataError
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks.math import Gsm8k, Math500, latex, verifier
 from tasks.math.verifier import Verifier
 from tasks.task import Grading

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from harness.config import compatibility, protocols
+from harness.config.build import build_task
+from harness.config.catalogue import describe, names, read
+from harness.config.composition import completed, compose, resolved
+from harness.config.identity import run_id
 from harness.errors import ConfigError
-from harness.runs import compatibility, protocols
-from harness.runs.build import build_task
-from harness.runs.catalogue import describe, names, read
-from harness.runs.config import completed, compose, resolved
-from harness.runs.identity import run_id
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
 TASKS = ("gsm8k", "math500", "countdown", "sudoku", "humaneval", "mbpp")

@@ -5,12 +5,12 @@ import hashlib
 
 import pytest
 
+from harness.config import compatibility
+from harness.config.build import build_task
+from harness.config.catalogue import names, read
+from harness.config.composition import compose, resolved
+from harness.config.identity import run_id
 from harness.errors import ConfigError, DataError
-from harness.runs import compatibility
-from harness.runs.build import build_task
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose, resolved
-from harness.runs.identity import run_id
 from tasks import rows
 from tasks.code import humaneval, mbpp, sandbox
 from tasks.code.sandbox import Isolation, Tier, tiers
