@@ -29,7 +29,8 @@ class Canvas:
 
     `undecided_BL` is only ever true in the response. `window_BL` holds the positions that may be committed now.
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
-    window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
+    window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B` how many
+    windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
@@ -281,11 +282,20 @@ class Canvas:
         self.decided_at_BL = torch.where(undecided_BL, self.clock_B[:, None] - 1, self.decided_at_BL)
 
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
-        """Give the rows marked in `rows_B` a new window and restart its clock."""
+        """Open the next window of the rows marked in `rows_B`: its clock restarts, and caches may compute all."""
         self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
         self.window_clock_B = self.window_clock_B.masked_fill(rows_B, 0)
         self.window_masks_B = torch.where(rows_B, self.open_BL.sum(1), self.window_masks_B)
         self.window_index_B = self.window_index_B + rows_B
+
+    def move_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
+        """Let the window of the rows marked in `rows_B` begin or end elsewhere: it is not the next one.
+
+        Nothing restarts. Until a step is made in it, its undecided positions are counted anew.
+        """
+        self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
+        unused_B = rows_B & (self.window_clock_B == 0)
+        self.window_masks_B = torch.where(unused_B, self.open_BL.sum(1), self.window_masks_B)
 
     def tick(self, rows_B: Tensor, steps_B: Tensor | int = 1) -> None:
         """Advance the clocks of the rows marked in `rows_B`."""

@@ -6,7 +6,7 @@ response that is looked at -> frac (0.25), default block size -> block_length (3
 sentence that the embedded models know.
 The first prediction of a block decides its end: of the next frac * gen_length positions whose best token is a
 delimiter, the most probable one, if it reaches theta_d; else block_length. The same prediction then commits, by any
-scorer.
+scorer; beside caches it is the block's first call.
 Deviation from the authors' code: delimiters are compared by log probability. Theirs compares probabilities in the
 model's dtype, where several round to 1 and the first of them ends the block.
 Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
@@ -60,8 +60,8 @@ class Adaptive:
         log_p_N = log_probability(logits_NV, prediction.gather(candidates.tokens_BL))
         # Probabilities would round to 1, and the first of several sure ends would win for being the first.
         best_B, end_B = prediction.scatter(log_p_N, -torch.inf).masked_fill(~ends_BL, -torch.inf).max(1)
-        window_BL = canvas.undecided_BL & (canvas.position_L <= end_B[:, None])
-        canvas.open_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
+        window_BL = self._from_first(canvas, canvas.tokens_BL.shape[1]) & (canvas.position_L <= end_B[:, None])
+        canvas.move_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
         canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
         return torch.zeros_like(canvas.memory[_NEW])
 

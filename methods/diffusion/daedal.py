@@ -62,9 +62,10 @@ class LeadingBlock:
         block_BL = canvas.place_BL // self.length
         first_B = canvas.first_undecided_B // self.length
         window_BL = canvas.response_BL & (block_BL == first_B[:, None])
-        before_B = block_BL.masked_fill(~canvas.window_BL, -1).amin(1)
-        canvas.open_window((before_B != first_B) & canvas.undecided_BL.any(1), window_BL)
-        canvas.window_BL = window_BL
+        before_B = block_BL.masked_fill(~canvas.window_BL, torch.iinfo(torch.int64).max).amin(1)
+        next_B = (before_B != first_B) & canvas.undecided_BL.any(1)
+        canvas.open_window(next_B, window_BL)
+        canvas.move_window(~next_B, window_BL)
 
 
 @policy("method/finish", "canvas_growth")

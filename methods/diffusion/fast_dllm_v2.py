@@ -24,6 +24,7 @@ from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
+from methods.caches.finished_blocks import PART
 from methods.diffusion.blocks import keep_first, open_first
 
 _BLOCK, _INHERITS = "fast_dllm_v2.block_B", "fast_dllm_v2.inherits_B"
@@ -73,6 +74,7 @@ class SubBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
+        canvas.memory[PART] = torch.full_like(canvas.clock_B, self.length)
         part_L = canvas.position_L // self.length
         # Twice as many parts: an inherited position is the first half of its sub-block.
         part_BL = 2 * part_L + 1 - _inherited_BL(canvas).long()

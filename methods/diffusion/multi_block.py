@@ -52,8 +52,9 @@ class Pipeline:
         opened_B = torch.minimum(opened_B + (last_B >= self.add), blocks_B)
         canvas.memory[_OPENED] = opened_B
         window_BL = canvas.response_BL & (canvas.place_BL < (opened_B * self.length)[:, None])
-        canvas.open_window(canvas.window_index_B == 0, window_BL)
-        canvas.window_BL = window_BL
+        first_B = canvas.window_index_B == 0
+        canvas.open_window(first_B, window_BL)
+        canvas.move_window(~first_B, window_BL)
 
 
 @policy("method/selector", "pipeline")

@@ -71,9 +71,9 @@ class ExploreAndFill:
         memory[VISIBLE] = torch.where(cut_B, reached_end_B, canvas.length_B)
         end_B = torch.where(slow_B, memory[_START] + self.length, reached_B)
         window_BL = self._between(canvas, memory[_START] + memory[_FILLED], end_B)
-        if new:
-            canvas.open_window(torch.ones_like(canvas.held_B), window_BL)
-        canvas.window_BL = window_BL
+        first_B = canvas.window_index_B == 0
+        canvas.open_window(first_B, window_BL)
+        canvas.move_window(~first_B, window_BL)
 
     def _next_cycle(self, canvas: Canvas) -> None:
         """Explore again where the estimated length is full."""

@@ -75,6 +75,30 @@ class Listening:
         return logits
 
 
+@dataclass
+class Positions:
+    """A model that remembers which positions of the first row its calls with keys and values compute."""
+
+    model: LanguageModel
+    computed: list[list[int]]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def new_store(self, rows: int, slots: int):
+        return self.model.new_store(rows, slots)
+
+    def forward(self, *arguments, **named) -> Tensor:
+        if named.get("kv") is not None:
+            self.computed.append(named["positions_BT"][0].tolist())
+        return self.model.forward(*arguments, **named)
+
+
 @cache
 def random_model(kind: str = "masked_diffusion", shift: int = 0, layers: int = 3) -> EmbeddedModel:
     """Return random weights in float64; with `shift` its logits predict the next position."""
