@@ -71,7 +71,7 @@ class Hierarchy:
     def _note_margin(self, candidates: Candidates, open_BL: Tensor, best_BL: Tensor, canvas: Canvas) -> None:
         """The best of all closes by its rank, the others by both bounds and their rank in their run."""
         canvas.note_choice(nearest(_slack(candidates, open_BL, self.tau, self.low), open_BL & ~best_BL))
-        by_rank_BL = open_BL & ~_above(candidates, open_BL & ~best_BL, self.tau, self.low)
+        by_rank_BL = best_BL | (open_BL & ~_above(candidates, open_BL, self.tau, self.low))
         canvas.note_choice(across(candidates.score_BL, best_BL, by_rank_BL))
         if self.variant is Variant.fast_v2:
             canvas.note_choice(nearest(candidates.confidence_BL - self.low, best_BL))
