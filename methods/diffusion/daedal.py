@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
@@ -113,8 +114,12 @@ class CanvasGrowth:
         sight_B = self._end_confidence(p_NV, canvas, prediction)
         room_B = canvas.length_B < self._longest(canvas, prediction)
         searching_B = ~canvas.memory.get(_SEARCHED, torch.zeros_like(canvas.held_B))
-        doubt_BL = (self.low - prediction.scatter(p_NV.amax(-1), self.low)).clamp(min=0)
+        slack_BL = self.low - prediction.scatter(p_NV.amax(-1), self.low)
+        doubt_BL = slack_BL.clamp(min=0)
         grows_B = ~searching_B & room_B & (sight_B < self.eos_grow)
+        gap_B = torch.where(searching_B, sight_B - self.eos_init, sight_B - self.eos_grow).abs().double()
+        canvas.note_choice(gap_B.masked_fill(~room_B, torch.inf))
+        canvas.note_choice(nearest(slack_BL, canvas.open_BL & prediction.read_BL & grows_B[:, None]))
         canvas.memory[_DOUBT] = doubt_BL * grows_B[:, None]
         longer_B = searching_B & room_B & (sight_B < self.eos_init)
         canvas.memory[_SEARCHED] = ~longer_B
@@ -138,6 +143,8 @@ class CanvasGrowth:
         most_B, at_B = doubt_BL.max(1)
         if not bool(most_B.any()):
             return
+        chosen_BL = (doubt_BL > 0) & (canvas.position_L == at_B[:, None])
+        canvas.note_choice(across(doubt_BL, chosen_BL, doubt_BL > 0))
         longest_B = canvas.memory[_LONGEST]
         added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * (most_B > 0)
         canvas.resize(torch.minimum(canvas.length_B, longest_B - added_B))

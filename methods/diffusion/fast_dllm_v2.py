@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.policy import policy
@@ -98,7 +99,9 @@ class SureOrInherited:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure and inherited positions."""
-        return open_BL & ((candidates.confidence_BL > self.threshold) | _inherited_BL(canvas))
+        inherited_BL = _inherited_BL(canvas)
+        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL & ~inherited_BL))
+        return open_BL & ((candidates.confidence_BL > self.threshold) | inherited_BL)
 
 
 @policy("method/finish", "stop_token")
