@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from harness.errors import DataError
 from tasks import rows, settings
-from tasks.asking import Style, Turns, Words, cut, pose
+from tasks.asking import Fields, Style, Turns, Words, check, cut, fill, pose
 from tasks.task import Encoder, Grading, Sample, Score
 
 
@@ -41,17 +41,22 @@ class Subject:
     """What sets one task of questions apart.
 
     `problem(set, row, number)` reads a row, raising DataError without its place; `fields` are those that rows of a
-    file must have. `readings` find an answer in a text and grade it. `shots` are the sources of worked examples; the
-    source `head` takes the first problems of the set itself, which are then not asked.
+    file must have, `words` those that templates may name. `readings` find an answer in a text and grade it. `shots`
+    are the sources of worked examples; the source `head` takes the first problems of the set itself, which are then
+    not asked. Raises ValueError for a template that cannot be filled.
     """
 
     folder: Path
     sets: Mapping[str, Origin]
     fields: rows.Fields
     problem: Callable[[str, rows.Row, int], Problem]
+    words: Fields
     styles: Mapping[str, Style]
     readings: Mapping[str, Callable[[str, Problem], Score]]
     shots: Mapping[str, Shots] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.styles, self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,11 @@ class QuestionTask:
         # The examples of a problem may depend on its place among all, so they are drawn before problems are chosen.
         shown, turns = list(self._examples(problems[:held_out], asked)), Turns(self.turns)
         return [
-            Sample(id=asked[i].id, prompt=pose(style, turns, shown[i], asked[i].words), instance=asked[i])
+            Sample(
+                id=asked[i].id,
+                prompt=pose(style, turns, [style.worked(words) for words in shown[i]], asked[i].words),
+                instance=asked[i],
+            )
             for i in self._chosen([problem.id for problem in asked])
         ]
 
@@ -121,7 +130,7 @@ class QuestionTask:
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest worked answer of the data, end token included."""
         answer = self.subject.styles[self.template].answer
-        return 1 + max(len(tokenizer.encode(answer.format_map(p.instance.words))) for p in self.instances())
+        return 1 + max(len(tokenizer.encode(fill(answer, p.instance.words))) for p in self.instances())
 
     def _examples(self, head: Sequence[Problem], asked: Sequence[Problem]) -> Iterator[Sequence[Words]]:
         if self.shots and self.shots_from != "head":

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style
-from tasks.code.extraction import defines, extract_code, parse
+from tasks.asking import Fields, Style
+from tasks.code.extraction import FENCE, defines, extract_code, parse
 from tasks.code.published import fenced, opencompass_humaneval, sanitize
 from tasks.code.task import CodeTask, Exam, found
 from tasks.questions import Origin, Problem, Subject
@@ -73,6 +73,11 @@ def read_raw(text: str, problem: Problem) -> Score:
     return found(problem.gold.header + text, "raw")
 
 
+def read_before_fence(text: str, problem: Problem) -> Score:
+    """Take what stands before the first fence as what follows the header, which the prompt's fence began with."""
+    return found(problem.gold.header + text.partition(FENCE)[0], "before_fence")
+
+
 def read_sanitized(text: str, problem: Problem) -> Score:
     """Clean up header and answer as Dream's evaluation does."""
     return found(sanitize(f"{problem.gold.header}\n{fenced(text)}", problem.gold.entry_point), "sanitize")
@@ -86,11 +91,19 @@ def read_opencompass(text: str, problem: Problem) -> Score:
 class HumanEval(CodeTask):
     """HumanEval under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
+    version: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="humaneval.jsonl.gz", hub=("openai/openai_humaneval", None, "test"))},
         fields={"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str},
         problem=read_problem,
+        words=Fields(shown=(("header",),), allowed=("entry_point",), solved=("solution",)),
         styles=STYLES,
-        readings={"own": read_own, "raw": read_raw, "sanitize": read_sanitized, "opencompass": read_opencompass},
+        readings={
+            "own": read_own,
+            "raw": read_raw,
+            "before_fence": read_before_fence,
+            "sanitize": read_sanitized,
+            "opencompass": read_opencompass,
+        },
     )

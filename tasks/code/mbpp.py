@@ -3,8 +3,7 @@
 Set `test` is the 500 problems 11 to 510, `sanitized` those 257 of them that the authors revised by hand. The styles
 `lm_eval*` are the prompts of lm-evaluation-harness 0.4.13 to the letter, but for the beginning of the answer of
 `lm_eval_instruct`, which is that of the copy in Dream's evaluation. The words of `opencompass` are our own around its
-published form, without its last empty turn of the assistant. Published evaluations ignore `test_setup_code`, without
-which problem 367 has no right answer.
+published form. Published evaluations ignore `test_setup_code`, without which problem 367 has no right answer.
 """
 
 import ast
@@ -14,7 +13,7 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style, Words
+from tasks.asking import Fields, Style, Words
 from tasks.code.extraction import defines, extract_code, parse
 from tasks.code.published import fenced, opencompass_mbpp, sanitize
 from tasks.code.task import CodeTask, Exam, found
@@ -54,7 +53,8 @@ STYLES = {
     ),
     "opencompass": Style(
         question="You are an expert in Python. The task: {text} The code must pass these tests:\n\n{tests}\n",
-        answer="[BEGIN]\n '{solution}' \n[DONE]",
+        answer="[BEGIN]\n '{code}' \n[DONE] \n\n ",
+        closed="[BEGIN]\n",
         between="",
         reconstructed=True,
     ),
@@ -129,6 +129,7 @@ def _entry_point(code: str, test: str) -> str:
 class Mbpp(CodeTask):
     """MBPP under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
+    version: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={
@@ -137,6 +138,7 @@ class Mbpp(CodeTask):
         },
         fields={"task_id": int, "code": str, "test_list": list},
         problem=read_problem,
+        words=Fields(shown=(("text",), ("tests",)), allowed=("entry_point",), solved=("code", "solution")),
         styles=STYLES,
         readings={
             "own": read_own,

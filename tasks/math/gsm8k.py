@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style, Words
+from tasks.asking import Fields, Style, Words
 from tasks.boxes import last_tagged
 from tasks.math import numerals
 from tasks.questions import Origin, Problem, QuestionTask, Subject
@@ -45,7 +45,7 @@ STYLES = {
     ),
     "opencompass": Style(
         question="Question: {question}\nLet's think step by step\nAnswer:",
-        answer="{solution}\nThe answer is {value}",
+        answer="{solution}\nThe answer is {value}\n",
         between="\n",
         reconstructed=True,
     ),
@@ -165,11 +165,13 @@ def _reason(correct: bool, answer: object) -> str:
 class Gsm8k(QuestionTask):
     """GSM8K under a protocol; see `QuestionTask` for the settings."""
 
+    version: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="gsm8k_test.jsonl.gz", hub=("openai/gsm8k", "main", "test"))},
         fields={"question": str, "answer": str},
         problem=read_problem,
+        words=Fields(shown=(("question",),), solved=("answer", "solution", "value")),
         styles=STYLES,
         readings={
             "own": grade_own,

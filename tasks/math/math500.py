@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows, settings
-from tasks.asking import Style
+from tasks.asking import Fields, Style
 from tasks.boxes import last_boxed, last_tagged
 from tasks.math import latex
 from tasks.math.verifier import VERIFIER, require
@@ -86,6 +86,7 @@ class Math500(QuestionTask):
         sets={"test": Origin(file="math500.jsonl.gz", hub=("HuggingFaceH4/MATH-500", None, "test"))},
         fields={"problem": str, "solution": str, "answer": str},
         problem=read_problem,
+        words=Fields(shown=(("problem",),), solved=("solution", "answer")),
         styles=STYLES,
         readings={"own": read_boxed, "d1": read_tagged},
     )

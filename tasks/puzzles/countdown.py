@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style
+from tasks.asking import Fields, Style
 from tasks.boxes import last_boxed, last_tagged
 from tasks.puzzles.arithmetic import NotArithmetic, evaluate
 from tasks.questions import Origin, Problem, QuestionTask, Subject
@@ -161,6 +161,7 @@ class Countdown(QuestionTask):
         sets={name: Origin(file=f"countdown_{name}.jsonl.gz") for name in ("cd3", "cd4", "cd5", "d1")},
         fields={"input": str, "output": str},
         problem=read_problem,
+        words=Fields(shown=(("operands", "compact"), ("target",)), solved=("steps", "expression")),
         styles=STYLES,
         readings={"own": grade_expression, "equations": grade_equations, "d1": grade_tagged},
     )

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style
+from tasks.asking import Fields, Style
 from tasks.boxes import last_tagged
 from tasks.puzzles import grids
 from tasks.questions import Origin, Problem, QuestionTask, Subject
@@ -101,6 +101,7 @@ class Sudoku(QuestionTask):
         | {"d1": Origin(file="sudoku_d1.csv.gz")},
         fields={},
         problem=read_problem,
+        words=Fields(shown=(("lines", "puzzle"),), solved=("solved_lines", "solution")),
         styles=STYLES,
         readings={"own": grade_lines, "d1": grade_tagged},
     )
