@@ -15,8 +15,10 @@ from tasks.code.published import fenced, opencompass_humaneval, sanitize
 from tasks.code.task import CodeTask, Exam, found
 from tasks.questions import Origin, Problem, Subject
 from tasks.task import Score
+from tasks.wording import dparallel, lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
+_COLUMNS = {"prompt": "header"}
 _ANSWER = "```python\n{header}{solution}```"
 
 STYLES = {
@@ -91,7 +93,7 @@ def read_opencompass(text: str, problem: Problem) -> Score:
 class HumanEval(CodeTask):
     """HumanEval under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
-    version: ClassVar[str] = "2"
+    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="humaneval.jsonl.gz", hub=("openai/openai_humaneval", None, "test"))},
@@ -99,6 +101,12 @@ class HumanEval(CodeTask):
         problem=read_problem,
         words=Fields(shown=(("header",),), allowed=("entry_point",), solved=("solution",)),
         styles=STYLES,
+        wordings={
+            "lm_eval": lm_eval("humaneval", "humaneval", fields=_COLUMNS),
+            "lm_eval_instruct": lm_eval("humaneval", "humaneval_instruct", fields=_COLUMNS),
+            "opencompass": opencompass("humaneval", "humaneval_gen_8e312c.py", "humaneval_gen.py", fields=_COLUMNS),
+            "dparallel": dparallel("start", fields=_COLUMNS),
+        },
         readings={
             "own": read_own,
             "raw": read_raw,

@@ -19,12 +19,14 @@ from tasks.code.published import fenced, opencompass_mbpp, sanitize
 from tasks.code.task import CodeTask, Exam, found
 from tasks.questions import Origin, Problem, Subject
 from tasks.task import Score
+from tasks.wording import lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
 TESTED = range(11, 511)
 WORKED = (2, 3, 4)
 """The problems that lm-evaluation-harness and OpenCompass show with their solutions."""
 _TESTS_SHOWN = 3
+_COLUMNS = {"text": "text", "test_list": "tests"}
 _HUB = "google-research-datasets/mbpp"
 
 STYLES = {
@@ -129,7 +131,7 @@ def _entry_point(code: str, test: str) -> str:
 class Mbpp(CodeTask):
     """MBPP under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
-    version: ClassVar[str] = "2"
+    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={
@@ -140,6 +142,11 @@ class Mbpp(CodeTask):
         problem=read_problem,
         words=Fields(shown=(("text",), ("tests",)), allowed=("entry_point",), solved=("code", "solution")),
         styles=STYLES,
+        wordings={
+            "lm_eval": lm_eval("mbpp", "mbpp", fields=_COLUMNS),
+            "lm_eval_instruct": lm_eval("mbpp", "mbpp_instruct", fields=_COLUMNS),
+            "opencompass": opencompass("mbpp", "mbpp_gen.py", "mbpp_gen_830460.py", fields=_COLUMNS),
+        },
         readings={
             "own": read_own,
             "raw": read_raw,

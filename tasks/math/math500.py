@@ -17,6 +17,7 @@ from tasks.math import latex
 from tasks.math.verifier import VERIFIER, require
 from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Grading, Sample, Score
+from tasks.wording import d1
 
 FOLDER = Path(__file__).parent / "data"
 GRADERS = ("math_verify", "text")
@@ -88,6 +89,7 @@ class Math500(QuestionTask):
         problem=read_problem,
         words=Fields(shown=(("problem",),), solved=("solution", "answer")),
         styles=STYLES,
+        wordings={"d1": d1("math500.py", fields={"question": "problem"}, plain="problem")},
         readings={"own": read_boxed, "d1": read_tagged},
     )
 

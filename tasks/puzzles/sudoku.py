@@ -15,6 +15,7 @@ from tasks.boxes import last_tagged
 from tasks.puzzles import grids
 from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Score
+from tasks.wording import d1
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -103,5 +104,6 @@ class Sudoku(QuestionTask):
         problem=read_problem,
         words=Fields(shown=(("lines", "puzzle"),), solved=("solved_lines", "solution")),
         styles=STYLES,
+        wordings={"d1": d1("sudoku.py", fields={"puzzle": "puzzle"})},
         readings={"own": grade_lines, "d1": grade_tagged},
     )
