@@ -64,7 +64,8 @@ def show(argv: Sequence[str]) -> int:
     """Print the resolved method of a config: every knob with type, default and value, and its policies.
 
     With `protocol=` among the overrides, print what that protocol fixes for each of its tasks instead, and with
-    `protocol.wording=` the files that their sentences are from.
+    `protocol.wording=` the files that their sentences are from; with `model=` and without `method=`, every field of
+    that model.
     """
     from harness.runs.build import build_method
     from harness.runs.config import compose, resolved
@@ -73,6 +74,9 @@ def show(argv: Sequence[str]) -> int:
         return _show_protocol(argv)
 
     cfg = compose(list(argv))
+    groups = {override.partition("=")[0] for override in argv}
+    if "model" in groups and "method" not in groups:
+        return _show_model(resolved(cfg)["model"])
     method, defaults = resolved(cfg)["method"], knobs(read("method", cfg.method.name))
     build_method(cfg)
     console = Console()
@@ -88,6 +92,20 @@ def show(argv: Sequence[str]) -> int:
         if isinstance(value, dict) and "_target_" in value:
             slots.add_row(f"method/{name}", value["_target_"])
     console.print(slots, highlight=False)
+    return 0
+
+
+def _show_model(model: dict) -> int:
+    loader, console = model["loader"], Console()
+    console.print(f"{model['name']}: {model['summary']}", highlight=False)
+    table = Table("field", "value", box=None)
+    for name in ("family", "_target_"):
+        if name in loader:
+            table.add_row(f"model.loader.{name}", str(loader[name]))
+    for name, value in model.items():
+        if name not in ("name", "summary", "loader"):
+            table.add_row(f"model.{name}", json.dumps(value))
+    console.print(table, highlight=False)
     return 0
 
 
