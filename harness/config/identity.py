@@ -23,6 +23,9 @@ from harness.results.canonical import canonical_json
 DESCRIPTIVE = frozenset({"summary", "paper", "notes", "license", "download"})
 """Fields that change no output: words about a thing, and permission to fetch it."""
 
+PLACES = frozenset({"data", "wording", "include_path"})
+"""Fields of tasks that say where something is read; what is read is told by its digest."""
+
 _LENGTH = 12
 
 
@@ -52,7 +55,7 @@ def setting_of(
     return {
         "models": {"target": target},
         "method": describe(method),
-        "task": {key: value for key, value in told.items() if key != "data"} | ({"data": data} if data else {}),
+        "task": {key: value for key, value in told.items() if key not in PLACES} | ({"data": data} if data else {}),
         "seed": plain_number(seed),
         "gen_length": plain_number(gen_length),
         "dtype": dtype,

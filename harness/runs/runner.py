@@ -101,7 +101,10 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     with settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk()
     grading = job.task.grading()
-    row = _row(cfg, plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": list(grading.warnings)}
+    warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
+    for warning in warnings[len(grading.warnings) :]:
+        _LOG.warning("%s: %s", job.run_id, warning)
+    row = _row(cfg, plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),

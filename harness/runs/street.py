@@ -1,15 +1,16 @@
 """The way of every sample: prompt ids, batch, loop, text, score, row. Nothing on it is visited twice."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.engine.families import Method
+from harness.engine.generation import DecodeError, Generation
 from harness.engine.randomness import sample_seed
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json
-from harness.results.schemas import COUNTERS, SAMPLES, STEPS, without_names
+from harness.results.schemas import BUDGET, COUNTERS, SAMPLES, STEPS, without_names
 from harness.runs.decode_batch import Decoded, decode_batch, with_room
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
@@ -65,14 +66,19 @@ class Street:
         return [sample_seed(self.seed, self.task.name, s.id, repetition) for s in samples]
 
     def _decode(self, samples: Sequence[Sample], prompts: list[list[int]], repetition: int) -> Decoded:
-        return decode_batch(
-            self.loaded.model,
-            self.method,
-            prompts,
-            seeds=self._seeds(samples, repetition),
-            gen_length=self.gen_length,
-            measure=self.measure,
-        )
+        try:
+            return decode_batch(
+                self.loaded.model,
+                self.method,
+                prompts,
+                seeds=self._seeds(samples, repetition),
+                gen_length=self.gen_length,
+                measure=self.measure,
+            )
+        except DecodeError as error:
+            if error.sample is None:
+                raise
+            raise DecodeError(f"sample {samples[error.sample].id}: {error}", sample=error.sample) from error
 
     def _rows(
         self, samples: Sequence[Sample], prompts: list[list[int]], decoded: Decoded, repetition: int
@@ -83,7 +89,7 @@ class Street:
         for sample, ids, seed, made, counters in zip(
             samples, prompts, seeds, decoded.generations, decoded.counters(stop_ids), strict=True
         ):
-            text = self.loaded.tokenizer.decode(made.tokens)
+            text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
             row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTERS}
             yield row | {
@@ -101,11 +107,19 @@ class Street:
                 "extraction": score.path,
                 "measures": canonical_json(dict(score.measures)),
                 "decided_at": list(made.decided_at),
+                "token_margin": made.token_margin,
+                "choice_margin": made.choice_margin,
                 "latency_s": watch.wall_s if watch else None,
                 "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
                 "cpu_s": watch.cpu_s if watch else None,
-                "finish_reason": "stop" if any(t in stop_ids for t in made.tokens) else "length",
+                "finish_reason": _finish_reason(made, stop_ids),
             }
+
+
+def _finish_reason(made: Generation, stop_ids: Collection[int]) -> str:
+    if made.out_of_budget:
+        return BUDGET
+    return "stop" if any(token in stop_ids for token in made.tokens) else "length"
 
 
 def _step(samples: Sequence[Sample], repetition: int, step: Row) -> Row:
