@@ -104,3 +104,4 @@ class Sudoku(QuestionTask):
         styles=STYLES,
         readings={"own": grade_lines, "d1": grade_tagged},
     )
+    version: ClassVar[str] = "2"
