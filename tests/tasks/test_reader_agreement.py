@@ -94,7 +94,7 @@ def test_both_readers_agree_on_the_worked_answers() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_both_readers_agree_on_mutations() -> None:
-    """Guards 2,000 ways of writing; where the readers differ, ours is right and the difference is one that is listed."""
+    """Guards 2,000 ways of writing: where the readers differ, ours is right and the difference is a listed one."""
     rng, share = Random(0), len(AGREED) / len(AGREED | OURS_ALONE)
     check(AGREED, rng, round(MUTATIONS * share))
     check(OURS_ALONE, rng, MUTATIONS - round(MUTATIONS * share))
