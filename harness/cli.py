@@ -10,7 +10,7 @@ _HELP = """usage: decbench COMMAND [arguments]
 
   run [-m] key=value ...     decode a task: decbench run model=tiny_mdm method=threshold task=list_copy
   list methods|models|tasks|experiments [--json]
-  show method=NAME [...]     resolved options with types, defaults and the paper
+  show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json]            what can run here, and why the rest cannot
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model

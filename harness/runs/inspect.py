@@ -63,7 +63,8 @@ def method_table() -> str:
 def show(argv: Sequence[str]) -> int:
     """Print the resolved method of a config: every knob with type, default and value, and its policies.
 
-    With `protocol=` among the overrides, print what that protocol fixes for each of its tasks instead.
+    With `protocol=` among the overrides, print what that protocol fixes for each of its tasks instead; with `model=`
+    and without `method=`, every field of that model.
     """
     from harness.runs.build import build_method
     from harness.runs.config import compose, resolved
@@ -72,6 +73,9 @@ def show(argv: Sequence[str]) -> int:
         return _show_protocol(read("protocol", compose(list(argv)).protocol.name))
 
     cfg = compose(list(argv))
+    groups = {override.partition("=")[0] for override in argv}
+    if "model" in groups and "method" not in groups:
+        return _show_model(resolved(cfg)["model"])
     method, defaults = resolved(cfg)["method"], knobs(read("method", cfg.method.name))
     build_method(cfg)
     console = Console()
@@ -87,6 +91,20 @@ def show(argv: Sequence[str]) -> int:
         if isinstance(value, dict) and "_target_" in value:
             slots.add_row(f"method/{name}", value["_target_"])
     console.print(slots, highlight=False)
+    return 0
+
+
+def _show_model(model: dict) -> int:
+    loader, console = model["loader"], Console()
+    console.print(f"{model['name']}: {model['summary']}", highlight=False)
+    table = Table("field", "value", box=None)
+    for name in ("family", "_target_"):
+        if name in loader:
+            table.add_row(f"model.loader.{name}", str(loader[name]))
+    for name, value in model.items():
+        if name not in ("name", "summary", "loader"):
+            table.add_row(f"model.{name}", json.dumps(value))
+    console.print(table, highlight=False)
     return 0
 
 

@@ -4,7 +4,7 @@ Source: dInfer (arXiv:2510.08666), HierarchyDecoder and two more selectors of th
 threshold -> tau (default 0.9), least confidence of a run's best position -> low (default 0.4), re-masking bound -> rm
 (default 0.4), early stop -> early_stop, block size -> block_length (default 32). Runs are maximal stretches of open
 positions. Closed are the best position of every run where its confidence exceeds low, every position above tau, and the
-best of all; `fast_v2` closes the best of all alone where no confidence reaches low.
+best of all; `fast_v2` closes the best of all for its own sake only where no confidence reaches low.
 `hierarchy_remask` looks again at what the window has decided: such a token whose position is now predicted with less
 than rm is doubted, runs are made of open and doubted positions, and further best positions are taken until one more is
 chosen than are doubted. Chosen doubted positions take the present prediction, the others are masked again.
@@ -64,7 +64,7 @@ class Hierarchy:
         if self.variant is Variant.standard:
             return chosen_BL | best_BL
         confident_B1 = (open_BL & (candidates.confidence_BL >= self.low)).any(1, keepdim=True)
-        return torch.where(confident_B1, chosen_BL, best_BL)
+        return chosen_BL | (best_BL & ~confident_B1)
 
 
 @policy("method/selector", "hierarchy_remask")

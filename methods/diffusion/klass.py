@@ -5,9 +5,11 @@ Symbol -> knob: tau (0.6), epsilon_KL -> eps (0.015; both GSM8K's for LLaDA), hi
 A position is stable when KL(p_t || p_{t-1}) stayed below eps in the last H steps; before the H-th step of a block
 none is. All stable open positions with p > tau close; where there is none, LLaDA's quota does by confidence.
 Deviations from the authors' code: their loop leaves a block after its last step with masks in it (a step may close
-fewer ready positions than its quota), ours goes on with the last quota; probabilities are those of the un-noised
-logits at temperature > 0; of the undecided response only the probabilities of the last step are kept, [places,
-vocabulary] numbers per row in `score_dtype`, and the length of the present calm instead of H divergences.
+fewer ready positions than its quota), ours goes on with the last quota; where fewer masks are left than the quota,
+their top-k takes decided positions as well and overwrites them, ours closes the masks alone; of their strategies there
+is `all`, not `single`; probabilities are those of the un-noised logits at temperature > 0; of the undecided response
+only the probabilities of the last step are kept, [places, vocabulary] numbers per row in `score_dtype`, and the length
+of the present calm instead of H divergences.
 Invariants: never more steps than the schedule with one token per step; tau >= 1 equals LLaDA.
 """
 

@@ -3,9 +3,11 @@
 A step commits by the method's own rule: the base branch. Branch j commits, besides, the j-th best of the candidates
 that are left. All branches of a row are evaluated in one call, and the row goes on from the one whose remaining open
 positions look surest on average; its prediction is known already.
-Symbol -> knob: branching factor k, the base included -> k (default 3; published 2 to 4), lowest share of the positions
-that is averaged -> branch_topp (scripts: 1), weight of the confidence with which the branch was made -> alpha
-(scripts: 0; the base counts as certain), threshold (0.9, to be exceeded), block_length (32).
+Symbol -> knob: branching factor b, the base not included -> k = b + 1, the base included (default 3, the b = 2 that the
+published code defaults to; the published 2 to 4, if they are this b, are k = 3 to 5; its b = 1 makes no branch, which
+is k = 1), lowest share of the positions that is averaged -> branch_topp (scripts: 1), weight of the confidence with
+which the branch was made -> alpha (scripts: 0; the base counts as certain), threshold (0.9, to be exceeded),
+block_length (32).
 `method/verifier=lopa` looks ahead with any step rule and any cache.
 As in the authors' code, the base loses ties, and confidences are the present top-1 probabilities.
 Reconstruction: the published code decodes D2F models, whose canvas holds the active blocks only; here a branch is
