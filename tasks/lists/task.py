@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import settings
@@ -51,10 +50,14 @@ class ListTask:
     gen_length: int = 16
     parity: str | None = None
     data: str | None = None
-    version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
+
+    @property
+    def version(self) -> str:
+        """The version of samples and scores; chat answers are read otherwise since 2."""
+        return "1" if self.renderer == "tiny" else "2"
 
     @property
     def templates(self) -> tuple[str, ...]:
