@@ -40,7 +40,8 @@ class Score:
     `correct` is None where the verdict cannot be had on this machine, and so is each of `measures`; `detail` says why.
     `detail` says in a few words why an answer is wrong and is empty otherwise. `extracted` is the answer as it was
     found in the text, and `path` names the rule that found it: a shift of paths between decoders is a sign of
-    quality. `measures` holds further numbers about the same text, such as the verdicts of other graders (0 or 1).
+    quality. `reader` names what decided where several can: text, math_verify. `measures` holds further numbers about
+    the same text, such as the verdicts of other graders (0 or 1).
     """
 
     correct: bool | None
@@ -48,12 +49,13 @@ class Score:
     detail: str = ""
     extracted: str | None = None
     path: str = ""
+    reader: str = ""
     measures: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grading:
-    """What verdicts rest on besides the version of the task: `facts` to be kept, `warnings` for whoever reads them."""
+    """What verdicts rest on besides the code of the task: `facts` to be kept, `warnings` for whoever reads them."""
 
     facts: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -131,6 +131,7 @@ SAMPLES = _schema(
     _text("detail", "what the grader found"),
     _text("extracted", "answer found in the text"),
     _text("extraction", "rule that found it"),
+    _text("reader", "what decided where several readers can: text (our own) or math_verify"),
     _text("measures", "further numbers about the answer as JSON, such as verdicts of other graders"),
     *_counters(pa.int64()),
     _column("decided_at", _IDS, "steps", "step at which each position was committed, -1 if given, -2 if never"),

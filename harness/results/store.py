@@ -3,7 +3,7 @@
 A file is written under a temporary name and moved into place, samples and steps before the run: a run that is
 visible is whole, without locks and with any number of parallel jobs. Files are never changed. Attempts at a setting
 are numbered, and a number is claimed before it is used, so that the newest one does not hang on anybody's clock. A
-file's name says what is in it, so that finding a run reads no file: `SETTING-ATTEMPT-RUN.STATUS.parquet`.
+file's name says what is in it, so that finding a run reads no file: `SETTING.ATTEMPT.RUN.STATUS.parquet`.
 """
 
 import logging
@@ -24,7 +24,7 @@ from harness.results.schemas import NAMES, SCHEMA_VERSION, SCHEMAS
 Row = Mapping[str, object]
 
 _log = logging.getLogger(__name__)
-_FILE = re.compile(r"(?P<setting>[^-.]+)-(?P<attempt>\d+)-(?P<run>[^-.]+)\.(?P<status>\w+)\.parquet")
+_FILE = re.compile(r"(?P<setting>[^.]+)\.(?P<attempt>\d+)\.(?P<run>[^.]+)\.(?P<status>\w+)\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -39,7 +39,7 @@ class Attempt:
     @property
     def file(self) -> str:
         """Name of its file in every table."""
-        return f"{self.setting_id}-{self.number:06d}-{self.run_id}.{self.status}.parquet"
+        return f"{self.setting_id}.{self.number:06d}.{self.run_id}.{self.status}.parquet"
 
     @property
     def ok(self) -> bool:
@@ -165,7 +165,7 @@ class Store:
         """Yield the next number of a setting, held against every other writer until the files are in place."""
         number = 1 + max((one.number for one in self.attempts() if one.setting_id == setting_id), default=0)
         while True:
-            claim = self.root / "runs" / f".{setting_id}-{number:06d}.claim"
+            claim = self.root / "runs" / f".{setting_id}.{number:06d}.claim"
             try:
                 claim.touch(exist_ok=False)
             except FileExistsError:
@@ -175,7 +175,7 @@ class Store:
                 raise _unwritable(self.root, error) from error
             try:
                 # Whoever held the claim before may have written between the look and the claim.
-                if not any((self.root / "runs").glob(f"{setting_id}-{number:06d}-*.parquet")):
+                if not any((self.root / "runs").glob(f"{setting_id}.{number:06d}.*.parquet")):
                     yield number
                     return
             finally:

@@ -105,6 +105,7 @@ class Street:
                 "detail": score.detail,
                 "extracted": score.extracted,
                 "extraction": score.path,
+                "reader": score.reader,
                 "measures": canonical_json(dict(score.measures)),
                 "decided_at": list(made.decided_at),
                 "token_margin": made.token_margin,

@@ -36,15 +36,16 @@ class ChatRenderer:
         """Read the list after the last `[` up to the next `]`.
 
         Lenient reading takes pieces between commas and forgives missing brackets, quotes and blanks (not
-        line breaks or single quotes). Strict reading wants `["a", "b"]` and returns None otherwise.
+        line breaks or single quotes); a piece of white space alone is none, but `""` is an item. Strict reading
+        wants `["a", "b"]` and returns None otherwise.
         """
         if strict and not ("[" in text and "]" in text.rpartition("[")[2]):
             return None
         inside = text.rpartition("[")[2].partition("]")[0]
         if not strict:
-            return tuple(piece for piece in (raw.strip('" ') for raw in inside.split(",")) if piece)
+            return tuple(piece.strip('" ') for piece in inside.split(",") if piece.strip())
         pieces = inside.split(", ")
-        if any(len(p) < 2 or p[0] != '"' or p[-1] != '"' or '"' in p[1:-1] for p in pieces):
+        if any(p[:1] != '"' or p[-1:] != '"' or '"' in p[1:-1] for p in pieces):
             return None
         return tuple(piece[1:-1] for piece in pieces)
 

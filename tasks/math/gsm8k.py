@@ -7,7 +7,8 @@ around its published format.
 
 import re
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,8 +19,9 @@ from tasks import rows
 from tasks.asking import Fields, Style, Words
 from tasks.boxes import last_tagged
 from tasks.math import numerals
+from tasks.math.verifier import installed_version
 from tasks.questions import Origin, Problem, QuestionTask, Subject
-from tasks.task import Score
+from tasks.task import Grading, Score
 from tasks.wording import d1, dparallel, lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
@@ -108,18 +110,19 @@ def opencompass_shots(asked: Sequence[Problem], count: int) -> Iterator[Sequence
 
 
 def grade_own(text: str, problem: Problem) -> Score:
-    """Compare the answer as a decimal number; the verdicts of lm-evaluation-harness stand beside it."""
-    answer, path = numerals.own_answer(text)
-    return _score(text, problem, answer, path)
+    """Compare the answer as an exact number; the verdicts of lm-evaluation-harness stand beside it."""
+    return _score(text, problem, numerals.own_answer(text))
 
 
 def grade_tagged(text: str, problem: Problem) -> Score:
-    """Read as `grade_own` does, inside the last <answer> if there is one."""
+    """Read as `grade_own` does, inside the last <answer> if there is one and it holds a number."""
     inside = last_tagged(text, "answer")
-    answer, path = numerals.own_answer(text if inside is None else inside)
-    if inside is not None and answer is None:
-        answer, path = numerals.own_answer(text)
-    return _score(text, problem, answer, path if inside is None else f"answer_tag:{path}")
+    if inside is None:
+        return grade_own(text, problem)
+    answer = numerals.own_answer(inside)
+    if answer.value is None and answer.path == "none":
+        answer = numerals.own_answer(text)
+    return _score(text, problem, replace(answer, path=f"answer_tag:{answer.path}"))
 
 
 def grade_lm_eval(text: str, problem: Problem, *, chain_of_thought: bool = False) -> Score:
@@ -148,15 +151,16 @@ def grade_opencompass(text: str, problem: Problem) -> Score:
     )
 
 
-def _score(text: str, problem: Problem, answer: Decimal | None, path: str) -> Score:
-    correct = answer is not None and answer == Decimal(problem.words["value"])
+def _score(text: str, problem: Problem, answer: numerals.Answer) -> Score:
+    correct = answer.value is not None and answer.value == Fraction(problem.words["value"])
     theirs = grade_lm_eval(text, problem)
     return Score(
         correct=correct,
         strict=theirs.strict,
-        detail=_reason(correct, answer),
-        extracted=None if answer is None else str(answer),
-        path=path,
+        detail=_reason(correct, answer.value),
+        extracted=None if answer.value is None else numerals.written(answer.value),
+        path=answer.path,
+        reader=answer.reader,
         measures={"lm_eval_strict": float(bool(theirs.strict)), "lm_eval_flexible": float(bool(theirs.correct))},
     )
 
@@ -193,3 +197,8 @@ class Gsm8k(QuestionTask):
         shots={"lm_eval": lm_eval_shots, "opencompass": opencompass_shots},
         shot_files={"lm_eval": TRAIN, "opencompass": TRAIN},
     )
+
+    def grading(self) -> Grading:
+        """Return the version of math-verify too, which reads what is more than arithmetic, or that it is absent."""
+        ours = self.reading in ("own", "d1")
+        return super().grading() | Grading(facts={"math_verify": installed_version() or "absent"} if ours else {})

@@ -72,6 +72,7 @@ def _by_text(answer: str | None, path: str, problem: Problem) -> Score:
         detail="" if correct else "no answer found" if answer is None else "wrong answer",
         extracted=answer,
         path=path if answer is not None else "none",
+        reader="text",
         measures={"text": float(correct)},
     )
 
@@ -111,6 +112,7 @@ class Math500(QuestionTask):
             detail="" if correct else detail,
             extracted=found.extracted,
             path=found.path,
+            reader="math_verify" if equal and not found.correct else found.reader,
             measures={**found.measures, "math_verify": float(bool(equal))},
         )
 

@@ -1,13 +1,14 @@
-"""math-verify behind one function: symbolic equality of two LaTeX answers, bounded in time."""
+"""math-verify behind two functions: equality of two LaTeX answers, and the value of one, bounded in time."""
 
 import json
 import select
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from harness.errors import ConfigError
 
@@ -18,14 +19,22 @@ LIMIT_S = 30.0
 _START_LIMIT_S = 120.0
 
 
-def require() -> str:
-    """Return the version of math-verify; raise ConfigError if it is not installed."""
+def installed_version() -> str | None:
+    """Return the version of math-verify, or None if it is not installed."""
     try:
         return version("math-verify")
     except PackageNotFoundError:
+        return None
+
+
+def require() -> str:
+    """Return the version of math-verify; raise ConfigError if it is not installed."""
+    found = installed_version()
+    if found is None:
         raise ConfigError(
             f"task.grader=math_verify: needs the package math-verify: {INSTALL}; task.grader=text does without"
-        ) from None
+        )
+    return found
 
 
 @dataclass
@@ -37,6 +46,21 @@ class Verifier:
 
     def equal(self, gold: str, answer: str) -> bool | None:
         """Tell whether two answers are equal expressions; None where that could not be found out in time."""
+        return self._ask([gold, answer])
+
+    def value(self, expression: str) -> Fraction | None:
+        """Return the rational number that an expression in LaTeX stands for; None if none, or not found out in time."""
+        value = self._ask(expression)
+        return None if value is None else Fraction(value)
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.communicate()
+            self._worker = None
+
+    def _ask(self, question: str | list[str]) -> Any:
         fresh = self._worker is None or self._worker.poll() is not None
         if fresh:
             require()
@@ -45,19 +69,12 @@ class Verifier:
             )
         assert self._worker is not None and self._worker.stdin is not None and self._worker.stdout is not None
         try:
-            self._worker.stdin.write(json.dumps([gold, answer]) + "\n")
+            self._worker.stdin.write(json.dumps(question) + "\n")
             self._worker.stdin.flush()
         except BrokenPipeError:
             return self._give_up()
         reply = _line(self._worker.stdout, self.limit_s + (_START_LIMIT_S if fresh else 0))
         return json.loads(reply) if reply else self._give_up()
-
-    def close(self) -> None:
-        """End the worker."""
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker.communicate()
-            self._worker = None
 
     def _give_up(self) -> None:
         self.close()

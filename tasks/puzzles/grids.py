@@ -1,7 +1,8 @@
 """4x4 sudoku grids: rules, reading and the number of solutions."""
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 SIZE = 4
 CELLS = SIZE * SIZE
@@ -47,12 +48,15 @@ def solutions(puzzle: Grid) -> Iterator[Grid]:
 def read_lines(text: str, *, strict: bool = False) -> Grid | None:
     """Return the grid of the lines with exactly four digits, if there are exactly four; None otherwise.
 
-    Lenient reading drops blanks and commas and passes over other lines; strict reading allows nothing but the lines.
+    Lenient reading takes the digits of a line wherever they stand in it (`1|3|4|2`, `- 1342`) and passes over lines
+    with more or fewer; strict reading allows nothing but the digits, blank lines and blanks around a line.
     """
-    found = text.strip().split("\n") if strict else [re.sub(r"[ ,\t\r]", "", line) for line in text.split("\n")]
-    kept: Sequence[str] = found if strict else [line for line in found if re.fullmatch(r"[0-9]{4}", line)]
-    fits = len(kept) == SIZE and all(re.fullmatch(r"[0-9]{4}", line) for line in kept)
-    return "".join(kept) if fits else None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if strict and (len(lines) != SIZE or not all(len(line) == SIZE and line.isdecimal() for line in lines)):
+        return None
+    digits = [[str(int(digit)) for digit in re.findall(r"\d", line)] for line in lines]
+    rows = [row for row in digits if len(row) == SIZE]
+    return "".join(itertools.chain.from_iterable(rows)) if len(rows) == SIZE else None
 
 
 def read_run(text: str) -> Grid | None:

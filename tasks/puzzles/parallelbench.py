@@ -91,12 +91,13 @@ def row_of(name: str, puzzle: Puzzle, example: Puzzle | None = None) -> dict[str
 def is_latin(text: str, symbols: Sequence[str], *, compat: bool = False) -> bool:
     """Tell whether the first four lines that hold every symbol and no other form a Latin square.
 
-    Other lines are passed over. With `compat` such a line may repeat symbols behind its first four cells.
+    Other lines are passed over. With `compat` such a line may repeat symbols behind its first four cells, which counts
+    as a column where all four lines do.
     """
     wanted = set(symbols)
     lines = [[cell.strip() for cell in line.split(",")] for line in text.split("\n")]
     square = [cells for cells in lines if set(cells) == wanted and (compat or len(cells) == ORDER)][:ORDER]
-    return len(square) == ORDER and all({cells[column] for cells in square} == wanted for column in range(ORDER))
+    return len(square) == ORDER and all(set(column) == wanted for column in zip(*square, strict=not compat))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,10 +41,13 @@ def test_tokens_per_forward_is_a_ratio_of_sums() -> None:
         ([(1, 80), (2, 79), (4, 76)], 82, 284.381113),
         ([(1, 75)], 80, 75.0),
         ([(4, 76), (1, 80), (2, 79)], 82, 284.381113),
+        ([(1, 80), (2, 75)], 80, 151.088592),
+        ([(1, 80), (2, 75), (4, 74.9), (8, 70.5)], 80, 151.088592),
+        ([(1, 80), (2, 74.9), (3, 75)], 80, 222.177184),
     ],
 )
 def test_area_under_parallelism_golden_vectors(points: list[tuple[float, float]], best: float, expected: float) -> None:
-    """Guards the weight, the order of points and the dropped last point."""
+    """Guards the weight, the order of points, the dropped last point, and the drop of 5 points that is allowed."""
     made = [OperatingPoint(tpf=tpf, accuracy=accuracy) for tpf, accuracy in points]
     assert area_under_parallelism(made, best) == pytest.approx(expected, abs=1e-6)
 

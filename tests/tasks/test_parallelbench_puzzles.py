@@ -68,6 +68,8 @@ def test_every_latin_square_is_right() -> None:
         ("A,B,C,D\nB,C,D,A\nC,D,A,B\nD,A,B,C", True, True),
         ("A, B, C, D\n\nB,C,D,A\nhm\nC,D,A,B\nD,A,B,C\nA,A,A,A", True, True),
         ("A,B,C,D,A\nB,C,D,A\nC,D,A,B\nD,A,B,C", True, False),
+        ("A,B,C,D,A\nB,C,D,A,A\nC,D,A,B,A\nD,A,B,C,A", False, False),
+        ("A,B,C,D,A\nB,C,D,A,B\nC,D,A,B,C\nD,A,B,C,D", True, False),
         ("A,B,C,D\nB,C,D,A\nC,D,A,B", False, False),
         ("A,B,C,D\nA,B,C,D\nC,D,A,B\nD,A,B,C", False, False),
         ("A,B,C,E\nB,C,E,A\nC,E,A,B\nE,A,B,C", False, False),
@@ -87,6 +89,16 @@ def test_strict_reading_of_grids() -> None:
     score = asked.score(sample, f"Output:\n{sample.instance.answer}")
     assert (score.correct, score.strict) == (True, False)
     assert asked.score(sample, sample.instance.answer).strict is True
+
+
+def test_digits_of_a_line_count_wherever_they_stand() -> None:
+    """Guards the published reading: a grid in a table, in a list or in brackets is the same grid."""
+    asked = task("sudoku_n4_12")
+    sample = asked.instances()[0]
+    lines = sample.instance.answer.split("\n")
+    for form in ("{}|{}|{}|{}", "- {}{}{}{}", "[{}, {}, {}, {}]", "| {} | {} | {} | {} |"):
+        score = asked.score(sample, "\n".join(form.format(*line) for line in lines))
+        assert (score.correct, score.strict) == (True, False)
 
 
 @pytest.mark.parametrize("name", PUZZLES)

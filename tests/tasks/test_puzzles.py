@@ -99,6 +99,13 @@ def test_reference_equations_are_right(name: str) -> None:
         ("79-44-15", "misses the target"),
         ("50", "not every number exactly once"),
         ("79-(44-15", "not arithmetic"),
+        ("79-(44-15)+15-15", "not every number exactly once"),
+        ("79-(44-15)*1", "not every number exactly once"),
+        ("79-29", "not every number exactly once"),
+        ("7944-15", "not every number exactly once"),
+        ("79+44/44-15-15", "not every number exactly once"),
+        ("-(44-15-79)", ""),
+        ("79-(044-15)", ""),
     ],
 )
 def test_expressions(text: str, reason: str) -> None:
@@ -124,6 +131,35 @@ def test_equations(text: str, reason: str) -> None:
     """Guards the rules: every number and every result in between is used up once."""
     found = check_equations(text, [15, 44, 79], 50)
     assert found.startswith(reason) and bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "operands", "target"),
+    [
+        ("5+5+7-7", [5, 7], 10),
+        ("5+5", [5, 7], 10),
+        ("5+5", [5], 10),
+        ("5+7", [5, 5, 7], 12),
+        ("(5*5+7)-20", [5, 7, 20], 12),
+        ("55+7", [5, 5, 7], 62),
+        ("5*1+7", [5, 7], 12),
+        ("3+4+5", [5, 7], 12),
+    ],
+)
+def test_every_number_once_and_no_other(text: str, operands: list[int], target: int) -> None:
+    """Guards the multiset: right values made from a number used twice, left out, glued together or not given."""
+    assert evaluate(text).value == target
+    assert check_expression(text, operands, target) == "not every number exactly once"
+
+
+def test_a_number_given_twice_is_used_twice() -> None:
+    """Guards against a set in place of the multiset, in both readings."""
+    assert check_expression("5+5+7", [5, 7, 5], 17) == ""
+    assert check_equations("5+5=10,10+7=17", [5, 7, 5], 17) == ""
+    for text in ("5+5=10", "5+7=12,12+5=17,5-5=0", "5+5=10,10+5=15,15+2=17", "5+7=12,5+12=17,12+5=17"):
+        assert check_equations(text, [5, 7, 5], 17) in ("not every number exactly once", "misses the target")
+    for text in ("5+7=12,12+5=17", "5+5=10,10+7=17"):
+        assert check_equations(text, [5, 7], 17) == "not every number exactly once"
 
 
 def test_an_expression_without_a_box_is_found() -> None:
@@ -184,12 +220,20 @@ def test_another_solution_is_right() -> None:
         ("1234\n3412\n2143", False, False),
         ("1234\n3412\n2143\n4321\n1234", False, False),
         ("1234 3412 2143 4321", False, False),
+        ("1|2|3|4\n3|4|1|2\n2|1|4|3\n4|3|2|1", True, False),
+        ("- 1234\n- 3412\n- 2143\n- 4321", True, False),
+        ("[1, 2, 3, 4]\n[3, 4, 1, 2],\n[2, 1, 4, 3]\n[4, 3, 2, 1]", True, False),
+        ("1. 1234\n2. 3412\n3. 2143\n4. 4321", False, False),
+        ("In 1234 rows\n1234\n3412\n2143\n4321", False, False),
+        ("1234\n\n 3412 \n2143\r\n4321\n", True, True),
+        ("\uff11\uff12\uff13\uff14\n3412\n2143\n4321", True, True),
     ],
 )
 def test_grid_lines(text: str, lenient: bool, strict: bool) -> None:
     """Guards the reading: four lines of four digits, with or without blanks, commas and words around them."""
-    assert (grids.read_lines(text) is not None) is lenient
-    assert (grids.read_lines(text, strict=True) is not None) is strict
+    solved = "1234341221434321"
+    assert grids.read_lines(text) == (solved if lenient else None)
+    assert grids.read_lines(text, strict=True) == (solved if strict else None)
 
 
 def test_rules_of_sudoku() -> None:

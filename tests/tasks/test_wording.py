@@ -9,8 +9,8 @@ import pytest
 from harness.commands import doctor, inspect
 from harness.config import protocols
 from harness.config.catalogue import read
-from harness.config.composition import compose, resolved
-from harness.config.identity import run_id
+from harness.config.composition import compose
+from harness.config.identity import setting_of
 from harness.errors import ConfigError, DataError
 from tasks.code import HumanEval, Mbpp
 from tasks.math import Gsm8k, Math500
@@ -173,21 +173,22 @@ def test_a_run_says_where_its_sentences_are_from(tmp_path: Path) -> None:
     facts = dict(made.grading().facts)
     assert made.grading().warnings == ()
     assert (facts["wording"], facts["wording_files"]) == ("checkout", {"question": "eval/gsm8k.py"})
-    assert made.version == f"2+{facts['wording_id']}"
+    assert made.sources()[-1] == facts["wording_id"]
     elsewhere = built("d1", "gsm8k", checkout(tmp_path / "b", "d1"))
     other = checkout(tmp_path / "c", "d1", **{"eval/gsm8k.py": D1["eval/gsm8k.py"].replace("You sum", "You add")})
-    assert made.version == elsewhere.version != built("d1", "gsm8k", other).version
-    assert dataclasses.replace(made, wording=None).version == "2"
+    assert made.sources() == elsewhere.sources() != built("d1", "gsm8k", other).sources()
+    assert len(dataclasses.replace(made, wording=None).sources()) == len(made.sources()) - 1
 
 
 def test_a_path_is_no_part_of_a_run_s_name(tmp_path: Path) -> None:
     """Guards resuming after a checkout was moved; without one, names stay what they were."""
     overrides = ["task=gsm8k", "protocol=d1"]
-    moved = [
-        run_id(resolved(compose([*overrides, *more])), checkpoint_sha256=None, task_version="2+abc")
-        for more in ([], [f"protocol.wording={tmp_path}"], [f"protocol.wording={tmp_path}/b"])
+    moved = [built("d1", "gsm8k", checkout(tmp_path / name, "d1")) for name in ("a", "b")]
+    settings = [
+        setting_of(target={}, method=None, task=task, data=None, seed=0, gen_length=8, dtype="float32")
+        for task in moved
     ]
-    assert len(set(moved)) == 1
+    assert settings[0] == settings[1]
     assert compose([*overrides, f"protocol.wording={tmp_path}"]).task.wording == str(tmp_path)
 
 

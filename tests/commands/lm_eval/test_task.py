@@ -32,7 +32,7 @@ def test_gsm8k_is_asked_in_the_library_s_own_words() -> None:
     right, strict = task.score(samples[0], f" {gold}\n\nQuestion: #### 7"), task.score(samples[0], "It is 18.")
     assert right.correct and right.path == "strict-match" and right.extracted == "18"
     assert not strict.correct and strict.measures["exact_match,flexible-extract"] == 1
-    assert task.gen_length == 256 and task.version.startswith("0.4.13-")
+    assert task.gen_length == 256 and task.sources()[0].startswith("0.4.13-")
 
 
 def test_length_examples_and_turns_come_from_the_definition(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_user_s_files_replace_the_data_set(tmp_path: Path) -> None:
         (sample,) = task.instances()
         assert sample.prompt == "Question: Two and two?\nAnswer:"
         assert task.score(sample, f"#### {answer}").correct
-        versions.append(task.version)
+        versions.append(task.sources())
     assert versions[0] != versions[1] == versions[2]
 
 
