@@ -37,13 +37,8 @@ def run_row(run_id: str, samples: Sequence[Row] = (), *, minutes: int = 0, **val
     """Return a run row of `llada` on `copy`, `values` replacing its columns."""
     return (
         dict.fromkeys(RUNS.names)
-        | {
-            "setting_id": f"of_{run_id}",
-            "run_id": run_id,
-            "status": "ok",
-            "created": _START + timedelta(minutes=minutes),
-            "name": "synthetic",
-        }
+        | {"setting_id": f"of_{run_id}", "run_id": run_id, "status": "ok", "name": "synthetic"}
+        | {"created": _START + timedelta(minutes=minutes)}
         | {
             "model": "tiny",
             "family": "diffusion",
