@@ -71,8 +71,8 @@ class Store:
     def write(self, run: Row, samples: Sequence[Row] = (), steps: Sequence[Row] = ()) -> int:
         """Add one attempt and return its number.
 
-        Rows have exactly the columns of their schema (None where unknown) but `attempt`, and those of samples and
-        steps none of `NAMES`. Raises DataError for other columns, a value of a wrong type and an unwritable folder.
+        Rows have exactly the columns of their schema (None where unknown) but `attempt`, which the store gives, like all of `NAMES`
+        in samples and steps. Raises DataError for other columns, a value of a wrong type and an unwritable folder.
         """
         self.prepare()
         run = {**run, "sample_rows": len(samples), "step_rows": len(steps)}
@@ -81,8 +81,8 @@ class Store:
             attempt = Attempt(setting_id=setting_id, number=number, run_id=run_id, status=status)
             named = {"setting_id": setting_id, "run_id": run_id, "attempt": number}
             tables = {
-                "samples": _table("samples", [{**named, **row} for row in samples]),
-                "steps": _table("steps", [{**named, **row} for row in steps]),
+                "samples": _table("samples", [{**row, **named} for row in samples]),
+                "steps": _table("steps", [{**row, **named} for row in steps]),
                 "runs": _table("runs", [{**run, "attempt": number}]),
             }
             for name, table in tables.items():
