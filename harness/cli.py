@@ -10,8 +10,9 @@ _HELP = """usage: decbench COMMAND [arguments]
 
   run [-m] key=value ...     decode a task: decbench run model=tiny_mdm method=threshold task=list_copy
   list methods|models|tasks|experiments [--json]
-  show method=NAME [...]     resolved options with types, defaults and the paper
-  doctor [--json]            what can run here, and why the rest cannot
+  show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
+  doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
+                             which of its published prompts that checkout has
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.errors import DataError
 from tasks import rows, settings
-from tasks.asking import Style, Turns, Words, cut, pose
+from tasks.asking import Fields, Style, Turns, Words, Worked, check, cut, fill, pose
 from tasks.task import Encoder, Grading, Sample, Score
+from tasks.wording import Reader, Wording, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +43,24 @@ class Subject:
     """What sets one task of questions apart.
 
     `problem(set, row, number)` reads a row, raising DataError without its place; `fields` are those that rows of a
-    file must have. `readings` find an answer in a text and grade it. `shots` are the sources of worked examples; the
-    source `head` takes the first problems of the set itself, which are then not asked.
+    file must have, `words` those that templates may name. `readings` find an answer in a text and grade it. `shots`
+    are the sources of worked examples; the source `head` takes the first problems of the set itself, which are then
+    not asked. `wordings` read published sentences for a style from a checkout of the code that has them. Raises
+    ValueError for a template that cannot be filled.
     """
 
     folder: Path
     sets: Mapping[str, Origin]
     fields: rows.Fields
     problem: Callable[[str, rows.Row, int], Problem]
+    words: Fields
     styles: Mapping[str, Style]
     readings: Mapping[str, Callable[[str, Problem], Score]]
     shots: Mapping[str, Shots] = field(default_factory=dict)
+    wordings: Mapping[str, Reader] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.styles, self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +71,9 @@ class QuestionTask:
     come first, the answer is cut at the first of `stop` and read by `reading`. `samples` problems are asked: the
     first ones, or those with the smallest digest (`subset` first, hash), so that fewer are always a part of more.
     `data` is a file of JSON lines, a folder that the package datasets saved, or `hub` for a filled cache of the hub,
-    which `download` lets be filled. `known_as` is the name under which the protocols list the task. Raises ConfigError.
+    which `download` lets be filled. `wording` is a checkout of the evaluation code, whose sentences replace ours in the
+    template. `known_as` is the name under which the protocols list the task. Raises ConfigError, and DataError for a
+    file of that checkout.
     """
 
     name: str
@@ -81,9 +92,10 @@ class QuestionTask:
     gen_length: int = 256
     data: str | None = None
     download: bool = False
+    wording: str | None = None
 
     subject: ClassVar[Subject]
-    version: ClassVar[str] = "1"
+    revision: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -93,17 +105,39 @@ class QuestionTask:
         """The wordings that exist."""
         return tuple(self.subject.styles)
 
+    @property
+    def version(self) -> str:
+        """Return the revision of the task, with the digest of sentences that were read from a checkout."""
+        return self.revision if self.published is None else f"{self.revision}+{self.published.digest}"
+
+    @cached_property
+    def published(self) -> Wording | None:
+        """Return the wording read from a checkout, if there is one; DataError naming the file that cannot be used."""
+        if self.wording is None:
+            return None
+        style, known = self.subject.styles[self.template], self.subject
+        return load(self.wording, self.template, known.wordings, style, known.words)
+
+    @property
+    def style(self) -> Style:
+        """The templates in use."""
+        return self.subject.styles[self.template] if self.published is None else self.published.style
+
     def instances(self) -> list[Sample]:
         """Return the samples in the order of the data; DataError where a row cannot be used."""
         problems = self._read()
         held_out = self.shots if self.shots_from == "head" else 0
-        asked, style = problems[held_out:], self.subject.styles[self.template]
+        asked, style = problems[held_out:], self.style
         if self.samples is not None and self.samples > len(asked):
             raise DataError(f"task.samples={self.samples}: {self.data or self.set} has {len(asked)} problems to ask")
         # The examples of a problem may depend on its place among all, so they are drawn before problems are chosen.
         shown, turns = list(self._examples(problems[:held_out], asked)), Turns(self.turns)
         return [
-            Sample(id=asked[i].id, prompt=pose(style, turns, shown[i], asked[i].words), instance=asked[i])
+            Sample(
+                id=asked[i].id,
+                prompt=pose(style, turns, shown[i], asked[i].words),
+                instance=asked[i],
+            )
             for i in self._chosen([problem.id for problem in asked])
         ]
 
@@ -113,20 +147,27 @@ class QuestionTask:
 
     def grading(self) -> Grading:
         """Return whose words ask, and warn of words that are our own under the name of a published protocol."""
-        if not self.subject.styles[self.template].reconstructed:
+        if self.published is not None:
+            files = dict(self.published.files)
+            return Grading(facts={"wording": "checkout", "wording_files": files, "wording_id": self.published.digest})
+        if not self.style.reconstructed:
             return Grading()
         warning = f"protocol={self.protocol}: the wording of task.template={self.template} is a reconstruction"
         return Grading(facts={"wording": "reconstruction"}, warnings=(warning,))
 
     def max_target_tokens(self, tokenizer: Encoder) -> int:
         """Return the tokens of the longest worked answer of the data, end token included."""
-        answer = self.subject.styles[self.template].answer
-        return 1 + max(len(tokenizer.encode(answer.format_map(p.instance.words))) for p in self.instances())
+        answer = self.style.answer
+        return 1 + max(len(tokenizer.encode(fill(answer, p.instance.words))) for p in self.instances())
 
-    def _examples(self, head: Sequence[Problem], asked: Sequence[Problem]) -> Iterator[Sequence[Words]]:
+    def _examples(self, head: Sequence[Problem], asked: Sequence[Problem]) -> Iterator[Sequence[Worked]]:
+        if self.published is not None and self.published.worked:
+            return iter([self.published.worked[: self.shots]] * len(asked))
         if self.shots and self.shots_from != "head":
-            return self.subject.shots[self.shots_from](asked, self.shots)
-        return iter([[problem.words for problem in head]] * len(asked))
+            drawn = self.subject.shots[self.shots_from](asked, self.shots)
+        else:
+            drawn = iter([[problem.words for problem in head]] * len(asked))
+        return ([self.style.worked(words) for words in shown] for shown in drawn)
 
     def _chosen(self, ids: list[str]) -> list[int]:
         count = len(ids) if self.samples is None else self.samples
@@ -171,5 +212,9 @@ class QuestionTask:
             yield "data", f"set {self.set} is not on the hub; leave task.data out to use the copy in the package"
         if self.download and self.data != rows.HUB:
             yield "download", "fetches data sets of the hub only; add task.data=hub"
+        # Read here, so that a checkout without the sentences is refused before a model is loaded.
+        spelled = self.published.worked if self.published is not None else ()
+        if spelled and self.shots > len(spelled):
+            yield "shots", f"{self.wording} spells out {len(spelled)} examples"
         if any(not stop for stop in self.stop):
             yield "stop", "an empty stop string would cut everything"

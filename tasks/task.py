@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypedDict
 class Message(TypedDict):
     """One turn of a chat, as chat templates take it; `role` is user or assistant.
 
-    A last turn of the assistant is the beginning of the answer: the model goes on from it.
+    A last turn of the assistant is the beginning of the answer: the model goes on from it. An empty one says that the
+    turn before it, the assistant's too, is closed.
     """
 
     role: str

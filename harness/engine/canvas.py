@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from harness.engine.model import Store
+from harness.engine.positional import behind, joined, moved, shape
 from harness.engine.randomness import uniforms
 
 GIVEN = -1
 """`decided_at` of prompt, constraints and positions not decided yet."""
+
+UNDECIDED = -2
+"""`decided_at` of positions that a generation has left undecided."""
 
 SETTLED = 1 << 30
 """`draft_from` of rows without drafts."""
@@ -29,13 +33,18 @@ class Canvas:
 
     `undecided_BL` is only ever true in the response. `window_BL` holds the positions that may be committed now.
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
-    window opened; `window_masks_B` is the number of undecided positions when it opened. `calls_B` counts
+    window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B` how many
+    windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
     evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
     `layout_B` counts how often the positions of a row moved or its end did.
     `draft_from_B` is the step, from 0, from which on decisions may be dropped by a verifier, `SETTLED` for none.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
+    `longest_B` is the greatest length that a row has had. `given_up_B` marks rows that the loop takes no further,
+    whatever is undecided or held.
+    `token_margin_B` and `choice_margin_B` are the smallest gaps by which tokens and choices of positions were decided,
+    `step_token_margin_B` and `step_choice_margin_B` those of the last step; infinite where nothing was to be compared.
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
     tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
     insertions, and what is new there is 0. Tensors are replaced, never changed in place, so that copies share them.
@@ -67,6 +76,12 @@ class Canvas:
     held_calls_B: Tensor
     layout_B: Tensor
     draft_from_B: Tensor
+    longest_B: Tensor
+    given_up_B: Tensor
+    token_margin_B: Tensor
+    choice_margin_B: Tensor
+    step_token_margin_B: Tensor
+    step_choice_margin_B: Tensor
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -103,6 +118,7 @@ class Canvas:
                 undecided_BL[row, start + place] = False
         prompt_length_B = torch.tensor([len(p) for p in prompts])
         zero_B = torch.zeros(rows, dtype=torch.int64)
+        far_B = torch.full((rows,), torch.inf, dtype=torch.float64)
         canvas = cls(
             tokens_BL=tokens_BL,
             undecided_BL=undecided_BL,
@@ -130,6 +146,12 @@ class Canvas:
             held_calls_B=zero_B,
             layout_B=zero_B,
             draft_from_B=torch.full_like(zero_B, SETTLED),
+            longest_B=prompt_length_B + gen_length,
+            given_up_B=torch.zeros(rows, dtype=torch.bool),
+            token_margin_B=far_B,
+            choice_margin_B=far_B,
+            step_token_margin_B=far_B,
+            step_choice_margin_B=far_B,
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
@@ -152,7 +174,7 @@ class Canvas:
             part._widen(width)
         tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0]._tensors()}
         keys = dict.fromkeys(key for part in parts for key in part.memory)
-        memory = {key: _cat_memory([part.memory[key] for part in parts]) for key in keys}
+        memory = {key: joined([part.memory[key] for part in parts]) for key in keys}
         return replace(parts[0], **tensors, memory=memory, stores={})
 
     def with_stores(self, stores: Mapping[str, Store], index_B: Tensor) -> "Canvas":
@@ -192,7 +214,12 @@ class Canvas:
 
     @property
     def live_B(self) -> Tensor:
-        """Rows that are not finished: something is undecided or held."""
+        """Rows that go on: something is undecided or held, and the loop has not given them up."""
+        return self.unfinished_B & ~self.given_up_B
+
+    @property
+    def unfinished_B(self) -> Tensor:
+        """Rows in which something is undecided or held."""
         return self.undecided_BL.any(1) | self.held_B
 
     @property
@@ -280,12 +307,40 @@ class Canvas:
         self.undecided_BL = self.undecided_BL & ~undecided_BL
         self.decided_at_BL = torch.where(undecided_BL, self.clock_B[:, None] - 1, self.decided_at_BL)
 
+    def begin_step(self) -> None:
+        """Forget the margins of the last step."""
+        self.step_token_margin_B = self.step_choice_margin_B = torch.full_like(self.token_margin_B, torch.inf)
+
+    def note_tokens(self, gap_B: Tensor) -> None:
+        """Keep how far this step's tokens were from others, in log probability; infinite where none were compared."""
+        self.step_token_margin_B = torch.minimum(self.step_token_margin_B, gap_B)
+        self.token_margin_B = torch.minimum(self.token_margin_B, gap_B)
+
+    def note_choice(self, gap_B: Tensor) -> None:
+        """Keep how far this step was from another choice, in the units of what decided; infinite where nothing did."""
+        self.step_choice_margin_B = torch.minimum(self.step_choice_margin_B, gap_B)
+        self.choice_margin_B = torch.minimum(self.choice_margin_B, gap_B)
+
+    def note_margins_of(self, other: "Canvas") -> None:
+        """Keep all that `other`, with the same rows, has noted: this canvas hangs on its decisions, too."""
+        for name in ("token_margin_B", "choice_margin_B", "step_token_margin_B", "step_choice_margin_B"):
+            setattr(self, name, torch.minimum(getattr(self, name), getattr(other, name)))
+
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
-        """Give the rows marked in `rows_B` a new window and restart its clock."""
+        """Open the next window of the rows marked in `rows_B`: its clock restarts, and caches may compute all."""
         self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
         self.window_clock_B = self.window_clock_B.masked_fill(rows_B, 0)
         self.window_masks_B = torch.where(rows_B, self.open_BL.sum(1), self.window_masks_B)
         self.window_index_B = self.window_index_B + rows_B
+
+    def move_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
+        """Let the window of the rows marked in `rows_B` begin or end elsewhere: it is not the next one.
+
+        Nothing restarts. Until a step is made in it, its undecided positions are counted anew.
+        """
+        self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
+        unused_B = rows_B & (self.window_clock_B == 0)
+        self.window_masks_B = torch.where(unused_B, self.open_BL.sum(1), self.window_masks_B)
 
     def tick(self, rows_B: Tensor, steps_B: Tensor | int = 1) -> None:
         """Advance the clocks of the rows marked in `rows_B`."""
@@ -304,11 +359,12 @@ class Canvas:
         self.decided_at_BL = self.decided_at_BL.masked_fill(cut_BL, GIVEN)
         self.layout_B = self.layout_B + (length_B != self.length_B)
         self.length_B = length_B
+        self.longest_B = torch.maximum(self.longest_B, length_B)
 
     def _widen(self, width: int) -> None:
         places = width - int(self.prompt_length_B.min()) if self.num_rows else 0
         for key, dim in self._positional():
-            self.memory[key] = _behind(self.memory[key], dim, (width if _shape(key)[dim] == "L" else places))
+            self.memory[key] = behind(self.memory[key], dim, (width if shape(key)[dim] == "L" else places))
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:
             pad = torch.nn.functional.pad
@@ -324,46 +380,18 @@ class Canvas:
         """
         self._widen(int((self.length_B + count_B).max()))
         for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
-            setattr(self, name, _moved(getattr(self, name), 1, position_B, count_B, value))
+            setattr(self, name, moved(getattr(self, name), 1, position_B, count_B, value))
         for key, dim in self._positional():
-            at_B = position_B if _shape(key)[dim] == "L" else position_B - self.prompt_length_B
-            self.memory[key] = _moved(self.memory[key], dim, at_B, count_B, 0)
+            at_B = position_B if shape(key)[dim] == "L" else position_B - self.prompt_length_B
+            self.memory[key] = moved(self.memory[key], dim, at_B, count_B, 0)
         position_L = self.position_L
         inside_BL = (position_L >= position_B[:, None]) & (position_L < (position_B + count_B)[:, None])
         joins_B1 = self.window_BL.gather(1, position_B[:, None])
-        self.window_BL = _moved(self.window_BL, 1, position_B, count_B, False) | (inside_BL & joins_B1)
+        self.window_BL = moved(self.window_BL, 1, position_B, count_B, False) | (inside_BL & joins_B1)
         self.layout_B = self.layout_B + (count_B > 0)
         self.length_B = self.length_B + count_B
+        self.longest_B = torch.maximum(self.longest_B, self.length_B)
 
     def _positional(self) -> list[tuple[str, int]]:
         """Return the dimensions of `memory` that count positions or places, by key."""
-        return [(key, dim) for key in self.memory for dim, letter in enumerate(_shape(key)) if letter in "LR"]
-
-
-def _shape(key: str) -> str:
-    """Return the letters of the dimensions that a key of `memory` ends with."""
-    return key.rpartition("_")[2]
-
-
-def _moved(tensor: Tensor, dim: int, at_B: Tensor, count_B: Tensor, new: float | int) -> Tensor:
-    """Return `tensor` with what stands at `at_B` or behind it moved by `count_B` along `dim`; the end falls off."""
-    index_L = torch.arange(tensor.shape[dim], device=tensor.device)
-    at_B1, behind_B1 = at_B[:, None], (at_B + count_B)[:, None]
-    source_BL = torch.where(index_L >= behind_B1, index_L - count_B[:, None], index_L)
-    new_BL = (index_L >= at_B1) & (index_L < behind_B1)
-    spread = [tensor.shape[0], *[1] * (dim - 1), tensor.shape[dim], *[1] * (tensor.ndim - dim - 1)]
-    return tensor.gather(dim, source_BL.view(spread).expand_as(tensor)).masked_fill(new_BL.view(spread), new)
-
-
-def _cat_memory(parts: Sequence[Tensor]) -> Tensor:
-    """Join along the row; what is narrower gets zeros behind its end, where no row has positions."""
-    width = max((part.shape[1] for part in parts if part.dim() > 1), default=0)
-    return torch.cat([_behind(part, 1, width) if part.dim() > 1 else part for part in parts])
-
-
-def _behind(part: Tensor, dim: int, size: int) -> Tensor:
-    """Return `part` with zeros behind its end along `dim`, so that it has at least `size` entries there."""
-    extra = size - part.shape[dim]
-    if extra <= 0:
-        return part
-    return torch.cat([part, part.new_zeros(*part.shape[:dim], extra, *part.shape[dim + 1 :])], dim)
+        return [(key, dim) for key in self.memory for dim, letter in enumerate(shape(key)) if letter in "LR"]

@@ -10,15 +10,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, Canvas
-from harness.engine.generation import DecodeError, Generation
+from harness.engine.canvas import GIVEN, UNDECIDED, Canvas
+from harness.engine.generation import DecodeError, Generation, known_margin
+from harness.engine.margins import across
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionMean, LanguageModel
 from harness.engine.policies import Narrowing
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.engine.records import Ledger
 
-_BUDGET_FACTOR = 4
+CALLS_PER_POSITION = 4
+HELD_CALLS_PER_POSITION = 64
+IDLE_STEPS = 1024
+"""What a row may spend: calls that let it commit, calls made only because a policy holds it, and steps that close
+nothing on one prediction, beyond those that the schedule has left."""
 
 
 class Observer(Protocol):
@@ -39,10 +44,10 @@ def decode(
 ) -> list[Generation]:
     """Decode every row of `canvas` and return the generations ordered by sample.
 
-    Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided.
-    `on_progress` is told after each step how many rows are finished and how many calls have had their effect. Raises
-    DecodeError for logits that are not numbers and for a row that exceeds 4 calls per response position, those not
-    counted for which a policy held it.
+    Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided, or out of
+    budget: after `CALLS_PER_POSITION` calls for each position that its response has had at most, of those for which a
+    policy held it `HELD_CALLS_PER_POSITION`. `on_progress` is told after each step how many rows are finished and how
+    many calls have had their effect. Raises DecodeError for logits that are not numbers.
     """
     canvas = canvas.copy()
     method.preparation(model, canvas)
@@ -63,6 +68,7 @@ def decode(
     prediction = evaluate(model, method, canvas, ledger) if canvas.num_rows else None
     calls = 1
     while prediction is not None:
+        canvas.given_up_B = canvas.given_up_B | _out_of_budget(canvas)
         stepped = take_step(method, canvas, prediction, observers)
         live_B = stepped.live_B
         if not bool(live_B.all()):
@@ -76,13 +82,16 @@ def decode(
         prediction = evaluate(model, method, drafts, ledger)
         calls += 1
         canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
-        spent_B = canvas.calls_B - canvas.held_calls_B
-        if bool((spent_B > _BUDGET_FACTOR * (canvas.length_B - canvas.prompt_length_B)).any()):
-            raise DecodeError(
-                f"{canvas.num_rows} rows are not finished after {calls} calls "
-                f"(budget: {_BUDGET_FACTOR} per response position) with {method}"
-            )
     return sorted(results, key=lambda generation: generation.sample)
+
+
+def _out_of_budget(canvas: Canvas) -> Tensor:
+    """Return the rows whose next step is their last, finished or not."""
+    positions_B = canvas.longest_B - canvas.prompt_length_B
+    spent_B = canvas.calls_B - canvas.held_calls_B
+    return (spent_B >= CALLS_PER_POSITION * positions_B) | (
+        canvas.held_calls_B >= HELD_CALLS_PER_POSITION * positions_B
+    )
 
 
 def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger) -> Prediction:
@@ -97,7 +106,10 @@ def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledg
     attention = AttentionMean() if method.reads_attention else None
     logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N, attention))
     if bool(logits_NV.isnan().any()):
-        raise DecodeError(f"model {model.spec.name} returned logits that are not numbers (NaN)")
+        row = int(row_N[logits_NV.isnan().any(-1).nonzero()[0, 0]]) % canvas.num_rows
+        raise DecodeError(
+            f"model {model.spec.name} returned logits that are not numbers (NaN)", sample=int(canvas.sample_B[row])
+        )
     own = len(logits_NV)
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
@@ -145,10 +157,11 @@ def take_step(
     """Return the next canvas: commit, revise, finish, and open new windows.
 
     Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
-    idle, and the row steps again on the same prediction. Rows that have made their step are not touched by that, nor
-    are those that a policy wants evaluated again before they commit.
+    idle, and the row steps again on the same prediction, until it does so endlessly and is given up. Rows that have
+    made their step are not touched by that, nor are those that a policy wants evaluated again before they commit.
     """
-    after = canvas.copy()
+    after, idled = canvas.copy(), 0
+    after.begin_step()
     prediction = _asked(method, canvas, prediction)
     candidates = method.scorer(prediction, after)
     after, pending_B = _foresee(method, after, prediction, candidates)
@@ -167,8 +180,13 @@ def take_step(
             after = after.where(pending_B, others)
         for observer in observers:
             observer(before, candidates, after)
+        idled += 1
+        if idled > IDLE_STEPS:
+            endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))
+            after.given_up_B, idle_B = after.given_up_B | endless_B, idle_B & ~endless_B
         pending_B, others = idle_B, after.copy()
         if bool(pending_B.any()):
+            after.begin_step()
             prediction = prediction.widened(after.tokens_BL.shape[1])
             candidates = method.scorer(prediction, after)
     return after
@@ -198,16 +216,28 @@ def _choose(
 ) -> tuple[Tensor, Tensor]:
     """Return the positions to commit and the rows whose schedule closes none; a stalled row is forced."""
     open_BL = canvas.open_BL & prediction.read_BL & pending_B[:, None]
-    quota_B = method.schedule.quota(canvas)
+    quota_B, noted_B = method.schedule.quota(canvas), canvas.step_choice_margin_B
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
+    # Tensors are replaced, never changed: this one is the same if the selector has noted nothing.
+    by_score = canvas.step_choice_margin_B is noted_B
     empty_B = pending_B & ~commit_BL.any(1)
     idle_B = torch.zeros_like(empty_B) if quota_B is None else empty_B & (quota_B == 0)
     forced_B = empty_B & ~idle_B & open_BL.any(1)
     commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
     canvas.forced_B = canvas.forced_B + forced_B
+    gap_B = across(candidates.score_BL, commit_BL, open_BL)
+    canvas.note_choice(gap_B if by_score else gap_B.masked_fill(~forced_B, torch.inf))
     stop_B = method.stopper(prediction, candidates, canvas) & pending_B
     canvas.stopped_at_B = torch.where(stop_B, canvas.clock_B, canvas.stopped_at_B)
-    return commit_BL | (canvas.undecided_BL & stop_B[:, None]), idle_B & ~stop_B
+    commit_BL = commit_BL | (canvas.undecided_BL & stop_B[:, None])
+    canvas.note_tokens(_token_gap(candidates, prediction).masked_fill(~commit_BL, torch.inf).amin(1))
+    return commit_BL, idle_B & ~stop_B
+
+
+def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
+    if candidates.token_gap_BL is not None:
+        return candidates.token_gap_BL
+    return prediction.token_gap(prediction.gather(candidates.tokens_BL))
 
 
 def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> Canvas:
@@ -223,19 +253,25 @@ def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> 
 
 def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> None:
     done = canvas.rows(finished_B.nonzero().squeeze(1))
+    tokens_BL = done.tokens_BL.masked_fill(done.undecided_BL, done.mask_id)
+    decided_at_BL = done.decided_at_BL.masked_fill(done.undecided_BL, UNDECIDED)
+    first_call_B = done.first_call_B.masked_fill(done.first_undecided_B == 0, GIVEN)
     for row in range(done.num_rows):
         response = slice(int(done.prompt_length_B[row]), int(done.length_B[row]))
         results.append(
             Generation(
                 sample=int(done.sample_B[row]),
-                tokens=tuple(done.tokens_BL[row, response].tolist()),
-                decided_at=tuple(done.decided_at_BL[row, response].tolist()),
+                tokens=tuple(tokens_BL[row, response].tolist()),
+                decided_at=tuple(decided_at_BL[row, response].tolist()),
                 idle=int(done.idle_B[row]),
                 forced=int(done.forced_B[row]),
                 remasked=int(done.remasked_B[row]),
                 tokens_generated=int(done.generated_B[row]),
-                first_call=int(done.first_call_B[row]),
+                first_call=int(first_call_B[row]),
                 stopped_at=int(done.stopped_at_B[row]),
+                out_of_budget=bool(done.unfinished_B[row]),
+                token_margin=known_margin(float(done.token_margin_B[row])),
+                choice_margin=known_margin(float(done.choice_margin_B[row])),
             )
         )
 

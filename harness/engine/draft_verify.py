@@ -20,7 +20,7 @@ from harness.engine.drafting import (
     first,
     write_behind,
 )
-from harness.engine.generation import DecodeError, Generation
+from harness.engine.generation import DecodeError, Generation, known_margin
 from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.prediction import Prediction
 from harness.engine.records import Ledger, Role
@@ -90,14 +90,25 @@ def take_round(
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
     prediction = evaluate(model, sequences, proposal, ledger)
     verdict = method.acceptor(prediction, proposal, sequences)
+    after = _commit(sequences, proposal, verdict, model.spec.stop_ids, index)
+    margin_B = _token_margin(verdict, after.length_B - sequences.length_B)
     return Round(
         index=index,
         before=sequences,
         proposal=proposal,
         prediction=prediction,
         verdict=verdict,
-        after=_commit(sequences, proposal, verdict, model.spec.stop_ids, index),
+        after=replace(after, token_margin_B=torch.minimum(sequences.token_margin_B, margin_B)),
+        token_margin_B=margin_B,
     )
+
+
+def _token_margin(verdict: Verdict, count_B: Tensor) -> Tensor:
+    """Return the smallest gap of the emitted tokens: also where a draft stood, the model's choice decided."""
+    gap_BT = verdict.token_gap_BT
+    if gap_BT is None:
+        return torch.full_like(count_B, torch.inf, dtype=torch.float64)
+    return gap_BT.masked_fill(~first(count_B, gap_BT.shape[1]), torch.inf).amin(1)
 
 
 def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger) -> Prediction:
@@ -130,7 +141,8 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
         end=int(end_B.max()),
         select_N=row_N * len(offset_T) + offset_N,
     )
-    return _aligned(model, logits_NV, row_N, position_BT[row_N, offset_N] + model.spec.shift, tokens_BL)
+    position_N = position_BT[row_N, offset_N] + model.spec.shift
+    return _aligned(model, logits_NV, row_N, position_N, tokens_BL, sequences.sample_B)
 
 
 def _role(sequences: Sequences, proposal: Proposal) -> Role:
@@ -140,10 +152,13 @@ def _role(sequences: Sequences, proposal: Proposal) -> Role:
 
 
 def _aligned(
-    model: LanguageModel, logits_NV: Tensor, row_N: Tensor, position_N: Tensor, tokens_BL: Tensor
+    model: LanguageModel, logits_NV: Tensor, row_N: Tensor, position_N: Tensor, tokens_BL: Tensor, sample_B: Tensor
 ) -> Prediction:
     if bool(logits_NV.isnan().any()):
-        raise DecodeError(f"model {model.spec.name} returned logits that are not numbers (NaN)")
+        row = row_N[logits_NV.isnan().any(-1).nonzero()[0, 0]]
+        raise DecodeError(
+            f"model {model.spec.name} returned logits that are not numbers (NaN)", sample=int(sample_B[row])
+        )
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
     rows, width = tokens_BL.shape
@@ -192,6 +207,7 @@ def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Gener
                 remasked=0,
                 tokens_generated=int(sequences.generated_B[row]),
                 first_call=0,
+                token_margin=known_margin(float(sequences.token_margin_B[row])),
             )
         )
     return sequences.rows((~finished_B).nonzero().squeeze(1))

@@ -27,7 +27,8 @@ class Sequences:
     `length_B` tokens are committed and `limit_B` fit. The model's keys and values are final for the positions
     below `computed_B`, which is `length_B - 1` between rounds: the last committed token is fed together with the
     next drafts. Slots at and behind it are provisional, and a drafter may write them. `generated_B` counts drafted
-    and emitted tokens. `memory` holds what policies keep between rounds, each entry with one row per row.
+    and emitted tokens. `token_margin_B` is the smallest gap by which an emitted token was decided, infinite where none
+    was. `memory` holds what policies keep between rounds, each entry with one row per row.
     """
 
     tokens_BL: Tensor
@@ -39,6 +40,7 @@ class Sequences:
     generated_B: Tensor
     sample_B: Tensor
     seed_B: Tensor
+    token_margin_B: Tensor
     store: Store
     memory: dict[str, Tensor | Store] = field(default_factory=dict)
 
@@ -64,6 +66,7 @@ class Sequences:
             generated_B=torch.zeros_like(length_B),
             sample_B=torch.arange(rows, device=model.device),
             seed_B=torch.tensor(list(seeds), dtype=torch.int64, device=model.device),
+            token_margin_B=torch.full((rows,), torch.inf, dtype=torch.float64, device=model.device),
             store=model.new_store(rows, width),
         )
 
@@ -130,13 +133,25 @@ class Proposal:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Per row: how many drafted tokens stand, and the model's own token behind them."""
+    """Per row: how many drafted tokens stand, and the model's own token behind them.
+
+    `token_gap_BT` is how far the model's choice was from the next best token at each of these places
+    (`harness.engine.prediction.token_gap`); None where two tokens' order decided nothing.
+    """
 
     accepted_B: Tensor
     token_B: Tensor
+    token_gap_BT: Tensor | None = None
 
     @classmethod
-    def exact_match(cls, prediction: Prediction, tokens_N: Tensor, proposal: Proposal, sequences: Sequences) -> Self:
+    def exact_match(
+        cls,
+        prediction: Prediction,
+        tokens_N: Tensor,
+        proposal: Proposal,
+        sequences: Sequences,
+        token_gap_N: Tensor | None = None,
+    ) -> Self:
         """Accept drafts as long as they equal `tokens_N`, the model's choice at the scored positions.
 
         The result is what the model would emit one token at a time, whatever was drafted.
@@ -148,14 +163,20 @@ class Verdict:
         wanted_BT = prediction.scatter(tokens_N, GIVEN).gather(1, position_BT)
         agrees_BK = (wanted_BT[:, :width] == proposal.tokens_BK) & first(proposal.count_B, width)
         accepted_B = agrees_BK.long().cumprod(1).sum(1)
-        return cls(accepted_B=accepted_B, token_B=wanted_BT.gather(1, accepted_B[:, None]).squeeze(1))
+        gap_BL = None if token_gap_N is None else prediction.scatter(token_gap_N, torch.inf)
+        return cls(
+            accepted_B=accepted_B,
+            token_B=wanted_BT.gather(1, accepted_B[:, None]).squeeze(1),
+            token_gap_BT=None if gap_BL is None else gap_BL.gather(1, position_BT),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """One call of the model: what was drafted, what it said, what was kept. Round 0 is the prefill, without drafts.
 
-    `verdict` is what the acceptor said; `after` may hold fewer tokens, cut behind a stop token.
+    `verdict` is what the acceptor said; `after` may hold fewer tokens, cut behind a stop token. `token_margin_B` is the
+    smallest gap by which a token that the round emitted was decided, infinite where none was.
     """
 
     index: int
@@ -164,6 +185,7 @@ class Round:
     prediction: Prediction
     verdict: Verdict
     after: Sequences
+    token_margin_B: Tensor
 
     @property
     def n_drafted_B(self) -> Tensor:

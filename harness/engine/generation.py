@@ -1,10 +1,17 @@
 """What both loops return, and how they fail."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+
+from harness.engine.canvas import UNDECIDED
 
 
 class DecodeError(RuntimeError):
-    """A generation cannot go on; the message says why."""
+    """Decoding cannot go on; the message says why. `sample` is the row that it was noticed in, if it was in one."""
+
+    def __init__(self, message: str, sample: int | None = None) -> None:
+        super().__init__(message)
+        self.sample = sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,10 +19,14 @@ class Generation:
     """The result of one row: response tokens, when each was committed, and what the loop did.
 
     `decided_at` counts steps (rounds of the draft-verify loop) from 0, those included that closed nothing; -1
-    means given; what a finish rule fills counts as decided by the last step. `tokens_generated` counts discarded tokens
-    too, filled ones not. `first_call` is the model call, from 0, after which the first response position had its token
-    (-1 if it was given): what a reader waits for. `stopped_at` is the step, from 0, at which a stopper had everything
-    committed (-1: it did not).
+    means given, -2 left undecided (`tokens` then has the mask there); what a finish rule fills counts as decided by the
+    last step. `tokens_generated` counts discarded tokens too, filled ones not. `first_call` is the model call, from 0,
+    after which the first response position had its token (-1 if it was given or has none): what a reader waits for.
+    `stopped_at` is the step, from 0, at which a stopper had everything committed (-1: it did not).
+    `out_of_budget` says that the loop ended the row before it was finished.
+    `token_margin` is the smallest gap in log probability, in nats, between a committed token and the next best one,
+    None where none was the best of several; `choice_margin` the smallest gap between what decided whether a position
+    is committed and a position decided the other way, None where nothing was compared.
     """
 
     sample: int
@@ -27,3 +38,18 @@ class Generation:
     tokens_generated: int
     first_call: int
     stopped_at: int = -1
+    out_of_budget: bool = False
+    # Left out of comparisons: two batches may round the same numbers differently.
+    token_margin: float | None = field(default=None, compare=False)
+    choice_margin: float | None = field(default=None, compare=False)
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The tokens before the first position that was left undecided."""
+        end = self.decided_at.index(UNDECIDED) if UNDECIDED in self.decided_at else len(self.tokens)
+        return self.tokens[:end]
+
+
+def known_margin(gap: float) -> float | None:
+    """Return a margin as it is reported: None for an infinite one."""
+    return gap if math.isfinite(gap) else None

@@ -64,7 +64,12 @@ class Scorer(Protocol):
 
 
 class Selector(Protocol):
-    """Which open positions close."""
+    """Which open positions close.
+
+    How near its choice was to another one it says by `canvas.note_choice`: `harness.engine.margins` has the gaps of
+    ranks, bounds and prefixes. One that says nothing is taken to have chosen by score: what counts is the smallest gap
+    in score between a chosen open position and another one. Other policies that compare numbers note their gaps, too.
+    """
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, a subset of `open_BL`."""
@@ -80,7 +85,13 @@ class Stopper(Protocol):
 
 
 class Reviser(Protocol):
-    """Which decided positions are opened or changed again, after each commit."""
+    """Which decided positions are opened or changed again, after each commit.
+
+    So that rows end, no row may come back to what it was: let each step close more than it opens, or open a position a
+    bounded number of times, or leave a window complete once it was. A row that is held has to be let go: hold it a
+    bounded number of times, or only as long as something changes for good. Which policies oscillate depends on the
+    model; a row that does is ended by the loop when it has used up its calls, and stored as it stands.
+    """
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Call `canvas.remask` or `canvas.edit`."""

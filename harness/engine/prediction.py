@@ -64,6 +64,10 @@ class Prediction:
         """Return the entries [N] of the read positions."""
         return values_BL[self.row_N, self.position_N]
 
+    def token_gap(self, tokens_N: Tensor, logits_NV: Tensor | None = None) -> Tensor:
+        """Return `token_gap` as [B, L], infinite where nothing was read; other logits replace the prediction's own."""
+        return self.scatter(token_gap(self.logits_NV if logits_NV is None else logits_NV, tokens_N), torch.inf)
+
     def rows(self, index_B: Tensor) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
         entries_BN = self.row_N[None, :] == index_B[:, None]
@@ -115,12 +119,14 @@ class Candidates:
     """The token that each position would get, and how sure that is; -inf where nothing was read.
 
     `score_BL` orders positions (best first); `confidence_BL` is what thresholds are compared with: the token's
-    probability, unless the scorer documents another measure.
+    probability, unless the scorer documents another measure. `token_gap_BL` is how far the token was from the next
+    best one (`Prediction.token_gap`), infinite where it was drawn; None leaves it to the prediction's own logits.
     """
 
     tokens_BL: Tensor
     score_BL: Tensor
     confidence_BL: Tensor
+    token_gap_BL: Tensor | None = None
 
     def widened(self, width: int) -> "Candidates":
         """Return the candidates of a canvas that has grown to `width` positions."""
@@ -131,6 +137,7 @@ class Candidates:
             tokens_BL=F.pad(self.tokens_BL, extra),
             score_BL=F.pad(self.score_BL, extra, value=-torch.inf),
             confidence_BL=F.pad(self.confidence_BL, extra, value=-torch.inf),
+            token_gap_BL=None if self.token_gap_BL is None else F.pad(self.token_gap_BL, extra, value=torch.inf),
         )
 
 
@@ -144,6 +151,22 @@ def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     below_NV = (logits_NV - logits_NV.amax(-1, keepdim=True)).exp().scatter(-1, tokens_N[:, None], 0.0)
     largest_N = chosen_N1[:, 0] == logits_NV.amax(-1)
     return torch.where(largest_N, -below_NV.sum(-1).log1p(), chosen_N1[:, 0] - logits_NV.logsumexp(-1))
+
+
+def token_gap(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    """Return by how much log p of `tokens_N` exceeds that of every other token, [N]; infinite if it does not.
+
+    Then something else than the order of these logits has decided.
+    """
+    lead_N = lead(logits_NV, tokens_N)
+    return torch.where(lead_N >= 0, lead_N, torch.inf)
+
+
+def lead(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    """Return log p of `tokens_N` less that of the best other token, [N]."""
+    chosen_N1 = tokens_N[:, None]
+    others_NV = logits_NV.scatter(-1, chosen_N1, -torch.inf)
+    return logits_NV.gather(-1, chosen_N1)[:, 0] - others_NV.amax(-1)
 
 
 def rank_descending(score_BL: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False,
 class Past:
     """What is known of a canvas's earlier evaluations: with which token each position was last computed.
 
-    `calls_B` counts the evaluations since the row's window opened.
+    `calls_B` counts the evaluations since the row's window opened, wherever that and the positions moved since.
     """
 
     tokens_BL: Tensor
@@ -68,12 +68,12 @@ class Past:
 
 
 def recall(canvas: Canvas, *, anew: bool = True) -> Past:
-    """Return what `remember` kept: nothing (`anew`) of a row whose positions moved or whose end did."""
+    """Return what `remember` kept: no tokens (`anew`) of a row whose positions moved or whose end did."""
     nothing_BL = torch.full_like(canvas.tokens_BL, _NOTHING)
     if _TOKENS not in canvas.memory:
         return Past(tokens_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
     valid_B = (canvas.memory[_LAYOUT] == canvas.layout_B) | (not anew)
-    same_B = valid_B & (canvas.memory[_WINDOW] == canvas.window_index_B)
+    same_B = canvas.memory[_WINDOW] == canvas.window_index_B
     tokens_BL = kept(canvas, _TOKENS, torch.zeros_like(canvas.tokens_BL)) - 1
     return Past(
         tokens_BL=torch.where(valid_B[:, None], tokens_BL, nothing_BL),

@@ -26,6 +26,16 @@ def draw_tokens(logits_NV: Tensor, prediction: Prediction, canvas: Canvas, tempe
     return invert((logits_NV.float() / temperature).softmax(-1), uniform_N)
 
 
+def gap_of_drawn(logits_NV: Tensor, tokens_N: Tensor, prediction: Prediction, temperature: float) -> Tensor:
+    """Return `Prediction.token_gap` of tokens that `draw_tokens` made of these logits, [B, L].
+
+    It is infinite at a temperature: what a uniform number hits is not decided by two tokens' order.
+    """
+    if temperature == 0:
+        return prediction.token_gap(tokens_N, logits_NV)
+    return torch.full(prediction.shape, torch.inf, dtype=torch.float64, device=logits_NV.device)
+
+
 def keep_top(logits_NV: Tensor, *, top_p: float | None, top_k: int | None) -> Tensor:
     """Return logits with -inf outside the nucleus and the top k, applied in this order.
 

@@ -48,7 +48,8 @@ class TextTokenizer:
     def render(self, turns: Sequence[Mapping[str, object]]) -> str:
         """Return chat turns as the text that the assistant's answer follows, special tokens written out.
 
-        A last turn of the assistant is left open, up to its very last character: the answer goes on from there.
+        A last turn of the assistant is left open, up to its very last character: the answer goes on from there. With
+        nothing in it, it is a turn that opens behind the others, the assistant's own included.
         """
         from jinja2 import TemplateError
 
@@ -56,14 +57,16 @@ class TextTokenizer:
             raise DataError(
                 f"{self.where}: no chat template, so chat turns cannot be written; use a model that was tuned for chat"
             )
-        begun = str(turns[-1]["content"]) if turns[-1]["role"] == "assistant" else ""
+        begun = str(turns[-1]["content"]) if turns[-1]["role"] == "assistant" else None
+        if begun == "":
+            turns, begun = turns[:-1], None
         how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
         try:
             text = self.inner.apply_chat_template([dict(turn) for turn in turns], tokenize=False, **how)
         except (TemplateError, ValueError) as error:
             raise DataError(f"{self.where}: the chat template refuses these turns ({one_line(error)})") from None
         # Templates may trim a turn, but an answer that goes on after a line end must find it.
-        return text if text.endswith(begun) else text + begun[len(begun.rstrip()) :]
+        return text if begun is None or text.endswith(begun) else text + begun[len(begun.rstrip()) :]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text before the first token that ends an answer, special tokens left out."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Store
 
@@ -20,6 +21,7 @@ BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
 _PAIRED = ("model", "family", "task", "protocol", "template", "seed", *_CONDITIONS)
 _MEASURED = ["correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s"]
+_UNFINISHED = "unfinished"
 _LENGTH_TOLERANCE = 0.05
 _CORRECT, _NFE, _EFE, _LATENCY = range(4)
 
@@ -63,7 +65,8 @@ class AgainstBaseline:
 class Comparison:
     """One setting over one or more runs, which weigh equally; `against` is None where a baseline is missing.
 
-    `accuracy` has a Wilson interval over all `n` samples; `worst_template` is the lowest mean over templates.
+    `accuracy` has a Wilson interval over all `n` samples; `worst_template` is the lowest mean over templates;
+    `unfinished` counts the samples that were ended because they used up their model calls.
     """
 
     model: str
@@ -80,6 +83,7 @@ class Comparison:
     query_tokens: float
     efe: float
     latency_s: float | None
+    unfinished: int = 0
     against: AgainstBaseline | None
 
 
@@ -88,9 +92,10 @@ def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
     rows = store.read("runs", run_ids).to_pylist()
     runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
     columns = ["run_id", "sample_id", "prompt_sha256", *_MEASURED]
-    frame = store.read("samples", runs).select(columns).to_pandas()
+    frame = store.read("samples", runs).select([*columns, "finish_reason"]).to_pandas()
+    frame[_UNFINISHED] = frame.pop("finish_reason") == BUDGET
     keys = ["run_id", "sample_id", "prompt_sha256"]
-    means = frame.astype(dict.fromkeys(_MEASURED, float)).groupby(keys, dropna=False, sort=True).mean()
+    means = frame.astype(dict.fromkeys([*_MEASURED, _UNFINISHED], float)).groupby(keys, dropna=False, sort=True).mean()
     stored = set(means.index.get_level_values("run_id"))
     wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in stored)
     return [Measured(run=runs[run_id], samples=means.loc[run_id]) for run_id in wanted]
@@ -161,6 +166,7 @@ def _comparison(label: str, group: Sequence[Measured], measured: Sequence[Measur
         query_tokens=_mean(group, "query_tokens"),
         efe=fmean(float(_full_forwards(one).mean()) for one in group),
         latency_s=None if math.isnan(latency) else latency,
+        unfinished=sum(int((one.column(_UNFINISHED) > 0).sum()) for one in group),
         against=_against(group, [baseline_of(one, measured) for one in group]),
     )
 
@@ -192,8 +198,12 @@ def _against(group: Sequence[Measured], baselines: Sequence[Measured | None]) ->
         lost=lost,
         gained=gained,
         p_value=mcnemar(lost, gained).mid_p,
-        length_change=_mean(group, "tokens_out") / _mean(known, "tokens_out") - 1,
+        length_change=_relative_change(_mean(group, "tokens_out"), _mean(known, "tokens_out")),
     )
+
+
+def _relative_change(value: float, reference: float) -> float:
+    return value / reference - 1 if reference else math.inf if value else 0.0
 
 
 def _stack(one: Measured) -> Any:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
-from harness.results.schemas import COUNTERS
+from harness.results.schemas import BUDGET, COUNTERS
 from harness.results.statistics import wilson
 
+_NAMED = 5
 _ALLOWED_DROP = 5.0
 _DECAY = 3.0
 
@@ -16,6 +17,19 @@ _DECAY = 3.0
 def tokens_out(response: Sequence[int], stop_ids: Collection[int]) -> int:
     """Count the response up to and including its first stop id; all of it where there is none."""
     return next((index + 1 for index, token in enumerate(response) if token in stop_ids), len(response))
+
+
+def unfinished_warnings(samples: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return what a reader must know of samples that were ended undecided: nothing, or one line that names them."""
+    names = list(dict.fromkeys(str(row["sample_id"]) for row in samples if row["finish_reason"] == BUDGET))
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    total = len({row["sample_id"] for row in samples})
+    return [
+        f"{len(names)} of {total} samples used up their model calls and were ended as they stood "
+        f"(finish_reason={BUDGET}): {', '.join(names[:_NAMED])}{more}"
+    ]
 
 
 def tokens_per_forward(tokens: Sequence[int], nfe: Sequence[int]) -> float | None:

@@ -2,9 +2,11 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _IDS = pa.list_(pa.int32())
+BUDGET = "budget"
+"""`finish_reason` of samples that did not come to an end."""
 
 
 def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
@@ -28,7 +30,7 @@ COUNTERS = {
     "nfe_total": ("rows", "rows of all calls, prefill apart"),
     "query_tokens": ("tokens", "query positions computed (mean over layers where these differ), prefill apart"),
     "layer_tokens": ("layer tokens", "query positions, summed over the layers run"),
-    "tokens_out": ("tokens", "response up to and including the first stop id"),
+    "tokens_out": ("tokens", "response up to and including the first stop id, before the first undecided position"),
     "tokens_canvas": ("tokens", "response positions decoded"),
     "tokens_generated": ("tokens", "tokens proposed, discarded ones included"),
     "forced": ("positions", "positions committed only to guarantee progress"),
@@ -38,6 +40,20 @@ COUNTERS = {
 
 def _counters(kind: pa.DataType) -> tuple[pa.Field, ...]:
     return tuple(_column(name, kind, unit, meaning) for name, (unit, meaning) in COUNTERS.items())
+
+
+def _margins(whose: str) -> tuple[pa.Field, pa.Field]:
+    gap = f"smallest gap, over the {whose}"
+    nothing = "null where nothing was compared"
+    return (
+        _column("token_margin", pa.float64(), "nats", f"{gap} commits, of log p of the token and the next; {nothing}"),
+        _column(
+            "choice_margin",
+            pa.float64(),
+            "score",
+            f"{gap} choices, of what decided (score or threshold) and a position decided the other way; {nothing}",
+        ),
+    )
 
 
 RUNS = _schema(
@@ -89,8 +105,8 @@ SAMPLES = _schema(
     _column("seed", pa.uint64(), "", "seed of the sample's generator"),
     _text("prompt_sha256", "digest of the prompt ids"),
     _column("prompt_tokens", pa.int32(), "tokens", "prompt length without padding"),
-    _column("output_ids", _IDS, "token ids", "all response positions"),
-    _text("output_text", "response up to the first stop id"),
+    _column("output_ids", _IDS, "token ids", "all response positions, the mask where one was left undecided"),
+    _text("output_text", "response up to the first stop id, before the first undecided position"),
     _column("correct", pa.bool_(), "", "graded answer, null where the verdict is not to be had"),
     _column("correct_strict", pa.bool_(), "", "answer graded by the strict grader"),
     _text("detail", "what the grader found"),
@@ -98,11 +114,12 @@ SAMPLES = _schema(
     _text("extraction", "rule that found it"),
     _text("measures", "further numbers about the answer as JSON, such as verdicts of other graders"),
     *_counters(pa.int64()),
-    _column("decided_at", _IDS, "steps", "step at which each response position was committed, -1 if given"),
+    _column("decided_at", _IDS, "steps", "step at which each position was committed, -1 if given, -2 if never"),
+    *_margins("sample's"),
     _column("latency_s", pa.float64(), "s", "wall time of generation"),
     _column("ttft_s", pa.float64(), "s", "time until the first response position is final"),
     _column("cpu_s", pa.float64(), "s", "CPU time of generation"),
-    _text("finish_reason", "stop or length"),
+    _text("finish_reason", "stop, length, or budget: ended because it used up its model calls undecided"),
 )
 
 STEPS = _schema(
@@ -117,7 +134,7 @@ STEPS = _schema(
     _column("tokens", _IDS, "token ids", "tokens committed at them"),
     _column("scores", pa.list_(pa.float32()), "", "scores of the committed tokens"),
     _column("predicted", _IDS, "token ids", "decided tokens, and the best ones of other positions (-1: not read)"),
-    _column("min_margin", pa.float32(), "", "smallest gap of the two best tokens over the commits"),
+    *_margins("step's"),
     _column("n_drafted", pa.int32(), "tokens", "drafted tokens (autoregressive)"),
     _column("n_accepted", pa.int32(), "tokens", "accepted draft tokens (autoregressive)"),
 )

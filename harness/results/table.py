@@ -101,6 +101,10 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
     if fewest < most:
         few = ", ".join(f"{one.model} {one.setting}" for one in comparisons if len(one.run_ids) < most)
         lines.append(f"means over fewer than {most} runs, not comparable with the others: {few}")
+    unfinished = [one for one in comparisons if one.unfinished]
+    if unfinished:
+        listed = ", ".join(f"{one.model} {one.setting} {one.unfinished} of {one.n}" for one in unfinished)
+        lines.append(f"samples that used up their model calls and were ended as they stood: {listed}")
     worst = [one for one in comparisons if one.worst_template < one.accuracy.value]
     if worst:
         listed = ", ".join(f"{one.model} {one.setting} {100 * one.worst_template:.1f}" for one in worst)

@@ -32,7 +32,7 @@ class Decoded:
         for made, counts in zip(self.generations, self.counts, strict=True):
             yield asdict(counts) | {
                 "nfe_idle": made.idle,
-                "tokens_out": metrics.tokens_out(made.tokens, stop_ids),
+                "tokens_out": metrics.tokens_out(made.answer, stop_ids),
                 "tokens_canvas": len(made.tokens),
                 "tokens_generated": made.tokens_generated,
                 "forced": made.forced,

@@ -41,8 +41,8 @@ class Finding:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the findings as a table or a JSON array."""
-    findings = list(examine())
+    """Print the findings as a table or a JSON array; `protocol=` with `protocol.wording=` looks into that checkout."""
+    findings = list(examine([argument for argument in argv if not argument.startswith("--")]))
     if "--json" in argv:
         sys.stdout.write(json.dumps([asdict(f) for f in findings]) + "\n")
         return 0
@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def examine() -> Iterator[Finding]:
-    """Look at the machine, the optional packages, and every model and task."""
+def examine(overrides: Sequence[str] = ()) -> Iterator[Finding]:
+    """Look at the machine, the optional packages, every model and task, and the wording of published protocols."""
     import torch
 
     yield Finding(kind="machine", name="python", available=True, detail=platform.python_version())
@@ -74,6 +74,7 @@ def examine() -> Iterator[Finding]:
         yield Finding(kind="extra", name=extra, available=there, detail=module, remedy=remedy)
     yield from (_model(name) for name in names("model"))
     yield from (_task(name) for name in names("task"))
+    yield from (finding for name in names("protocol") for finding in _wording(name, overrides))
 
 
 def _sandbox() -> Finding:
@@ -154,6 +155,27 @@ def _task(name: str) -> Finding:
     except (ConfigError, DataError, MissingDependency) as error:
         return Finding(kind="task", name=name, available=False, detail=str(error), remedy=_command(error))
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
+
+
+def _wording(name: str, overrides: Sequence[str]) -> Iterator[Finding]:
+    """Say which prompts of a protocol are not the published ones, or what a checkout that is named has of them."""
+    from harness.runs.wordings import origins
+
+    option = read("protocol", name)
+    remedy = f"git clone {option.get('checkout')}, then protocol.wording=FOLDER"
+    if f"protocol={name}" in overrides:
+        try:
+            found = origins(name, [override for override in overrides if override != f"protocol={name}"])
+        except (ConfigError, DataError) as error:
+            found = {"*": f"cannot be read: {error}"}
+        for task, files in found.items():
+            there = not files.startswith("cannot be read")
+            yield Finding(
+                kind="wording", name=f"{name}/{task}", available=there, detail=files, remedy="" if there else remedy
+            )
+    elif ours := [task for task, preset in option["tasks"].items() if preset.get("wording") == "reconstruction"]:
+        detail = f"sentences of our own in {', '.join(ours)}; the published ones are in the authors' code"
+        yield Finding(kind="wording", name=name, available=False, detail=detail, remedy=remedy)
 
 
 def _command(error: Exception) -> str:

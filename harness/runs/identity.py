@@ -2,9 +2,10 @@
 
 Two runs with one id have the same outputs, so a stored one need not be run again. The hash covers the canonical JSON
 (sorted keys, no blanks) of the resolved config, the sha256 of the checkpoint, the version of the task and ID_VERSION.
-Left out are `UNRELATED` keys of the root, `DESCRIPTIVE` keys at any depth, and the path of a checkpoint whose digest is
-known. A protocol is part through the task, which has its name and every value that it gave. `measure` and `batch_size`
-are part: a timed run stores other columns than a counted one, and a latency depends on the rows beside the sample.
+Left out are `UNRELATED` keys of the root, `DESCRIPTIVE` keys at any depth, the path of a checkpoint whose digest is
+known, and that of a checkout whose sentences ask: the version of the task has their digest. A protocol is part through
+the task, which has its name and every value that it gave. `measure` and `batch_size` are part: a timed run stores other
+columns than a counted one, and a latency depends on the rows beside the sample.
 """
 
 import hashlib
@@ -47,6 +48,9 @@ def run_id(config: Mapping[str, object], *, checkpoint_sha256: str | None, task_
     model = parts["config"].get("model")  # type: ignore[union-attr]
     if checkpoint_sha256 is not None and isinstance(model, dict):
         model.pop("path", None)
+    task = parts["config"].get("task")  # type: ignore[union-attr]
+    if isinstance(task, dict):
+        task.pop("wording", None)
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:_LENGTH]
 
 

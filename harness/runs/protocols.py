@@ -14,8 +14,14 @@ OWN = "own"
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ConfigError if the protocol of a config was not published for its task."""
+    """Raise ConfigError if the protocol of a config was not published for its task, or has no sentences to be read."""
     protocol, known_as = cfg.protocol, cfg.task.get("known_as")
+    if protocol.get("wording") is not None and (known_as is None or protocol.name == OWN):
+        published = [str(p["name"]) for p in describe("protocol") if p["name"] != OWN]
+        raise ConfigError(
+            f"protocol.wording={protocol.wording}: nobody else published prompts of task={cfg.task.name} under "
+            f"protocol={protocol.name}; leave it out, or use protocol={' or '.join(published)} and a task of theirs"
+        )
     if known_as in protocol.tasks or (known_as is None and protocol.name == OWN):
         return
     reason = (protocol.get("unpublished") or {}).get(known_as, f"it has {', '.join(map(str, protocol.tasks))}")

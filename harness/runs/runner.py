@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,11 +13,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from harness.engine.generation import DecodeError, Generation
 from harness.engine.randomness import sample_seed
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
-from harness.results.schemas import COUNTERS, RUNS, SAMPLES, SCHEMA_VERSION, STEPS
+from harness.results.schemas import BUDGET, COUNTERS, RUNS, SAMPLES, SCHEMA_VERSION, STEPS
 from harness.results.store import Store
 from harness.runs import build, compatibility, options, provenance
 from harness.runs import device as device_switches
@@ -103,7 +104,10 @@ def _execute(cfg: DictConfig, plain: dict[str, Any], store: Store, progress: Pro
     with settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk()
     grading = task.grading()
-    row = _row(cfg, plain, identity) | {"status": "ok", "warnings": list(grading.warnings)}
+    warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
+    for warning in warnings[len(grading.warnings) :]:
+        _LOG.warning("%s: %s", identity, warning)
+    row = _row(cfg, plain, identity) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),
@@ -178,14 +182,19 @@ class _Street:
     def _decode(
         self, samples: Sequence[Sample], prompts: list[list[int]], repetition: int, measure: Measure
     ) -> Decoded:
-        return decode_batch(
-            self.loaded.model,
-            self.method,
-            prompts,
-            seeds=self._seeds(samples, repetition),
-            gen_length=self.cfg.gen_length,
-            measure=measure,
-        )
+        try:
+            return decode_batch(
+                self.loaded.model,
+                self.method,
+                prompts,
+                seeds=self._seeds(samples, repetition),
+                gen_length=self.cfg.gen_length,
+                measure=measure,
+            )
+        except DecodeError as error:
+            if error.sample is None:
+                raise
+            raise DecodeError(f"sample {samples[error.sample].id}: {error}", sample=error.sample) from error
 
     def _rows(
         self,
@@ -201,7 +210,7 @@ class _Street:
         for sample, ids, seed, made, counters in zip(
             samples, prompts, seeds, decoded.generations, decoded.counters(stop_ids), strict=True
         ):
-            text = self.loaded.tokenizer.decode(made.tokens)
+            text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
             row = dict.fromkeys(SAMPLES.names) | {name: counters[name] for name in COUNTERS}
             yield row | {
@@ -220,15 +229,23 @@ class _Street:
                 "extraction": score.path,
                 "measures": canonical_json(dict(score.measures)),
                 "decided_at": list(made.decided_at),
+                "token_margin": made.token_margin,
+                "choice_margin": made.choice_margin,
                 "latency_s": watch.wall_s if watch else None,
                 "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
                 "cpu_s": watch.cpu_s if watch else None,
-                "finish_reason": "stop" if any(t in stop_ids for t in made.tokens) else "length",
+                "finish_reason": _finish_reason(made, stop_ids),
             }
 
     def _step(self, samples: Sequence[Sample], step: dict[str, Any]) -> dict[str, Any]:
         known = {k: v for k, v in step.items() if k != "sample"}
         return dict.fromkeys(STEPS.names) | {"run_id": self.run_id, "sample_id": samples[step["sample"]].id} | known
+
+
+def _finish_reason(made: Generation, stop_ids: Collection[int]) -> str:
+    if made.out_of_budget:
+        return BUDGET
+    return "stop" if any(token in stop_ids for token in made.tokens) else "length"
 
 
 def setting(plain: Mapping[str, Any]) -> str:

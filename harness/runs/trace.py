@@ -6,6 +6,7 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.drafting import Round
+from harness.engine.generation import known_margin
 from harness.engine.prediction import Candidates
 
 
@@ -36,6 +37,8 @@ class DiffusionTrace:
                     "tokens": after.tokens_BL[row, places].tolist(),
                     "predicted": predicted_BL[row, start:end].tolist(),
                     "scores": candidates.confidence_BL[row, places].tolist(),
+                    "token_margin": known_margin(float(after.step_token_margin_B[row])),
+                    "choice_margin": known_margin(float(after.step_choice_margin_B[row])),
                 }
             )
 
@@ -50,7 +53,9 @@ class RoundTrace:
         """Take down what one round drafted and accepted."""
         samples = completed.before.sample_B.tolist()
         drafted, accepted = completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()
-        for sample, n_drafted, n_accepted in zip(samples, drafted, accepted, strict=True):
+        margins = map(known_margin, completed.token_margin_B.tolist())
+        for sample, n_drafted, n_accepted, margin in zip(samples, drafted, accepted, margins, strict=True):
             self.rows.append(
                 {"sample": sample, "step": completed.index, "n_drafted": n_drafted, "n_accepted": n_accepted}
+                | {"token_margin": margin}
             )

@@ -182,7 +182,7 @@ def _exact_match(name: str, folder: Path, task_name: str, length: int, samples: 
         measure=Measure(name=Measurement.COUNTS),
     )
     correct = sum(
-        bool(task.score(sample, loaded.tokenizer.decode(made.tokens)).correct)
+        bool(task.score(sample, loaded.tokenizer.decode(made.answer)).correct)
         for sample, made in zip(posed, decoded.generations, strict=True)
     )
     return round(correct / len(posed), 4)

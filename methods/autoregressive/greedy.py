@@ -7,7 +7,7 @@ Invariants: without drafts, `nfe` = `query_tokens` = `tokens_out` - 1 and `nfe_p
 
 from harness.engine.drafting import Proposal, Sequences, Verdict
 from harness.engine.policy import policy
-from harness.engine.prediction import Prediction
+from harness.engine.prediction import Prediction, token_gap
 
 
 @policy("method/acceptor", "greedy")
@@ -16,4 +16,6 @@ class Greedy:
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Return the longest agreeing prefix and the most probable token behind it."""
-        return Verdict.exact_match(prediction, prediction.logits_NV.argmax(-1), proposal, sequences)
+        tokens_N = prediction.logits_NV.argmax(-1)
+        gap_N = token_gap(prediction.logits_NV, tokens_N)
+        return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from harness.engine.drafting import Proposal, Sequences, Verdict
 from harness.engine.policy import policy
-from harness.engine.prediction import Prediction
+from harness.engine.prediction import Prediction, token_gap
 from harness.engine.randomness import uniforms
 from harness.engine.sampling import invert
 from harness.errors import ConfigError
@@ -50,7 +50,8 @@ class KeyedSample:
         """Return the longest prefix that equals the sampled tokens, and the token sampled behind it."""
         seed_N = sequences.seed_B[prediction.row_N]
         tokens_N = self.draw(prediction.logits_NV, seed_N, prediction.position_N)
-        return Verdict.exact_match(prediction, tokens_N, proposal, sequences)
+        gap_N = token_gap(prediction.logits_NV, tokens_N) if self.temperature == 0 else None
+        return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)
 
     def draw(self, logits_NV: Tensor, seed_N: Tensor, position_N: Tensor) -> Tensor:
         """Return one token per entry, a function of its logits, seed and absolute position."""

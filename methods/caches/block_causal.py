@@ -8,9 +8,11 @@ cache calls. Where everything that is read is predicted from such a block (the n
 evaluation is that call; the last block is never stored, nor is one that only a draft has finished. With `merged` there
 are no such calls: the next evaluation computes the finished block as well.
 `sub_block` (Fast-dLLM v2: use_block_cache) reuses keys and values within a block, too: a call that opens a window, one
-that reads what is predicted from before the window, and one after a change outside of it compute the whole block,
-others the window alone, which replaces its keys and values in place. These are stale until the block is stored. A
-window that reaches into several blocks is computed as `block_causal` does.
+that reads what is predicted from before its sub-block, and one after a change outside of that compute the whole block,
+others the sub-block alone, which replaces its keys and values in place. These are stale until the block is stored. The
+sub-block is the window; where windows are counted from absolute position 0, so is the sub-block, and what is given in
+it (the end of the prompt, an inherited token) is computed with it. One that reaches into several blocks is computed as
+`block_causal` does.
 Deviations from the authors' code: rows are independent (there, one row whose sub-block begins with a mask has the whole
 block computed for all); a sub-block's opening call computes the whole block also where the model is not shifted.
 Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block_causal`.
@@ -26,7 +28,7 @@ from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.records import Ledger, Role
 from harness.engine.reuse import forward_queries, refuse_misfits, remember, store_of
-from methods.caches.finished_blocks import EXACT, Blocks, first_block
+from methods.caches.finished_blocks import EXACT, Blocks, first_block, part_of_window
 
 
 @policy("method/cache", "block_causal")
@@ -124,9 +126,10 @@ def _evaluate(
         calls.append((Role.PREFILL, store_BL & prompt_B[:, None], answered_B))
         calls.append((Role.CACHE, store_BL & ~prompt_B[:, None], light_B))
         exact_B = torch.maximum(exact_B, stored_B)
+    part_BL = part_of_window(canvas)
     if sub_blocks:
-        light_B = blocks.window_is_enough(canvas)
-    query_BL = torch.where(light_B[:, None], canvas.window_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
+        light_B = blocks.part_is_enough(part_BL)
+    query_BL = torch.where(light_B[:, None], part_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
     calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
     logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
     known_B = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))

@@ -1,11 +1,12 @@
 """d2Cache: compute the masks that are next, the tokens just decided, and those that are looked at (arXiv:2509.23094).
 
 Symbol -> knob: masks per call -> k (default 32), width of the certainty density -> sigma (default 10), share of the
-attention rollout -> p_roll (default 0.1), gaps that are filled -> w (default 0), frozen_conf (default false). The
-first call computes everything. Each later one computes the k masks with the largest last confidence times certainty
-density, those of the window first, up to the end of the block (of the window's length, from its start) where k masks
-have been counted; the tokens that changed since they were computed; and the tokens of the largest attention rollout
-up to p_roll of its sum, one at least. Keys and values of the rest stay.
+attention rollout -> p_roll (default 0.1), distance of two chosen positions up to which all between them are chosen, too
+-> w (default 0; 1 does nothing), frozen_conf (default false). The first call computes everything. Each later one
+computes the k masks with the largest last confidence times certainty density, those of the window first, up to the end
+of the block (of the window's length, from its start) where k masks have been counted; the tokens that changed since
+they were computed; and of all other positions those of the largest attention rollout, up to p_roll of the others' sum,
+one at least. Keys and values of the rest stay.
 Use: `method=threshold method/cache=d2cache method.cache.k=8 method.cache.sigma=3`.
 Deviations from the authors' code: theirs never updates the confidence after the first call; `frozen_conf` does the
 same. Rows are ragged and not topped up. On shifted models the positions before the masks are computed besides.
@@ -35,6 +36,7 @@ from harness.engine.reuse import (
 from methods.diffusion.certainty_prior import certainty_density
 
 _QUERY, _CONFIDENCE, _IMPORTANCE = "d2cache.query_BL", "d2cache.confidence_BL", "d2cache.importance_BL"
+_SHIFT = "d2cache.shift_B"
 _ROUNDING = 1e-6
 
 
@@ -65,7 +67,9 @@ class DualAdaptiveCache:
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the positions that will be computed, of those read."""
         past, whole = recall(canvas), canvas.whole_BL
-        query_BL = self._masks(canvas) | past.changed_BL(canvas) | nucleus(self._importance(canvas), whole, self.p_roll)
+        chosen_BL = self._masks(canvas) | past.changed_BL(canvas)
+        others_BL = whole & ~_with_sources_of(canvas, chosen_BL)
+        query_BL = chosen_BL | nucleus(self._importance(canvas), others_BL, self.p_roll)
         query_BL = (filled(query_BL, self.w) | past.fresh_B[:, None]) & whole
         canvas.memory[_QUERY] = query_BL
         return read_BL & query_BL
@@ -109,7 +113,11 @@ class DualAdaptiveCache:
         else:
             told_MV = logits_MV
         confidence_BL[row_M, position_M] = top_probability(told_MV.double(), model.spec)
-        canvas.memory |= {_CONFIDENCE: confidence_BL, _IMPORTANCE: rollout.flow_BLL.sum(1)}
+        canvas.memory |= {
+            _CONFIDENCE: confidence_BL,
+            _IMPORTANCE: rollout.flow_BLL.sum(1),
+            _SHIFT: torch.full_like(canvas.clock_B, model.spec.shift),
+        }
         remember(canvas, past, query_BL)
         rank_BL = asked_BL.flatten().long().cumsum(0).view_as(asked_BL) - 1
         return logits_MV[rank_BL[row_N, position_N]]
@@ -133,8 +141,17 @@ class Rollout:
         self.flow_BLL = self.queries.put(self.flow_BLL, flow_BTL / (attention_BTS.sum(2, keepdim=True) + 1))
 
 
+def _with_sources_of(canvas: Canvas, chosen_BL: Tensor) -> Tensor:
+    """Return the chosen positions, and those that the logits of the undecided ones among them come from."""
+    shift_B1 = kept(canvas, _SHIFT, torch.zeros_like(canvas.clock_B))[:, None]
+    reader_BL = canvas.position_L + shift_B1
+    inside_BL, last = reader_BL < canvas.tokens_BL.shape[1], canvas.tokens_BL.shape[1] - 1
+    read_BL = (chosen_BL & canvas.undecided_BL).gather(1, reader_BL.clamp(max=last))
+    return chosen_BL | (read_BL & inside_BL)
+
+
 def nucleus(importance_BL: Tensor, open_BL: Tensor, share: float) -> Tensor:
-    """Return the most important positions while they sum to at most `share` of everything, one at least."""
+    """Return the most important open positions while they sum to at most `share` of all open ones, one at least."""
     importance_BL = importance_BL.masked_fill(~open_BL, 0.0)
     sorted_BL = importance_BL.sort(dim=1, descending=True).values
     limit_B1 = share * (1 + _ROUNDING) * importance_BL.sum(1, keepdim=True)
@@ -142,10 +159,10 @@ def nucleus(importance_BL: Tensor, open_BL: Tensor, share: float) -> Tensor:
     return top(importance_BL, open_BL, count_B)
 
 
-def filled(chosen_BL: Tensor, gap: int) -> Tensor:
-    """Return `chosen_BL` and every run of at most `gap` positions that lies between two of them."""
+def filled(chosen_BL: Tensor, distance: int) -> Tensor:
+    """Return `chosen_BL` and what lies between two of them that are neighbours and at most `distance` apart."""
     width = chosen_BL.shape[1]
     position_BL = torch.arange(width, device=chosen_BL.device).expand_as(chosen_BL)
     before_BL = position_BL.masked_fill(~chosen_BL, -width).cummax(1).values
     behind_BL = position_BL.masked_fill(~chosen_BL, 3 * width).flip(1).cummin(1).values.flip(1)
-    return chosen_BL | (behind_BL - before_BL - 1 <= gap)
+    return chosen_BL | (behind_BL - before_BL <= distance)

@@ -4,20 +4,28 @@ Symbol -> knob: refresh interval -> R (default 8; the authors use 8 for LLaDA an
 the row's window opened, a call is full if i <= 1 or i % R == 0; otherwise masks are computed, and the tokens that
 were decided by the last step, for the first time as themselves. `dkv_pd` computes the prompt once and refreshes the
 response alone; `dkv_prefill` computes the whole response in every call.
+On shifted models these three never keep the prompt's last position, from which the first token is predicted: every call
+computes it. What else is kept there is shift_type, of `dkv_decode` and `dkv_pd`: with `un` a position is kept when the
+token behind it, which it predicts, was decided; with `right` when its own token was; with `un_right` (default, as for
+Dream) when both were. Other models know `right` alone.
 `dkv_greedy` (R: default 2) makes full calls if i % R == 0, and otherwise computes what is decided next, which has to be
 drawn beforehand: in random order, the only one that it supports. With that go the tokens decided by the last step, and
-the masks within w // 2 of what is decided next (window -> w, default 4).
+for each position that is decided next, from left to right, w masks (window -> w, default 4) that are not chosen yet:
+the nearest on its left and on its right in turn, decided positions skipped, and further ones of one side where the
+other has no more.
 Use: `method/cache=dkv_decode method.cache.R=4`.
 Deviations from the authors' code: a position is kept as long as its token is the one it was computed with, so that
-re-masked and edited tokens are computed again; rows are ragged and not topped up; of the variants for shifted models
-there is the plain one, which also computes the positions before those that are read.
-Reconstruction: `dkv_prefill` is described, not specified; its first call is full. `dkv_greedy`'s calls count from the
-row's window, and its neighbours are those of every position of the quota.
+re-masked and edited tokens are computed again (with `un`, that is its successor's token, and its own grows stale); rows
+are ragged and not topped up; the positions that read ones are predicted from are always computed, which `right` would
+miss; the last position, which has nothing behind it, is kept as with `right`. `dkv_greedy`'s calls count from the row's
+window; there is no published form of it for shifted models.
 Invariants: R = 1 equals no cache (`dkv_decode`, `dkv_greedy`), or `dkv_prefill` (`dkv_pd`).
 """
 
+from enum import Enum
+
+import torch
 from torch import Tensor
-from torch.nn.functional import max_pool1d
 
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod, Unscheduled
@@ -25,14 +33,18 @@ from harness.engine.model import AttentionObserver, LanguageModel
 from harness.engine.policy import policy
 from harness.engine.prediction import top
 from harness.engine.records import Ledger
-from harness.engine.reuse import (
-    compute,
-    recall,
-    refuse_misfits,
-)
+from harness.engine.reuse import compute, kept, recall, refuse_misfits
 from methods.diffusion.llada import Confidence, Order, random_order
 
-_NEXT = "dkv_greedy.next_BL"
+_NEXT, _SEEN = "dkv_greedy.next_BL", "dkv.seen_BL"
+
+
+class ShiftType(Enum):
+    """What has to be decided for a position of a shifted model to be kept: what it predicts, itself, or both."""
+
+    un = "un"
+    right = "right"
+    un_right = "un_right"
 
 
 @policy("method/cache", "dkv_decode")
@@ -40,6 +52,7 @@ class DelayedCache:
     """Keep decided tokens, the prompt included; compute everything every `R` calls of a window."""
 
     R: int = 8
+    shift_type: ShiftType = ShiftType.un_right
 
     def __post_init__(self) -> None:
         _check_interval(self.R)
@@ -58,7 +71,8 @@ class DelayedCache:
         observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return aligned logits of the read positions."""
-        return _evaluate(ledger, model, canvas, row_N, position_N, _full_B(canvas, self.R)[:, None])
+        full_BL = _full_B(canvas, self.R)[:, None] & canvas.whole_BL
+        return _evaluate(ledger, model, canvas, row_N, position_N, full_BL, self.shift_type)
 
 
 @policy("method/cache", "dkv_pd")
@@ -66,6 +80,7 @@ class DelayedCacheBehindPrompt:
     """Compute the prompt once; keep decided tokens, and compute the response every `R` calls of a window."""
 
     R: int = 8
+    shift_type: ShiftType = ShiftType.un_right
 
     def __post_init__(self) -> None:
         _check_interval(self.R)
@@ -85,7 +100,7 @@ class DelayedCacheBehindPrompt:
     ) -> Tensor:
         """Return aligned logits of the read positions."""
         refresh_BL = _full_B(canvas, self.R)[:, None] & canvas.response_BL
-        return _evaluate(ledger, model, canvas, row_N, position_N, refresh_BL)
+        return _evaluate(ledger, model, canvas, row_N, position_N, refresh_BL, self.shift_type)
 
 
 @policy("method/cache", "dkv_prefill")
@@ -106,7 +121,7 @@ class PromptCache:
         observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Return aligned logits of the read positions."""
-        return _evaluate(ledger, model, canvas, row_N, position_N, canvas.response_BL)
+        return _evaluate(ledger, model, canvas, row_N, position_N, canvas.response_BL, ShiftType.right)
 
 
 @policy("method/cache", "dkv_greedy")
@@ -149,10 +164,9 @@ class GreedyDelayedCache:
     ) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
         past, next_BL = recall(canvas), canvas.memory[_NEXT]
-        reach = self.w // 2
-        near_BL = max_pool1d(next_BL.double()[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
         full_B = past.calls_B % self.R == 0
-        query_BL = next_BL | (near_BL & canvas.undecided_BL) | past.changed_BL(canvas) | full_B[:, None]
+        query_BL = with_neighbours(next_BL, canvas.undecided_BL, self.w)
+        query_BL = query_BL | past.changed_BL(canvas) | full_B[:, None]
         return compute(ledger, model, canvas, query_BL, row_N, position_N)
 
 
@@ -166,9 +180,49 @@ def _full_B(canvas: Canvas, interval: int) -> Tensor:
     return (calls_B <= 1) | (calls_B % interval == 0)
 
 
+def with_neighbours(target_BL: Tensor, open_BL: Tensor, count: int) -> Tensor:
+    """Return the targets, and for each of them, the first one first, the `count` nearest open positions not yet chosen.
+
+    Sides alternate, the left one first; where one has no more, the other goes on.
+    """
+    chosen_BL, number_BL = target_BL, target_BL.cumsum(1)
+    for number in range(1, int(number_BL.max()) + 1 if count else 1):
+        free_BL = open_BL & ~chosen_BL
+        before_BL = number_BL < number
+        present_B1 = number_BL[:, -1:] >= number
+        on_left_BL, on_right_BL = free_BL & before_BL, free_BL & ~before_BL
+        left_BL = on_left_BL.flip(1).cumsum(1).flip(1) * 2 - 1
+        order_BL = torch.where(before_BL, left_BL, on_right_BL.cumsum(1) * 2)
+        chosen_BL = chosen_BL | top(-order_BL.double(), free_BL & present_B1, torch.full_like(number_BL[:, -1], count))
+    return chosen_BL
+
+
 def _evaluate(
-    ledger: Ledger, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor, refresh_BL: Tensor
+    ledger: Ledger,
+    model: LanguageModel,
+    canvas: Canvas,
+    row_N: Tensor,
+    position_N: Tensor,
+    refresh_BL: Tensor,
+    shift_type: ShiftType,
 ) -> Tensor:
-    """Compute masks, what changed, and `refresh_BL`."""
-    query_BL = canvas.undecided_BL | recall(canvas).changed_BL(canvas) | refresh_BL
-    return compute(ledger, model, canvas, query_BL, row_N, position_N)
+    """Compute what is not kept, and `refresh_BL`."""
+    past = recall(canvas)
+    if not model.spec.shift:
+        query_BL = canvas.undecided_BL | past.changed_BL(canvas)
+    else:
+        seen_BL = kept(canvas, _SEEN, torch.zeros_like(canvas.tokens_BL)) - 1
+        canvas.memory[_SEEN] = canvas.tokens_BL + 1
+        unsure_BL = canvas.undecided_BL | (seen_BL != canvas.tokens_BL)
+        never_BL = (past.tokens_BL < 0) & canvas.whole_BL
+        query_BL = _not_kept(unsure_BL, canvas, shift_type) | never_BL | (canvas.place_BL == -1)
+    return compute(ledger, model, canvas, query_BL | refresh_BL, row_N, position_N)
+
+
+def _not_kept(unsure_BL: Tensor, canvas: Canvas, shift_type: ShiftType) -> Tensor:
+    """Return the positions of which a shifted model keeps nothing, given those whose tokens were not decided before."""
+    if shift_type is ShiftType.right:
+        return unsure_BL
+    behind_BL = torch.nn.functional.pad(unsure_BL[:, 1:], (0, 1))
+    last_BL = canvas.position_L == canvas.length_B[:, None] - 1
+    return behind_BL | (unsure_BL & (last_BL | (shift_type is ShiftType.un_right)))

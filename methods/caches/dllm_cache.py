@@ -3,10 +3,11 @@
 Symbol -> knob: prompt interval -> Kp (default 50), response interval -> Kr (default 7), share of response tokens
 that are computed between refreshes -> rho (default 0.25). Every layer keeps keys, values, and what its two parts add
 to the residual stream, of every position. Layer 0 is always computed; in layers above, a segment whose refresh is due
-(calls of the row % interval == 0) is. Of another response the values are computed, and the int(rho * G) tokens whose
-values turned most, by cosine against the kept ones, are computed; everything else adds what was kept to a stream that
-starts from present embeddings. Values that have not turned, as in finished blocks of a block-causal model, are equal,
-the lowest position first, however rounding has them. Use: `method=threshold method/cache=dllm_cache method.cache.Kr=4`.
+(calls of the row % interval == 0) is. Of another response, unless rho is 0, all values are replaced, and the
+int(rho * G) tokens (which may be none) whose values turned most, by cosine against the kept ones, are computed;
+everything else adds what was kept to a stream that starts from present embeddings. Values that have not turned, as in
+finished blocks of a block-causal model, are equal, the lowest position first, however rounding has them.
+Use: `method=threshold method/cache=dllm_cache method.cache.Kr=4`.
 Deviations from the authors' code: keys are kept rotated, which is the same while positions stay; padding is masked;
 no cache for classifier-free guidance. Layer tokens do not count the projection to values alone.
 Invariants: Kp = Kr = 1 equals no cache, and so does rho = 1 with Kp = 1.
@@ -78,6 +79,7 @@ class FeatureCache:
             refresh_BL=refresh_BL,
             waiting_BL=response_BL & ~refresh_BL,
             share_B=(self.rho * response_BL.sum(1).double()).long(),
+            looks=self.rho > 0,
         )
         logits_NV = forward_layers(ledger, model, canvas, plan, row_N, position_N)
         remember(canvas, past, whole)
@@ -86,13 +88,17 @@ class FeatureCache:
 
 @dataclass(kw_only=True)
 class _Plan:
-    """One call: layers compute `refresh_BL` and the `share_B` positions of `waiting_BL` that turned most."""
+    """One call: layers compute `refresh_BL` and the `share_B` positions of `waiting_BL` that turned most.
+
+    If it `looks`, the values of all that wait are replaced, even where the share is none.
+    """
 
     features: Features
     whole: Gathered
     refresh_BL: Tensor
     waiting_BL: Tensor
     share_B: Tensor
+    looks: bool
     layer_tokens_B: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,8 +120,8 @@ class _Plan:
 
     def _turned_BL(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
         """Return the positions to compute, and keep the new values of all that wait."""
-        waiting = Gathered.of(self.waiting_BL & (self.share_B > 0)[:, None])
-        if not waiting.position_BT.shape[1]:
+        waiting = Gathered.of(self.waiting_BL)
+        if not (self.looks and waiting.position_BT.shape[1]):
             return torch.zeros_like(self.waiting_BL)
         values_BTX = layer.values(waiting.take(x_BLC))
         kept_BTX = waiting.take(self.features.get("values", index))

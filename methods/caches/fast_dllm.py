@@ -6,10 +6,12 @@ no call. Use: `method=threshold method/cache=dual`. Query positions of a window 
 L: `prefix` L + (T - 1)(L - s), `dual` L + (T - 1)(e - s).
 A window whose positions are not contiguous counts from its first to its last.
 Ours: `refresh_interval` computes everything in every so many calls of a window (null, as published: in the first).
-What the window's positions are predicted from, and what policies read elsewhere, is computed in every call as well; a
-row in which a token outside of the computed part has changed (masked again, edited, filled) is computed whole.
-Deviations from the authors' code: in models whose logits are shifted the position before the window is computed, in
-place of committing the first position of every window unseen; a complete window gets no further call.
+What masks of the window are predicted from, and what policies read elsewhere, is computed as well: in models whose
+logits are shifted that is the position before the window, as long as the first one of the window is masked. A row in
+which a token outside of the computed part has changed (masked again, edited, filled) or positions have moved is
+computed whole. A window that only moves or ends elsewhere (AdaBlock, sliding blocks) is not opened by that.
+Deviations from the authors' code: on shifted models, the position before the window in place of committing the first
+position of every window unseen; a complete window gets no further call.
 Invariants: refresh_interval = 1 equals no cache; so does a window that covers the row.
 """
 

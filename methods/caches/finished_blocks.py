@@ -15,6 +15,9 @@ from harness.engine.reuse import Past, kept, recall, with_sources
 EXACT = "cache.exact_B"
 """Number of blocks, from the first, whose keys and values are those of their tokens."""
 
+PART = "finished_blocks.part_B"
+"""Length of the parts, from absolute position 0, that windows lie in; left by the window, of whose own length it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
@@ -53,12 +56,25 @@ class Blocks:
         """Return the positions of the blocks [first, end)."""
         return (self.block_L >= first_B[:, None]) & (self.block_L < end_B[:, None])
 
-    def window_is_enough(self, canvas: Canvas) -> Tensor:
-        """Return the rows whose window lies in one block, and that read and changed nothing outside since it opened."""
+    def part_is_enough(self, part_BL: Tensor) -> Tensor:
+        """Return the rows whose part lies in one block, and that read and changed nothing outside of it.
+
+        Since their window opened, that is.
+        """
         seen_BL = self.block_L <= self.last_B[:, None]
-        outside_BL = (self.other_BL | self.source_BL) & ~canvas.window_BL & seen_BL
-        outside_BL = outside_BL | (canvas.window_BL & (self.block_L != self.last_B[:, None]))
+        outside_BL = (self.other_BL | self.source_BL) & ~part_BL & seen_BL
+        outside_BL = outside_BL | (part_BL & (self.block_L != self.last_B[:, None]))
         return (self.past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
+
+
+def part_of_window(canvas: Canvas) -> Tensor:
+    """Return the window, and with it the given positions before and behind that belong to its part of a block."""
+    if PART not in canvas.memory:
+        return canvas.window_BL
+    part_BL = canvas.position_L // canvas.memory[PART][:, None]
+    first_B1 = part_BL.masked_fill(~canvas.window_BL, canvas.tokens_BL.shape[1]).amin(1, keepdim=True)
+    last_B1 = part_BL.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+    return (part_BL >= first_B1) & (part_BL <= last_B1) & canvas.whole_BL
 
 
 def first_block(block_L: Tensor, marked_BL: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class LayerReuse:
         if not 1 <= k < model.spec.layers:
             raise DecodeError(f"layer_reuse: k={k} leaves no layer to run of the {model.spec.layers} of the model")
         past, whole = recall(canvas), canvas.whole_BL
-        key_B = (past.calls_B <= 1) | self._due_B(canvas, past)
+        key_B = (past.calls_B <= 1) | past.fresh_B | self._due_B(canvas, past)
         lower_BL = whole & key_B[:, None]
         if self.mode is Mode.recompute:
             lower_BL = lower_BL | past.changed_BL(canvas)

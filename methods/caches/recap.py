@@ -51,7 +51,8 @@ class ContextReuse:
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the targets of rows that make a light call; the others read everything."""
         past = recall(canvas)
-        left_B = kept(canvas, _LEFT, torch.zeros_like(canvas.clock_B)).masked_fill(past.calls_B == 0, 0)
+        begins_B = (past.calls_B == 0) | past.fresh_B
+        left_B = kept(canvas, _LEFT, torch.zeros_like(canvas.clock_B)).masked_fill(begins_B, 0)
         targets_BL = kept(canvas, _TARGETS, torch.zeros_like(canvas.open_BL))
         first_B = (left_B > 0) & (left_B == self.r)
         if bool(first_B.any()):

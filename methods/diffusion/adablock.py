@@ -6,7 +6,7 @@ response that is looked at -> frac (0.25), default block size -> block_length (3
 sentence that the embedded models know.
 The first prediction of a block decides its end: of the next frac * gen_length positions whose best token is a
 delimiter, the most probable one, if it reaches theta_d; else block_length. The same prediction then commits, by any
-scorer.
+scorer; beside caches it is the block's first call.
 Deviation from the authors' code: delimiters are compared by log probability. Theirs compares probabilities in the
 model's dtype, where several round to 1 and the first of them ends the block.
 Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
 
@@ -60,8 +61,14 @@ class Adaptive:
         log_p_N = log_probability(logits_NV, prediction.gather(candidates.tokens_BL))
         # Probabilities would round to 1, and the first of several sure ends would win for being the first.
         best_B, end_B = prediction.scatter(log_p_N, -torch.inf).masked_fill(~ends_BL, -torch.inf).max(1)
-        window_BL = canvas.undecided_BL & (canvas.position_L <= end_B[:, None])
-        canvas.open_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
+        if candidates.token_gap_BL is not None:
+            sure_BL = self.reads(canvas) & (prediction.scatter(log_p_N.exp(), 0) >= self.theta_d)
+            canvas.note_choice(nearest(candidates.token_gap_BL, sure_BL))
+        canvas.note_choice((best_B.exp() - self.theta_d).abs().double().masked_fill(~ends_BL.any(1), torch.inf))
+        surest_BL = ends_BL & (canvas.position_L == end_B[:, None])
+        canvas.note_choice(across(prediction.scatter(log_p_N, -torch.inf), surest_BL, ends_BL))
+        window_BL = self._from_first(canvas, canvas.tokens_BL.shape[1]) & (canvas.position_L <= end_B[:, None])
+        canvas.move_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
         canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
         return torch.zeros_like(canvas.memory[_NEW])
 

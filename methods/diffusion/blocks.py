@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
+from methods.caches.finished_blocks import PART
 
 
 @policy("method/window", "blocks")
@@ -37,6 +38,7 @@ class AbsoluteBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
+        canvas.memory[PART] = torch.full_like(canvas.clock_B, self.length)
         block_BL = (canvas.position_L // self.length).expand_as(canvas.tokens_BL)
         keep_first(canvas, block_BL)
         open_first(canvas, block_BL)
@@ -53,4 +55,4 @@ def keep_first(canvas: Canvas, block_BL: Tensor) -> None:
     """Keep of each window what lies in its first block: the rest was moved into later ones."""
     beyond = torch.iinfo(torch.int64).max
     first_B1 = block_BL.masked_fill(~canvas.window_BL, beyond).amin(1, keepdim=True)
-    canvas.window_BL = canvas.window_BL & (block_BL == first_B1)
+    canvas.move_window(torch.ones_like(canvas.held_B), canvas.window_BL & (block_BL == first_B1))

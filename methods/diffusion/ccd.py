@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 
 _PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"
-_COHERENT = "ccd.coherent_BL"
+_COHERENT, _SLACK = "ccd.coherent_BL", "ccd.slack_BL"
 
 
 class Mode(Enum):
@@ -70,10 +71,13 @@ class Contextual:
         consistent_BL = self._consistent(surest_BL, tokens_BL, canvas)
         mean_NV, dependence_N = self._mean(logits_NV.softmax(-1), prediction, canvas)
         entropy_N = torch.special.entr(mean_NV).sum(-1)
+        token_gap_BL = prediction.token_gap(tokens_N, logits_NV)
         if self.eps is None:
-            coherent_BL = canvas.memory[_SAME] >= self.d
+            coherent_BL, slack_BL = canvas.memory[_SAME] >= self.d, token_gap_BL
         else:
             coherent_BL = prediction.scatter(entropy_N + dependence_N <= self.eps, False)
+            slack_BL = prediction.scatter(self.eps - entropy_N - dependence_N, torch.inf)
+        canvas.memory[_SLACK] = slack_BL.double().masked_fill(~consistent_BL, torch.inf)
         canvas.memory[_COHERENT] = consistent_BL & coherent_BL
         best_N = mean_NV.argmax(-1)
         by_entropy = self.order is MeanOrder.entropy
@@ -84,11 +88,13 @@ class Contextual:
             tokens_BL=torch.where(by_mean_B1, prediction.scatter(best_N, 0), tokens_BL),
             score_BL=torch.where(by_mean_B1, score_BL, surest_BL),
             confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
+            token_gap_BL=torch.where(by_mean_B1, prediction.token_gap(best_N, mean_NV.log()), token_gap_BL),
         )
 
     def _consistent(self, surest_BL: Tensor, tokens_BL: Tensor, canvas: Canvas) -> Tensor:
         """Count for how many steps positions have been among the surest and have had the same token."""
         among_BL = top(surest_BL, canvas.open_BL, torch.full_like(canvas.clock_B, self.top_v))
+        canvas.note_choice(across(surest_BL, among_BL, canvas.open_BL))
         canvas.memory[_STREAK] = (canvas.memory.get(_STREAK, 0) + 1) * among_BL
         same_BL = canvas.open_BL & (tokens_BL == canvas.memory.get(_TOKENS, torch.full_like(tokens_BL, -1)))
         canvas.memory[_SAME] = (canvas.memory.get(_SAME, 0) + 1) * same_BL
@@ -126,7 +132,11 @@ class Coherent:
         """Return the positions to commit; positions without a score are none."""
         scored_BL = open_BL & candidates.score_BL.isfinite()
         best_BL = top(candidates.score_BL, scored_BL, torch.full_like(canvas.clock_B, self.b))
+        gap_B = across(candidates.score_BL, best_BL, scored_BL)
         if self.mode is Mode.ccd:
+            canvas.note_choice(gap_B)
             return best_BL
         coherent_BL = open_BL & canvas.memory[_COHERENT]
+        canvas.note_choice(nearest(canvas.memory[_SLACK], open_BL))
+        canvas.note_choice(gap_B.masked_fill(coherent_BL.any(1), torch.inf))
         return torch.where(coherent_BL.any(1, keepdim=True), coherent_BL, best_BL)

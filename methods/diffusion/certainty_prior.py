@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
-from harness.engine.sampling import draw_tokens
+from harness.engine.sampling import draw_tokens, gap_of_drawn
 
 
 @policy("method/scorer", "certainty_prior")
@@ -42,6 +42,7 @@ class CertaintyPrior:
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=prediction.scatter(log_p_N + density_N.log(), -torch.inf),
             confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
+            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
         )
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
@@ -62,9 +63,10 @@ class LeadingBlock:
         block_BL = canvas.place_BL // self.length
         first_B = canvas.first_undecided_B // self.length
         window_BL = canvas.response_BL & (block_BL == first_B[:, None])
-        before_B = block_BL.masked_fill(~canvas.window_BL, -1).amin(1)
-        canvas.open_window((before_B != first_B) & canvas.undecided_BL.any(1), window_BL)
-        canvas.window_BL = window_BL
+        before_B = block_BL.masked_fill(~canvas.window_BL, torch.iinfo(torch.int64).max).amin(1)
+        next_B = (before_B != first_B) & canvas.undecided_BL.any(1)
+        canvas.open_window(next_B, window_BL)
+        canvas.move_window(~next_B, window_BL)
 
 
 @policy("method/finish", "canvas_growth")
@@ -112,8 +114,12 @@ class CanvasGrowth:
         sight_B = self._end_confidence(p_NV, canvas, prediction)
         room_B = canvas.length_B < self._longest(canvas, prediction)
         searching_B = ~canvas.memory.get(_SEARCHED, torch.zeros_like(canvas.held_B))
-        doubt_BL = (self.low - prediction.scatter(p_NV.amax(-1), self.low)).clamp(min=0)
+        slack_BL = self.low - prediction.scatter(p_NV.amax(-1), self.low)
+        doubt_BL = slack_BL.clamp(min=0)
         grows_B = ~searching_B & room_B & (sight_B < self.eos_grow)
+        gap_B = torch.where(searching_B, sight_B - self.eos_init, sight_B - self.eos_grow).abs().double()
+        canvas.note_choice(gap_B.masked_fill(~room_B, torch.inf))
+        canvas.note_choice(nearest(slack_BL, canvas.open_BL & prediction.read_BL & grows_B[:, None]))
         canvas.memory[_DOUBT] = doubt_BL * grows_B[:, None]
         longer_B = searching_B & room_B & (sight_B < self.eos_init)
         canvas.memory[_SEARCHED] = ~longer_B
@@ -137,6 +143,8 @@ class CanvasGrowth:
         most_B, at_B = doubt_BL.max(1)
         if not bool(most_B.any()):
             return
+        chosen_BL = (doubt_BL > 0) & (canvas.position_L == at_B[:, None])
+        canvas.note_choice(across(doubt_BL, chosen_BL, doubt_BL > 0))
         longest_B = canvas.memory[_LONGEST]
         added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * (most_B > 0)
         canvas.resize(torch.minimum(canvas.length_B, longest_B - added_B))

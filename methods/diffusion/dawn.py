@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod, NoCache
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending
@@ -86,17 +87,40 @@ class Dependency:
         induced_BL = open_BL & (confidence_BL >= self.induce) & _reached(anchor_BL, edge_BLL)
         first_BL = sure_BL | induced_BL
         avoided_BL = sure_BL & induced_BL if self.conflict_compat else first_BL
-        node_BL = open_BL & (confidence_BL >= self.low) & ~first_BL & ~_reached(avoided_BL, edge_BLL)
+        free_BL = open_BL & (confidence_BL >= self.low) & ~first_BL
+        node_BL = free_BL & ~_reached(avoided_BL, edge_BLL)
+        looked_at_BLL = anchor_BL[:, :, None] & (open_BL & (confidence_BL >= self.induce) & ~sure_BL)[:, None, :]
+        looked_at_BLL = looked_at_BLL | ((avoided_BL | node_BL)[:, :, None] & free_BL[:, None, :])
+        canvas.note_choice(self._margin(confidence_BL, open_BL, first_BL, looked_at_BLL, canvas))
         return first_BL | _independent(confidence_BL, node_BL, edge_BLL | edge_BLL.transpose(1, 2))
+
+    def _margin(
+        self, confidence_BL: Tensor, open_BL: Tensor, first_BL: Tensor, looked_at_BLL: Tensor, canvas: Canvas
+    ) -> Tensor:
+        """Return the nearest of the confidences to their bounds, and of the attention that was looked at to its own."""
+        known_BL = before_end(canvas) & ~canvas.undecided_BL & confidence_BL.isfinite()
+        weight_BLL, kept_BLL = self._weights(canvas)
+        margins_BM = [
+            nearest(confidence_BL - self.tau, open_BL | known_BL),
+            nearest(confidence_BL - self.induce, open_BL),
+            nearest(confidence_BL - self.low, open_BL & ~first_BL),
+            nearest((weight_BLL - self.edge).flatten(1), (looked_at_BLL & kept_BLL).flatten(1)),
+        ]
+        return torch.stack(margins_BM, 1).amin(1)
 
     def _edges(self, canvas: Canvas) -> Tensor:
         """Return whether j depends on i, [B, i, j]."""
+        weight_BLL, kept_BLL = self._weights(canvas)
+        return weight_BLL.masked_fill(~kept_BLL, 0) >= self.edge
+
+    def _weights(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
+        """Return how much j attends to i, and where that counts, both [B, i, j]."""
         attention_BLL = canvas.memory[_ATTENTION]
         real_BL = canvas.whole_BL
         mean_BL = (attention_BLL * real_BL[:, :, None]).sum(1) / canvas.length_B[:, None]
         apart_LL = ~torch.eye(attention_BLL.shape[1], dtype=torch.bool, device=attention_BLL.device)
         kept_BLL = apart_LL & (mean_BL <= self.sink)[:, None, :] & real_BL[:, :, None]
-        return (attention_BLL.masked_fill(~kept_BLL, 0) >= self.edge).transpose(1, 2)
+        return attention_BLL.transpose(1, 2), kept_BLL.transpose(1, 2)
 
 
 def _reached(from_BL: Tensor, edge_BLL: Tensor) -> Tensor:

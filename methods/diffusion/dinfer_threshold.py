@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
 
@@ -31,4 +32,15 @@ class DinferThreshold:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions, or the best ones."""
         best_B1 = candidates.confidence_BL.masked_fill(~open_BL, -torch.inf).amax(1, keepdim=True)
+        canvas.note_choice(self._margin(candidates.confidence_BL, open_BL, best_B1))
         return open_BL & (candidates.confidence_BL >= (best_B1 - _NEAR).clamp(max=self.tau))
+
+    def _margin(self, confidence_BL: Tensor, open_BL: Tensor, best_B1: Tensor) -> Tensor:
+        """Return the distance of open positions from the bound; the best one closes wherever the bound is."""
+        others_BL = open_BL & ~_first(open_BL & (confidence_BL == best_B1))
+        either_BL = torch.maximum(confidence_BL - self.tau, confidence_BL - best_B1 + _NEAR)
+        return nearest(either_BL, others_BL)
+
+
+def _first(marked_BL: Tensor) -> Tensor:
+    return marked_BL & (marked_BL.cumsum(1) == 1)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
-from harness.engine.sampling import invert, keep_top
+from harness.engine.sampling import gap_of_drawn, invert, keep_top
 
 
 class Algorithm(Enum):
@@ -36,7 +37,12 @@ def _kept_share(canvas: Canvas, steps: int, eps: float) -> Tensor:
 
 def _fallen(canvas: Canvas, steps: int, eps: float) -> Tensor:
     """Return the open positions whose coin, with probability 1 - s/t, says close."""
-    return canvas.open_BL & (canvas.uniforms("order") < (1 - _kept_share(canvas, steps, eps))[:, None])
+    return canvas.open_BL & (_coins(canvas, steps, eps) < 0)
+
+
+def _coins(canvas: Canvas, steps: int, eps: float) -> Tensor:
+    """Return the draw of every position less the probability to close."""
+    return canvas.uniforms("order") - (1 - _kept_share(canvas, steps, eps))[:, None]
 
 
 @policy("method/schedule", "dream")
@@ -103,7 +109,12 @@ class DreamScore:
         else:
             tokens_N = p_NV.argmax(-1)
         score_BL = prediction.scatter(self._score(p_NV, tokens_N), -torch.inf)
-        return Candidates(tokens_BL=prediction.scatter(tokens_N, 0), score_BL=score_BL, confidence_BL=score_BL)
+        return Candidates(
+            tokens_BL=prediction.scatter(tokens_N, 0),
+            score_BL=score_BL,
+            confidence_BL=score_BL,
+            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
+        )
 
     def _score(self, p_NV: Tensor, tokens_N: Tensor) -> Tensor:
         if self.alg is Algorithm.topk_margin:
@@ -132,9 +143,12 @@ class DreamSelect:
         """Return the positions to commit."""
         assert quota_B is not None, "Dream's selector goes with Dream's schedule"
         if self.alg is Algorithm.origin:
+            canvas.note_choice(nearest(_coins(canvas, self.steps or self.gen_length, self.eps), open_BL))
             return open_BL & _fallen(canvas, self.steps or self.gen_length, self.eps)
         score_BL = candidates.score_BL
         if self.alg_temp:
             # The largest of score/T + Gumbel noise are draws without replacement from softmax(score/T).
             score_BL = score_BL / self.alg_temp - (-canvas.uniforms("order").log()).log()
-        return top(score_BL, open_BL, quota_B)
+        chosen_BL = top(score_BL, open_BL, quota_B)
+        canvas.note_choice(across(score_BL, chosen_BL, open_BL))
+        return chosen_BL

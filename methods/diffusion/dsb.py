@@ -37,5 +37,6 @@ class Sliding:
         if self.max_block != -1:
             end_B = torch.minimum(end_B, first_B + self.max_block)
         window_BL = (canvas.place_BL >= first_B[:, None]) & (canvas.place_BL < end_B[:, None]) & canvas.response_BL
-        canvas.open_window(canvas.window_index_B == 0, window_BL)
-        canvas.window_BL = window_BL
+        new_B = canvas.window_index_B == 0
+        canvas.open_window(new_B, window_BL)
+        canvas.move_window(~new_B, window_BL)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, prefix
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 
@@ -49,6 +50,7 @@ class EntropyBudgetScore:
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=prediction.scatter(score_N, -torch.inf),
             confidence_BL=prediction.scatter(negative_entropy_N, -torch.inf),
+            token_gap_BL=prediction.token_gap(tokens_N, logits_NV),
         )
 
 
@@ -69,4 +71,8 @@ class EntropyBudget:
         dependence_BL = entropy_BL.cumsum(1) - entropy_BL.cummax(1).values
         within_BL = dependence_BL <= self.gamma
         within_BL[:, 0] = True  # one position depends on nothing, whatever rounding says
-        return top(candidates.score_BL, open_BL, torch.minimum(within_BL.cumprod(1).sum(1), open_BL.sum(1)))
+        count_B, open_B = within_BL.cumprod(1).sum(1), open_BL.sum(1)
+        chosen_BL = top(candidates.score_BL, open_BL, torch.minimum(count_B, open_B))
+        bound_B = prefix(self.gamma - dependence_BL, count_B, 1, open_B)
+        canvas.note_choice(torch.minimum(bound_B, across(candidates.score_BL, chosen_BL, open_BL)))
+        return chosen_BL

@@ -11,6 +11,7 @@ position of the least entropy closes in any case.
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
 
@@ -32,4 +33,5 @@ class EntropyThreshold:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions within the bound; the loop adds the best one where there is none."""
         entropy_BL = -candidates.confidence_BL
+        canvas.note_choice(nearest(entropy_BL - self.theta, open_BL))
         return open_BL & (entropy_BL < self.theta if self.strict else entropy_BL <= self.theta)

@@ -70,4 +70,5 @@ class EndRejection:
             tokens_BL=believed.tokens_BL,
             score_BL=torch.where(end_BL, score_BL + gamma_B1.log(), score_BL),
             confidence_BL=torch.where(end_BL, damped_BL, believed.confidence_BL),
+            token_gap_BL=believed.token_gap_BL,
         )

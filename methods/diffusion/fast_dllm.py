@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest, prefix
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
 
@@ -31,9 +32,12 @@ class Threshold:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions; the loop adds the best one where there is none."""
-        if quota_B is not None:
-            open_BL = top(candidates.score_BL, open_BL, quota_B)
         confidence_BL = candidates.confidence_BL
+        if quota_B is not None:
+            within_BL = top(candidates.score_BL, open_BL, quota_B)
+            canvas.note_choice(across(candidates.score_BL, within_BL, open_BL))
+            open_BL = within_BL
+        canvas.note_choice(nearest(confidence_BL - self.threshold, open_BL))
         sure_BL = confidence_BL > self.threshold if self.strict else confidence_BL >= self.threshold
         return open_BL & sure_BL
 
@@ -53,13 +57,17 @@ class Factor:
         """Return the prefix."""
         order_BL = candidates.score_BL.masked_fill(~open_BL, -torch.inf).argsort(dim=1, descending=True, stable=True)
         n_L = torch.arange(1, open_BL.shape[1] + 1, device=open_BL.device)
-        reached_BL = candidates.confidence_BL.gather(1, order_BL) >= 1 - self.factor / (n_L + 1)
+        confidence_BL, bound_L = candidates.confidence_BL.gather(1, order_BL), 1 - self.factor / (n_L + 1)
+        reached_BL = confidence_BL >= bound_L
         reached_BL[:, 0] = True
         open_B = open_BL.sum(1)
         count_B = torch.minimum(reached_BL.cumprod(1).sum(1), open_B)
+        margin_B = prefix(confidence_BL - bound_L, count_B, 1, open_B - int(self.compat))
         if self.compat:
             count_B = torch.where(count_B == open_B - 1, open_B, count_B)
-        return top(candidates.score_BL, open_BL, count_B)
+        chosen_BL = top(candidates.score_BL, open_BL, count_B)
+        canvas.note_choice(torch.minimum(margin_B, across(candidates.score_BL, chosen_BL, open_BL)))
+        return chosen_BL
 
 
 @policy("method/schedule", "allowance")

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
+from methods.caches.finished_blocks import PART
 from methods.diffusion.blocks import keep_first, open_first
 
 _BLOCK, _INHERITS = "fast_dllm_v2.block_B", "fast_dllm_v2.inherits_B"
@@ -73,6 +75,7 @@ class SubBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
+        canvas.memory[PART] = torch.full_like(canvas.clock_B, self.length)
         part_L = canvas.position_L // self.length
         # Twice as many parts: an inherited position is the first half of its sub-block.
         part_BL = 2 * part_L + 1 - _inherited_BL(canvas).long()
@@ -96,7 +99,9 @@ class SureOrInherited:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure and inherited positions."""
-        return open_BL & ((candidates.confidence_BL > self.threshold) | _inherited_BL(canvas))
+        inherited_BL = _inherited_BL(canvas)
+        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL & ~inherited_BL))
+        return open_BL & ((candidates.confidence_BL > self.threshold) | inherited_BL)
 
 
 @policy("method/finish", "stop_token")

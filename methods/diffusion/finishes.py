@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 
@@ -87,10 +88,12 @@ class PredictEos:
     Of the undecided positions whose best token is an end token, the one with the highest probability becomes the
     row's last one, before anything is committed, if it reaches `confidence` (theirs: 0; 0.9 is safer). Later calls
     are shorter. A single wrong prediction truncates the answer. Theirs commits first, and loses what lies behind.
-    Of positions that a call leaves out, the last prediction counts.
+    Of positions that a call leaves out, the last prediction counts. The whole response is looked at, as theirs does
+    without a cache; with `ahead` off nothing behind the open window, as theirs does with one, and on Dream.
     """
 
     confidence: float = 0.0
+    ahead: bool = True
 
     def __post_init__(self) -> None:
         if self.confidence < 0:
@@ -114,8 +117,12 @@ class PredictEos:
             best_N = prediction.logits_NV.double().softmax(-1).max(-1)
             p_N = best_N.values * torch.isin(best_N.indices, stops)
             canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
-            ends_BL = canvas.undecided_BL & (p_BL > 0)
+            last_B1 = canvas.position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+            ends_BL = canvas.undecided_BL & (p_BL > 0) & (self.ahead | (canvas.position_L <= last_B1))
             surest_B, at_B = p_BL.masked_fill(~ends_BL, -1).max(1)
+            surest_BL = ends_BL & (canvas.position_L == at_B[:, None])
+            canvas.note_choice(across(p_BL, surest_BL, ends_BL))
+            canvas.note_choice((surest_B - self.confidence).abs().masked_fill(~ends_BL.any(1), torch.inf))
             canvas.resize(torch.where(surest_B >= self.confidence, at_B + 1, canvas.length_B))
         return again_B
 

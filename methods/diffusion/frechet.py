@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, prefix
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
 
@@ -27,5 +28,9 @@ class Frechet:
         """Return the prefix; the loop adds the best position where it is empty."""
         order_BL = candidates.score_BL.masked_fill(~open_BL, -torch.inf).argsort(dim=1, descending=True, stable=True)
         doubt_BL = 1 - candidates.confidence_BL.gather(1, order_BL)
-        holds_BL = 1 - doubt_BL.cumsum(1) - doubt_BL > self.delta
-        return top(candidates.score_BL, open_BL, torch.minimum(holds_BL.cumprod(1).sum(1), open_BL.sum(1)))
+        gap_BL = 1 - doubt_BL.cumsum(1) - doubt_BL
+        count_B, open_B = (gap_BL > self.delta).long().cumprod(1).sum(1), open_BL.sum(1)
+        chosen_BL = top(candidates.score_BL, open_BL, torch.minimum(count_B, open_B))
+        bound_B = prefix(gap_BL - self.delta, count_B, 0, open_B)
+        canvas.note_choice(torch.minimum(bound_B, across(candidates.score_BL, chosen_BL, open_BL)))
+        return chosen_BL

@@ -145,6 +145,8 @@ class FreeDave:
             state, known = drafts.rows(at_R), prediction.rows(at_R)
             if self.threshold is None:
                 state = target.rows(go).evaluated_as(state)
+            else:
+                state.note_margins_of(target.rows(go))
             if len(go):
                 observe(before, seen, state)
         states, predictions, origins = zip(*stays, strict=True)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
 
@@ -24,8 +25,13 @@ class SureOrBest:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""
         best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
+        gap_B = across(candidates.score_BL, best_BL, open_BL)
         if self.threshold is None:
+            canvas.note_choice(gap_B)
             return best_BL
+        by_bound_B = (open_BL & (candidates.confidence_BL >= self.threshold)).any(1)
+        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL))
+        canvas.note_choice(gap_B.masked_fill(by_bound_B, torch.inf))
         return best_BL | (open_BL & (candidates.confidence_BL >= self.threshold))
 
 

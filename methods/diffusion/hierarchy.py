@@ -4,7 +4,7 @@ Source: dInfer (arXiv:2510.08666), HierarchyDecoder and two more selectors of th
 threshold -> tau (default 0.9), least confidence of a run's best position -> low (default 0.4), re-masking bound -> rm
 (default 0.4), early stop -> early_stop, block size -> block_length (default 32). Runs are maximal stretches of open
 positions. Closed are the best position of every run where its confidence exceeds low, every position above tau, and the
-best of all; `fast_v2` closes the best of all alone where no confidence reaches low.
+best of all; `fast_v2` closes the best of all for its own sake only where no confidence reaches low.
 `hierarchy_remask` looks again at what the window has decided: such a token whose position is now predicted with less
 than rm is doubted, runs are made of open and doubted positions, and further best positions are taken until one more is
 chosen than are doubted. Chosen doubted positions take the present prediction, the others are masked again.
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, rank_descending, top
 
@@ -61,10 +62,19 @@ class Hierarchy:
         """Return the positions of the rule."""
         best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
         chosen_BL = _above(candidates, open_BL, self.tau, self.low)
+        self._note_margin(candidates, open_BL, best_BL, canvas)
         if self.variant is Variant.standard:
             return chosen_BL | best_BL
         confident_B1 = (open_BL & (candidates.confidence_BL >= self.low)).any(1, keepdim=True)
-        return torch.where(confident_B1, chosen_BL, best_BL)
+        return chosen_BL | (best_BL & ~confident_B1)
+
+    def _note_margin(self, candidates: Candidates, open_BL: Tensor, best_BL: Tensor, canvas: Canvas) -> None:
+        """The best of all closes by its rank, the others by both bounds and their rank in their run."""
+        canvas.note_choice(nearest(_slack(candidates, open_BL, self.tau, self.low), open_BL & ~best_BL))
+        by_rank_BL = best_BL | (open_BL & ~_above(candidates, open_BL, self.tau, self.low))
+        canvas.note_choice(across(candidates.score_BL, best_BL, by_rank_BL))
+        if self.variant is Variant.fast_v2:
+            canvas.note_choice(nearest(candidates.confidence_BL - self.low, best_BL))
 
 
 @policy("method/selector", "hierarchy_remask")
@@ -92,7 +102,11 @@ class HierarchyOfDoubted:
         eligible_BL = open_BL | doubted_BL
         chosen_BL = _above(candidates, eligible_BL, self.tau, self.low)
         missing_B = (doubted_BL.sum(1) + 1 - chosen_BL.sum(1)).clamp(min=0)
-        chosen_BL = chosen_BL | top(candidates.score_BL, eligible_BL & ~chosen_BL, missing_B)
+        canvas.note_choice(nearest(candidates.confidence_BL - self.rm, self.reads(canvas)))
+        canvas.note_choice(nearest(_slack(candidates, eligible_BL, self.tau, self.low), eligible_BL))
+        left_BL, added_BL = eligible_BL & ~chosen_BL, top(candidates.score_BL, eligible_BL & ~chosen_BL, missing_B)
+        canvas.note_choice(across(candidates.score_BL, added_BL, left_BL))
+        chosen_BL = chosen_BL | added_BL
         canvas.memory[_EDITED] = doubted_BL & chosen_BL
         canvas.memory[_REMASKED] = doubted_BL & ~chosen_BL
         return open_BL & chosen_BL
@@ -119,6 +133,30 @@ def _above(candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> T
     """Return run maxima above `low` and positions above `tau`."""
     maxima_BL = run_maxima(candidates.score_BL, open_BL) & (candidates.confidence_BL > low)
     return maxima_BL | (open_BL & (candidates.confidence_BL > tau))
+
+
+def _slack(candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> Tensor:
+    """Return by how much positions meet `_above`, or (negative) do not."""
+    confidence_BL = candidates.confidence_BL.double()
+    lead_BL = _lead_in_run(candidates.score_BL, open_BL)
+    return torch.maximum(torch.minimum(lead_BL, confidence_BL - low), confidence_BL - tau)
+
+
+def _lead_in_run(score_BL: Tensor, open_BL: Tensor) -> Tensor:
+    """Return by how much each score exceeds the best other one of its run."""
+    best_BL = run_maxima(score_BL, open_BL)
+    of_best_BL = _greatest_in_run(score_BL, open_BL, open_BL)
+    of_next_BL = _greatest_in_run(score_BL, open_BL, open_BL & ~best_BL)
+    return score_BL.double() - torch.where(best_BL, of_next_BL, of_best_BL)
+
+
+def _greatest_in_run(score_BL: Tensor, open_BL: Tensor, among_BL: Tensor) -> Tensor:
+    """Return, at every position, the greatest score of those in its run that are in `among_BL`."""
+    before_BL = torch.nn.functional.pad(open_BL[:, :-1], (1, 0))
+    run_BL = (open_BL & ~before_BL).cumsum(1)
+    lowest_BR = torch.full((len(run_BL), open_BL.shape[1] + 1), -torch.inf, dtype=torch.float64, device=run_BL.device)
+    score_BL = score_BL.double().masked_fill(~among_BL, -torch.inf)
+    return lowest_BR.scatter_reduce(1, run_BL, score_BL, "amax").gather(1, run_BL)
 
 
 def _require(**bounds: float) -> None:

@@ -5,9 +5,11 @@ Symbol -> knob: tau (0.6), epsilon_KL -> eps (0.015; both GSM8K's for LLaDA), hi
 A position is stable when KL(p_t || p_{t-1}) stayed below eps in the last H steps; before the H-th step of a block
 none is. All stable open positions with p > tau close; where there is none, LLaDA's quota does by confidence.
 Deviations from the authors' code: their loop leaves a block after its last step with masks in it (a step may close
-fewer ready positions than its quota), ours goes on with the last quota; probabilities are those of the un-noised
-logits at temperature > 0; of the undecided response only the probabilities of the last step are kept, [places,
-vocabulary] numbers per row in `score_dtype`, and the length of the present calm instead of H divergences.
+fewer ready positions than its quota), ours goes on with the last quota; where fewer masks are left than the quota,
+their top-k takes decided positions as well and overwrites them, ours closes the masks alone; of their strategies there
+is `all`, not `single`; probabilities are those of the un-noised logits at temperature > 0; of the undecided response
+only the probabilities of the last step are kept, [places, vocabulary] numbers per row in `score_dtype`, and the length
+of the present calm instead of H divergences.
 Invariants: never more steps than the schedule with one token per step; tau >= 1 equals LLaDA.
 """
 
@@ -15,11 +17,13 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import draw_tokens
+from harness.engine.sampling import draw_tokens, gap_of_drawn
 
 _BEFORE, _CALM = "klass.before_BRV", "klass.calm_BL"
+_CALM_MARGIN, _BREAK_MARGIN = "klass.calm_margin_BL", "klass.break_margin_BL"
 _FLOOR = 1e-12
 
 
@@ -51,6 +55,7 @@ class Stability:
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=prediction.scatter(log_p_N, -torch.inf),
             confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
+            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
         )
 
     def _compare(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> None:
@@ -59,11 +64,20 @@ class Stability:
         before_NV = canvas.memory[_BEFORE][entry] if _BEFORE in canvas.memory else torch.zeros_like(p_NV)
         divergence_N = (p_NV * ((p_NV + _FLOOR).log() - (before_NV + _FLOOR).log())).sum(-1)
         calm_BL = prediction.scatter((divergence_N < self.eps).long(), 0)
+        self._remember_margins(prediction.scatter(self.eps - divergence_N, 0), calm_BL > 0, canvas)
         canvas.memory[_CALM] = (canvas.memory.get(_CALM, 0) + calm_BL) * calm_BL
         places = int((canvas.length_B - canvas.prompt_length_B).max())
         before_BRV = p_NV.new_zeros(canvas.num_rows, places, p_NV.shape[1])
         before_BRV[entry] = p_NV
         canvas.memory[_BEFORE] = before_BRV
+
+    def _remember_margins(self, slack_BL: Tensor, calm_BL: Tensor, canvas: Canvas) -> None:
+        """Keep how nearly the present calm was broken, and how nearly the last step that broke one was calm."""
+        slack_BL = slack_BL.double()
+        calmest_BL = canvas.memory.get(_CALM_MARGIN, torch.full_like(slack_BL, torch.inf))
+        broken_BL = canvas.memory.get(_BREAK_MARGIN, torch.zeros_like(slack_BL))
+        canvas.memory[_CALM_MARGIN] = torch.where(calm_BL, torch.minimum(calmest_BL, slack_BL), torch.inf)
+        canvas.memory[_BREAK_MARGIN] = torch.where(calm_BL, broken_BL, slack_BL)
 
 
 @policy("method/selector", "stability")
@@ -86,4 +100,14 @@ class StableAndSure:
         ready_BL = open_BL & stable_BL & (candidates.confidence_BL > self.tau)
         quota_B = torch.ones_like(canvas.clock_B) if quota_B is None else quota_B
         usual_BL = top(candidates.score_BL, open_BL, quota_B)
+        canvas.note_choice(nearest(self._slack(candidates.confidence_BL, stable_BL, canvas), open_BL))
+        gap_B = across(candidates.score_BL, usual_BL, open_BL)
+        canvas.note_choice(gap_B.masked_fill(ready_BL.any(1), torch.inf))
         return torch.where(ready_BL.any(1, keepdim=True), ready_BL, usual_BL)
+
+    def _slack(self, confidence_BL: Tensor, stable_BL: Tensor, canvas: Canvas) -> Tensor:
+        """Return by how much positions are ready, both in confidence and in calm, or (negative) not."""
+        calm_BL = torch.where(stable_BL, canvas.memory[_CALM_MARGIN], canvas.memory[_BREAK_MARGIN])
+        # Before the H-th step of a block nothing can be calm enough.
+        calm_BL = calm_BL.masked_fill((canvas.window_clock_B < self.H - 1)[:, None], -torch.inf)
+        return torch.minimum(confidence_BL.double() - self.tau, calm_BL)

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import draw_tokens
+from harness.engine.sampling import draw_tokens, gap_of_drawn
 
 
 class Order(Enum):
@@ -93,6 +93,7 @@ class Confidence:
         if self.logits_eos_inf:
             logits_NV = _without(logits_NV, prediction.spec.stop_ids[:1])
         tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
+        token_gap_BL = gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature)
         if self.confidence_eos_eot_inf:
             logits_NV = _without(logits_NV, prediction.spec.stop_ids)
         score_N, confidence_N = measure(self.order, logits_NV, tokens_N, prediction, canvas)
@@ -100,6 +101,7 @@ class Confidence:
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=prediction.scatter(score_N, -torch.inf),
             confidence_BL=prediction.scatter(confidence_N, -torch.inf),
+            token_gap_BL=token_gap_BL,
         )
 
 

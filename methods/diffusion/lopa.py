@@ -3,9 +3,11 @@
 A step commits by the method's own rule: the base branch. Branch j commits, besides, the j-th best of the candidates
 that are left. All branches of a row are evaluated in one call, and the row goes on from the one whose remaining open
 positions look surest on average; its prediction is known already.
-Symbol -> knob: branching factor k, the base included -> k (default 3; published 2 to 4), lowest share of the positions
-that is averaged -> branch_topp (scripts: 1), weight of the confidence with which the branch was made -> alpha
-(scripts: 0; the base counts as certain), threshold (0.9, to be exceeded), block_length (32).
+Symbol -> knob: branching factor b, the base not included -> k = b + 1, the base included (default 3, the b = 2 that the
+published code defaults to; the published 2 to 4, if they are this b, are k = 3 to 5; its b = 1 makes no branch, which
+is k = 1), lowest share of the positions that is averaged -> branch_topp (scripts: 1), weight of the confidence with
+which the branch was made -> alpha (scripts: 0; the base counts as certain), threshold (0.9, to be exceeded),
+block_length (32).
 `method/verifier=lopa` looks ahead with any step rule and any cache.
 As in the authors' code, the base loses ties, and confidences are the present top-1 probabilities.
 Reconstruction: the published code decodes D2F models, whose canvas holds the active blocks only; here a branch is
@@ -17,13 +19,14 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import SETTLED, Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
 from methods.diffusion.drafts import starts
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
-_KNOWN, _CREATION = "lopa.known_BL", "lopa.creation_B"
+_KNOWN, _CREATION, _TOKEN_GAP = "lopa.known_BL", "lopa.creation_B", "lopa.token_gap_BL"
 
 
 @policy("method/verifier", "lopa")
@@ -53,6 +56,8 @@ class LookAhead:
             # Not to be read off the score, which is 0 where positions are inserted.
             _KNOWN: candidates.score_BL.isfinite(),
         }
+        if candidates.token_gap_BL is not None:
+            canvas.memory[_TOKEN_GAP] = candidates.token_gap_BL
         return torch.zeros_like(canvas.clock_B, dtype=torch.bool)
 
     def ahead(self, canvas: Canvas) -> None:
@@ -70,6 +75,10 @@ class LookAhead:
         rank_DL = rank_descending(stepped.memory[_SCORE].masked_fill(~left_BL, -torch.inf))[origin_D]
         added_DL = left_BL[origin_D] & (rank_DL == nth_D[:, None] - 1)
         _commit_with_the_last_step(drafts, added_DL)
+        branched_DL = left_BL[origin_D] & (rank_DL < branches_B[origin_D, None])
+        drafts.note_choice(across(stepped.memory[_SCORE][origin_D], branched_DL, left_BL[origin_D]))
+        if _TOKEN_GAP in drafts.memory:
+            drafts.note_tokens(nearest(drafts.memory[_TOKEN_GAP], added_DL))
         drafts.draft_from_B = torch.where(branches_B > 0, stepped.clock_B - 1, SETTLED)[origin_D]
         creation_D = drafts.memory[_CONFIDENCE].masked_fill(~added_DL, 0.0).sum(1)
         drafts.memory[_CREATION] = creation_D.masked_fill(nth_D == 0, 1.0)
@@ -86,6 +95,7 @@ class LookAhead:
         best_RD = own_RD & (sure_RD == sure_RD.amax(1, keepdim=True))
         best_R = torch.where(best_RD, draft_D + base_D * len(draft_D), 2 * len(draft_D)).amin(1) % len(draft_D)
         chosen = drafts.rows(best_R)
+        chosen.note_choice(across(sure_RD, own_RD & (draft_D == best_R[:, None]), own_RD))
         further_R = ~base_D[best_R]
         if bool(further_R.any()):
             begun_R = base_D.nonzero().squeeze(1)[further_R]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
 
@@ -52,8 +53,9 @@ class Pipeline:
         opened_B = torch.minimum(opened_B + (last_B >= self.add), blocks_B)
         canvas.memory[_OPENED] = opened_B
         window_BL = canvas.response_BL & (canvas.place_BL < (opened_B * self.length)[:, None])
-        canvas.open_window(canvas.window_index_B == 0, window_BL)
-        canvas.window_BL = window_BL
+        first_B = canvas.window_index_B == 0
+        canvas.open_window(first_B, window_BL)
+        canvas.move_window(~first_B, window_BL)
 
 
 @policy("method/selector", "pipeline")
@@ -79,11 +81,17 @@ class UncertainLast:
         """Return the positions to commit."""
         entropy_BL, one_B = -candidates.confidence_BL, torch.ones_like(canvas.clock_B)
         chosen_BL = open_BL & (entropy_BL < self.theta)
+        canvas.note_choice(nearest(entropy_BL - self.theta, open_BL))
         if self.best_compat:
-            chosen_BL = (open_BL & (entropy_BL <= self.theta)) | top(candidates.score_BL, open_BL, one_B)
+            sure_BL, surest_BL = open_BL & (entropy_BL <= self.theta), top(candidates.score_BL, open_BL, one_B)
+            gap_B = across(candidates.score_BL, surest_BL, open_BL)
+            canvas.note_choice(gap_B.masked_fill(sure_BL.any(1), torch.inf))
+            chosen_BL = sure_BL | surest_BL
         pressed_BL = open_BL & self._first_pressed(canvas, open_BL)
         best_BL = top(candidates.score_BL, pressed_BL, one_B)
-        return chosen_BL | (best_BL & ~(chosen_BL & pressed_BL).any(1, keepdim=True))
+        moves_B = (chosen_BL & pressed_BL).any(1)
+        canvas.note_choice(across(candidates.score_BL, best_BL, pressed_BL).masked_fill(moves_B, torch.inf))
+        return chosen_BL | (best_BL & ~moves_B[:, None])
 
     def _first_pressed(self, canvas: Canvas, open_BL: Tensor) -> Tensor:
         """Return the positions of the first block with masks that must make progress."""

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
+from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, lead
 from harness.engine.records import Ledger
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.llada import Confidence, Top
 
-_REFERENCE = "oracle.reference_BL"
+_REFERENCE, _LEAD = "oracle.reference_BL", "oracle.lead_BL"
 
 
 @policy("method/preparation", "reference_answer")
@@ -57,7 +58,9 @@ class Agreement:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         reference_BL = canvas.memory[_REFERENCE]
-        tokens_BL = prediction.scatter(self.score_dtype.cast(prediction.logits_NV).argmax(-1), 0)
+        logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        tokens_BL = prediction.scatter(logits_NV.argmax(-1), 0)
+        canvas.memory[_LEAD] = prediction.scatter(lead(logits_NV, prediction.gather(reference_BL)), 0)
         agrees_BL = canvas.open_BL & (tokens_BL == reference_BL)
         stuck_B1 = ~agrees_BL.any(1, keepdim=True)
         score_BL = (agrees_BL | (stuck_B1 & canvas.open_BL)).to(torch.float32)
@@ -72,4 +75,6 @@ class Agreeing:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the agreeing open positions."""
+        if _LEAD in canvas.memory:
+            canvas.note_choice(nearest(canvas.memory[_LEAD], open_BL))
         return open_BL & (candidates.score_BL > 0)

@@ -22,7 +22,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
-from harness.engine.sampling import draw_tokens
+from harness.engine.sampling import draw_tokens, gap_of_drawn
 
 _FLOOR = 1e-9
 
@@ -65,6 +65,7 @@ class Calibrated:
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=prediction.scatter(score_N, -torch.inf),
             confidence_BL=prediction.scatter(p_N, -torch.inf),
+            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
         )
 
     def _frequencies(self, logits_NV: Tensor) -> Tensor:

@@ -155,4 +155,6 @@ class AnswerGap:
         gap_BL = prediction.scatter(best_N2[:, 0] - best_N2[:, 1], 0).masked_fill(~answer_BL, 0)
         count_B = answer_BL.sum(1)
         mean_B = gap_BL.double().sum(1) / count_B.clamp(min=1)
-        return (count_B > 0) & (mean_B >= self.threshold(canvas.clock_B + 1))
+        threshold_B = self.threshold(canvas.clock_B + 1)
+        canvas.note_choice((mean_B - threshold_B).abs().nan_to_num(torch.inf).masked_fill(count_B == 0, torch.inf))
+        return (count_B > 0) & (mean_B >= threshold_B)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
 
@@ -51,12 +52,17 @@ class AboveMean:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; only the best where no reviser has kept what commits were like."""
         best_BL = top(candidates.score_BL, open_BL, torch.full_like(canvas.clock_B, self.n))
+        gap_B = across(candidates.score_BL, best_BL, open_BL)
         if _COMMITTED_AT not in canvas.memory:
+            canvas.note_choice(gap_B)
             return best_BL
         committed_at_BL = canvas.memory[_COMMITTED_AT]
         mean_B = committed_at_BL.sum(1) / (committed_at_BL > 0).sum(1)
         sure_BL = open_BL & (candidates.confidence_BL > mean_B[:, None])
-        return torch.where((sure_BL.sum(1) >= self.n)[:, None], sure_BL, best_BL)
+        by_mean_B = sure_BL.sum(1) >= self.n
+        canvas.note_choice(nearest(candidates.confidence_BL - mean_B[:, None].nan_to_num(torch.inf), open_BL))
+        canvas.note_choice(gap_B.masked_fill(by_mean_B, torch.inf))
+        return torch.where(by_mean_B[:, None], sure_BL, best_BL)
 
 
 @policy("method/reviser", "least_gain")
@@ -80,4 +86,7 @@ class LeastGain:
         found_B = commit_BL.sum(1).clamp(min=self.n)
         count_B = torch.minimum(((found_B + 7) // 8).clamp(min=self.n // 2), found_B - 1)
         count_B = count_B * canvas.open_BL.any(1)
-        canvas.remask(top(last_BL - confidence_BL, canvas.committed_BL & canvas.window_BL, count_B))
+        decided_BL, loss_BL = canvas.committed_BL & canvas.window_BL, last_BL - confidence_BL
+        reopened_BL = top(loss_BL, decided_BL, count_B)
+        canvas.note_choice(across(loss_BL, reopened_BL, decided_BL))
+        canvas.remask(reopened_BL)

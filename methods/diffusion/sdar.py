@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import invert, keep_top
+from harness.engine.sampling import gap_of_drawn, invert, keep_top
 
 
 class Remasking(Enum):
@@ -85,6 +86,7 @@ class DrawnScore:
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=prediction.scatter(score_N, -torch.inf),
             confidence_BL=prediction.scatter(score_N.exp(), -torch.inf),
+            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
         )
 
 
@@ -103,9 +105,13 @@ class Denoise:
         """Return the positions to commit."""
         assert quota_B is not None, "denoising goes with a schedule"
         if self.remasking is Remasking.sequential:
+            canvas.note_choice(torch.full_like(canvas.choice_margin_B, torch.inf))
             return open_BL & (open_BL.cumsum(1) <= quota_B[:, None])
         best_BL = top(candidates.score_BL, open_BL, quota_B)
         if self.remasking is Remasking.low_confidence_static:
             return best_BL
         sure_BL = open_BL & (candidates.confidence_BL > self.threshold)
-        return torch.where((sure_BL.sum(1) >= quota_B)[:, None], sure_BL, best_BL)
+        by_bound_B = sure_BL.sum(1) >= quota_B
+        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL))
+        canvas.note_choice(across(candidates.score_BL, best_BL, open_BL).masked_fill(by_bound_B, torch.inf))
+        return torch.where(by_bound_B[:, None], sure_BL, best_BL)

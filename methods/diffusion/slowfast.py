@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
@@ -71,9 +72,9 @@ class ExploreAndFill:
         memory[VISIBLE] = torch.where(cut_B, reached_end_B, canvas.length_B)
         end_B = torch.where(slow_B, memory[_START] + self.length, reached_B)
         window_BL = self._between(canvas, memory[_START] + memory[_FILLED], end_B)
-        if new:
-            canvas.open_window(torch.ones_like(canvas.held_B), window_BL)
-        canvas.window_BL = window_BL
+        first_B = canvas.window_index_B == 0
+        canvas.open_window(first_B, window_BL)
+        canvas.move_window(~first_B, window_BL)
 
     def _next_cycle(self, canvas: Canvas) -> None:
         """Explore again where the estimated length is full."""
@@ -110,6 +111,10 @@ class ExploreAndFill:
         farthest_B = canvas.place_BL.masked_fill(~reached_BL, -1).amax(1) + 1 - memory[_START]
         estimate_B = torch.where(reached_BL.any(1), farthest_B, nearest_B).clamp(1, self.length)
         pending_B = (memory[_SLOW] < self.k_explore) & ~memory[_STABLE]
+        # Nothing before the farthest position that reaches the bound could change the estimate.
+        behind_BL = canvas.place_BL >= (farthest_B + memory[_START] - 1)[:, None]
+        looked_at_BL = canvas.open_BL & behind_BL & pending_B[:, None]
+        canvas.note_choice(nearest(candidates.confidence_BL - self.conf_len, looked_at_BL))
         shifted_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
         estimates_BW = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
         whole_B = pending_B & (estimates_BW >= 0).all(1)
@@ -147,5 +152,6 @@ class SurePair:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the pair or more; the loop adds the best one where there is none."""
+        canvas.note_choice(nearest(candidates.confidence_BL - self.high, open_BL))
         sure_BL = open_BL & (candidates.confidence_BL >= self.high)
         return sure_BL & (sure_BL.sum(1, keepdim=True) >= 2)

@@ -1,10 +1,13 @@
 """Token editing: decided tokens are replaced when the model has come to prefer others (LLaDA-2.1's sampler).
 
 Symbol -> knob: threshold for masks -> tau (0.95; above it), for edits -> tau_edit (0.9; above it), edit-only steps of a
-complete block -> post (16), repetition penalty -> penalty (0), block_length (32). While a block holds masks, every step
-closes the sure ones and edits; then come steps that only edit, until one changes nothing or `post` are over.
+complete block -> post (16), repetition penalty -> penalty (0), whether a block's first position is penalised by the
+token before the block, too -> penalty_across (false), block_length (32). While a block holds masks, every step closes
+the sure ones and edits; then come steps that only edit, until one changes nothing or `post` are over.
 From published ports (the dLLM library, SGLang's JointThreshold: tau 0.5, tau_edit 0, post 16), not from the authors'
-code. Not built: deletions and splits (for models trained on them).
+code. The penalty is SGLang's, which sees one block at a time, hence the default; `penalty_across` is ours, for tokens
+that are doubled over a border. Blocks there count from position 0 and may begin with prompt tokens, which penalise as
+well; here a block is the method's window, without any. Not built: deletions and splits (for models trained on them).
 Models not trained to edit predict at a decided position what they see there, and so seldom edit.
 Invariants: tau_edit >= 1, above which no probability lies, equals `threshold` with a strict threshold, call by call.
 """
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from methods.diffusion.llada import Confidence
@@ -24,9 +28,13 @@ _POST = "t2t_edit.post_B"
 
 @policy("method/scorer", "unrepeated")
 class Unrepeated:
-    """Confidence once `penalty` is subtracted from the logit of the token that stands one position before."""
+    """Confidence once `penalty` is subtracted from the logit of the token that stands one position before.
+
+    What stands before the window counts if `penalty_across`.
+    """
 
     penalty: float = 0.0
+    penalty_across: bool = False
     temperature: float = 0.0
     score_dtype: ScoreDtype = ScoreDtype.float32
 
@@ -40,7 +48,8 @@ class Unrepeated:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         before_N = prediction.gather(canvas.tokens_BL.roll(1, 1))
-        less_N = logits_NV.new_full(before_N.shape, -self.penalty).masked_fill(prediction.position_N == 0, 0.0)
+        counts_BL = (canvas.window_BL.roll(1, 1) | self.penalty_across) & (canvas.position_L > 0)
+        less_N = logits_NV.new_full(before_N.shape, -self.penalty).masked_fill(~prediction.gather(counts_BL), 0.0)
         logits_NV = logits_NV.scatter_add(1, before_N[:, None], less_N[:, None])
         confidence = Confidence(temperature=self.temperature, score_dtype=ScoreDtype.model)
         return confidence(replace(prediction, logits_NV=logits_NV), canvas)
@@ -68,8 +77,13 @@ class Edit:
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Edit, and hold or let go; what this step committed cannot differ from its prediction."""
-        changed_BL = self.reads(canvas) & (candidates.tokens_BL != canvas.tokens_BL)
-        changed_BL = changed_BL & (candidates.confidence_BL > self.tau_edit) & ~commit_BL
+        looked_at_BL, sure_BL = self.reads(canvas) & ~commit_BL, candidates.confidence_BL > self.tau_edit
+        differs_BL = candidates.tokens_BL != canvas.tokens_BL
+        changed_BL = looked_at_BL & differs_BL & sure_BL
+        canvas.note_choice(nearest(candidates.confidence_BL - self.tau_edit, looked_at_BL & differs_BL))
+        if candidates.token_gap_BL is not None:
+            # What stays might have been edited, had another token been as sure.
+            canvas.note_tokens(nearest(candidates.token_gap_BL, looked_at_BL & sure_BL))
         canvas.edit(changed_BL, candidates.tokens_BL)
         complete_B, closed_B = ~canvas.open_BL.any(1), commit_BL.any(1)
         post_B = (canvas.memory.get(_POST, torch.zeros_like(canvas.clock_B)) + 1).masked_fill(closed_B, 0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
+from harness.engine.margins import across, nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel
 from harness.engine.policy import policy
@@ -101,7 +102,11 @@ class WideIn:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; the loop adds the best one where there is none."""
         cap_B = (open_BL.sum(1).double() * self.cap_share).long().clamp(self.cap_least, self.cap_most)
-        return top(candidates.score_BL, open_BL & (candidates.confidence_BL > self.tau1), cap_B)
+        sure_BL = open_BL & (candidates.confidence_BL > self.tau1)
+        chosen_BL = top(candidates.score_BL, sure_BL, cap_B)
+        canvas.note_choice(nearest(candidates.confidence_BL - self.tau1, open_BL))
+        canvas.note_choice(across(candidates.score_BL, chosen_BL, sure_BL))
+        return chosen_BL
 
 
 @policy("method/reviser", "narrow_out")
@@ -129,10 +134,14 @@ class NarrowOut:
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         p_N = log_probability(logits_NV, prediction.gather(canvas.tokens_BL)).exp()
         p_BL = prediction.scatter(p_N, torch.inf)
-        failed_BL = self.reads(canvas) & ~commit_BL & (p_BL < self.tau2)
+        looked_at_BL = self.reads(canvas) & ~commit_BL
+        failed_BL = looked_at_BL & (p_BL < self.tau2)
         new_B = canvas.window_clock_B == 0
         last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(new_B, _FIRST_LIMIT)
         closed_B = commit_BL.sum(1)
         limit_B = torch.where(failed_BL.sum(1) >= last_B, last_B - 1, failed_BL.sum(1))
-        canvas.remask(top(-p_BL, failed_BL, limit_B.masked_fill(closed_B <= 1, 0)))
+        reopened_BL = top(-p_BL, failed_BL, limit_B.masked_fill(closed_B <= 1, 0))
+        margin_B = torch.minimum(nearest(p_BL - self.tau2, looked_at_BL), across(p_BL, reopened_BL, failed_BL))
+        canvas.note_choice(margin_B.masked_fill(closed_B <= 1, torch.inf))
+        canvas.remask(reopened_BL)
         canvas.memory[_LAST] = closed_B

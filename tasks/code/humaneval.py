@@ -9,14 +9,16 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style
-from tasks.code.extraction import defines, extract_code, parse
+from tasks.asking import Fields, Style
+from tasks.code.extraction import FENCE, defines, extract_code, parse
 from tasks.code.published import fenced, opencompass_humaneval, sanitize
 from tasks.code.task import CodeTask, Exam, found
 from tasks.questions import Origin, Problem, Subject
 from tasks.task import Score
+from tasks.wording import dparallel, lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
+_COLUMNS = {"prompt": "header"}
 _ANSWER = "```python\n{header}{solution}```"
 
 STYLES = {
@@ -73,6 +75,11 @@ def read_raw(text: str, problem: Problem) -> Score:
     return found(problem.gold.header + text, "raw")
 
 
+def read_before_fence(text: str, problem: Problem) -> Score:
+    """Take what stands before the first fence as what follows the header, which the prompt's fence began with."""
+    return found(problem.gold.header + text.partition(FENCE)[0], "before_fence")
+
+
 def read_sanitized(text: str, problem: Problem) -> Score:
     """Clean up header and answer as Dream's evaluation does."""
     return found(sanitize(f"{problem.gold.header}\n{fenced(text)}", problem.gold.entry_point), "sanitize")
@@ -86,11 +93,25 @@ def read_opencompass(text: str, problem: Problem) -> Score:
 class HumanEval(CodeTask):
     """HumanEval under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
+    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="humaneval.jsonl.gz", hub=("openai/openai_humaneval", None, "test"))},
         fields={"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str},
         problem=read_problem,
+        words=Fields(shown=(("header",),), allowed=("entry_point",), solved=("solution",)),
         styles=STYLES,
-        readings={"own": read_own, "raw": read_raw, "sanitize": read_sanitized, "opencompass": read_opencompass},
+        wordings={
+            "lm_eval": lm_eval("humaneval", "humaneval", fields=_COLUMNS),
+            "lm_eval_instruct": lm_eval("humaneval", "humaneval_instruct", fields=_COLUMNS),
+            "opencompass": opencompass("humaneval", "humaneval_gen_8e312c.py", "humaneval_gen.py", fields=_COLUMNS),
+            "dparallel": dparallel("start", fields=_COLUMNS),
+        },
+        readings={
+            "own": read_own,
+            "raw": read_raw,
+            "before_fence": read_before_fence,
+            "sanitize": read_sanitized,
+            "opencompass": read_opencompass,
+        },
     )

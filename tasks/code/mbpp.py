@@ -3,8 +3,7 @@
 Set `test` is the 500 problems 11 to 510, `sanitized` those 257 of them that the authors revised by hand. The styles
 `lm_eval*` are the prompts of lm-evaluation-harness 0.4.13 to the letter, but for the beginning of the answer of
 `lm_eval_instruct`, which is that of the copy in Dream's evaluation. The words of `opencompass` are our own around its
-published form, without its last empty turn of the assistant. Published evaluations ignore `test_setup_code`, without
-which problem 367 has no right answer.
+published form. Published evaluations ignore `test_setup_code`, without which problem 367 has no right answer.
 """
 
 import ast
@@ -14,18 +13,20 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style, Words
+from tasks.asking import Fields, Style, Words
 from tasks.code.extraction import defines, extract_code, parse
 from tasks.code.published import fenced, opencompass_mbpp, sanitize
 from tasks.code.task import CodeTask, Exam, found
 from tasks.questions import Origin, Problem, Subject
 from tasks.task import Score
+from tasks.wording import lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
 TESTED = range(11, 511)
 WORKED = (2, 3, 4)
 """The problems that lm-evaluation-harness and OpenCompass show with their solutions."""
 _TESTS_SHOWN = 3
+_COLUMNS = {"text": "text", "test_list": "tests"}
 _HUB = "google-research-datasets/mbpp"
 
 STYLES = {
@@ -54,7 +55,8 @@ STYLES = {
     ),
     "opencompass": Style(
         question="You are an expert in Python. The task: {text} The code must pass these tests:\n\n{tests}\n",
-        answer="[BEGIN]\n '{solution}' \n[DONE]",
+        answer="[BEGIN]\n '{code}' \n[DONE] \n\n ",
+        closed="[BEGIN]\n",
         between="",
         reconstructed=True,
     ),
@@ -129,6 +131,7 @@ def _entry_point(code: str, test: str) -> str:
 class Mbpp(CodeTask):
     """MBPP under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
+    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={
@@ -137,7 +140,13 @@ class Mbpp(CodeTask):
         },
         fields={"task_id": int, "code": str, "test_list": list},
         problem=read_problem,
+        words=Fields(shown=(("text",), ("tests",)), allowed=("entry_point",), solved=("code", "solution")),
         styles=STYLES,
+        wordings={
+            "lm_eval": lm_eval("mbpp", "mbpp", fields=_COLUMNS),
+            "lm_eval_instruct": lm_eval("mbpp", "mbpp_instruct", fields=_COLUMNS),
+            "opencompass": opencompass("mbpp", "mbpp_gen.py", "mbpp_gen_830460.py", fields=_COLUMNS),
+        },
         readings={
             "own": read_own,
             "raw": read_raw,

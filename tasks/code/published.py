@@ -14,9 +14,21 @@ from tasks.code.extraction import FENCE, parse
 _MOST_LINES = 100
 _PYTHON = "```python\n"
 _BLOCK = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
-_BEGIN = re.compile(r"\[?BEGIN\]?\s*'?")
-_DONE = re.compile(r"'?\s*\[?DONE\]?")
-_OPEN_FENCE = re.compile(r"```(?:python)?\s*")
+_END = re.compile(r"'?\s*\[?DONE\]?")
+_BEGINS, _DONES = (r"\[BEGIN\]", "BEGIN"), (r"\[DONE\]", "DONE")
+# Of the quotes around a program both go, or the first, or none: never the last alone.
+_QUOTED = (("\\s*'", "'\\s*"), ("\\s*'", ""), ("", ""))
+_MBPP_RULES = [
+    *((begin + after, before + done) for after, before in _QUOTED for done in _DONES for begin in _BEGINS),
+    (_PYTHON.strip(), FENCE),
+    (FENCE, FENCE),
+    (_PYTHON.strip(), None),
+    (FENCE, None),
+    (r"\[BEGIN\]\s*'", None),
+    (r"\[BEGIN\]", None),
+    ("'", r"'\s*\[DONE\]"),
+]
+"""What the program stands between, as patterns, in the order in which they are tried; None is the end of the text."""
 
 
 def fenced(text: str) -> str:
@@ -48,14 +60,24 @@ def opencompass_humaneval(text: str) -> str:
 
 
 def opencompass_mbpp(text: str) -> str:
-    """Return what stands between BEGIN and DONE, in brackets or not, in quotes or not; else in a fence; else all."""
-    begin, fence = _BEGIN.search(text), _OPEN_FENCE.search(text)
-    start = begin or fence
-    code = text[start.end() :] if start else text
-    if begin and (opened := _OPEN_FENCE.match(code)):
-        code = code[opened.end() :]
-    code = _DONE.split(code.partition(FENCE)[0])[0]
-    return code.replace("\\_", "_").strip()
+    """Return what stands between the first pair of `_MBPP_RULES` that the text has, cut at a fence or a DONE in it.
+
+    Both ends have to be there: text with [BEGIN] and a fence but no [DONE] is read by its fence, behind which there
+    may be nothing.
+    """
+    found = (_between(text, begin, end) for begin, end in _MBPP_RULES)
+    code = next((inside for inside in found if inside is not None), text)
+    return _END.split(code.partition(FENCE)[0], maxsplit=1)[0].replace("\\_", "_").strip()
+
+
+def _between(text: str, begin: str, end: str | None) -> str | None:
+    """Return what stands between the first `begin` and the last `end` behind it, None where one of them is missing."""
+    start = re.search(begin, text)
+    if start is None or end is None:
+        return text[start.end() :] if start else None
+    # Ends may overlap: of four backticks the last three count.
+    ends = [match.start() for match in re.finditer(f"(?={end})", text) if match.start() >= start.end()]
+    return text[start.end() : ends[-1]] if ends else None
 
 
 def _longest_part(text: str) -> ast.Module:

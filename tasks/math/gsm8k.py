@@ -15,11 +15,12 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style, Words
+from tasks.asking import Fields, Style, Words
 from tasks.boxes import last_tagged
 from tasks.math import numerals
 from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Score
+from tasks.wording import d1, dparallel, lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
 FEW_SHOT_SEED = 1234
@@ -27,6 +28,7 @@ FEW_SHOT_SEED = 1234
 OPENCOMPASS_PLACES = (7364, 1708, 669, 6724)
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _TOLERANCE = 1e-6
+_COLUMNS = {"question": "question"}
 
 STYLES = {
     "own-1": Style(
@@ -45,7 +47,7 @@ STYLES = {
     ),
     "opencompass": Style(
         question="Question: {question}\nLet's think step by step\nAnswer:",
-        answer="{solution}\nThe answer is {value}",
+        answer="{solution}\nThe answer is {value}\n",
         between="\n",
         reconstructed=True,
     ),
@@ -165,12 +167,22 @@ def _reason(correct: bool, answer: object) -> str:
 class Gsm8k(QuestionTask):
     """GSM8K under a protocol; see `QuestionTask` for the settings."""
 
+    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="gsm8k_test.jsonl.gz", hub=("openai/gsm8k", "main", "test"))},
         fields={"question": str, "answer": str},
         problem=read_problem,
+        words=Fields(shown=(("question",),), solved=("answer", "solution", "value")),
         styles=STYLES,
+        wordings={
+            "lm_eval": lm_eval("gsm8k", "gsm8k", fields=_COLUMNS),
+            "lm_eval_cot": lm_eval("gsm8k", "gsm8k_cot", fields=_COLUMNS),
+            "lm_eval_cot_zeroshot": lm_eval("gsm8k", "gsm8k_cot_zeroshot", fields=_COLUMNS),
+            "opencompass": opencompass("gsm8k", "gsm8k_gen.py", "gsm8k_gen_1d7fe4.py", fields=_COLUMNS),
+            "dparallel": dparallel("tail", before=STYLES["lm_eval"].question, fields={}),
+            "d1": d1("gsm8k.py", fields=_COLUMNS, plain="question"),
+        },
         readings={
             "own": grade_own,
             "lm_eval": grade_lm_eval,

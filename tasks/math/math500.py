@@ -11,12 +11,13 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows, settings
-from tasks.asking import Style
+from tasks.asking import Fields, Style
 from tasks.boxes import last_boxed, last_tagged
 from tasks.math import latex
 from tasks.math.verifier import VERIFIER, require
 from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Grading, Sample, Score
+from tasks.wording import d1
 
 FOLDER = Path(__file__).parent / "data"
 GRADERS = ("math_verify", "text")
@@ -86,7 +87,9 @@ class Math500(QuestionTask):
         sets={"test": Origin(file="math500.jsonl.gz", hub=("HuggingFaceH4/MATH-500", None, "test"))},
         fields={"problem": str, "solution": str, "answer": str},
         problem=read_problem,
+        words=Fields(shown=(("problem",),), solved=("solution", "answer")),
         styles=STYLES,
+        wordings={"d1": d1("math500.py", fields={"question": "problem"}, plain="problem")},
         readings={"own": read_boxed, "d1": read_tagged},
     )
 

@@ -12,11 +12,12 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style
+from tasks.asking import Fields, Style
 from tasks.boxes import last_boxed, last_tagged
 from tasks.puzzles.arithmetic import NotArithmetic, evaluate
 from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Score
+from tasks.wording import d1
 
 FOLDER = Path(__file__).parent / "data"
 _FORMAT_OF_D1 = "set d1 has the target in `output`, the others have it as the last number of `input`"
@@ -59,6 +60,7 @@ def read_problem(set_name: str, row: rows.Row, number: int) -> Problem:
     words = {
         "operands": ", ".join(map(str, given)),
         "compact": ",".join(map(str, given)),
+        "listed": str(given),
         "target": str(target),
         "steps": steps,
         "expression": _nested(steps) if steps else _widest(given, target),
@@ -161,6 +163,8 @@ class Countdown(QuestionTask):
         sets={name: Origin(file=f"countdown_{name}.jsonl.gz") for name in ("cd3", "cd4", "cd5", "d1")},
         fields={"input": str, "output": str},
         problem=read_problem,
+        words=Fields(shown=(("operands", "compact", "listed"), ("target",)), solved=("steps", "expression")),
         styles=STYLES,
+        wordings={"d1": d1("countdown.py", fields={"numbers": "listed", "target": "target"})},
         readings={"own": grade_expression, "equations": grade_equations, "d1": grade_tagged},
     )

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from tasks import rows, settings
-from tasks.asking import Style, Turns, pose
+from tasks.asking import Fields, Style, Turns, check, pose
 from tasks.lists.parity import facts
 from tasks.puzzles import grids
 from tasks.puzzles.sudoku import FOLDER
@@ -46,6 +46,8 @@ STYLES = {
         ),
     },
 }
+check(STYLES[LATIN], Fields(shown=(("symbols",), ("size",)), solved=("answer",)))
+check(STYLES[SUDOKU], Fields(shown=(("sudoku",),), solved=("answer",)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class ParallelPuzzle:
         found = []
         for number, (puzzle, example) in enumerate(puzzles(self.puzzle)[: self.samples]):
             shown = [example.words | {"answer": example.answer}] * self.examples
-            prompt = pose(style, Turns.MANY, shown, puzzle.words)
+            prompt = pose(style, Turns.MANY, [style.worked(words) for words in shown], puzzle.words)
             found.append(Sample(id=f"{self.puzzle}/{number}", prompt=prompt, instance=puzzle))
         return found
 

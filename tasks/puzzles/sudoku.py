@@ -10,11 +10,12 @@ from typing import ClassVar
 
 from harness.errors import DataError
 from tasks import rows
-from tasks.asking import Style
+from tasks.asking import Fields, Style
 from tasks.boxes import last_tagged
 from tasks.puzzles import grids
 from tasks.questions import Origin, Problem, QuestionTask, Subject
 from tasks.task import Score
+from tasks.wording import d1
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -101,6 +102,8 @@ class Sudoku(QuestionTask):
         | {"d1": Origin(file="sudoku_d1.csv.gz")},
         fields={},
         problem=read_problem,
+        words=Fields(shown=(("lines", "puzzle"),), solved=("solved_lines", "solution")),
         styles=STYLES,
+        wordings={"d1": d1("sudoku.py", fields={"puzzle": "puzzle"})},
         readings={"own": grade_lines, "d1": grade_tagged},
     )

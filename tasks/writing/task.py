@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from harness.errors import ConfigError, DataError
 from tasks import rows, settings
-from tasks.asking import Style, Turns, pose
+from tasks.asking import Fields, Style, Turns, check, pose
 from tasks.task import Encoder, Grading, Sample, Score
 from tasks.writing import metrics
 
@@ -36,6 +36,8 @@ STYLES: dict[str, dict[str, Style]] = {
         ),
     },
 }
+for _kind in KINDS:
+    check(STYLES[_kind], Fields(shown=(("words" if _kind == WORDS else "text",),), solved=("answer",)))
 _FIELDS = {WORDS: {"words": list}, SUMMARY: {"text": str, "summary": str}, PARAPHRASE: {"text": str}}
 
 

@@ -27,12 +27,13 @@ PARALLEL = ("method=threshold", "method.threshold=0.3", "method.block_length=8")
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Generations and counts by row; logits, and query tokens of all rows, by call."""
+    """Generations and counts by row; logits, query tokens of all rows, and positions of the first row, by call."""
 
     generations: list[Generation]
     counts: list[Counts]
     logits: list[Tensor]
     queries: list[int]
+    positions: list[list[int]]
 
     @property
     def tokens(self) -> list[tuple[int, ...]]:
@@ -47,10 +48,11 @@ class Made:
 
 @dataclass
 class Listening:
-    """A model that remembers the logits it gave, calls for none apart."""
+    """A model that remembers the logits it gave, calls for none apart, and what it computed of the first row."""
 
     model: LanguageModel
     heard: list[Tensor]
+    computed: list[list[int]]
 
     @property
     def spec(self) -> ModelSpec:
@@ -65,9 +67,36 @@ class Listening:
 
     def forward(self, *arguments, **named) -> Tensor:
         logits = self.model.forward(*arguments, **named)
+        positions_BT = named.get("positions_BT")
+        whole = range(arguments[0].shape[1])
+        self.computed.append(list(whole) if positions_BT is None else positions_BT[0].tolist())
         if len(logits):
             self.heard.append(logits.clone())
         return logits
+
+
+@dataclass
+class Positions:
+    """A model that remembers which positions of the first row its calls with keys and values compute."""
+
+    model: LanguageModel
+    computed: list[list[int]]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def new_store(self, rows: int, slots: int):
+        return self.model.new_store(rows, slots)
+
+    def forward(self, *arguments, **named) -> Tensor:
+        if named.get("kv") is not None:
+            self.computed.append(named["positions_BT"][0].tolist())
+        return self.model.forward(*arguments, **named)
 
 
 @cache
@@ -113,7 +142,7 @@ def decode_with(
     method: DiffusionMethod, model: LanguageModel, prompts, length: int = LENGTH, first_seed: int = 0
 ) -> Made:
     """Decode prompts together with a method that is built already; their seeds are consecutive."""
-    spec, ledger, listening = model.spec, Ledger(), Listening(model, [])
+    spec, ledger, listening = model.spec, Ledger(), Listening(model, [], [])
     assert spec.mask_id is not None
     canvas = Canvas.from_prompts(
         prompts, gen_length=length, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids,
@@ -126,6 +155,7 @@ def decode_with(
         counts=ledger.counts(range(len(prompts))),
         logits=listening.heard,
         queries=queries_per_call(ledger),
+        positions=listening.computed,
     )
 
 

@@ -35,12 +35,11 @@ def test_computing_everything_is_no_cache(method: tuple[str, ...]):
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])
-def test_query_tokens_are_at_most_the_closed_form(k: int):
-    """Guards the sets: k masks, the last token, and one token of the rollout, which may be among them."""
+def test_query_tokens_are_the_closed_form(k: int):
+    """Guards the sets: k masks, the last token, and one token of the rollout, which is not among them."""
     knobs = (f"method.cache.k={k}", "method.cache.p_roll=0", "method.cache.sigma=3")
     made = run(*STEPWISE, CACHE, *knobs, prompts=ONE)
-    least = P + G + sum(min(k, G - i) + 1 for i in range(1, G))
-    assert least <= made.counts[0].query_tokens <= least + G - 1
+    assert made.counts[0].query_tokens == P + G + sum(min(k, G - i) + 2 for i in range(1, G))
     assert made.counts[0].nfe == G
     for i, logits in enumerate(made.logits):
         assert len(logits) == G if i == 0 else min(k, G - i) <= len(logits) <= min(k, G - i) + 1
@@ -88,14 +87,16 @@ class Published:
         nearby = sorted((i for i in masks if i < end), key=lambda i: -score[i])
         chosen = {*nearby[: self.k], *last}
         importance, share = self.flow.sum(0).tolist(), 0.0
-        for rank, j in enumerate(sorted(range(len(importance)), key=lambda j: -importance[j])):
-            share += importance[j] / sum(importance)
+        others = sorted((j for j in range(len(importance)) if j not in chosen), key=lambda j: -importance[j])
+        total = sum(importance[j] for j in others)
+        for rank, j in enumerate(others):
+            share += importance[j] / total
             if rank and share > self.p_roll:
                 break
             chosen.add(j)
         behind = sorted(chosen)
         for left, right in pairwise(behind):
-            chosen |= set(range(left, right)) if right - left - 1 <= self.w else set()
+            chosen |= set(range(left, right)) if right - left <= self.w else set()
         return sorted(chosen)
 
     def logits(self, model: EmbeddedModel, tokens: list[int], masks: list[int]) -> Tensor:
@@ -108,7 +109,8 @@ class Published:
 
 
 @pytest.mark.parametrize(
-    ("k", "sigma", "p_roll", "w", "block"), [(3, 3.0, 0.1, 0, 16), (5, 2.0, 0.4, 0, 8), (4, 10.0, 0.2, 2, 4)]
+    ("k", "sigma", "p_roll", "w", "block"),
+    [(3, 3.0, 0.1, 0, 16), (5, 2.0, 0.4, 0, 8), (4, 10.0, 0.2, 3, 4), (2, 3.0, 0.3, 1, 2)],
 )
 @pytest.mark.parametrize("name", ["random", "trained"])
 def test_queries_are_the_published_selection(name: str, k: int, sigma: float, p_roll: float, w: int, block: int):
@@ -175,11 +177,26 @@ def test_the_nucleus_keeps_what_fits():
 
 
 def test_short_gaps_are_filled():
-    """Guards w: gaps between chosen positions, not those at the ends."""
+    """Guards w: the distance of chosen positions, of which 1 leaves no gap; ends are no gaps."""
     chosen_BL = torch.tensor([[False, True, False, True, False, False, True, False]])
-    assert filled(chosen_BL, 1)[0].nonzero().squeeze(1).tolist() == [1, 2, 3, 6]
-    assert filled(chosen_BL, 2)[0].nonzero().squeeze(1).tolist() == [1, 2, 3, 4, 5, 6]
+    assert filled(chosen_BL, 2)[0].nonzero().squeeze(1).tolist() == [1, 2, 3, 6]
+    assert filled(chosen_BL, 3)[0].nonzero().squeeze(1).tolist() == [1, 2, 3, 4, 5, 6]
     assert torch.equal(filled(chosen_BL, 0), chosen_BL)
+    assert torch.equal(filled(chosen_BL, 1), chosen_BL)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_nucleus_is_of_what_is_not_chosen_yet(shift: int):
+    """Guards that every call adds one to the masks, the last token and, on shifted models, what predicts the masks."""
+    knobs = (CACHE, "method.cache.k=2", "method.cache.p_roll=0")
+    made = run(*STEPWISE, *knobs, model=random_model(shift=shift), prompts=ONE)
+    for call, (computed, logits) in enumerate(zip(made.positions, made.logits, strict=True)):
+        last = [P + j for j in range(G) if made.generations[0].decided_at[j] == call - 1]
+        masks = [i for i in computed if i >= P and made.generations[0].decided_at[i - P] >= call]
+        if call and len(masks) <= 2:
+            chosen = {*masks, *last, *(i - shift for i in masks)}
+            assert len(logits) == min(2, G - call)
+            assert len(set(computed) - chosen) == 1
 
 
 def test_frozen_confidences_are_those_of_the_first_call():

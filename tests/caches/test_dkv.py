@@ -1,7 +1,9 @@
 """dKV-Cache: kept one step after a token was decided."""
 
 import pytest
+import torch
 
+from methods.caches.dkv import with_neighbours
 from tests.caches.decoding import (
     LENGTH,
     PARALLEL,
@@ -69,17 +71,108 @@ def test_greedy_calls_that_are_all_full_are_no_cache(steps: int):
     assert same_decoding("method/cache=dkv_greedy", "method.cache.R=1", method=(*RANDOM, *knobs), compare_logits=False)
 
 
-@pytest.mark.parametrize(("R", "w", "steps"), [(2, 0, 16), (4, 4, 16), (3, 7, 8)])
-def test_greedy_queries_are_the_closed_form(R: int, w: int, steps: int):
-    """Guards the three parts: what is decided next, what was decided last, and masks at most w // 2 away."""
-    made = run(*GREEDY, f"method.steps={steps}", f"method.cache.R={R}", f"method.cache.w={w}", prompts=ONE)
-    decided, expected = made.generations[0].decided_at, []
-    for i in range(steps):
-        near = {j for j in range(G) if any(abs(j - k) <= w // 2 for k in range(G) if decided[k] == i)}
-        light = sum(decided[j] == i - 1 or (decided[j] >= i and j in near) for j in range(G))
-        expected.append(P + G if i % R == 0 else light)
-    assert made.queries == expected
+@pytest.mark.parametrize(("R", "w", "steps"), [(2, 0, 16), (4, 4, 16), (3, 7, 8), (5, 3, 4)])
+@pytest.mark.parametrize("block", [4, 16])
+def test_greedy_queries_are_the_plain_reading(R: int, w: int, steps: int, block: int):
+    """Guards what is decided next, what was decided last, and what goes with each of the former, call by call."""
+    knobs = (f"method.steps={steps}", f"method.block_length={block}", f"method.cache.R={R}", f"method.cache.w={w}")
+    made = run(*GREEDY, *knobs, prompts=ONE)
+    decided, per_block = made.generations[0].decided_at, steps * block // G
+    for call, computed in enumerate(made.positions):
+        masks = {P + j for j in range(G) if decided[j] >= call}
+        light = plain_neighbours([P + j for j in range(G) if decided[j] == call], masks, w)
+        light |= {P + j for j in range(G) if decided[j] == call - 1}
+        assert computed == (list(range(P + G)) if call % per_block % R == 0 else sorted(light))
     assert [len(logits) for logits in made.logits] == steps * [G // steps]
+
+
+def plain_neighbours(targets: list[int], masks: set[int], w: int) -> set[int]:
+    """Return the targets, and for each in turn `w` more masks, by turns to the left and to the right of it."""
+    chosen = set(targets)
+    for target in targets:
+        left = sorted((j for j in masks - chosen if j < target), reverse=True)
+        right = sorted(j for j in masks - chosen if j > target)
+        for turn in range(w):
+            side = (left or right) if turn % 2 == 0 else (right or left)
+            if side:
+                chosen.add(side.pop(0))
+    return chosen
+
+
+def test_neighbours_are_masks_by_turns():
+    """Guards both sides, decided positions between, ends, and targets that are near each other, on many rows."""
+    generator = torch.Generator().manual_seed(0)
+    for w in (0, 1, 2, 3, 5):
+        open_BL = torch.rand(80, 14, generator=generator) < 0.6
+        target_BL = open_BL & (torch.rand(80, 14, generator=generator) < 0.25)
+        made_BL = with_neighbours(target_BL, open_BL, w)
+        for target_L, open_L, made_L in zip(target_BL, open_BL, made_BL, strict=True):
+            targets, masks = (one_L.nonzero().squeeze(1).tolist() for one_L in (target_L, open_L))
+            assert set(made_L.nonzero().squeeze(1).tolist()) == plain_neighbours(targets, set(masks), w)
+
+
+@pytest.mark.parametrize(
+    ("w", "expected"),
+    [
+        (2, [[3, 5, 6, 7], [0, 1, 2, 6], [0, 4, 5, 7], [1, 2, 4, 5]]),
+        (4, [[2, 3, 4, 5, 6, 7], [0, 1, 2, 4, 5, 6], [0, 1, 2, 4, 5, 7], [1, 2, 4, 5, 7]]),
+    ],
+)
+def test_greedy_calls_are_the_published_ones(monkeypatch: pytest.MonkeyPatch, w: int, expected: list[list[int]]):
+    """Guards the places of four calls of the authors' code, which decides 3 6 0 5 1 7 2 4 in this order."""
+    rank_of_place = torch.tensor([3, 6, 0, 5, 1, 7, 2, 4]).argsort()
+    drawn_BL = torch.cat([torch.zeros(4), 1 - rank_of_place / 8])[None]
+    monkeypatch.setattr("harness.engine.canvas.Canvas.uniforms", lambda canvas, purpose: drawn_BL.double())
+    knobs = ("method.steps=16", "method.block_length=8", "method.cache.R=8", f"method.cache.w={w}")
+    made = run(*GREEDY, *knobs, prompts=ONE, length=8)
+    assert made.generations[0].decided_at == tuple(rank_of_place.tolist())
+    assert [[position - P for position in call] for call in made.positions[1:5]] == expected
+
+
+NINE = [[2, 30, *range(76, 82), 4]]
+DREAM = ("method=dream", "method.alg=topk_margin")
+SHIFTS = ("right", "un", "un_right")
+
+
+@pytest.mark.parametrize(
+    ("cache", "length", "steps"),
+    [
+        *((("method/cache=dkv_prefill",), 8, steps) for steps in (2, 8)),
+        *((("method/cache=dkv_pd", f"method.cache.shift_type={one}"), 12, 6) for one in SHIFTS),
+    ],
+)
+def test_shifted_models_keep_no_last_position_of_the_prompt(cache: tuple[str, ...], length: int, steps: int):
+    """Guards the second calls of the authors' code, and that this holds in every later one."""
+    made = run(*DREAM, f"method.steps={steps}", *cache, model=random_model(shift=1), prompts=NINE, length=length)
+    assert made.positions[1] == list(range(8, 9 + length))
+    assert all(8 in computed for computed in made.positions)
+
+
+@pytest.mark.parametrize("cache", ["dkv_decode", "dkv_pd"])
+@pytest.mark.parametrize("shift_type", SHIFTS)
+def test_shift_types_are_the_plain_reading(cache: str, shift_type: str):
+    """Guards what is kept of a shifted model: what was decided before the last step, or predicts such, or both."""
+    knobs = (f"method/cache={cache}", f"method.cache.shift_type={shift_type}", "method.cache.R=5")
+    made = run(*STEPWISE, *knobs, model=random_model(shift=1), prompts=NINE, length=12)
+    decided = made.generations[0].decided_at
+    for call, computed in enumerate(made.positions):
+        known = {i for i in range(21) if i < 9 or decided[i - 9] < call - 1}
+        masks = {9 + j for j in range(12) if decided[j] >= call}
+        kept = {
+            "right": known,
+            "un": {i for i in range(21) if (i + 1 if i < 20 else i) in known},
+            "un_right": {i for i in known if min(i + 1, 20) in known},
+        }[shift_type]
+        expected = (set(range(21)) - kept) | {i - 1 for i in masks} | {8}
+        if call <= 1 or call % 5 == 0:
+            expected |= set(range(0 if cache == "dkv_decode" or not call else 9, 21))
+        assert computed == sorted(expected)
+
+
+def test_shift_types_are_all_one_on_models_without_a_shift():
+    """Guards models whose positions predict themselves."""
+    made = [run(*STEPWISE, "method/cache=dkv_decode", f"method.cache.shift_type={one}", prompts=ONE) for one in SHIFTS]
+    assert made[0].positions == made[1].positions == made[2].positions
 
 
 def test_greedy_calls_need_to_know_what_comes_next():

@@ -93,7 +93,10 @@ class Published:
             same = [float(values[j] @ old[j] / values[j].norm() / old[j].norm()) for j in response]
             count = int(self.rho * len(response))
             chosen = chosen + sorted(j for _, j in sorted(zip(same, response, strict=True))[:count])
-            self.kept["v", index][response] = values[response].view_as(self.kept["v", index][response])
+            if self.rho:
+                self.kept["v", index][response] = values[response].view_as(self.kept["v", index][response])
+        if not chosen:
+            return x_BLC + self.kept["a", index] + self.kept["m", index]
         at_1T = torch.tensor(chosen)[None]
         q, k, v = layer.project(x_BLC[:, chosen], at_1T)
         self._keep("k", index, length, chosen, k)
@@ -109,14 +112,20 @@ class Published:
         return self.kept[name, index]
 
 
-def test_partial_refreshes_are_the_published_steps():
-    """Guards which features are new and which are kept, call by call, against the steps written down plainly."""
-    made = run(*STEPWISE, *knobs(5, 3, 0.4), prompts=ONE)
-    model, plan = random_model(), Published(P, 5, 3, 0.4)
-    tokens_BL = torch.tensor([[*ONE[0], *[model.spec.mask_id] * G]])
+@pytest.mark.parametrize(("kp", "kr", "rho"), [(5, 3, 0.4), *((kp, 7, 0.05) for kp in (2, 3, 5)), (3, 7, 0.0)])
+@pytest.mark.parametrize("length", [8, 16])
+def test_partial_refreshes_are_the_published_steps(kp: int, kr: int, rho: float, length: int):
+    """Guards which features are new and which are kept, call by call, against the steps written down plainly.
+
+    With a share that is above 0 but no token, values are new all the same: the prompt sees them when it is refreshed.
+    """
+    made = run(*STEPWISE, "method.block_length=8", *knobs(kp, kr, rho), prompts=ONE, length=length)
+    model, plan = random_model(), Published(P, kp, kr, rho)
+    tokens_BL = torch.tensor([[*ONE[0], *[model.spec.mask_id] * length]])
     decided_at = torch.tensor(made.generations[0].decided_at)
     for call, logits_NV in enumerate(made.logits):
-        open_N = P + (decided_at >= call).nonzero().squeeze(1)
+        block = call // 8 * 8
+        open_N = P + block + (decided_at[block : block + 8] >= call).nonzero().squeeze(1)
         expected_NV = model.forward(tokens_BL, plan=plan)[0, open_N]
         torch.testing.assert_close(logits_NV, expected_NV, atol=1e-10, rtol=0)
         place = int((decided_at == call).nonzero())

@@ -78,6 +78,13 @@ def test_show_names_types_and_paper(call_decbench: RunDecbench):
     assert "method.threshold" in text and "0.8" in text and "2505.22618" in text
 
 
+def test_show_of_a_model_says_which_fields_are_ignored(call_decbench: RunDecbench):
+    """Guards the answer to: what was this checkpoint allowed to say without being understood?"""
+    text = call_decbench("show", "model=llada2_mini", "model.ignored_fields=[mtp]").stdout
+    assert "16 B active" in text and "llada2" in text
+    assert [line.split() for line in text.splitlines() if "ignored" in line] == [["model.ignored_fields", '["mtp"]']]
+
+
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, call_decbench: RunDecbench):
     """Guards the store against kill -9, and resume against doing finished work again."""
     sweep = ["run", "model=random_mdm", "task.samples=8", "seed=0,1,2,3", "results_dir=store"]

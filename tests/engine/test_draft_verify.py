@@ -11,6 +11,7 @@ from harness.engine.generation import DecodeError
 from harness.engine.records import Ledger, Role
 from harness.errors import ConfigError
 from methods.autoregressive.greedy import Greedy
+from methods.autoregressive.sample import KeyedSample
 from tests.engine.causal import (
     PROMPTS,
     Oracle,
@@ -176,3 +177,21 @@ def test_a_negative_draft_length_is_refused() -> None:
     """The message names key and value."""
     with pytest.raises(ConfigError, match=r"draft_length\.length must be >= 0 .* got -1"):
         FixedLength(length=-1)
+
+
+@pytest.mark.parametrize("name", ["oracle", "half", "adversary"])
+def test_the_token_margin_is_that_of_plain_decoding(name: str) -> None:
+    """Guards the gap of every emitted token, accepted drafts included, and none of rejected ones or those behind."""
+    made = run(MODEL, with_drafts(Greedy(), drafters(ANSWERS)[name], 4), PROMPTS)
+    for prompt, answer, one in zip(PROMPTS, ANSWERS, made, strict=True):
+        best = [next_logits(MODEL, [*prompt, *answer[:place]]).topk(2).values for place in range(len(answer))]
+        assert one.token_margin == pytest.approx(min(float(first - second) for first, second in best), rel=1e-6)
+        assert one.choice_margin is None
+
+
+def test_drawn_tokens_have_no_margin() -> None:
+    """Guards against calling a sampled token near to another: its uniform number decided."""
+    methods = {t: AutoregressiveMethod(acceptor=KeyedSample(temperature=t)) for t in (0.0, 1.0)}
+    margins = {t: {one.token_margin for one in run(MODEL, method, PROMPTS)} for t, method in methods.items()}
+    assert margins[1.0] == {None}
+    assert margins[0.0] == {one.token_margin for one in run(MODEL, PLAIN, PROMPTS)}

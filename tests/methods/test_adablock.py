@@ -8,7 +8,9 @@ import torch
 from harness.engine.canvas import Canvas
 from harness.engine.prediction import Candidates
 from harness.errors import ConfigError
+from harness.models import random as random_models
 from methods.diffusion.adablock import Adaptive
+from tests.caches.decoding import decode_with, method_of
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
@@ -60,6 +62,41 @@ def test_answers_end_with_their_block_on_the_trained_model():
     made = decode_task("list_copy", "method=adablock", "task.lengths=[3]", samples=4)
     assert all(one.decided_at[:4] == (0,) * 4 for one in made.generations)
     assert all(one.decided_at[4] == 1 for one in made.generations)
+
+
+@pytest.mark.parametrize(
+    ("cache", "queries"),
+    [
+        ("dual", [15, 2, 15, 3, 3, 15, 2, 15, 3, 3, 15, 15]),
+        ("prefix", [15, 12, 15, 10, 10, 15, 7, 15, 5, 5, 15, 15]),
+    ],
+)
+def test_the_end_of_a_block_is_fixed_in_its_first_call(cache: str, queries: list[int]):
+    """Guards caches against the published code's answers: the call that finds the end is the one that opened it."""
+    loaded = random_models.load(
+        name="r", kind="masked_diffusion", seed=0, kv_heads=4, dtype=torch.float64, logit_deviation=4.0
+    )
+    tokens = [token for token in range(loaded.model.spec.vocab_size) if token != loaded.model.spec.mask_id]
+    knobs = ("block_length=2", "tau=1.0", "theta_d=0", "score_dtype=float64", f"delimiters={tokens}")
+    method = method_of("method=adablock", *(f"method.{knob}" for knob in knobs), f"method/cache={cache}")
+    window = replace(method.window, gen_length=12)
+    made = decode_with(replace(method, window=window), loaded.model, [[5, 7, 9]], 12)
+    assert made.tokens == [(50, 105, 50, 100, 7, 51, 51, 51, 20, 20, 9, 9)]
+    assert made.queries == queries
+
+
+def test_a_fixed_end_moves_the_window_that_is_open():
+    """Guards quotas, which count the masks of the block, and what counts the calls and steps since it opened."""
+    canvas = Canvas.from_prompts([[3]], gen_length=8, mask_id=MASK_ID, pad_id=0, seeds=[0], constraints=[{1: 5}])
+    window = Adaptive(length=3, gen_length=8)
+    window.update(canvas)
+    before = canvas.window_index_B
+    canvas.move_window(torch.tensor([True]), canvas.place_BL == 2)
+    assert (canvas.window_masks_B.tolist(), canvas.window_clock_B.tolist()) == ([1], [0])
+    canvas.tick(torch.tensor([True]))
+    canvas.move_window(torch.tensor([True]), canvas.place_BL >= 2)
+    assert (canvas.window_masks_B.tolist(), canvas.window_clock_B.tolist()) == ([1], [1])
+    assert torch.equal(canvas.window_index_B, before)
 
 
 @pytest.mark.parametrize("knob", ["theta_d=-1", "frac=2", "block_length=0"])

@@ -1,11 +1,15 @@
 """Fast-dLLM v2: sub-blocks, inherited tokens, and the end of an answer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness.engine.canvas import Canvas
+from harness.models import random as random_models
+from harness.models.embedded import EmbeddedModel
 from methods.diffusion.fast_dllm_v2 import StopToken, SureOrInherited
-from tests.caches.decoding import LENGTH, PROMPTS, Made, method_of, random_model, run
+from tests.caches.decoding import LENGTH, PROMPTS, Made, Positions, decode_with, method_of, random_model, run
 from tests.methods.closed_form import candidates
 
 K, G = 8, LENGTH
@@ -100,7 +104,7 @@ def test_the_sub_block_cache_computes_less():
 @pytest.mark.parametrize("prompt_length", [3, 10, 13])
 def test_sub_block_calls_are_the_closed_form(prompt_length: int):
     """Guards `use_block_cache`, one token per call: the whole block where a sub-block opens, until its first position
-    is known, and for a token that is inherited from the block before; else the sub-block.
+    is known, and for a token that is inherited from the block before; else the whole sub-block, prompt included.
     """
     knobs = ("method.threshold=1", "method.sub_block_length=4", "method/cache=sub_block")
     made = decoded(*knobs, prompts=[[2] * prompt_length])
@@ -109,10 +113,35 @@ def test_sub_block_calls_are_the_closed_form(prompt_length: int):
     for position in sorted(step, key=lambda p: step[p]):
         inherited = position % K == 0
         window = [p for p in step if (p // 4, p % K == 0) == (position // 4, inherited)]
-        known = [p for p in window if step[p] < step[position]]
-        block = position // K * K - K * inherited
-        expected.append(len(window) if window[0] in known else min(K, prompt_length + G - block))
+        opening = all(step[p] >= step[position] for p in window)
+        first, block = position // 4 * 4, position // K * K - K * inherited
+        light = not opening and step.get(first, -1) < step[position]
+        expected.append(min(*((4, prompt_length + G - first) if light else (K, prompt_length + G - block))))
     assert made.queries == expected
+
+
+@pytest.mark.parametrize(
+    ("seed", "prompt", "ids", "calls"),
+    [
+        (0, "5 7 9 4 6 8", "100 6 110 35 36 114", "0-3 4-7 4-7 4-7 8-11 8-11 8-11"),
+        (1, "5 7 9 4 6 8 10 11", "8 46 17 59 11 32 11 78", "0-7 8-11 8-11 8-11 8-11 12-15 12-15 12-15"),
+    ],
+)
+def test_light_calls_compute_what_is_given_in_the_sub_block(seed: int, prompt: str, ids: str, calls: str):
+    """Guards `use_block_cache` against the published code's answers: prompt and inherited tokens are computed, too."""
+    loaded = random_models.load(
+        name="r", kind="block_diffusion", seed=seed, block_length=4, dtype=torch.float64, logit_deviation=4.0
+    )
+    assert isinstance(loaded.model, EmbeddedModel)
+    model = Positions(EmbeddedModel(loaded.model.transformer, replace(loaded.model.spec, shift=1)), [])
+    asked = [int(token) for token in prompt.split()]
+    method = method_of(
+        "method=fast_dllm_v2", "method/finish=full", "method.sub_block_length=4", "method.threshold=1",
+        "method/cache=sub_block",
+    )  # fmt: skip
+    made = decode_with(method, model, [asked], len(ids.split()))
+    assert " ".join(map(str, made.tokens[0])) == ids
+    assert " ".join(f"{one[0]}-{one[-1]}" for one in model.computed) == calls
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_predicted_end_cuts_the_response_on_the_trained_model():
         assert counts.query_tokens < counts.nfe * 32
 
 
-def foresee(canvas: Canvas, ends: dict[int, float]) -> None:
+def foresee(canvas: Canvas, ends: dict[int, float], *, ahead: bool = True) -> None:
     """Show the rule a prediction of an end token at some places of the response, by its logit; all others have 0."""
     logits_NV = torch.zeros(len(ends), 10)
     logits_NV[range(len(ends)), END] = torch.tensor(list(ends.values()))
@@ -132,7 +132,7 @@ def foresee(canvas: Canvas, ends: dict[int, float]) -> None:
         logits_NV=logits_NV, row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 6), spec=NOTHING.spec
     )
     nothing_BL = torch.zeros(1, 6)
-    PredictEos().foresee(
+    PredictEos(ahead=ahead).foresee(
         canvas, prediction, Candidates(tokens_BL=nothing_BL, score_BL=nothing_BL, confidence_BL=nothing_BL)
     )
 
@@ -150,6 +150,14 @@ def test_of_sure_ends_the_surest_counts():
     canvas = after_step([MASK] * 4, window=range(4))
     foresee(canvas, {0: 25.0, 2: 28.0, 3: 26.0})
     assert canvas.length_B.tolist() == [5]
+
+
+def test_ends_behind_the_window_count_only_if_it_looks_ahead():
+    """Guards the form for caches and shifted models, in which nothing behind the open block is looked at."""
+    for ahead, length in ((True, 6), (False, 4)):
+        canvas = after_step([MASK] * 4, window=range(2))
+        foresee(canvas, {1: 3.0, 3: 5.0}, ahead=ahead)
+        assert canvas.length_B.tolist() == [length]
 
 
 def test_an_unsure_end_cuts_nothing():

@@ -24,10 +24,19 @@ def test_the_profile_rows(low: float, expected: list[int]):
 
 
 def test_the_fast_variant_takes_the_best_of_all_where_nothing_is_confident():
-    """Guards the published case, and that nothing but it differs."""
+    """Guards the published cases, and that nothing but them differs."""
     assert chosen_of_runs(Hierarchy(tau=0.98, low=0.995, variant=Variant.fast_v2)) == [2]
     assert chosen_of_runs(Hierarchy(tau=0.98, low=0.4, variant=Variant.fast_v2)) == [2, 5, 11]
-    assert chosen(Hierarchy(tau=0.4, low=0.6, variant=Variant.fast_v2), [0.5, 0.5, 0.55]) == [2]
+    assert chosen(Hierarchy(tau=0.6, low=0.6, variant=Variant.fast_v2), [0.5, 0.5, 0.55]) == [2]
+
+
+@pytest.mark.parametrize(
+    ("confidences", "expected"),
+    [([0.5, 0.45, 0.4], [0, 1, 2]), ([0.5, 0.3, 0.4], [0, 2]), ([0.2, 0.25, 0.1], [1]), ([0.7, 0.2, 0.5], [0, 2])],
+)
+def test_the_fast_variant_closes_what_is_above_a_lower_tau(confidences: list[float], expected: list[int]):
+    """Guards tau < low: the sure positions close beside the best of all, whether one reaches low or none."""
+    assert chosen(Hierarchy(tau=0.3, low=0.6, variant=Variant.fast_v2), confidences) == expected
 
 
 def test_bounds_are_strict():

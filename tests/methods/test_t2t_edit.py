@@ -33,8 +33,8 @@ class Script:
 
     def forward(self, tokens_BT: torch.Tensor, *, select_N: torch.Tensor, **_: object) -> torch.Tensor:
         call = self.calls.pop(0)
-        p_TV = torch.full((len(call), 6), 0.0, dtype=torch.float64)
-        for place, (token, p) in enumerate(call):
+        p_TV = torch.full((tokens_BT.shape[1], 6), 0.0, dtype=torch.float64)
+        for place, (token, p) in enumerate(call * (tokens_BT.shape[1] // len(call))):
             p_TV[place] = (1 - p) / 4
             p_TV[place, token], p_TV[place, MASK] = p, 0
         return p_TV.log()[select_N]
@@ -90,6 +90,14 @@ def test_a_repeated_token_is_penalised():
     call = [(1, 0.97), (1, 0.97)]
     assert decoded(Script(call, call), "method.tau_edit=0.2")[:2] == ([1, 1], 2)
     assert decoded(Script(call, call, call), "method.tau_edit=0.2", "method.penalty=10")[:2] == ([1, 0], 3)
+
+
+@pytest.mark.parametrize(("across", "expected"), [("false", [1, 1]), ("true", [1, 0])])
+def test_the_penalty_looks_across_a_border_only_if_asked(across: str, expected: list[int]):
+    """Guards SGLang's form, which shows the penalty one block: its first position follows no token."""
+    knobs = ("method.block_length=1", "method.penalty=10", f"method.penalty_across={across}")
+    call = [(1, 0.97)]
+    assert decoded(Script(*[call] * 4), "method.tau_edit=0.2", *knobs)[0] == expected
 
 
 @pytest.mark.parametrize("knob", ["tau_edit=-1", "post=-1", "penalty=-1"])

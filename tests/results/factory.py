@@ -63,10 +63,12 @@ def add_run(
     nfe: Sequence[int] = (4, 4),
     latency_s: Sequence[float] = (0.4, 0.4),
     query_tokens: Sequence[int] | None = None,
+    unfinished: Sequence[int] = (),
     **values: object,
 ) -> None:
     """Store a run of `llada` on `copy` with its samples, `values` replacing columns of the run row."""
     samples = sample_rows(run_id, correct=correct, nfe=nfe, latency_s=latency_s, query_tokens=query_tokens)
+    samples = [{**row, "finish_reason": "budget" if at in unfinished else "stop"} for at, row in enumerate(samples)]
     store.write(run_row(run_id, samples, **values), samples)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from harness.results.comparison import Comparison, baseline_of, compare, load
 from harness.results.store import Store
+from harness.results.table import notes
 from tests.results.factory import add_run
 
 
@@ -129,3 +130,14 @@ def test_the_worst_template_is_kept(store: Store) -> None:
     add_run(store, "terse", template="terse", correct=[False, True])
     llada = _compare(store, "base-copy", "terse")["llada"]
     assert (llada.accuracy.value, llada.worst_template) == (0.75, 0.5)
+
+
+def test_samples_without_end_are_counted_below_the_table(store: Store) -> None:
+    """Guards a table against a method whose rows do not finish: it says how many, of which setting."""
+    add_run(store, "stuck-copy", method="stuck", setting="stuck", unfinished=[1])
+    made = _compare(store)
+    assert {name: one.unfinished for name, one in made.items()} == {"llada": 0, "fast": 0, "stuck": 1}
+    assert "samples that used up their model calls and were ended as they stood: tiny stuck 1 of 2" in notes(
+        list(made.values())
+    )
+    assert not any("used up" in note for note in notes([made["llada"], made["fast"]]))

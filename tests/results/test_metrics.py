@@ -8,6 +8,7 @@ from harness.results.metrics import (
     summarize,
     tokens_out,
     tokens_per_forward,
+    unfinished_warnings,
 )
 from harness.results.schemas import RUNS
 from tests.results.factory import sample_rows
@@ -63,3 +64,16 @@ def test_repetitions_measure_time_and_not_accuracy() -> None:
     again = [{**row, "repetition": 1, "latency_s": 0.2} for row in once]
     summary = summarize([*once, *again])
     assert (summary["n"], summary["accuracy"], summary["latency_s"]) == (2, 0.5, pytest.approx(0.25))
+
+
+def test_samples_without_end_are_named() -> None:
+    """Guards the warning of a run: each such sample once, whatever was repeated, and no line of a thousand names."""
+
+    def rows(*names: str, reason: str = "budget") -> list[dict[str, object]]:
+        return [{"sample_id": name, "finish_reason": reason} for name in names]
+
+    assert unfinished_warnings(rows("a", "b", reason="length")) == []
+    (line,) = unfinished_warnings(rows("a", "a") + rows("b", reason="stop"))
+    assert line.startswith("1 of 2 samples") and line.endswith("(finish_reason=budget): a")
+    (line,) = unfinished_warnings(rows(*"abcdefg"))
+    assert line.endswith(": a, b, c, d, e and 2 more")

@@ -1,18 +1,24 @@
 """A run ends in rows, once; what fails is stored as failed and leaves everything else alone."""
 
 import json
+import re
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 import torch
 
+from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
+from harness.engine.method import NeverRevise
 from harness.errors import ConfigError, DataError
 from harness.models.embedded import EmbeddedModel
 from harness.results.store import Store
+from harness.runs.build import build_task, load_model
 from harness.runs.config import compose, resolved
 from harness.runs.runner import run, setting
 from harness.runs.sweep import execute, expand
+from tests.conftest import RunDecbench
 
 SMALL = ["model=random_mdm", "task.samples=4", "gen_length=16"]
 
@@ -113,6 +119,85 @@ def test_logits_that_are_no_numbers_fail_the_run(results_dir: Path, monkeypatch:
         run(composed(results_dir))
     monkeypatch.undo()
     assert run(composed(results_dir)).status == "ok"
+
+
+def test_the_sample_with_logits_that_are_no_numbers_is_named(results_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards whoever has to find the one prompt of many that breaks a model."""
+    real = EmbeddedModel.forward
+
+    def sick(self: EmbeddedModel, tokens_BT: torch.Tensor, **named):
+        logits_NV = real(self, tokens_BT, **named)
+        return logits_NV if len(tokens_BT) > 1 else logits_NV * torch.nan
+
+    monkeypatch.setattr(EmbeddedModel, "forward", sick)
+    names = [sample.id for sample in build_task(composed(results_dir)).instances()]
+    with pytest.raises(DecodeError, match=f"^sample {re.escape(names[3])}: model random_mdm .* not numbers"):
+        run(composed(results_dir, "batch_size=3"))
+
+
+def test_a_row_without_end_is_stored_and_changes_no_other(
+    results_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call_decbench: RunDecbench,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Guards a run against its one sample that oscillates: it is kept as it stands, counted and named."""
+    in_order = ["batch_size=4", "method.remasking=left_to_right"]
+    expected = run(composed(results_dir, *in_order)).row
+    plain = Store(root=results_dir).read("samples").to_pylist()
+
+    def undo(self: NeverRevise, canvas: Canvas, *_: object) -> None:
+        canvas.remask((canvas.sample_B == 2)[:, None] & (canvas.place_BL != 0))
+
+    monkeypatch.setattr(NeverRevise, "__call__", undo)
+    monkeypatch.setattr("harness.models.tokenizer.SymbolTokenizer.decode", lambda self, ids: f"{list(ids)}")
+    other = tmp_path / "other"
+    said = call_decbench("run", *SMALL, *in_order, f"results_dir={other}")
+    assert said.returncode == 0
+    assert "ended as they stood: random_mdm llada remasking=left_to_right 1 of 4" in " ".join(said.stdout.split())
+    store = Store(root=other)
+    (row,) = store.read("runs").to_pylist()
+    rows = store.read("samples").to_pylist()
+    endless = rows.pop(2)
+    unread = {"output_text": None, "detail": None, "extracted": None, "extraction": None, "measures": None}
+    unread |= {"correct": None, "correct_strict": None}
+    assert [one | unread for one in rows] == [one | unread for one in plain[:2] + plain[3:]]
+    assert (endless["finish_reason"], endless["nfe"]) == ("budget", 4 * 16)
+    mask = loaded_mask(results_dir)
+    assert endless["output_ids"][1:] == [mask] * 15 and endless["output_ids"][0] != mask
+    assert endless["decided_at"][0] >= 0 and endless["decided_at"][1:] == [-2] * 15
+    assert (endless["tokens_out"], endless["tokens_canvas"]) == (1, 16)
+    assert endless["output_text"] == f"{endless['output_ids'][:1]}"
+    (warning,) = row["warnings"]
+    assert endless["sample_id"] in warning and warning in caplog.text
+    assert expected["warnings"] == [] and {one["finish_reason"] for one in plain} <= {"stop", "length"}
+
+
+def loaded_mask(results_dir: Path) -> int:
+    """Return the mask of the small runs' model."""
+    mask = load_model(composed(results_dir)).model.spec.mask_id
+    assert mask is not None
+    return mask
+
+
+@pytest.mark.parametrize("method", ["method=threshold", "method=ar_greedy"])
+def test_margins_are_stored_under_every_measure(results_dir: Path, tmp_path: Path, method: str):
+    """Guards the margins of a sample, which are the smallest of its steps, and null where nothing is compared."""
+    model = ["model=random_mdm" if method == "method=threshold" else "model=tiny_ar"]
+    found = {}
+    for measure in ("counts", "timed", "traced"):
+        folder = tmp_path / measure
+        run(compose([*SMALL[1:], *model, method, f"measure={measure}", f"results_dir={folder}"]))
+        rows = Store(root=folder).read("samples").filter(pc.field("repetition") == 0).to_pylist()
+        found[measure] = {one["sample_id"]: (one["token_margin"], one["choice_margin"]) for one in rows}
+    assert found["counts"] == found["timed"] == found["traced"]
+    steps = Store(root=tmp_path / "traced").read("steps").to_pylist()
+    for name, margins in found["traced"].items():
+        mine = [(step["token_margin"], step["choice_margin"]) for step in steps if step["sample_id"] == name]
+        known = [[one for one in column if one is not None] for column in zip(*mine, strict=True)]
+        assert margins == tuple(min(column) if column else None for column in known)
+        assert margins[0] is not None and (margins[1] is None) == (method == "method=ar_greedy")
 
 
 def test_a_prompt_beyond_the_context_is_named(results_dir: Path):

@@ -11,14 +11,26 @@ from harness.errors import ConfigError
 from harness.runs import compatibility, protocols
 from harness.runs.build import build_task
 from harness.runs.catalogue import describe, names, read
-from harness.runs.config import completed, compose, resolved
+from harness.runs.config import completed, compose, parse, resolved
 from harness.runs.identity import run_id
+from tasks.asking import fill
+from tasks.questions import QuestionTask
+from tasks.task import Prompt
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
 TASKS = ("gsm8k", "math500", "countdown", "sudoku", "humaneval", "mbpp")
 PAIRS = [
     (protocol, task) for protocol in names("protocol") for task in TASKS if task in read("protocol", protocol)["tasks"]
 ]
+# One model of those that a protocol asks alike.
+VARIANTS = list(
+    {
+        (protocol, task, str(tasks[task])): (protocol, task, model)
+        for protocol, task in PAIRS
+        for model, tasks in read("protocol", protocol).get("models", {}).items()
+        if {"task.template", "task.turns"} & set(tasks.get(task, ()))
+    }.values()
+)
 TEMPLATES = [(task, template) for task in TASKS for template in ("own-1", "own-2")]
 
 
@@ -28,17 +40,30 @@ def composed(task: str) -> DictConfig:
     return compose([f"task={task}"])
 
 
-def prompts(task: str, protocol: str = "own", **changes: object) -> list[object]:
-    """Return the prompts of the two samples with the smallest digests."""
+def made(task: str, protocol: str = "own", model: str = "", **changes: object) -> QuestionTask:
+    """Return a task under a protocol, with what that sets for a model."""
     cfg = composed(task).copy()
     cfg.protocol = OmegaConf.create(read("protocol", protocol))
+    if model:
+        cfg.model.name = model
+        for override in parse(protocols.settings(cfg, [])):
+            if override.key_or_group.startswith("task."):
+                OmegaConf.update(cfg, override.key_or_group, override.value())
     cfg.task.merge_with({"samples": 2, **changes})
-    return [sample.prompt for sample in build_task(cfg).instances()]
+    built = build_task(cfg)
+    assert isinstance(built, QuestionTask)
+    return built
 
 
-def asked() -> dict[str, list[object]]:
-    """Return the prompts of every protocol and task, and of both wordings of our own."""
+def prompts(task: str, protocol: str = "own", model: str = "", **changes: object) -> list[Prompt]:
+    """Return the prompts of the two samples with the smallest digests."""
+    return [sample.prompt for sample in made(task, protocol, model, **changes).instances()]
+
+
+def asked() -> dict[str, list[Prompt]]:
+    """Return the prompts of every protocol, task and model with a wording of its own, and of both wordings of ours."""
     found = {f"{protocol}/{task}": prompts(task, protocol) for protocol, task in PAIRS}
+    found |= {f"{protocol}/{task}/{model}": prompts(task, protocol, model) for protocol, task, model in VARIANTS}
     return found | {f"own/{task}/{template}": prompts(task, template=template) for task, template in TEMPLATES}
 
 
@@ -51,6 +76,18 @@ def test_prompts_are_the_recorded_ones(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--update-golden"):
         GOLDEN.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("protocol", "task", "model"), [*((*pair, "") for pair in PAIRS), *VARIANTS])
+def test_problems_stand_whole_in_prompts(protocol: str, task: str, model: str) -> None:
+    """Guards code with braces in it, and against fields that nobody fills in, such as `{header}` in a prefix."""
+    built = made(task, protocol, model)
+    style = built.subject.styles[built.template]
+    for sample in built.instances():
+        prompt, words = sample.prompt, sample.instance.words
+        text = prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+        assert fill(style.question, words) in text and text.endswith(fill(style.prefix, words))
+        assert not {name for name in words if f"{{{name}}}" in text}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -104,6 +141,31 @@ def test_a_protocol_sets_lengths_and_blocks() -> None:
     assert (cfg.gen_length, cfg.method.gen_length, cfg.method.block_length) == (256, 256, 32)
     cfg = compose(["task=gsm8k", "protocol=llada_oc", "method=llada"])
     assert (cfg.gen_length, cfg.method.block_length, cfg.method.confidence_eos_eot_inf) == (512, 512, True)
+
+
+@pytest.mark.parametrize("model", ["dream_7b_instruct", "dparallel_dream_7b"])
+def test_dparallel_asks_dream_as_its_task_files_do(model: str) -> None:
+    """Guards stop strings and readings that belong to the other model of the paper."""
+    built = made("humaneval", "dparallel", model)
+    assert (built.stop, built.reading) == (["\nclass", "\ndef", "\n#", "\nif", "\nprint"], "before_fence")
+    built = made("mbpp", "dparallel", model)
+    assert (built.stop, built.reading, built.shots) == (["```"], "raw", 0)
+    built = made("gsm8k", "dparallel", model)
+    assert (built.stop, built.reading) == (["Q:", "</s>", "<|im_end|>"], "lm_eval_cot")
+    built = made("humaneval", "dparallel", "llada_8b_instruct")
+    assert (built.stop, built.reading) == ([], "sanitize")
+
+
+def test_opencompass_closes_its_turns_as_published() -> None:
+    """Guards the form: line ends at the end of worked turns, and a turn `[BEGIN]` that is closed before the answer."""
+    *shown, asks, begun, opened = prompts("mbpp", "llada_oc")[0]
+    assert [turn["role"] for turn in (asks, begun, opened)] == ["user", "assistant", "assistant"]  # type: ignore[index]
+    assert (begun["content"], opened["content"]) == ("[BEGIN]\n", "")  # type: ignore[index]
+    for turn in shown[1::2]:
+        assert turn["content"].startswith("[BEGIN]\n '")  # type: ignore[index]
+        assert turn["content"].endswith("' \n[DONE] \n\n ")  # type: ignore[index]
+    answers = [turn["content"] for turn in prompts("gsm8k", "llada_oc")[0] if turn["role"] == "assistant"]  # type: ignore[index]
+    assert [answer.rpartition("The answer is")[2] for answer in answers] == [" 4\n", " 201\n", " 140\n", " 146\n"]
 
 
 def test_what_a_user_sets_wins() -> None:

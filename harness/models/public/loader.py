@@ -12,6 +12,7 @@ from harness.errors import ConfigError, DataError
 from harness.models import hub, text
 from harness.models.embedded import KIND_OF, EmbeddedModel
 from harness.models.pool import LoadedModel
+from harness.models.public import harmless
 from harness.models.public.families import FAMILIES, Family
 from harness.models.public.fields import Fields
 from harness.models.public.layout import parts
@@ -41,11 +42,13 @@ def load(
 
     `kind` is a value of `ModelKind`; `mask_token` and `stop_tokens` are texts of the published vocabulary.
     `mask_id` is taken where neither config.json nor the tokenizer knows the mask.
-    `add_bos` puts the begin token before plain prompts. Raise ConfigError for a checkpoint that is not here and for
-    a `max_length` beyond its positions, DataError naming the file for one that is not what the family says.
+    `add_bos` puts the begin token before plain prompts. `ignored_fields` of config.json count as absent.
+    Raise ConfigError for a checkpoint that is not here and for a `max_length` beyond its positions, DataError naming
+    the file for one that is not what the family says, or whose config.json holds a field that nothing here knows.
     """
     folder = hub.find(name, hub_id=hub_id, path=path)
     config, fields = read_config(folder, FAMILIES[family], ignored_fields)
+    _require_block_length(fields, block_length)
     config = _fitted(config, folder, kind, max_length, block_length)
     tokenizer = text.read(folder)
     spec = ModelSpec(
@@ -76,14 +79,24 @@ def load(
 
 def read_config(folder: Path, family: Family, ignored_fields: Sequence[str]) -> tuple[TransformerConfig, Fields]:
     """Return the shape of a checkpoint as its file gives it; raise DataError for what the family does not know."""
-    fields = Fields(folder / hub.CONFIG)
+    fields = Fields(folder / hub.CONFIG, ignored_fields)
     fields.require("model_type", *family.model_types)
+    for switch in harmless.OFF:
+        fields.require(switch, False, None)
     try:
         config = family.read(fields)
     except ConfigError as error:
         raise DataError(f"{fields.path}: {error}") from None
-    fields.finish(ignored_fields)
+    fields.finish(family.harmless)
     return config, fields
+
+
+def _require_block_length(fields: Fields, block_length: int | None) -> None:
+    """Raise DataError where the file says another block length, under whatever name, than the model is given."""
+    for name in harmless.BLOCK_LENGTHS:
+        published = fields.optional(name)
+        if published is not None and published != block_length:
+            raise fields.error(name, f"is not model.block_length={block_length}")
 
 
 def _fitted(
@@ -100,7 +113,7 @@ def _fitted(
 
 def _mask_id(fields: Fields, tokenizer: Any, mask_token: str, published: int | None) -> int:
     """Return the id of the mask token, on which the config and the tokenizer must agree where both know it."""
-    configured, known = fields.optional("mask_token_id"), text.token_id(tokenizer, mask_token)
+    configured, known = fields.token_id("mask_token_id"), text.token_id(tokenizer, mask_token)
     if configured is not None and known is not None and configured != known:
         raise DataError(
             f"{fields.path}: mask_token_id={configured}, but the tokenizer gives {mask_token} the id {known}"
@@ -108,7 +121,7 @@ def _mask_id(fields: Fields, tokenizer: Any, mask_token: str, published: int | N
     mask_id = next((i for i in (configured, known, published) if i is not None), None)
     if mask_id is None:
         raise DataError(f"{fields.path.parent}: nothing says which token is the mask; set model.mask_id")
-    return int(mask_id)
+    return mask_id
 
 
 def _known_id(folder: Path, tokenizer: Any, token: str) -> int:
@@ -119,7 +132,7 @@ def _known_id(folder: Path, tokenizer: Any, token: str) -> int:
 
 
 def _pad_id(fields: Fields, tokenizer: Any) -> int:
-    configured = fields.optional("pad_token_id")
+    configured = fields.token_id("pad_token_id")
     pad = tokenizer.pad_token_id if configured is None else configured
     if not isinstance(pad, int):
         raise DataError(f"{fields.path.parent}: neither {hub.CONFIG} nor the tokenizer names a pad token")

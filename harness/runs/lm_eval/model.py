@@ -153,7 +153,10 @@ class DecbenchLM(LM):
         )
         counters = decoded.counters(self._loaded.model.spec.stop_ids)
         for request, r, made, counted in zip(requests, repetitions, decoded.generations, counters, strict=True):
-            text = cut(self._loaded.tokenizer.decode(made.tokens), asked.stops(request.arguments[1]))
+            text = cut(self._loaded.tokenizer.decode(made.answer), asked.stops(request.arguments[1]))
+            if made.out_of_budget:
+                where = f"task {request.task_name}, document {request.doc_id}"
+                _LOG.warning("%s: used up its model calls and was ended as it stood (finish_reason=budget)", where)
             yield text, {"task": request.task_name, "doc_id": request.doc_id, "repetition": r, **counted}
 
     def _ids(self, request: Instance, length: int) -> list[int]:

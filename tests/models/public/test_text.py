@@ -98,3 +98,15 @@ def test_missing_and_damaged_tokenizers_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match="not a readable tokenizer"):
         read(tmp_path)
+
+
+def test_an_empty_last_turn_opens_behind_a_closed_one(tmp_path: Path) -> None:
+    """Guards prompts whose last turn is the assistant's and closed, as OpenCompass writes them."""
+    made = tokenizer(tmp_path, "llada")
+    closed = [*ASK, {"role": "assistant", "content": "[BEGIN]\n"}]
+    assert made.render([*closed, {"role": "assistant", "content": ""}]) == (
+        "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nSort it.<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n[BEGIN]<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert made.render(closed) == made.render(ASK) + "[BEGIN]\n"
