@@ -16,13 +16,17 @@ for name in ("tasks", "tasks.code", "tasks.code.sandbox"):
     sys.modules[name] = types.ModuleType(name)
 kernel = sys.modules["tasks.code.sandbox"].kernel = types.ModuleType("kernel")
 exec(compile({kernel!r}, "kernel", "exec"), kernel.__dict__)
-exec(compile({inside!r}, "inside", "exec"))
+# With builtins of its own, out of the sight of programs that replace theirs.
+exec(compile({inside!r}, "inside", "exec"), {{"__name__": "__main__", "__builtins__": dict(vars(__builtins__))}})
 """
 _OPTIONS = ("-S", "-s", "-B")
 _SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _LOADER_FILES = ("/etc/ld.so.cache", "/etc/localtime")
-# The processes of a namespace before the program itself.
+_DEVICES = ("/dev/null", "/dev/urandom")
+# The processes that start a program, it included.
 _ATTENDANTS = 3
+PRIVATE = "/box"
+"""The only folder to which a program in bubblewrap can write."""
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 """All that a program sees; the fixed seed gives sets of texts one order, so that verdicts repeat."""
@@ -91,7 +95,7 @@ def _text() -> str:
 
 
 def _bubblewrap(prefix: str, limits: Limits) -> list[str]:
-    arguments = ["--unshare-all", "--unshare-user", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
+    arguments = ["--unshare-all", "--unshare-user", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL"]
     arguments += ["--uid", "65534", "--gid", "65534", "--ro-bind", "/usr", "/usr"]
     for folder in map(Path, _SYSTEM_FOLDERS):
         if folder.is_symlink():
@@ -101,10 +105,12 @@ def _bubblewrap(prefix: str, limits: Limits) -> list[str]:
     for path in (*_LOADER_FILES, prefix):
         if not path.startswith("/usr"):
             arguments += ["--ro-bind-try", path, path]
-    arguments += ["--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/tmp", "/box"):
-        arguments += ["--size", str(limits.work_bytes), "--tmpfs", folder]
-    return [*arguments, "--remount-ro", "/", "--chdir", "/box"]
+    arguments += ["--proc", "/proc", "--dir", "/dev"]
+    # Not --dev, whose folder and /dev/shm are without bounds.
+    for path in _DEVICES:
+        arguments += ["--dev-bind", path, path]
+    arguments += ["--size", str(limits.work_bytes), "--tmpfs", PRIVATE, "--symlink", PRIVATE, "/tmp"]
+    return [*arguments, "--remount-ro", "/", "--chdir", PRIVATE]
 
 
 def _processes_of(user: int) -> int:

@@ -1,12 +1,19 @@
-"""What runs inside the sandbox: shut oneself in, run one program, report once.
+"""What runs inside the sandbox: shut oneself in, run one program, tell once how it ended.
 
 Started as `python -S -s -B -c TEXT`, where TEXT holds kernel.py and this file, so that the sandboxed user needs to read
 no file of ours; runs on Python 3.9 and newer, hence no annotations. The request on standard input is a marshalled
-dictionary (importing json would take a third of the start-up time): `program`, `nonce`, `verdict_fd`, `limits`,
+dictionary (importing json would take a third of the start-up time): `program`, `nonce`, `told_fd`, `limits`,
 `namespaces`, `landlock_abi` (0: none), `readable`, `only_self`, `denied` (None: no filter).
+
+A program has no descriptor on which it could speak. It leaves its verdict in memory that it shares with its attendant,
+the process that started it, which is out of its reach; the attendant tells the harness, in lines: `ready` when the
+program begins, `failed` and a reason instead if it cannot, `ended` with exit code, CPU seconds of the program and all
+its descendants, and the shared memory in hexadecimal digits.
 """
 
+import io
 import marshal
+import mmap
 import os
 import resource
 import sys
@@ -14,7 +21,8 @@ import types
 
 from tasks.code.sandbox import kernel
 
-READY = "ready"
+# A line about it is less than a page, so that it arrives whole.
+SHARED_BYTES = 1024
 
 
 def main():
@@ -22,65 +30,104 @@ def main():
     request = marshal.loads(_read_all(0))
     _replace_stdin()
     sys.path[:] = [path for path in sys.path if path]
-    report = _reporter(request["verdict_fd"], request["nonce"])
+    told = request["told_fd"]
     try:
         kernel.die_with_parent()
         if request["namespaces"]:
             kernel.enter_namespaces()
             kernel.mount_private(request["limits"]["work_bytes"], request["limits"]["files"])
-            _become_second_process(request["verdict_fd"])
+            _become_first_process(told)
             kernel.drop_capabilities()
+        shared = mmap.mmap(-1, SHARED_BYTES)
+        program = os.fork()
+        if program:
+            kernel.attend()
+            _attend(program, shared, told)
+        kernel.die_with_parent()
+        # What a program prints is not judged: not even what no encoding has.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         _restrict(request)
+        os.write(told, b"ready\n")
     except BaseException as error:
-        report("sandbox_error", f"{type(error).__name__}: {error}")
+        os.write(told, f"failed {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         os._exit(1)
-    report(READY)
+    os.close(told)
+    _report(run, request.pop("program"), request.pop("nonce").encode(), shared)
+
+
+def _report(run, program, nonce, shared):
+    """Run the program and leave its verdict in the shared memory; what it may have replaced is not asked for again."""
     pid, getpid, leave = os.getpid(), os.getpid, os._exit
-    status, detail = run(request.pop("program"))
+    passed = nonce + b" passed "
+    verdict = run(program)
     # A copy that the program forked and that came back here must not speak for it.
     if getpid() == pid:
-        report(status, detail)
+        if verdict is not None:
+            passed = b"%b %b" % (nonce, verdict)
+        shared[0 : passed.__len__()] = passed
     leave(0)
 
 
 def run(program):
-    """Return status and detail of a program: `passed` only if its last line was reached."""
-    module = types.ModuleType("solution")
-    sys.modules["solution"] = module
+    """Return None if the last line of a program was reached, else status, blank and detail, short enough to tell."""
     try:
+        module = types.ModuleType("solution")
+        sys.modules["solution"] = module
         code = compile(program, "<solution>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        return "syntax_error", str(error)
     except MemoryError:
-        return "memory", "while compiling"
+        return b"memory while compiling"
     except RecursionError:
-        return "recursion", "while compiling"
+        return b"recursion while compiling"
+    except BaseException as error:
+        return _described("syntax_error", error)
     try:
         exec(code, module.__dict__)
     except AssertionError as error:
-        return "wrong_answer", _text(error)
+        return _described("wrong_answer", error)
     except SystemExit:
-        return "exited", "left before the last test"
+        return b"exited left before the last test"
     except MemoryError:
-        return "memory", "MemoryError"
+        return b"memory MemoryError"
     except RecursionError:
-        return "recursion", "RecursionError"
+        return b"recursion RecursionError"
     except BaseException as error:
-        return f"error:{type(error).__name__}", _text(error)
-    return "passed", ""
+        return _described("error", error)
+    return None
+
+
+def _described(status, error):
+    """Return a verdict on an error, whose class may be called anything and whose text may be code of the program."""
+    words, text = [status], ""
+    try:
+        if status == "error":
+            words.append(_word(str.__str__(type.__dict__["__name__"].__get__(type(error)))[:80]))
+        text = str.__str__(str(error))[:300]
+    except BaseException:
+        pass
+    return ":".join(words).encode() + b" " + text.encode("utf-8", "backslashreplace")[:600]
+
+
+def _word(name):
+    return "".join(letter if letter.isprintable() and not letter.isspace() else "_" for letter in name)
 
 
 def _restrict(request):
     limits = request["limits"]
     for name, soft, hard in (
-        ("CORE", 0, 0),
+        # One byte: a smaller limit would still hand the dump to the machine's crash reporter.
+        ("CORE", 1, 1),
         ("CPU", limits["cpu_s"], limits["cpu_s"] + 1),
         ("AS", limits["memory_bytes"], limits["memory_bytes"]),
         ("FSIZE", limits["file_bytes"], limits["file_bytes"]),
         ("NOFILE", limits["open_files"], limits["open_files"]),
         ("NPROC", limits["processes"], limits["processes"]),
+        ("MEMLOCK", 0, 0),
+        ("MSGQUEUE", 0, 0),
     ):
-        kind = getattr(resource, f"RLIMIT_{name}")
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is None:
+            continue
         roof = resource.getrlimit(kind)[1]
         if roof != resource.RLIM_INFINITY:
             soft, hard = min(soft, roof), min(hard, roof)
@@ -92,37 +139,25 @@ def _restrict(request):
         kernel.restrict_calls(request["only_self"], request["denied"])
 
 
-def _become_second_process(verdict_fd):
-    """Go on as process 2 of the new process namespace: process 1 is deaf to signals from inside.
-
-    The two processes before it wait, and end as it ends: with its exit code, or 128 and the signal that killed it.
-    """
-    for _ in range(2):
-        child = os.fork()
-        if child:
-            os.close(verdict_fd)
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            os._exit(status if status >= 0 else 128 - status)
-        kernel.die_with_parent()
+def _become_first_process(told):
+    """Go on as process 1 of the new process namespace, which is deaf to signals from inside."""
+    child = os.fork()
+    if child:
+        os.close(told)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(status if status >= 0 else 128 - status)
+    kernel.die_with_parent()
 
 
-def _reporter(verdict_fd, nonce):
-    write = os.write
-
-    def report(status, detail=""):
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        line = " ".join(f"{nonce} {status[:80]} {used.ru_utime + used.ru_stime:.3f} {detail[:300]}".split())
-        # One write of less than a page arrives whole.
-        write(verdict_fd, (line + "\n").encode("utf-8", "backslashreplace"))
-
-    return report
-
-
-def _text(error):
-    try:
-        return str(error)
-    except BaseException:
-        return ""
+def _attend(program, shared, told):
+    """Wait for the program, and for the orphans that it leaves; tell how it ended, and end."""
+    ended = 0
+    while ended != program:
+        ended, status = os.waitpid(-1, 0)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, cpu_s = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+    os.write(told, f"ended {code} {cpu_s:.3f} {shared[:].hex()}\n".encode())
+    os._exit(0)
 
 
 def _read_all(fd):

@@ -18,9 +18,22 @@ DENIED = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
     "name_to_handle_at": 303, "open_by_handle_at": 304, "kexec_load": 246, "kexec_file_load": 320,
     "init_module": 175, "finit_module": 313, "delete_module": 176, "reboot": 169, "swapon": 167, "swapoff": 168,
-    "keyctl": 250, "add_key": 248, "request_key": 249, "setsid": 112, "setpgid": 109,
+    "keyctl": 250, "add_key": 248, "request_key": 249, "setsid": 112, "setpgid": 109, "socketpair": 53,
+    "shmget": 29, "shmat": 30, "shmctl": 31, "shmdt": 67, "semget": 64, "semop": 65, "semctl": 66, "semtimedop": 220,
+    "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71, "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242,
+    "mq_timedreceive": 243, "mq_notify": 244, "mq_getsetattr": 245, "memfd_create": 319, "memfd_secret": 447,
+    "migrate_pages": 256, "move_pages": 279, "process_madvise": 440, "process_mrelease": 448, "kcmp": 312,
+    "inotify_init": 253, "inotify_init1": 294, "fanotify_init": 300, "fanotify_mark": 301,
+    "acct": 163, "quotactl": 179, "quotactl_fd": 443, "syslog": 103, "vhangup": 153,
 }  # fmt: skip
-"""Calls that no program needs here, with their numbers on x86-64."""
+"""Calls that no program needs here, with their numbers on x86-64.
+
+Besides what reaches other processes and the machine: sockets in pairs (a datagram one sends to any address), queues,
+semaphores and memory that outlive a program or that no process is seen to hold, and what is scarce per user.
+"""
+
+REPLACED = {"clone3": 435}
+"""Calls whose flags lie in memory, out of a filter's sight; libraries that hear of no such call use the older one."""
 
 METADATA = {
     "truncate": 76, "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452,
@@ -31,10 +44,25 @@ METADATA = {
 }  # fmt: skip
 """Calls that change files without opening them, which Landlock does not see (truncate: before its ABI 3)."""
 
-LIMITS_OF_OTHERS = {"prlimit64": 302}
+LIMITS_OF_OTHERS = {
+    "prlimit64": 302, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_setattr": 314,
+}  # fmt: skip
 SIGNALS = {"kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297}
 """Calls that name a process first: with a filter, the caller itself (or its group, 0) is the only one allowed."""
 PIDFD_SIGNALS = {"pidfd_send_signal": 424}
+
+ARGUMENTS = {
+    # Neither as a child of one's parent, nor in new namespaces.
+    "clone": (56, ((0, 0x7E028000, (0,)),)),
+    # Shared memory without a file leaves no trace in a process that has touched it and let go of its pages.
+    "mmap": (9, ((3, 0x21, (0x00, 0x01, 0x20)),)),
+    # Priorities of the caller itself, not of its group or user.
+    "setpriority": (141, ((0, 0xFFFFFFFF, (0,)), (1, 0xFFFFFFFF, (0,)))),
+    "ioprio_set": (251, ((0, 0xFFFFFFFF, (1,)), (1, 0xFFFFFFFF, (0,)))),
+    # Everything but leases, notices and the size of pipes, of which each user has a share.
+    "fcntl": (72, ((1, 0xFFFFFFFF, (*range(17), 36, 37, 38, 1030, 1032, 1034)),)),
+}
+"""Calls that are right with some arguments only: number, then per argument its place, mask, and values allowed."""
 
 SCOPED_SIGNALS_ABI = 6
 """From this Landlock ABI on the kernel itself keeps signals inside."""
@@ -42,8 +70,8 @@ SCOPED_SIGNALS_ABI = 6
 _X86_64 = 0xC000003E
 _AUDIT_ARCH = {"x86_64": _X86_64, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}
 _X32 = 0x40000000
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _EPERM, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
+_LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 
 _EXECUTE, _WRITE, _READ, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
@@ -53,7 +81,7 @@ _NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE = 2 | 4, 0x4000 | 0x40000
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_SETATTR = 442
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _CAPABILITIES_VERSION = 0x20080522
 
 _LINUX = sys.platform == "linux"
@@ -80,9 +108,15 @@ def die_with_parent():
 
 
 def give_up_privileges():
-    """Make sure that no program started from here gains any, and that no peer can look into this process."""
+    """Make sure that no program started from here gains any."""
     if _LINUX:
         _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
+
+
+def attend():
+    """Have the orphans among this process's descendants become its children, and nobody look into it."""
+    if _LINUX:
+        _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(CHILD_SUBREAPER)")
         _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(DUMPABLE)")
 
 
@@ -123,7 +157,7 @@ def restrict_files(abi, readable):
     rules = _checked(_libc.syscall(444, attribute, ctypes.c_size_t(len(attribute)), 0), "landlock_create_ruleset")
     for path in readable:
         _allow(rules, path, (_EXECUTE | _READ | _READ_DIR) & handled)
-    for path, rights in (("/dev/null", _READ | _WRITE | _TRUNCATE), ("/dev/urandom", _READ), ("/dev/zero", _READ)):
+    for path, rights in (("/dev/null", _READ | _WRITE | _TRUNCATE), ("/dev/urandom", _READ)):
         _allow(rules, path, rights & handled)
     _allow(rules, ".", handled)
     _checked(_libc.syscall(446, rules, 0), "landlock_restrict_self")
@@ -148,25 +182,36 @@ def can_filter():
 
 
 def restrict_calls(only_self, denied):
-    """Answer EPERM to the calls in `denied`, and to those in `only_self` that name another process."""
-    program = _filter(os.getpid(), _numbers(only_self), _numbers(denied))
+    """Answer EPERM to `denied`, to `only_self` where they name another process, and to arguments not in ARGUMENTS."""
+    of_itself = ((0, 0xFFFFFFFF, (0, os.getpid())),)
+    arguments = [(number, of_itself) for number in _numbers(only_self)]
+    for name, (number, conditions) in ARGUMENTS.items():
+        arguments += [(here, conditions) for here in _numbers({name: number})]
+    program = _filter(arguments, _numbers(denied), _numbers(REPLACED))
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
     header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
     _checked(_libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0), "prctl(SECCOMP)")
 
 
-def _filter(pid, only_self, denied):
+def _filter(arguments, denied, replaced):
     """Return the filter as steps (operation, skip if true, skip if false, value); see linux/filter.h."""
     architecture = _AUDIT_ARCH[_MACHINE]
     steps = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     if architecture == _X86_64:
         steps += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
-    for number in only_self:
-        steps += [(_EQUAL, 0, 5, number), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_EQUAL, 2, 0, pid), (_EQUAL, 1, 0, 0)]
-        steps += [(_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW)]
-    for number in denied:
-        steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
+    for number, conditions in arguments:
+        body = [step for condition in conditions for step in _holds(*condition)]
+        steps += [(_EQUAL, 0, len(body) + 1, number), *body, (_RETURN, 0, 0, _ALLOW)]
+    for numbers, answer in ((denied, _EPERM), (replaced, _ENOSYS)):
+        for number in numbers:
+            steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
     return [*steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _holds(place, mask, values):
+    """Return the steps that go on behind themselves if an argument, masked, is one of `values`, else refuse."""
+    tests = [(_EQUAL, len(values) - i, 0, value) for i, value in enumerate(values)]
+    return [(_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * place), (_AND, 0, 0, mask), *tests, (_RETURN, 0, 0, _EPERM)]
 
 
 def _numbers(calls):

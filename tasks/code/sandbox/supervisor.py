@@ -5,23 +5,21 @@ import marshal
 import os
 import secrets
 import selectors
-import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tasks.code.sandbox import confinement, interpreter
+from tasks.code.sandbox import confinement, interpreter, usage
 from tasks.code.sandbox.confinement import Machine
-from tasks.code.sandbox.verdict import Limits, Tier, Verdict
+from tasks.code.sandbox.folder import is_full, working_folder
+from tasks.code.sandbox.verdict import Limits, Tier, Verdict, read_ending
 
 _TAIL_BYTES = 4096
-_TICK_S, _END_TICK_S = 0.05, 0.002
+_TICK_S, _END_TICK_S, _LOOK_S = 0.05, 0.002, 0.025
 _START_S = 60.0
-_FROM_SIGNAL = 128
+_DYING_S = 1.0
 # The version of marshal's format that every Python 3 reads.
 _PORTABLE = 2
 
@@ -29,13 +27,13 @@ _PORTABLE = 2
 def run_at(tier: Tier, program: str, limits: Limits, machine: Machine) -> Verdict:
     """Run one program at a tier that the machine has, and return its verdict within the wall limit plus a second."""
     user, started = interpreter.next_user(), time.monotonic()
-    with _working_folder(user) as folder:
+    with working_folder(user) as folder:
         try:
             child = _start(tier, program, limits, machine, user, folder)
         except OSError as error:
             return Verdict(status="sandbox_error", tier=tier, wall_s=0.0, detail=f"cannot start: {error}")
         with child:
-            status, detail = child.watch(limits, bounded=tier.value <= Tier.NAMESPACES.value)
+            status, detail = child.watch(limits)
         return Verdict(
             status=status,
             tier=tier,
@@ -52,14 +50,16 @@ class _Child:
 
     process: subprocess.Popen[bytes]
     nonce: str
-    verdicts: int
+    tier: Tier
+    told_by: int
     outputs: int
     folder: str
-    said: bytes = b""
+    told: bytes = b""
     tail: bytes = b""
     written: int = 0
     cpu_s: float = 0.0
-    begun: float | None = None
+    begun: bool = False
+    clock: usage.Clock = field(default_factory=usage.Clock)
 
     def __enter__(self) -> "_Child":
         return self
@@ -68,98 +68,114 @@ class _Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        os.close(self.verdicts)
+        os.close(self.told_by)
         os.close(self.outputs)
+        limit = time.monotonic() + _DYING_S
+        while usage.alive(self.process.pid) and time.monotonic() < limit:
+            time.sleep(_END_TICK_S)
 
-    def watch(self, limits: Limits, *, bounded: bool) -> tuple[str, str]:
+    def watch(self, limits: Limits) -> tuple[str, str]:
         """Return status and detail of the program at its end, or when it exceeds a limit.
 
         The wall limit counts from where the program itself begins: a busy machine starts interpreters slowly.
         """
-        deadline = time.monotonic() + _START_S
+        deadline, look = time.monotonic() + _START_S, 0.0
         with selectors.DefaultSelector() as selector:
-            for pipe in (self.verdicts, self.outputs):
+            for pipe in (self.told_by, self.outputs):
                 selector.register(pipe, selectors.EVENT_READ)
-            look_at_folder = 0.0
             while (now := time.monotonic()) < deadline:
-                # Once the program is gone, the processes that wait for it only pass on how it ended.
-                tick = _TICK_S if self.verdicts in selector.get_map() else _END_TICK_S
+                # Once nothing more can be told, the processes that wait only pass on how it ended.
+                tick = (_LOOK_S if self.begun else _TICK_S) if self.told_by in selector.get_map() else _END_TICK_S
                 for key, _ in selector.select(min(deadline - now, tick)):
                     if not self._read(key.fd):
                         selector.unregister(key.fd)
-                if self.begun is None and self._has_begun():
-                    self.begun = time.monotonic()
-                    deadline = self.begun + limits.wall_s
-                if self.written > limits.output_bytes:
-                    return "output_limit", f"wrote more than {limits.output_bytes} bytes"
-                if (verdict := self._verdict()) is not None:
-                    self._take_the_rest(self.outputs)
-                    return verdict
-                if self.process.poll() is not None:
-                    return self._end_without_verdict(limits)
-                if not bounded and now >= look_at_folder:
-                    look_at_folder = now + _TICK_S
-                    if _is_full(self.folder, limits):
-                        return "output_limit", f"wrote more than {limits.work_bytes} bytes or {limits.files} files"
-        if self.begun is None:
+                ended = self._has_ended()
+                if not self.begun and self.told.startswith(b"ready\n"):
+                    self.begun = True
+                    deadline = time.monotonic() + limits.wall_s
+                if self.begun and (ended or now >= look):
+                    if (excess := self._excess(limits)) is not None:
+                        return excess
+                    # Looking at thousands of files must not take the time of the programs beside this one.
+                    look = time.monotonic() + max(_LOOK_S, 4 * (time.monotonic() - now))
+                if ended:
+                    return self._ending(limits)
+        if not self.begun:
             return "sandbox_error", f"not ready within {_START_S:g} s"
         return "timeout", f"{limits.wall_s:g} s of wall time"
 
     def _read(self, pipe: int) -> bool:
         """Take what is in a pipe; return whether more can come."""
         data = os.read(pipe, 1 << 16)
-        if pipe == self.verdicts:
-            self.said = (self.said + data)[-(1 << 16) :]
+        if pipe == self.told_by:
+            self.told += data
         else:
             self.written += len(data)
             self.tail = (self.tail + data)[-_TAIL_BYTES:]
         return bool(data)
 
-    def _take_the_rest(self, pipe: int) -> None:
-        """Take what was written just before the end and may still be in a pipe."""
-        os.set_blocking(pipe, False)
-        with contextlib.suppress(BlockingIOError):
-            self._read(pipe)
+    def _take_the_rest(self) -> None:
+        """Take what was told and written just before the end and may still be in the pipes."""
+        for pipe in (self.told_by, self.outputs):
+            os.set_blocking(pipe, False)
+            with contextlib.suppress(BlockingIOError):
+                self._read(pipe)
 
-    def _lines(self) -> Iterator[list[str]]:
-        """Yield the words of the lines that carry the nonce: the program can write to the pipe, too."""
-        for line in self.said.split(b"\n")[:-1]:
-            words = line.decode("utf-8", "replace").split(" ", 3)
-            if words[0] == self.nonce and len(words) >= 3:
-                yield words
+    def _has_ended(self) -> bool:
+        if self.told.partition(b"\n")[2].endswith(b"\n") or self.process.poll() is not None:
+            self._take_the_rest()
+            return True
+        return False
 
-    def _has_begun(self) -> bool:
-        return any(words[1] == "ready" for words in self._lines())
-
-    def _verdict(self) -> tuple[str, str] | None:
-        for _, status, cpu_s, *detail in self._lines():
-            if status != "ready":
-                self.cpu_s = float(cpu_s)
-                return status, " ".join(detail)
+    def _excess(self, limits: Limits) -> tuple[str, str] | None:
+        """Look at what all processes of the program use, and return status and detail if it is too much."""
+        if self.written > limits.output_bytes:
+            return "output_limit", f"wrote more than {limits.output_bytes} bytes"
+        pids = usage.processes(self.process.pid)
+        self.cpu_s = max(self.cpu_s, self.clock.read(pids))
+        if self.cpu_s >= limits.cpu_s:
+            return "timeout", f"{limits.cpu_s} s of CPU time"
+        if usage.memory(pids, limits.memory_bytes) > limits.memory_bytes:
+            return "memory", f"more than {limits.memory_bytes} bytes in all processes"
+        if self._is_full(pids, limits):
+            return "output_limit", f"wrote more than {limits.work_bytes} bytes or {limits.files} files"
         return None
 
-    def _end_without_verdict(self, limits: Limits) -> tuple[str, str]:
-        for pipe in (self.verdicts, self.outputs):
-            self._take_the_rest(pipe)
-        if (verdict := self._verdict()) is not None:
-            return verdict
-        code = self.process.returncode
-        number = -code if code < 0 else code - _FROM_SIGNAL
-        if not self._has_begun():
-            return "sandbox_error", f"ended with code {code} before the program began"
+    def _is_full(self, pids: list[int], limits: Limits) -> bool:
+        """Tell whether the program has written too much, as far as the kernel itself does not see to it."""
+        if self.tier is Tier.NAMESPACES:
+            return False
+        if self.tier is Tier.BUBBLEWRAP:
+            # The kernel bounds the bytes: what is beyond are empty files, and those that found no room.
+            return usage.files(pids, confinement.PRIVATE) > limits.files + limits.open_files
+        return is_full(self.folder, limits, hidden=usage.unlinked_bytes(pids, self.folder))
+
+    def _ending(self, limits: Limits) -> tuple[str, str]:
+        """Return status and detail of a program that has ended, from what its attendant told."""
+        first, _, last = self.told.decode("utf-8", "replace").partition("\n")
+        if not self.begun:
+            why = first.partition(" ")[2] or f"ended with code {self.process.wait()} before the program began"
+            return "sandbox_error", why
+        ending = read_ending(last, self.nonce)
+        if ending is None:
+            return "crash", "its attendant was killed"
+        self.cpu_s = max(self.cpu_s, ending.cpu_s)
+        if ending.status is not None:
+            return ending.status, ending.detail
         # A program that ignores the first is killed a second later; nothing but that, or lack of memory, kills it.
-        lasted = time.monotonic() - (self.begun or time.monotonic())
-        if number == signal.SIGXCPU or (number == signal.SIGKILL and lasted >= limits.cpu_s):
+        if -ending.code == signal.SIGXCPU or (-ending.code == signal.SIGKILL and self.cpu_s >= limits.cpu_s):
             return "timeout", f"{limits.cpu_s} s of CPU time"
-        return "crash", f"signal {number}" if number > 0 else f"ended with code {code} before the last test"
+        if ending.code < 0:
+            return "crash", f"signal {-ending.code}"
+        return "crash", f"ended with code {ending.code} before the last test"
 
 
 def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int | None, folder: str) -> _Child:
     nonce = secrets.token_hex(16)
     asked = confinement.request(tier, machine, limits, user=user)
-    verdicts, speaks = os.pipe()
+    told_by, tells = os.pipe()
     outputs, prints = os.pipe()
-    asked |= {"nonce": nonce, "verdict_fd": speaks, "program": program}
+    asked |= {"nonce": nonce, "told_fd": tells, "program": program}
     try:
         with tempfile.TemporaryFile() as stdin:
             stdin.write(marshal.dumps(asked, _PORTABLE))
@@ -170,54 +186,16 @@ def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int
                 stdin=stdin,
                 stdout=prints,
                 stderr=prints,
-                pass_fds=[speaks],
+                pass_fds=[tells],
                 cwd=folder,
                 env=confinement.ENVIRONMENT,
                 start_new_session=True,
             )
     except BaseException:
-        os.close(verdicts)
+        os.close(told_by)
         os.close(outputs)
         raise
     finally:
-        os.close(speaks)
+        os.close(tells)
         os.close(prints)
-    return _Child(process=process, nonce=nonce, verdicts=verdicts, outputs=outputs, folder=folder)
-
-
-@contextlib.contextmanager
-def _working_folder(user: int | None) -> Iterator[str]:
-    """Make an empty folder that belongs to `user`, and remove it with whatever is in it."""
-    folder = tempfile.mkdtemp(prefix="decbench-")
-    try:
-        if user is not None:
-            os.chown(folder, user, user)
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder, also where a program of our own user made parts of it unreadable."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if os.path.lexists(folder):
-        os.chmod(folder, stat.S_IRWXU)
-        for root, names, _ in os.walk(folder):
-            for path in (os.path.join(root, name) for name in names):
-                if not os.path.islink(path):
-                    os.chmod(path, stat.S_IRWXU)
-        shutil.rmtree(folder)
-
-
-def _is_full(folder: str, limits: Limits) -> bool:
-    """Tell whether a working folder that the kernel does not bound has outgrown its limits."""
-    count = size = 0
-    for root, _, names in os.walk(folder):
-        count += 1
-        for name in names:
-            count += 1
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(root, name)).st_blocks * 512
-            if count > limits.files or size > limits.work_bytes:
-                return True
-    return count > limits.files
+    return _Child(process=process, nonce=nonce, tier=tier, told_by=told_by, outputs=outputs, folder=folder)

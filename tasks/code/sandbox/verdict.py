@@ -1,5 +1,6 @@
 """What a program may use, and what became of it."""
 
+import secrets
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -25,8 +26,9 @@ MINIMUM = Tier.LANDLOCK
 class Limits:
     """What one program may use.
 
-    The parent keeps `wall_s`, from the program's first line on, and `output_bytes`; the kernel keeps the rest.
-    `work_bytes` and `files` bound the folder that it may write to, `file_bytes` one file in it.
+    All its processes together may use `cpu_s`, `memory_bytes` and, of the folder that they may write to, `work_bytes`
+    and `files`; one file may hold `file_bytes`, one process have `open_files` open. `wall_s` counts from the program's
+    first line on; `output_bytes` are those of standard output and error.
     """
 
     cpu_s: int = 10
@@ -45,8 +47,9 @@ class Verdict:
     """The end of one program.
 
     `status` is passed, wrong_answer, error:<type>, syntax_error, timeout, memory, recursion, output_limit, exited,
-    crash or sandbox_error; a program that ends without having reached its last line never passes. `cpu_s` is 0 where
-    it was killed. `detail` and `output_tail` (at most 4 KiB) explain. `first` is the status before the second attempt.
+    crash or sandbox_error; a program that ends without having reached its last line never passes. `cpu_s` is
+    that of all its processes. `detail` and `output_tail` (at most 4 KiB) explain. `first` is the status before the
+    second attempt.
     """
 
     status: str
@@ -65,3 +68,33 @@ class Verdict:
     def after(self, earlier: "Verdict") -> "Verdict":
         """Return this verdict as that of a second attempt."""
         return replace(self, first=earlier.status)
+
+
+_STATUSES = frozenset({"passed", "wrong_answer", "syntax_error", "memory", "recursion", "exited"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a program ended: exit code (less than 0: minus a signal), CPU seconds, and what it left as its verdict."""
+
+    code: int
+    cpu_s: float
+    status: str | None
+    detail: str
+
+
+def read_ending(line: str, nonce: str) -> Ending | None:
+    """Read the line in which an attendant tells of the end; None if it is not one.
+
+    What the program has written into the memory at the end of the line counts only if it is whole, carries the nonce
+    and names a known status: anything else is no verdict.
+    """
+    words = line.split()
+    if len(words) != 4 or words[0] != "ended":
+        return None
+    left = bytes.fromhex(words[3]).rstrip(b"\0").decode("utf-8", "replace")
+    said, status, detail = [*left.split(" ", 2), "", "", ""][:3]
+    kind, _, name = status.partition(":")
+    known = (status in _STATUSES) if not name else (kind == "error" and name.isprintable())
+    counts = known and secrets.compare_digest(said.encode(), nonce.encode())
+    return Ending(code=int(words[1]), cpu_s=float(words[2]), status=status if counts else None, detail=detail.strip())

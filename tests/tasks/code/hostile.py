@@ -1,13 +1,7 @@
 """Programs that a sandbox must survive, each with what may become of it."""
 
-import json
-import os
-import socket
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tasks.code.sandbox import Tier
@@ -26,26 +20,26 @@ class Hostile:
     program: str
     ends: Expected
     limits: dict[str, Any] = field(default_factory=dict)
+    says: str = ""
+    """A part of the reason, where the status alone could have another."""
 
 
-def _end(*statuses: str, bubblewrap: tuple[str, ...] = (), namespaces: tuple[str, ...] = ()) -> Expected:
+def end(*statuses: str, bubblewrap: tuple[str, ...] = (), namespaces: tuple[str, ...] = ()) -> Expected:
     own = {Tier.BUBBLEWRAP: bubblewrap, Tier.NAMESPACES: namespaces}
     return {ALL: statuses} | {tier: others for tier, others in own.items() if others}
 
 
 _SHORT = {"wall_s": 1.0}
-_TIMEOUT = _end("timeout")
-_DENIED = _end("error:PermissionError")
-_READ_ONLY = ("error:PermissionError", "error:OSError")
-_ABSENT = ("error:FileNotFoundError",)
+_TIMEOUT = end("timeout")
+DENIED = end("error:PermissionError")
 
 LIMITED: dict[str, Hostile] = {
     name: Hostile(program=program, ends=ends, limits=limits)
     for name, program, ends, limits in (
-        ("correct", CORRECT, _end("passed"), {}),
-        ("wrong_value", "def f(x):\n    return 3\nassert f(2) == 4", _end("wrong_answer"), {}),
-        ("syntax_error", "def f(x) return x", _end("syntax_error"), {}),
-        ("null_byte", "x = 1\0", _end("syntax_error"), {}),
+        ("correct", CORRECT, end("passed"), {}),
+        ("wrong_value", "def f(x):\n    return 3\nassert f(2) == 4", end("wrong_answer"), {}),
+        ("syntax_error", "def f(x) return x", end("syntax_error"), {}),
+        ("null_byte", "x = 1\0", end("syntax_error"), {}),
         ("endless_loop", "while True: pass", _TIMEOUT, _SHORT),
         ("cpu_limit", "while True: pass", _TIMEOUT, {"cpu_s": 1, "wall_s": 30.0}),
         ("sleep", "import time; time.sleep(1000)", _TIMEOUT, _SHORT),
@@ -68,22 +62,22 @@ LIMITED: dict[str, Hostile] = {
             _TIMEOUT,
             {"cpu_s": 1, "wall_s": 30.0},
         ),
-        ("one_huge_object", "x = bytearray(8 << 30)", _end("memory"), {}),
+        ("one_huge_object", "x = bytearray(8 << 30)", end("memory"), {}),
         (
             "growing_list",
             "x = []\nwhile True: x.append('y' * 1_000_000 + str(len(x)))",
-            _end("memory"),
+            end("memory"),
             {"memory_bytes": 256 << 20},
         ),
-        ("recursion", "def g(): return g()\ng()", _end("recursion"), {}),
+        ("recursion", "def g(): return g()\ng()", end("recursion"), {}),
         (
             "deep_structure",
             "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nrepr(x)",
-            _end("timeout", "memory", "crash", "recursion"),
+            end("timeout", "memory", "crash", "recursion"),
             {"wall_s": 5.0},
         ),
-        ("exits", "import sys; sys.exit(0)", _end("exited"), {}),
-        ("exits_at_once", "import os; os._exit(0)", _end("crash"), {}),
+        ("exits", "import sys; sys.exit(0)", end("exited"), {}),
+        ("exits_at_once", "import os; os._exit(0)", end("crash"), {}),
         (
             "fork_bomb",
             "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
@@ -94,43 +88,43 @@ LIMITED: dict[str, Hostile] = {
             "thread_bomb",
             "import threading, time\n"
             "while True: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
-            _end("error:RuntimeError"),
+            end("error:RuntimeError"),
             {},
         ),
-        ("endless_output", "while True: print('x' * 100_000)", _end("output_limit"), {}),
+        ("endless_output", "while True: print('x' * 100_000)", end("output_limit"), {}),
         (
             "one_huge_file",
             "with open('f', 'wb') as out:\n    while True: out.write(bytes(1 << 20)); out.flush()",
-            _end("error:OSError"),
+            end("error:OSError"),
             {},
         ),
         (
             "many_files",
             "import itertools\nfor i in itertools.count():\n    with open(str(i), 'w') as out: out.write('x')",
-            _end("output_limit", bubblewrap=("error:OSError",), namespaces=("error:OSError",)),
+            end("output_limit", bubblewrap=("error:OSError",), namespaces=("error:OSError",)),
             {"cpu_s": 60},
         ),
-        ("reads_input", "input()", _end("error:EOFError"), {}),
-        ("null_pointer", "import ctypes; ctypes.string_at(0)", _end("crash"), {}),
-        ("subprocess", "import subprocess; subprocess.run(['id'], check=True)" + CORRECT, _end("passed"), {}),
+        ("reads_input", "input()", end("error:EOFError"), {}),
+        ("null_pointer", "import ctypes; ctypes.string_at(0)", end("crash"), {}),
+        ("subprocess", "import subprocess; subprocess.run(['id'], check=True)" + CORRECT, end("passed"), {}),
         (
             "catastrophic_pattern",
             "import re; re.match('(a+)+b', 'a' * 64)",
             _TIMEOUT,
             _SHORT,
         ),
-        ("huge_power", "x = 9 ** 9 ** 9", _end("timeout", "memory"), _SHORT),
+        ("huge_power", "x = 9 ** 9 ** 9", end("timeout", "memory"), _SHORT),
         (
             "forked_copy_fails",
             "import os, time\nif os.fork() == 0: raise ValueError\ntime.sleep(0.5)" + CORRECT,
-            _end("passed"),
+            end("passed"),
             {},
         ),
         (
             # A documented limit: no sandbox sees through an object that lies.
             "equal_to_everything",
             "class Liar:\n    def __eq__(self, other): return True\ndef f(x): return Liar()\nassert f(2) == 4",
-            _end("passed"),
+            end("passed"),
             {},
         ),
         (
@@ -143,7 +137,7 @@ LIMITED: dict[str, Hostile] = {
         (
             "unreadable_folder",
             "import os\nos.makedirs('a/b', mode=0)" + CORRECT,
-            _end("passed", "error:PermissionError"),
+            end("passed", "error:PermissionError"),
             {},
         ),
     )
@@ -151,113 +145,148 @@ LIMITED: dict[str, Hostile] = {
 """Programs against which limits on resources are enough."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What of this machine the programs go for; all of it lies open to every user."""
+PASSED = end("passed")
+REFUSED = "import ctypes\nlibc = ctypes.CDLL(None)\nassert {call} == -1" + CORRECT
+_THREAD = "import os, threading, time\nthreading.Thread(target={call}).start()\n"
+_FULL = end("output_limit", bubblewrap=("error:OSError",), namespaces=("error:OSError",))
 
-    folder: Path
-    tcp: socket.socket
-    udp: socket.socket
-    unix: socket.socket
+LIMITED |= {
+    name: Hostile(program=program, ends=ends)
+    for name, program, ends in (
+        # What it says about itself.
+        ("class_name_in_words", "raise type('a b\\nc passed', (Exception,), {})('x\\ny')", end("error:a_b_c_passed")),
+        (
+            "class_name_is_code",
+            "class Meta(type):\n    @property\n    def __name__(cls): raise SystemExit\n"
+            "class Odd(Exception, metaclass=Meta): pass\nraise Odd",
+            end("error:Odd"),
+        ),
+        (
+            "text_is_code",
+            "class Text(str):\n    def __getitem__(self, key): return 1\n    def encode(self, *_): return 'passed'\n"
+            "class Odd(Exception):\n    def __str__(self): return Text('no')\nraise Odd",
+            end("error:Odd"),
+        ),
+        ("text_raises", "class Odd(Exception):\n    def __str__(self): raise SystemExit\nraise Odd", end("error:Odd")),
+        ("text_is_huge", "raise ValueError('x' * 10_000_000)", end("error:ValueError")),
+        ("source_of_surrogates", "x = '\ud800'", end("syntax_error")),
+        # What the verdict might stand on.
+        ("replaces_getrusage", "import resource; resource.getrusage = lambda *_: 'x y'" + CORRECT, PASSED),
+        ("replaces_os", "import os; os.write = os._exit = os.getpid = None" + CORRECT, PASSED),
+        (
+            "replaces_builtins",
+            CORRECT + "import builtins\nfor name in dir(builtins):\n    builtins.__dict__[name] = None",
+            PASSED,
+        ),
+        ("lowers_recursion_limit", "import sys; sys.setrecursionlimit(20)" + CORRECT, PASSED),
+        ("closes_descriptors", "import os; os.closerange(0, 64)" + CORRECT, PASSED),
+        (
+            "replaces_descriptors",
+            "import os\nnull = os.open('/dev/null', os.O_RDWR)\nfor fd in range(null): os.dup2(null, fd)" + CORRECT,
+            PASSED,
+        ),
+        (
+            "floods_descriptors",
+            "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'ended 0 0.0 ' + b'\\n' * (1 << 20))\n"
+            "    except OSError: pass\nos._exit(0)",
+            end("crash"),
+        ),
+        ("prints_surrogates", "print('\\ud800')" + CORRECT, PASSED),
+        (
+            "leaves_a_thread",
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()" + CORRECT,
+            PASSED,
+        ),
+        (
+            "exits_in_a_thread",
+            "import os, threading, time\nthreading.Thread(target=os._exit, args=(0,)).start()\ntime.sleep(9)",
+            end("crash"),
+        ),
+        (
+            "exits_at_exit",
+            "import atexit, os; atexit.register(os._exit, 0); raise ValueError",
+            end("error:ValueError"),
+        ),
+        ("becomes_another_program", "import os; os.execv('/usr/bin/id', ['id'])", end("crash")),
+        ("kills_its_group", "import os; os.kill(0, 9)" + CORRECT, end("crash", "error:PermissionError")),
+        ("own_priority", "import os; os.nice(1); os.sched_setaffinity(0, os.sched_getaffinity(0))" + CORRECT, PASSED),
+        # What it leaves.
+        ("nested_folders", "import os\nfor _ in range(3000): os.mkdir('d'), os.chdir('d')" + CORRECT, PASSED),
+        (
+            "folder_not_listed",
+            "import os\nos.mkdir('d', 0o300); open('d/' + 'x' * 250, 'w').close()" + CORRECT,
+            PASSED,
+        ),
+        (
+            "files_in_folder_not_listed",
+            "import os, time\nos.mkdir('d', 0o300)\nfor i in range(30):\n    open(f'd/{i}', 'wb').write(bytes(1 << 20))"
+            + CORRECT,
+            _FULL,
+        ),
+        (
+            "unlinked_files",
+            "import os, time\nfiles = []\nfor i in range(30):\n    files.append(open('f', 'wb')); os.unlink('f')\n"
+            "    files[-1].write(bytes(1 << 20)); files[-1].flush()\ntime.sleep(1)" + CORRECT,
+            _FULL,
+        ),
+        (
+            "unlinked_mappings",
+            "import mmap, os, time\nparts = []\nfor i in range(30):\n    with open('f', 'w+b') as file:\n"
+            "        os.unlink('f'); file.write(bytes(1 << 20)); file.flush()\n"
+            "        parts.append(mmap.mmap(file.fileno(), 1 << 20))\ntime.sleep(1)" + CORRECT,
+            _FULL,
+        ),
+        ("sparse_file", "open('f', 'wb').truncate(1 << 40)", end("error:OSError")),
+        (
+            "empty_files",
+            "for i in range(20_000): open(str(i), 'x').close()" + CORRECT,
+            end("output_limit", namespaces=("error:OSError",)),
+        ),
+        # What lies outside of every process.
+        ("shared_memory", REFUSED.format(call="libc.shmget(0, 1 << 20, 0o1666)"), PASSED),
+        ("semaphores", REFUSED.format(call="libc.semget(0, 1, 0o1666)"), PASSED),
+        ("message_queue", REFUSED.format(call="libc.msgget(0, 0o1666)"), PASSED),
+        ("posix_queue", REFUSED.format(call="libc.mq_open(b'/decbench', 0o102, 0o600, None)"), PASSED),
+        ("memory_file", "import os; os.memfd_create('x')", DENIED),
+        ("memory_without_file", "import mmap; mmap.mmap(-1, 1 << 20)", DENIED),
+        ("large_pipe", "import fcntl, os; fcntl.fcntl(os.pipe()[0], 1031, 1 << 20)", DENIED),
+        ("watches", REFUSED.format(call="libc.inotify_init()"), PASSED),
+        ("pair_of_sockets", "import socket; socket.socketpair()", DENIED),
+        ("child_of_its_parent", REFUSED.format(call="libc.syscall(56, 0x8011, 0, 0, 0, 0)"), PASSED),
+        ("new_user_namespace", REFUSED.format(call="libc.syscall(56, 0x10000011, 0, 0, 0, 0)"), PASSED),
+    )
+}
 
-    def untouched(self) -> bool:
-        """Whether every file is as it was and nobody has connected."""
-        for listener in (self.tcp, self.udp, self.unix):
-            try:
-                listener.accept() if listener is not self.udp else listener.recv(1)
-            except BlockingIOError:
-                continue
-            return False
-        names = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*"))
-        return names == ["kept", "kept/file", "secret", "socket"] and not self.outside.exists()
-
-    @property
-    def outside(self) -> Path:
-        """A file in the machine's folder for temporary files, which is not there."""
-        return Path(f"{self.folder}-outside")
-
-
-@contextmanager
-def surroundings() -> Iterator[Surroundings]:
-    """Set out the bait."""
-    with tempfile.TemporaryDirectory(prefix="bait-") as name:
-        folder = Path(name)
-        (folder / "secret").write_text("secret")
-        (folder / "kept").mkdir()
-        (folder / "kept" / "file").touch()
-        for path in (folder, folder / "kept"):
-            os.chmod(path, 0o777)
-        inet, local, stream = socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM
-        kinds = (inet, stream), (inet, socket.SOCK_DGRAM), (local, stream)
-        with ExitStack() as stack:
-            tcp, udp, unix = (stack.enter_context(socket.socket(*kind)) for kind in kinds)
-            tcp.bind(("127.0.0.1", 0))
-            udp.bind(("127.0.0.1", 0))
-            unix.bind(str(folder / "socket"))
-            os.chmod(folder / "socket", 0o777)
-            for listener in (tcp, unix):
-                listener.listen()
-            for listener in (tcp, udp, unix):
-                listener.setblocking(False)
-            yield Surroundings(folder=folder, tcp=tcp, udp=udp, unix=unix)
-
-
-def reaching_out(near: Surroundings) -> dict[str, Hostile]:
-    """Return the programs that go for what is outside; without isolation many of them succeed."""
-    secret, kept, outside = (json.dumps(str(p)) for p in (near.folder / "secret", near.folder / "kept", near.outside))
-    tcp, udp = near.tcp.getsockname()[1], near.udp.getsockname()[1]
-    # A home that is not there, or is the whole tree, would be no bait.
-    home_folder = Path.home() if Path.home().is_dir() and Path.home() != Path("/") else near.folder
-    unix, home = (json.dumps(str(p)) for p in (near.folder / "socket", home_folder))
-    denied_or_absent = _end("error:PermissionError", bubblewrap=_ABSENT)
-    rows = {
-        "daemon": (
-            "import os, time\nif os.fork() == 0:\n    try: os.setsid()\n    except OSError: pass\n"
-            "    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\ntime.sleep(0.5)" + CORRECT,
-            _end("passed"),
-        ),
-        "writes_to_etc": ("open('/etc/x', 'w')", _end(*_READ_ONLY, bubblewrap=(*_ABSENT, "error:OSError"))),
-        "writes_outside": (f"open({outside}, 'w').write('x')" + CORRECT, _end(*_READ_ONLY, bubblewrap=("passed",))),
-        "reads_secret": (f"open({secret}).read()", denied_or_absent),
-        "reads_home": (f"import os; os.listdir({home})", denied_or_absent),
-        "reads_environment_of_parent": (
-            "import os; open(f'/proc/{os.getppid()}/environ').read()",
-            _end("error:PermissionError", bubblewrap=("error:PermissionError", "passed", *_ABSENT)),
-        ),
-        "removes_tree": (
-            f"import shutil; shutil.rmtree({kept})",
-            _end(*_READ_ONLY, bubblewrap=_ABSENT),
-        ),
-        "changes_modes": (
-            f"import os; os.chmod({kept}, 0)",
-            _end(*_READ_ONLY, bubblewrap=_ABSENT),
-        ),
-        "tcp": (f"import socket; socket.create_connection(('127.0.0.1', {tcp}))", _DENIED),
-        "udp": (
-            f"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp}))",
-            _DENIED,
-        ),
-        "unix_socket": (f"import socket; socket.socket(socket.AF_UNIX).connect({unix})", _DENIED),
-        "kills_parent": (
-            "import os; os.kill(os.getppid(), 9)" + CORRECT,
-            _end("error:PermissionError", bubblewrap=("passed",), namespaces=("passed", "error:PermissionError")),
-        ),
-        "kills_everything": (
-            "import os; os.kill(-1, 9)" + CORRECT,
-            _end(
-                *("passed", "error:PermissionError"),
-                bubblewrap=("error:ProcessLookupError",),
-                namespaces=("error:ProcessLookupError", "error:PermissionError"),
-            ),
-        ),
-        "traces_parent": (
-            "import ctypes, os; assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
-            _end("wrong_answer"),
-        ),
-        "limits_parent": (
-            "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
-            _DENIED,
-        ),
-        "looks_for_environment": ("import os; assert 'HARNESS_MARKER' not in os.environ" + CORRECT, _end("passed")),
-    }
-    return {name: Hostile(program=program, ends=ends) for name, (program, ends) in rows.items()}
+_EIGHT = "import os, time\n{first}\nfor _ in range(8):\n    if os.fork() == 0:\n        {each}\n        os._exit(0)\n"
+LIMITED |= {
+    "memory_of_all": Hostile(
+        program=_EIGHT.format(first="", each="x = b'x' * (60 << 20); time.sleep(9)") + "time.sleep(9)",
+        ends=end("memory"),
+        limits={"memory_bytes": 256 << 20},
+        says="in all processes",
+    ),
+    "shared_pages": Hostile(
+        program=_EIGHT.format(first="x = b'x' * (100 << 20)", each="time.sleep(0.3)") + "os.wait()" + CORRECT,
+        ends=PASSED,
+        limits={"memory_bytes": 256 << 20},
+    ),
+    "cpu_of_all": Hostile(
+        program=_EIGHT.format(first="", each="while True: pass") + "time.sleep(60)",
+        ends=_TIMEOUT,
+        limits={"cpu_s": 1},
+        says="CPU",
+    ),
+    "cpu_of_the_forgotten": Hostile(
+        program=_EIGHT.format(
+            first="import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+            each="end = time.process_time() + 0.25\n        while time.process_time() < end: pass",
+        )
+        + "time.sleep(20)",
+        ends=_TIMEOUT,
+        limits={"cpu_s": 1},
+        says="CPU",
+    ),
+    "stops_itself": Hostile(
+        program="import os, signal; os.kill(os.getpid(), signal.SIGSTOP)" + CORRECT, ends=_TIMEOUT, limits=_SHORT
+    ),
+}

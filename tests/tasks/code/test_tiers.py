@@ -10,7 +10,17 @@ from tasks.code.sandbox import Isolation, Limits, Tier, confinement, kernel, req
 from tasks.code.sandbox.confinement import Machine, request
 
 
-@pytest.mark.parametrize("calls", [kernel.DENIED, kernel.METADATA, kernel.LIMITS_OF_OTHERS, kernel.SIGNALS])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        kernel.DENIED,
+        kernel.METADATA,
+        kernel.LIMITS_OF_OTHERS,
+        kernel.SIGNALS,
+        kernel.REPLACED,
+        {name: number for name, (number, _) in kernel.ARGUMENTS.items()},
+    ],
+)
 def test_numbers_of_calls_are_those_of_libseccomp(calls: dict[str, int]) -> None:
     """A mistyped number: the call goes through, and another one that programs need is refused."""
     if platform.machine() != "x86_64":

@@ -1,0 +1,126 @@
+"""What the processes of a program use together, as the kernel tells others; a program has no say in it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_HELD = (b"RssAnon", b"RssShmem", b"VmSwap", b"VmPTE")
+# Fields of /proc/PID/stat after the name, counted from 0: proc_pid_stat(5) counts from 1, and the name is the second.
+_OWN, _WAITED, _STARTED = slice(11, 13), slice(13, 15), 19
+
+
+def processes(session: int) -> list[int]:
+    """Return the processes of a session, the oldest number first; none where there is no /proc.
+
+    No filtered program can leave its session: setsid is denied.
+    """
+    return sorted(pid for pid in _all() if _session(pid) == session)
+
+
+def alive(session: int) -> bool:
+    """Tell whether a process of a session still runs; one that is dead and not yet waited for does not."""
+    return any(_stat(pid)[:1] not in ([], [b"Z"], [b"X"]) for pid in processes(session))
+
+
+def memory(pids: list[int], limit: int) -> int:
+    """Return the bytes of memory that processes hold together, whether or not they fit into `limit`.
+
+    Pages that several of them share count once, which is worked out only where it decides.
+    """
+    held = sum(_kib(pid, "status", _HELD) for pid in pids)
+    if held * 1024 > limit:
+        held = sum(_kib(pid, "smaps_rollup", (b"Pss", b"SwapPss")) or _kib(pid, "status", _HELD) for pid in pids)
+    return held * 1024
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """The CPU time of processes that come and go.
+
+    Two readings, neither complete: what each process was seen to use, and what those alive and the children that they
+    waited for have used. The greater one counts.
+    """
+
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)
+    waited: int = 0
+
+    def read(self, pids: list[int]) -> float:
+        """Look at the processes that are alive; return the seconds so far, of all."""
+        waited = 0
+        for pid in pids:
+            words = _stat(pid)
+            if len(words) > _STARTED:
+                own = sum(map(int, words[_OWN]))
+                self.seen[pid, int(words[_STARTED])] = own
+                waited += own + sum(map(int, words[_WAITED]))
+        self.waited = max(self.waited, waited)
+        return max(self.waited, sum(self.seen.values())) / _TICKS_PER_S
+
+
+def unlinked_bytes(pids: list[int], folder: str) -> int:
+    """Return the bytes of files in a folder that have lost their names and are still open or mapped."""
+    device, start = os.stat(folder).st_dev, os.fsencode(folder) + b"/"
+    sizes: dict[int, int] = {}
+    for pid in pids:
+        for number in _names(f"/proc/{pid}/fd"):
+            try:
+                file = os.stat(f"/proc/{pid}/fd/{number}")
+            except OSError:
+                continue
+            if file.st_nlink == 0 and file.st_dev == device:
+                sizes[file.st_ino] = file.st_blocks * 512
+        for line in _content(pid, "maps").splitlines():
+            words = line.split(maxsplit=5)
+            if len(words) == 6 and words[5].startswith(start) and words[5].endswith(b" (deleted)"):
+                first, last = (int(address, 16) for address in words[0].split(b"-"))
+                sizes.setdefault(int(words[4]), last - first)
+    return sum(sizes.values())
+
+
+def files(pids: list[int], folder: str) -> int:
+    """Return the files, folders included, of the file system at `folder` as processes in another tree see it."""
+    for pid in reversed(pids):
+        # The eldest, which started the others, stands outside.
+        with contextlib.suppress(OSError):
+            if pid != pids[0]:
+                about = os.statvfs(f"/proc/{pid}/root{folder}")
+                return about.f_files - about.f_ffree
+    return 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields behind the name of a process, none if it is gone."""
+    return _content(pid, "stat").rpartition(b")")[2].split()
+
+
+def _all() -> Iterator[int]:
+    return (int(name) for name in _names("/proc") if name.isdecimal())
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _content(pid: int, file: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{file}", "rb") as text:
+            return text.read()
+    except OSError:
+        return b""
+
+
+def _kib(pid: int, file: str, fields: tuple[bytes, ...]) -> int:
+    lines = (line.partition(b":") for line in _content(pid, file).splitlines())
+    return sum(int(value.split()[0]) for name, _, value in lines if name in fields)
