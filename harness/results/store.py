@@ -71,8 +71,9 @@ class Store:
     def write(self, run: Row, samples: Sequence[Row] = (), steps: Sequence[Row] = ()) -> int:
         """Add one attempt and return its number.
 
-        Rows have exactly the columns of their schema (None where unknown) but `attempt`, which the store gives, like all of `NAMES`
-        in samples and steps. Raises DataError for other columns, a value of a wrong type and an unwritable folder.
+        A row has exactly the columns of its schema, None where unknown; those of `NAMES` need to be given in `run`
+        only, and there without `attempt`. Raises DataError for other columns, a value of a wrong type and an
+        unwritable folder.
         """
         self.prepare()
         run = {**run, "sample_rows": len(samples), "step_rows": len(steps)}

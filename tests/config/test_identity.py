@@ -35,7 +35,7 @@ def settings(*changes: Sequence[str]) -> int:
         [[], ["method.temperature=0"], ["method.temperature=0.0"], ["method.temperature=-0.0"]],
         [[], ["batch_size=2"], ["device.threads=1"], ["measure=timed"], ["tracker=wandb"], ["name=mine"]],
         [[], ["results_dir=elsewhere"], ["resume=false"], ["on_error=record"], ["figure=areas"]],
-        [["method=freedave"], ["method=llada", "method/verifier=freedave"]],
+        [["method=threshold", "method.threshold=0.8"], ["method=threshold", "method.selector.threshold=0.8"]],
         [[], ["method/verifier=none", "method/cache=none"]],
     ],
 )

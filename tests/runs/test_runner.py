@@ -46,7 +46,7 @@ def test_a_run_leaves_a_row_and_its_samples(results_dir: Path):
 def test_a_finished_run_is_taken_from_the_store(results_dir: Path, monkeypatch: pytest.MonkeyPatch):
     """Guards resume, and that nothing is decoded for it."""
     first = run(composed(results_dir))
-    monkeypatch.setattr("harness.runs.runner.decode_batch", None)
+    monkeypatch.setattr("harness.runs.street.decode_batch", None)
     second = run(composed(results_dir, "tracker=none", "name=again"))
     assert second.resumed
     assert second.run_id == first.run_id
@@ -114,7 +114,7 @@ def test_logits_that_are_no_numbers_fail_the_run(results_dir: Path, monkeypatch:
     record = run(composed(results_dir, "on_error=record"))
     assert record.status == "failed"
     assert "NaN" in record.row["error"]
-    assert (results_dir / "errors" / f"{record.run_id}.txt").read_text().count("Traceback") == 1
+    assert (results_dir / "errors" / f"{record.run_id}.txt").read_text().startswith("Traceback")
     with pytest.raises(DecodeError, match="random_mdm"):
         run(composed(results_dir))
     monkeypatch.undo()

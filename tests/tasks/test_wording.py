@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import doctor, inspect
+from harness.commands import doctor, show
 from harness.config import protocols
 from harness.config.catalogue import read
 from harness.config.composition import compose
@@ -289,7 +289,7 @@ def test_show_and_doctor_name_the_files(tmp_path: Path, capsys: pytest.CaptureFi
     """Guards what a user sees before a run: which file serves which task, and where the code is to be had."""
     folder = checkout(tmp_path, "dparallel")
     given = ["protocol=dparallel", f"protocol.wording={folder}"]
-    assert inspect.show(given) == 0
+    assert show.main(given) == 0
     shown = capsys.readouterr().out
     assert "wording of gsm8k: LLaDA/eval_llada.py\n" in shown
     assert re.search(r"wording of mbpp: cannot be read: .*no mbpp/\*\.yaml with `task: mbpp` in it", shown)
@@ -300,4 +300,4 @@ def test_show_and_doctor_name_the_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert not missing.available and "gsm8k, math500, countdown, sudoku" in missing.detail
     assert missing.remedy == "git clone https://github.com/dllm-reasoning/d1, then protocol.wording=FOLDER"
     with pytest.raises(ConfigError, match="no such folder"):
-        inspect.show(["protocol=d1", "protocol.wording=/no/such/folder"])
+        show.main(["protocol=d1", "protocol.wording=/no/such/folder"])
