@@ -136,7 +136,7 @@ class Canvas:
             mask_id=mask_id,
             fill_id=pad_id,
             stop_ids=stop_ids,
-            **dict.fromkeys(_COUNTED, zero_B),
+            **dict.fromkeys(_COUNTED, zero_B),  # type: ignore[arg-type]
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
             held_B=torch.zeros(rows, dtype=torch.bool),
