@@ -25,16 +25,16 @@ NAMES = ("setting_id", "run_id", "attempt")
 """Columns of every table: `run_id` with `attempt` joins runs, samples and steps; the store fills them in."""
 
 COUNTERS = {
-    "nfe": ("calls", "model calls in which the sample was live, prefill apart"),
-    "nfe_prefill": ("calls", "calls that only filled the cache with the prompt"),
+    "nfe": ("calls", "model calls in which the sample was live, a prompt's call that gives a token included"),
+    "nfe_prefill": ("calls", "calls that computed the prompt apart; in nfe where they give a token"),
     "nfe_idle": ("calls", "skipped calls that the reference would have made"),
     "nfe_cache": ("calls", "calls only to store or refresh a cache, included in nfe"),
     "nfe_draft": ("calls", "calls of a draft model, not included in nfe"),
-    "nfe_total": ("rows", "rows of all calls, prefill apart"),
-    "query_tokens": ("tokens", "query positions computed (mean over layers where these differ), prefill apart"),
+    "nfe_total": ("rows", "rows of all calls"),
+    "query_tokens": ("tokens", "query positions computed (mean over layers where these differ), the prompt's included"),
     "layer_tokens": ("layer tokens", "query positions, summed over the layers run"),
     "tokens_out": ("tokens", "response up to and including the first stop id, before the first undecided position"),
-    "tokens_canvas": ("tokens", "response positions decoded"),
+    "tokens_canvas": ("tokens", "response positions there was room for: gen_length, unless the canvas grew or shrank"),
     "tokens_generated": ("tokens", "tokens proposed, discarded ones included"),
     "forced": ("positions", "positions committed only to guarantee progress"),
     "remasked": ("positions", "committed positions that were opened again"),
