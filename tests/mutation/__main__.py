@@ -37,8 +37,11 @@ def record(options: argparse.Namespace) -> list[str]:
     """Copy what git knows or would add, run the suite in the copy, and list every possible mutant."""
     shutil.rmtree(TREE, ignore_errors=True)
     TREE.mkdir(parents=True)
-    files = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], capture_output=True, check=True).stdout
-    subprocess.run(["xargs", "-0", "cp", "--parents", "-t", str(TREE)], input=files, check=True)
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, capture_output=True, check=True, text=True).stdout.split("\0")
+    for file in filter(Path.is_file, map(Path, filter(None, names))):
+        (TREE / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, TREE / file)
     coverage = ["--cov", "--cov-context=test", "--cov-report=", f"--junitxml={JUNIT}"]
     suite = [sys.executable, "-m", "pytest", "-q", "-n", str(options.workers), "--dist", "loadfile", "-m", options.mark]
     env = ["env", "-C", str(TREE), f"PYTHONPATH={TREE}", f"COVERAGE_FILE={COVERAGE}"]
