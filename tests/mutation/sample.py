@@ -10,6 +10,9 @@ from pathlib import Path
 from attrs import evolve
 from cosmic_ray.work_item import WorkItem
 
+_SAME = ("_Is_Eq", "_Eq_Is", "_IsNot_NotEq", "_NotEq_IsNot")
+"""Exchanges that None, enumerations and small numbers cannot tell, which is all that such comparisons are made of."""
+
 Place = tuple[str, ...]
 Position = tuple[int, int]
 
@@ -33,6 +36,8 @@ def _places(items: Iterable[WorkItem], tree: Path) -> dict[Place, list[WorkItem]
     found: defaultdict[tuple[Path, Position, str], list[WorkItem]] = defaultdict(list)
     for item in sorted(items, key=lambda item: (item.mutations[0].operator_name, item.mutations[0].occurrence)):
         mutation = item.mutations[0]
+        if mutation.operator_name.endswith(_SAME):
+            continue
         found[mutation.module_path, mutation.start_pos, mutation.operator_name.split("_")[0]].append(item)
     read = cache(lambda path: (tree / path).read_text())
     declared = cache(lambda path: declarations(read(path)))
