@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     Path(o.out).parent.mkdir(parents=True, exist_ok=True)
     for cell in measure(o):
         cells.append(cell)
-        # After every cell, so that a machine that is lent for an hour leaves what it got to.
+        # After every cell: hours of measuring that are cut short leave what they got to.
         Path(o.out).write_text(json.dumps(record, indent=1) + "\n")
         table.add_row(*_shown(cell))
     Console(width=_TABLE_WIDTH).print(table, highlight=False)

@@ -1,6 +1,6 @@
 """Elastic-Cache: recompute from the layer on where attention has drifted (arXiv:2510.14973).
 
-The code was not readable; everything beyond the abstract is a reconstruction. Symbol -> knob: masks in the sliding
+Everything beyond the abstract is a reconstruction. Symbol -> knob: masks in the sliding
 window -> beta (default 16), similarity below which attention has drifted -> gam (default 0.9), what is compared ->
 profile (default column). The first call computes everything; in it every layer tracks the position outside of the
 window that its masks look at most. A later call computes the leftmost beta masks, those of the open window first,

@@ -3,8 +3,8 @@
 Symbol -> knob: anchor threshold -> tau (default 0.9), relaxed threshold -> tau_rel (default 0.75; null: none), radius
 -> r (default 4), block size -> block_length (default 32), finish rule `block_eos` -> early_stop. Anchors are the open
 positions that reach tau in this very step; within r positions of one, tau_rel is enough.
-Deviations: the authors' own code was not available; the rule follows a copy in another project (DAWN). Tokens that are
-already decided are no anchors there, and the relaxation does not decay with the distance. `strict` is an addition.
+Deviations: the rule follows a copy in another project (DAWN), not the authors' own code. Tokens that are already
+decided are no anchors there, and the relaxation does not decay with the distance. `strict` is an addition.
 Invariants: r = 0 or tau_rel = tau equals `threshold`; above 1 both ways, one position per step.
 """
 

@@ -1,8 +1,13 @@
 """When answers emerge."""
 
+import io
 from pathlib import Path
 
-from harness.results.convergence import emergences, markdown
+import pytest
+from rich.console import Console
+
+from harness.results.convergence import Emergence, draw, emergences, markdown
+from harness.results.report_sweep import summarize
 from harness.results.schemas import STEPS
 from harness.results.store import Store
 from tests.results.factory import run_row, sample_rows
@@ -40,3 +45,42 @@ def test_without_a_correct_answer_there_is_no_share(tmp_path: Path):
     (found,) = emergences(store, ["a"])
     assert found.within(25) is None
     assert "0 of 1 | - | -" in markdown([found])
+
+
+def test_the_figure_of_a_sweep_is_the_one_that_was_asked_for(tmp_path: Path):
+    """Guards the switch between figures: what has emerged is worked out for this figure alone, and drawn in it."""
+    pytest.importorskip("matplotlib")
+    store = Store(root=tmp_path)
+    rows = sample_rows("a", correct=[True, True], nfe=[1, 1], latency_s=[0.1, 0.1])
+    samples = [row | {"output_ids": [1], "tokens_out": 1} for row in rows]
+    steps = [
+        dict.fromkeys(STEPS.names) | {"run_id": "a", "sample_id": row["sample_id"], "step": 0, "predicted": [1]}
+        for row in samples
+    ]
+    store.write(run_row("a", samples, measure="traced"), samples, steps)
+    console = Console(file=io.StringIO())
+    shown = {kind: summarize(tmp_path, ["a"], console, tmp_path / kind, kind=kind) for kind in ("calls", "convergence")}
+    heading = "by 25 % of the steps"
+    assert {kind: heading in summary.markdown for kind, summary in shown.items()} == {
+        "calls": False,
+        "convergence": True,
+    }
+    assert "within_25_percent" in (tmp_path / "convergence.csv").read_text()
+
+
+def test_every_task_has_a_panel_that_shows_all_steps():
+    """Guards curves cut off at an end: shares rise from the first step to the last one, 100 % of them."""
+    pytest.importorskip("matplotlib")
+    found = [
+        Emergence(model="m", setting=setting, task=task, samples=2, percent=(50.0, 100.0))
+        for task in ("copy", "sort")
+        for setting in ("llada", "dream")
+    ]
+    figure, points = draw(found)
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["copy", "sort"]
+    for panel in figure.axes:
+        assert [*panel.get_xticks()] == [0, 25, 50, 75, 100]
+        assert [line.get_label() for line in panel.lines] == ["llada", "dream"]
+        assert panel.lines[0].get_xydata().tolist()[-2:] == [[50, 0.5], [100, 1]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["llada", "dream"]
+    assert points["within_50_percent"].tolist() == [0.5] * 4

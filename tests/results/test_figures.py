@@ -85,3 +85,5 @@ def test_any_number_of_tasks_fits_the_grid(tasks: int, tmp_path: Path) -> None:
         add_run(store, name, method="llada", setting="llada", task=name)
     figure, _ = accuracy_over_calls(compare(load(store, names), per_task=True))
     assert [panel.get_title(loc="left") for panel in figure.axes] == names
+    lowest = {panel.get_subplotspec().colspan.start: panel for panel in figure.axes}
+    assert all(panel.xaxis.get_tick_params()["labelbottom"] for panel in lowest.values())

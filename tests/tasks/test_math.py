@@ -186,6 +186,15 @@ def test_answers_between_tags_are_read() -> None:
     assert task.score(sample, "<answer></answer>").correct is False
 
 
+def test_an_answer_without_a_number_in_its_tag_is_looked_for_outside() -> None:
+    """Guards the reading of d1 for GSM8K: what is in the tag counts, unless there is no number in it."""
+    task = gsm8k(reading="d1", samples=1)
+    (sample,) = task.instances()
+    right = f"\\boxed{{{sample.instance.gold}}}"
+    assert task.score(sample, f"{right} <answer>as above</answer>").correct
+    assert task.score(sample, f"{right} <answer>-7</answer>").correct is False
+
+
 def test_without_math_verify_the_task_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against finding out after hours of decoding that nothing can be graded."""
 
