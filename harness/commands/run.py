@@ -31,7 +31,8 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     summary = _summarise(sweep.base, records, console)
     if as_json:
         sys.stdout.write(json.dumps(summary, default=str) + "\n")
-    return int(any(record.status == "failed" for record in records))
+    lost = any(line["status"] == "lost" for line in summary["summary"]["missing"])
+    return int(lost or any(record.status == "failed" for record in records))
 
 
 def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> dict[str, Any]:

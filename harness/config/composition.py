@@ -165,6 +165,10 @@ def _check_values(cfg: DictConfig) -> None:
             cfg[key]
         except OmegaConfBaseException as error:
             raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    if not str(cfg.results_dir).strip():
+        raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
+    if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
+        raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
     if cfg.gen_length < 1:
         raise ConfigError(f"gen_length={cfg.gen_length}: must be at least 1")
     if cfg.batch_size < 1:
