@@ -60,7 +60,7 @@ class BenchConf:
     name: str | None
     figure: str
     points: list[str] | None
-    axes: dict[str, str] | None
+    axes: dict[str, Any] | None
     overrides: list[str]
 
 

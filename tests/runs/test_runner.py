@@ -234,10 +234,54 @@ def test_one_failing_run_leaves_the_others_of_a_sweep(results_dir: Path):
 def test_experiments_expand_to_points_times_axes():
     """Guards the sweep that the quickstart runs, its order included: models stay together."""
     sweep = expand(["experiment=quickstart", "task.samples=3"])
-    assert len(sweep.jobs) == len(sweep.base.points) * len(sweep.base.axes.task.split(","))
+    assert len(sweep.jobs) == len(sweep.base.points) * len(sweep.base.axes.task)
     models = [next(o for o in job if o.startswith("model=")) for job in sweep.jobs]
     assert models == sorted(models, reverse=True)
     assert all("task.samples=3" in job for job in sweep.jobs)
+
+
+def test_the_command_line_beats_an_experiment():
+    """Guards against an experiment that runs its own tasks after all: what was typed holds, with what belongs to it."""
+    sweep = expand(["experiment=quickstart", "task=list_sort", "method=llada,eb"])
+    assert {one for job in sweep.jobs for one in job if one.startswith("task=")} == {"task=list_sort"}
+    assert not [one for job in sweep.jobs for one in job if one.startswith("method.")]
+    assert len(sweep.jobs) == 2 * 2, "models of the points times methods of the command line"
+
+
+@pytest.mark.parametrize(
+    ("choice", "values"),
+    [
+        ("seed=range(0,3)", ["0", "1", "2"]),
+        ("task=glob(list_re*,exclude=list_rem*)", ["list_repeat_each", "list_repeat_list", "list_replace_index",
+                                                   "list_replace_random", "list_reverse"]),
+        ("method.threshold=0.50,0.9", ["0.50", "0.9"]),
+    ],
+)  # fmt: skip
+def test_choices_of_every_kind(choice: str, values: list[str]):
+    """Guards sweeps that name a range or a pattern, and numbers against being shown otherwise than typed."""
+    jobs = expand(["method=threshold", choice]).jobs
+    assert [job[-1].partition("=")[2] for job in jobs] == values
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=interval(0,3)"], r"^seed=interval\(0,3\): .* range\("),
+        (["seed=glob(*)"], r"^seed=glob\(\*\): glob chooses among the options of model, "),
+        (["task=glob(nothing*)"], r"^task=glob\(nothing\*\): chooses nothing; known: "),
+        (["axes={seed: 3}"], r"^axes.seed=3: an axis is a list"),
+    ],
+)
+def test_what_is_no_choice_is_refused(overrides: list[str], message: str):
+    """Guards against a traceback, and against one run where many were meant."""
+    with pytest.raises(ConfigError, match=message):
+        expand(overrides)
+
+
+def test_values_of_an_axis_may_hold_commas():
+    """Guards lists as values of an axis."""
+    jobs = expand(["method=prophet", "axes={method.gap_thresholds: [[7.5, 5, 2.5], [3, 2, 1]]}"]).jobs
+    assert [job[-1] for job in jobs] == ["method.gap_thresholds=[7.5, 5, 2.5]", "method.gap_thresholds=[3, 2, 1]"]
 
 
 def test_unknown_choices_of_a_sweep_are_refused():
