@@ -45,7 +45,9 @@ def record(options: argparse.Namespace) -> list[str]:
     coverage = ["--cov", "--cov-context=test", "--cov-report=", f"--junitxml={JUNIT}"]
     suite = [sys.executable, "-m", "pytest", "-q", "-n", str(options.workers), "--dist", "loadfile", "-m", options.mark]
     env = ["env", "-C", str(TREE), f"PYTHONPATH={TREE}", f"COVERAGE_FILE={COVERAGE}"]
-    subprocess.run([*env, *suite, "-p", "no:cacheprovider", *coverage])
+    ended = subprocess.run([*env, *suite, "-p", "no:cacheprovider", *coverage]).returncode
+    if ended not in (0, 1):
+        return [f"pytest ended with {ended} before the suite did: record again"]
     with contextlib.chdir(TREE), use_db(ALL) as database:
         cosmic_ray.commands.init(cosmic_ray.modules.find_modules(map(Path, MUTATED)), database, {})
     tests = passed(JUNIT)
@@ -110,7 +112,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="mutants, or tests of `record`, at once")
     parser.add_argument("--mark", default="not slow and not gpu and not weights", help="which tests are recorded")
     options = parser.parse_args()
-    if options.command != "record" and not ALL.exists():
+    if options.command != "record" and not (ALL.exists() and JUNIT.exists()):
         parser.error(f"{FOLDER}: nothing is recorded; begin with `scripts/mutate record`")
     faults = COMMANDS[options.command](options)
     print(*faults, sep="\n", file=sys.stderr)
