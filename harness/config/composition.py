@@ -60,7 +60,7 @@ class BenchConf:
     name: str | None
     figure: str
     points: list[str] | None
-    axes: dict[str, Any] | None
+    axes: Any
     overrides: list[str]
 
 

@@ -38,12 +38,15 @@ def expand(overrides: Sequence[str]) -> Sweep:
     """
     single, choices = _split(overrides)
     base = compose(single)
-    given = {override.get_key_element() for override in parse(overrides)}
-    points = [[one for one in shlex.split(point) if not _is_set(one, given)] for point in base.points or [""]]
+    written = [shlex.split(point) for point in base.points or [""]]
+    chosen = {one.partition("=")[0] for point in written for one in point} | _axes(base).keys()
+    # What belongs to an option that the experiment does not choose is about any option, the one typed included.
+    beaten = {override.get_key_element() for override in parse(overrides)} & chosen
+    points = [[one for one in point if not _is_set(one, beaten)] for point in written]
     axes = [
         [f"{key}={_written(value)}" for value in values]
         for key, values in _axes(base).items()
-        if not _is_set(f"{key}=", given)
+        if not _is_set(f"{key}=", beaten)
     ]
     jobs = [[*single, *point, *combination] for point in points for combination in product(*axes, *choices)]
     return Sweep(jobs=[list(job) for job in dict.fromkeys(map(tuple, jobs))], base=base)
@@ -65,10 +68,10 @@ def _written(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _is_set(override: str, given: Collection[str]) -> bool:
+def _is_set(override: str, beaten: Collection[str]) -> bool:
     """Say whether the command line sets the key of an override, or the option that the key belongs to."""
     key = override.partition("=")[0].lstrip("+~")
-    return any(key == one or key.startswith((f"{one}.", f"{one}/")) for one in given)
+    return any(key == one or key.startswith((f"{one}.", f"{one}/")) for one in beaten)
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -90,7 +93,10 @@ def _values(text: str, override: Override) -> list[str]:
         raise ConfigError(f"{text}: an interval has no end of values; write range(start,stop,step), or a list: a,b,c")
     chosen = override.value()
     if not isinstance(chosen, Glob):
-        return list(override.sweep_string_iterator())
+        written = text.partition("=")[2]
+        # Parsing turns 0.50 into 0.5; a plain list of words is cut as it stands.
+        plain = re.fullmatch(r"[\w.+/:-]+(,[\w.+/:-]+)*", written)
+        return written.split(",") if plain else list(override.sweep_string_iterator())
     if override.key_or_group not in GROUPS:
         raise ConfigError(f"{text}: glob chooses among the options of {', '.join(GROUPS)}; write a list: a,b,c")
     return chosen.filter(list(names(override.key_or_group)))
