@@ -111,5 +111,5 @@ def test_the_records_are_the_closed_form(method: str):
         settings = OmegaConf.from_dotlist([f"method.{knob}" for knob in knobs.split()])
         queries, counts = queries_of(method, cast(DictConfig, OmegaConf.merge(cfg, settings)))
         assert queries == (calls if isinstance(calls, list) else calls * [L]), knobs
-        assert counts.nfe + counts.nfe_prefill == len(queries), knobs
-        assert counts.query_tokens + counts.prefill_tokens == sum(queries), knobs
+        assert counts.query_tokens == sum(queries), knobs
+        assert len(queries) - counts.nfe_prefill <= counts.nfe <= len(queries), knobs

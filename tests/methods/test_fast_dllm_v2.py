@@ -62,7 +62,7 @@ def test_storing_a_block_gives_a_token(prompt_length: int):
     first_from_prefill = prompt_length % K == 0
     assert (counts.nfe_prefill, counts.prefill_tokens) == (int(prompt_length >= K), prompt_length // K * K)
     assert (counts.nfe, counts.nfe_cache) == (G, 0)
-    expected, end = 0, prompt_length + G
+    expected, end = counts.prefill_tokens, prompt_length + G
     for position in range(prompt_length + first_from_prefill, end):
         block = position // K - (position % K == 0)
         expected += min(K, end - block * K)

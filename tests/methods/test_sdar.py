@@ -109,7 +109,10 @@ def test_calls_and_queries_are_the_closed_form(prompt_length: int):
     assert counts.nfe_prefill == (prompt_length >= K)
     assert counts.nfe_cache == len(blocks) - 1
     assert counts.nfe == G + len(blocks) - 1
-    assert counts.query_tokens == sum(sizes[b] * masks[b] for b in blocks) + K * (len(blocks) - 1)
+    assert (
+        counts.query_tokens == sum(sizes[b] * masks[b] for b in blocks) + K * (len(blocks) - 1) + counts.prefill_tokens
+    )
+    assert counts.prefill_tokens == prompt_length // K * K
 
 
 @pytest.mark.parametrize("knobs", [(), ("method.remasking=sequential", "method.denoising_steps=3")])

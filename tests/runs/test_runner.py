@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from harness.config import source_digest
 from harness.config.build import build_task, load_model
 from harness.config.composition import compose, resolved
+from harness.config.source_digest import Code
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
 from harness.engine.method import NeverRevise
@@ -238,6 +240,36 @@ def test_experiments_expand_to_points_times_axes():
     models = [next(o for o in job if o.startswith("model=")) for job in sweep.jobs]
     assert models == sorted(models, reverse=True)
     assert all("task.samples=3" in job for job in sweep.jobs)
+
+
+def test_greedy_decoding_has_at_most_one_token_per_call(results_dir: Path):
+    """Guards the counting rule across families: the prompt's call gives a token, and its work is counted."""
+    row = run(compose(["model=tiny_ar", "method=ar_greedy", "task.samples=8", f"results_dir={results_dir}"])).row
+    samples = Store(root=results_dir).read("samples").to_pylist()
+    assert row["tpf"] == 1 and row["nfe_prefill"] == 1
+    for one in samples:
+        assert one["nfe"] == one["tokens_out"] <= one["tokens_canvas"] == 16
+        assert one["query_tokens"] == one["prompt_tokens"] + one["tokens_out"] - 1
+    shares = [one["query_tokens"] / (one["prompt_tokens"] + 16) for one in samples]
+    assert row["efe"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_another_version_of_the_code_is_run_anew_and_named(
+    results_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Guards against stale numbers after an edit, and against wondering why a run is made again."""
+    first = run(composed(results_dir))
+    monkeypatch.setattr("harness.config.job.code_of", lambda roots: edited(source_digest.code_of(roots)))
+    second = run(composed(results_dir))
+    assert not second.resumed and first.row["setting_id"] == second.row["setting_id"]
+    assert (first.row["attempt"], second.row["attempt"]) == (1, 2)
+    changed = [record.getMessage() for record in caplog.records if "run anew" in record.getMessage()]
+    assert changed == [f"{second.run_id}: stored as {first.run_id}, run anew: changed harness.engine.diffusion"]
+
+
+def edited(code: Code) -> Code:
+    """Return code in which one module differs."""
+    return Code(modules={**code.modules, "harness.engine.diffusion": "edited"}, versions=code.versions)
 
 
 def test_the_command_line_beats_an_experiment():
