@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 
 import pytest
 import torch
@@ -190,7 +189,6 @@ class Disturbed:
         return logits + self.by * (1e6 * logits).sin()
 
 
-@cache
 def answers(method: DiffusionMethod, kind: str, by: float) -> Made:
     """Decode with a disturbed model."""
     return decode_with(method, Disturbed(random_model(kind), by), PROMPTS)
