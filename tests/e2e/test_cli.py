@@ -107,7 +107,11 @@ def test_a_command_that_is_asked_to_end_says_how_to_go_on(tmp_path: Path, number
     """Guards sweeps on clusters, which end jobs by SIGTERM, and terminals that are closed."""
     sweep = ["run", "model=random_mdm", "task.samples=8", "seed=range(0,400)", "results_dir=store"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *sweep], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-m", "harness", *sweep],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore some
     )
     folder = tmp_path / "store" / "runs"
     while process.poll() is None and not (folder.is_dir() and any(folder.glob("[!.]*.parquet"))):

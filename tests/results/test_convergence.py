@@ -51,7 +51,7 @@ def test_the_figure_of_a_sweep_is_the_one_that_was_asked_for(tmp_path: Path):
     """Guards the switch between figures: what has emerged is worked out for this figure alone, and drawn in it."""
     pytest.importorskip("matplotlib")
     store = Store(root=tmp_path)
-    rows = sample_rows("a", correct=[True, True], nfe=[1, 1], latency_s=[0.1, 0.1])
+    rows = sample_rows(correct=[True, True], nfe=[1, 1], latency_s=[0.1, 0.1])
     samples = [row | {"output_ids": [1], "tokens_out": 1} for row in rows]
     steps = [
         dict.fromkeys(STEPS.names) | {"run_id": "a", "sample_id": row["sample_id"], "step": 0, "predicted": [1]}
