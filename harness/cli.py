@@ -1,8 +1,12 @@
 """`decbench`: one word of what to do, then its arguments; everything heavy is imported by the command that needs it."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 
 from harness.errors import ConfigError, DataError, MissingDependency
 
@@ -19,13 +23,30 @@ _HELP = """usage: decbench COMMAND [arguments]
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
-object as the last line. Results go to results/raw, see results_dir=...
+object as the last line. Results go to results/raw, see results_dir=... `decbench --version` says which this is.
 """
+
+_RUN_HELP = """usage: decbench run key=value ... [--json]
+
+  decbench run method=threshold task=list_sort task.samples=16     one run; model=tiny_mdm unless you choose another
+  decbench run method=threshold method.threshold=0.5,0.9           a choice with commas is a sweep
+  decbench run experiment=quickstart                               a whole experiment: decbench list experiments
+
+What exists: decbench list models|methods|tasks; the knobs of a method: decbench show method=NAME.
+"""
+
+_SIGNALLED = 128
+"""What shells add to the number of the signal that ended a command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch a command line; return 0, 1 (something failed) or 2 (the request cannot be carried out)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--version"]:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"decbench {version('decbench')}\n")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_HELP)
         return 0
@@ -41,15 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"decbench {command}: no such command; {hint}\n")
         return 2
     try:
-        return COMMANDS[command](rest)
+        with _ended_alike():
+            return COMMANDS[command](rest)
     except (ConfigError, DataError, MissingDependency) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.stderr.write(f"decbench {command}: {' '.join(str(error).split())}\n")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         sys.stderr.write("interrupted; finished runs are stored, the same command goes on from there\n")
-        return 130
+        return _SIGNALLED + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -60,64 +82,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+@contextmanager
+def _ended_alike() -> Iterator[None]:
+    """Have a command that is asked to end, or whose terminal goes, end as Ctrl-C ends it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # What is ignored already stays so: that is what nohup and background jobs of a shell ask for.
+    heard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _run(argv: list[str]) -> int:
-    from harness.runs.presence import refuse_absent_model
+    if not argv:
+        sys.stdout.write(_RUN_HELP)
+        return 2
+    from harness.config.presence import refuse_absent_model
 
     refuse_absent_model(argv)
-    from harness.runs.sweep import main as run
+    from harness.commands.run import main as run
 
     return run([a for a in argv if a != "--json"], as_json="--json" in argv)
 
 
-def _list(argv: list[str]) -> int:
-    from harness.runs.inspect import list_options
+def _module(name: str) -> Callable[[list[str]], int]:
+    def command(argv: list[str]) -> int:
+        return import_module(f"harness.commands.{name}").main(argv)
 
-    return list_options(argv)
-
-
-def _show(argv: list[str]) -> int:
-    from harness.runs.inspect import show
-
-    return show(argv)
-
-
-def _doctor(argv: list[str]) -> int:
-    from harness.runs.doctor import main as doctor
-
-    return doctor(argv)
-
-
-def _conform(argv: list[str]) -> int:
-    from harness.runs.conform import main as conform
-
-    return conform(argv)
-
-
-def _train(argv: list[str]) -> int:
-    from harness.runs.train import main as train
-
-    return train(argv)
-
-
-def _lm_eval(argv: list[str]) -> int:
-    from harness.runs.lm_eval.command import main as lm_eval
-
-    return lm_eval(argv)
-
-
-def _bench(argv: list[str]) -> int:
-    from harness.runs.bench import main as bench
-
-    return bench(argv)
+    return command
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
-    "list": _list,
-    "show": _show,
-    "doctor": _doctor,
-    "conform": _conform,
-    "train": _train,
-    "lm_eval": _lm_eval,
-    "bench": _bench,
+    "list": _module("list"),
+    "show": _module("show"),
+    "doctor": _module("doctor"),
+    "conform": _module("conform"),
+    "train": _module("train"),
+    "lm_eval": _module("lm_eval.command"),
+    "bench": _module("bench"),
 }

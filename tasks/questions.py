@@ -44,9 +44,9 @@ class Subject:
 
     `problem(set, row, number)` reads a row, raising DataError without its place; `fields` are those that rows of a
     file must have, `words` those that templates may name. `readings` find an answer in a text and grade it. `shots`
-    are the sources of worked examples; the source `head` takes the first problems of the set itself, which are then
-    not asked. `wordings` read published sentences for a style from a checkout of the code that has them. Raises
-    ValueError for a template that cannot be filled.
+    are the sources of worked examples, `shot_files` the files of the package that these read; the source `head` takes
+    the first problems of the set itself, which are then not asked. `wordings` read published sentences for a style
+    from a checkout of the code that has them. Raises ValueError for a template that cannot be filled.
     """
 
     folder: Path
@@ -57,6 +57,7 @@ class Subject:
     styles: Mapping[str, Style]
     readings: Mapping[str, Callable[[str, Problem], Score]]
     shots: Mapping[str, Shots] = field(default_factory=dict)
+    shot_files: Mapping[str, str] = field(default_factory=dict)
     wordings: Mapping[str, Reader] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,7 +96,6 @@ class QuestionTask:
     wording: str | None = None
 
     subject: ClassVar[Subject]
-    revision: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -105,10 +105,16 @@ class QuestionTask:
         """The wordings that exist."""
         return tuple(self.subject.styles)
 
-    @property
-    def version(self) -> str:
-        """Return the revision of the task, with the digest of sentences that were read from a checkout."""
-        return self.revision if self.published is None else f"{self.revision}+{self.published.digest}"
+    def sources(self) -> list[Path | str]:
+        """Return the file of the package or what stands in its place, that of examples, and the digest of a wording."""
+        origin = self.subject.sets[self.set]
+        wording = [] if self.published is None else [self.published.digest]
+        if self.data == rows.HUB and origin.hub is not None:
+            folder = rows.downloaded(origin.hub[0])
+            return [*([Path(folder)] if folder else []), *wording]
+        asked = self.subject.folder / origin.file if self.data is None else Path(self.data)
+        shown = self.subject.shot_files.get(self.shots_from) if self.shots else None
+        return [asked, *([self.subject.folder / shown] if shown else []), *wording]
 
     @cached_property
     def published(self) -> Wording | None:

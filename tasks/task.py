@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 
@@ -54,7 +55,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Grading:
-    """What verdicts rest on besides the version of the task: `facts` to be kept, `warnings` for whoever reads them."""
+    """What verdicts rest on besides the code of the task: `facts` to be kept, `warnings` for whoever reads them."""
 
     facts: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -74,20 +75,21 @@ class Encoder(Protocol):
 class Task(Protocol):
     """A set of problems and their grader; equal settings give equal samples in equal order.
 
-    `version` changes whenever the same settings would give other samples or other scores. `template` names
-    the wording in use, one of `templates`; `gen_length` is the default number of answer tokens.
+    `template` names the wording in use, one of `templates`; `gen_length` is the default number of answer tokens.
     """
 
     @property
     def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
     @property
     def template(self) -> str: ...
     @property
     def templates(self) -> tuple[str, ...]: ...
     @property
     def gen_length(self) -> int: ...
+
+    def sources(self) -> Sequence[Path | str]:
+        """Return what problems are read from, in a fixed order: files and folders, or digests of what is in none."""
+        ...
 
     def instances(self) -> Sequence[Sample]:
         """Return all samples; raise DataError where a file of the task cannot be used."""

@@ -227,10 +227,11 @@ def _rounds(file: Path) -> tuple[list[tuple[str, str]], Path]:
         template = configs[0]["prompt_template"]["template"]
         if isinstance(template, str):
             return [("HUMAN", template)], file
-        rounds = [(one["role"], one["prompt"]) for one in [*template.get("begin", []), *template["round"]]]
+        given = [(one["role"], one["prompt"]) for one in [*template.get("begin", []), *template["round"]]]
     except (KeyError, TypeError, AttributeError):
-        rounds = [("", None)]
-    if not all(isinstance(text, str) for _, text in rounds):
+        given = []
+    rounds = [(role, text) for role, text in given if isinstance(text, str)]
+    if not rounds or len(rounds) < len(given):
         raise DataError(f"{file}: prompt_template holds no rounds of literal texts; check out the published version")
     return rounds, file
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ["conf", "harness", "methods", "tasks", "scripts", "tests"]
 ROOT_LAYOUT = {"pyproject.toml", "conf", "harness", "methods", "tasks", "results", "scripts", "tests", "README.md"}
 ROOT_LAYOUT |= {"LICENSE"}
-ROOMS = {"engine", "models", "runs", "results"}
+ROOMS = {"engine", "models", "config", "runs", "commands", "results"}
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PRODUCT = [path for path in SOURCES if not path.is_relative_to(ROOT / "tests")]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
@@ -94,7 +94,7 @@ def test_the_root_holds_what_the_design_names():
     assert visible - {"decbench.egg-info"} == ROOT_LAYOUT
 
 
-def test_the_harness_has_four_rooms():
+def test_the_harness_has_the_rooms_of_the_contracts():
     """Guards the import contracts, which name the rooms: a new one would be under no contract."""
     rooms = {path.name for path in (ROOT / "harness").iterdir() if path.is_dir()} - {"__pycache__"}
     assert rooms == ROOMS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.runs.inspect import method_table
+from harness.commands.list import method_table
 from tests.conftest import RunDecbench
 
 ROOT = Path(__file__).resolve().parent.parent

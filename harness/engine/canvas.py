@@ -25,6 +25,11 @@ SETTLED = 1 << 30
 """`draft_from` of rows without drafts."""
 
 _NOWHERE = 1 << 30
+_COUNTED = (
+    *("clock_B", "window_clock_B", "window_index_B", "window_masks_B", "layout_B"),
+    *("calls_B", "held_calls_B", "idle_B", "forced_B", "remasked_B", "generated_B"),
+)
+"""Fields that count from 0."""
 
 
 @dataclass(kw_only=True)
@@ -131,20 +136,10 @@ class Canvas:
             mask_id=mask_id,
             fill_id=pad_id,
             stop_ids=stop_ids,
-            clock_B=zero_B,
-            window_clock_B=zero_B,
-            window_index_B=zero_B,
-            window_masks_B=zero_B,
-            calls_B=zero_B,
-            idle_B=zero_B,
-            forced_B=zero_B,
-            remasked_B=zero_B,
-            generated_B=zero_B,
+            **dict.fromkeys(_COUNTED, zero_B),  # type: ignore[arg-type]
             first_call_B=torch.full_like(zero_B, GIVEN),
             stopped_at_B=torch.full_like(zero_B, GIVEN),
             held_B=torch.zeros(rows, dtype=torch.bool),
-            held_calls_B=zero_B,
-            layout_B=zero_B,
             draft_from_B=torch.full_like(zero_B, SETTLED),
             longest_B=prompt_length_B + gen_length,
             given_up_B=torch.zeros(rows, dtype=torch.bool),

@@ -48,7 +48,9 @@ class ForwardRecord:
 class Counts:
     """Work of one sample, summed over its records (units: calls, rows, tokens, layer-tokens, seconds).
 
-    `nfe` counts calls in which the sample had a row, prefill apart; `nfe_total` counts its rows.
+    `nfe` counts calls in which the sample had a row: with those that compute a prompt and give logits, which commit a
+    token, and without those that only store it; `nfe_prefill` counts both of these. `nfe_total` counts rows. All work
+    is in `query_tokens`, that for the prompt included, which `prefill_tokens` tells apart.
     """
 
     nfe: int
@@ -150,14 +152,13 @@ class Ledger:
 
 
 def _charge(total: dict[str, int], role: Role, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
-    if role is Role.PREFILL:
-        total["nfe_prefill"] += first_row
-        total["prefill_tokens"] += query
-        return
-    total["nfe"] += first_row and role is not Role.DRAFT
+    prompt, draft = role is Role.PREFILL, role is Role.DRAFT
+    total["nfe"] += first_row and not draft and (head > 0 or not prompt)
+    total["nfe_prefill"] += first_row and prompt
     total["nfe_cache"] += first_row and role is Role.CACHE
-    total["nfe_draft"] += first_row and role is Role.DRAFT
+    total["nfe_draft"] += first_row and draft
     total["nfe_total"] += 1
     total["query_tokens"] += query
+    total["prefill_tokens"] += query if prompt else 0
     total["layer_tokens"] += layer_tokens
     total["head_tokens"] += head

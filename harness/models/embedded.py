@@ -1,6 +1,8 @@
 """The embedded models: in-tree transformers with the tokenizer of symbols, behind the engine's interface."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,6 +112,11 @@ def wrap(name: str, transformer: Transformer, checkpoint_sha256: str | None) -> 
     )
 
 
+def checkpoint_folder(model: Mapping[str, Any]) -> Path:
+    """Return the folder that `load` reads for an option of the model group."""
+    return Path(model["path"]) if model.get("path") else CHECKPOINTS / model["name"]
+
+
 def load(
     *,
     name: str,
@@ -121,7 +128,7 @@ def load(
 
     Raise DataError naming the file if it is missing, damaged, or not over the vocabulary of symbols.
     """
-    folder = CHECKPOINTS / name if path is None else Path(path)
+    folder = checkpoint_folder({"name": name, "path": path})
     vocab_size = checkpoint.read_config(folder).vocab_size
     if vocab_size != SymbolTokenizer.vocab_size:
         raise DataError(

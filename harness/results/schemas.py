@@ -21,17 +21,20 @@ def _schema(table: str, *columns: pa.Field) -> pa.Schema:
     return pa.schema(columns, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
 
 
+NAMES = ("setting_id", "run_id", "attempt")
+"""Columns of every table: `run_id` with `attempt` joins runs, samples and steps; the store fills them in."""
+
 COUNTERS = {
-    "nfe": ("calls", "model calls in which the sample was live, prefill apart"),
-    "nfe_prefill": ("calls", "calls that only filled the cache with the prompt"),
+    "nfe": ("calls", "model calls in which the sample was live, a prompt's call that gives a token included"),
+    "nfe_prefill": ("calls", "calls that computed the prompt apart; in nfe where they give a token"),
     "nfe_idle": ("calls", "skipped calls that the reference would have made"),
     "nfe_cache": ("calls", "calls only to store or refresh a cache, included in nfe"),
     "nfe_draft": ("calls", "calls of a draft model, not included in nfe"),
-    "nfe_total": ("rows", "rows of all calls, prefill apart"),
-    "query_tokens": ("tokens", "query positions computed (mean over layers where these differ), prefill apart"),
+    "nfe_total": ("rows", "rows of all calls"),
+    "query_tokens": ("tokens", "query positions computed (mean over layers where these differ), the prompt's included"),
     "layer_tokens": ("layer tokens", "query positions, summed over the layers run"),
     "tokens_out": ("tokens", "response up to and including the first stop id, before the first undecided position"),
-    "tokens_canvas": ("tokens", "response positions decoded"),
+    "tokens_canvas": ("tokens", "response positions there was room for: gen_length, unless the canvas grew or shrank"),
     "tokens_generated": ("tokens", "tokens proposed, discarded ones included"),
     "forced": ("positions", "positions committed only to guarantee progress"),
     "remasked": ("positions", "committed positions that were opened again"),
@@ -40,6 +43,19 @@ COUNTERS = {
 
 def _counters(kind: pa.DataType) -> tuple[pa.Field, ...]:
     return tuple(_column(name, kind, unit, meaning) for name, (unit, meaning) in COUNTERS.items())
+
+
+def _names() -> tuple[pa.Field, ...]:
+    return (
+        _text("setting_id", "name of what was asked: the same across code, versions, machines and time"),
+        _text("run_id", "name of what produced the numbers: the setting, batch, measurement, code and versions"),
+        _column("attempt", pa.int32(), "", "number of the attempt at the setting, from 1; a later one is newer"),
+    )
+
+
+def without_names(schema: pa.Schema) -> list[str]:
+    """Return the columns of a table that whoever makes rows fills in."""
+    return [name for name in schema.names if name not in NAMES]
 
 
 def _margins(whose: str) -> tuple[pa.Field, pa.Field]:
@@ -58,7 +74,7 @@ def _margins(whose: str) -> tuple[pa.Field, pa.Field]:
 
 RUNS = _schema(
     "runs",
-    _text("run_id", "hash of what can change outputs"),
+    *_names(),
     _text("status", "ok, failed or skipped"),
     _text("error", "why the run failed or was skipped"),
     _column("created", pa.timestamp("us", tz="UTC"), "UTC", "when the row was written"),
@@ -94,12 +110,15 @@ RUNS = _schema(
     _text("config", "resolved configuration as JSON"),
     _text("provenance", "code, machine and versions as JSON"),
     _column("warnings", pa.list_(pa.string()), "", "what a reader of the numbers should know"),
+    _text("produced_by", "what of run_id is not the setting, as JSON: measurement, device, modules, versions"),
+    _column("sample_rows", pa.int32(), "rows", "rows of this attempt in samples"),
+    _column("step_rows", pa.int32(), "rows", "rows of this attempt in steps"),
     _column("schema_version", pa.int32(), "", "version of these columns"),
 )
 
 SAMPLES = _schema(
     "samples",
-    _text("run_id", "run that the sample belongs to"),
+    *_names(),
     _text("sample_id", "name of the task instance"),
     _column("repetition", pa.int32(), "", "repetition of the measurement, from 0"),
     _column("seed", pa.uint64(), "", "seed of the sample's generator"),
@@ -125,8 +144,9 @@ SAMPLES = _schema(
 
 STEPS = _schema(
     "steps",
-    _text("run_id", "run that the step belongs to"),
+    *_names(),
     _text("sample_id", "name of the task instance"),
+    _column("repetition", pa.int32(), "", "repetition of the measurement, from 0"),
     _column("step", pa.int32(), "", "step from 0"),
     _column("window", _IDS, "positions", "first and one past the last position of the window"),
     _column("n_open", pa.int32(), "positions", "undecided positions before the step"),

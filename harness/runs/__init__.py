@@ -1,1 +1,1 @@
-"""From command line to stored result: configuration, runs and sweeps."""
+"""Executing runs: the runner, sweeps, measurement, provenance, trackers."""

@@ -7,25 +7,29 @@ import torch
 
 from harness.engine import diffusion, draft_verify, own_sampler
 from harness.engine.canvas import Canvas
+from harness.engine.families import Method
 from harness.engine.generation import Generation
 from harness.engine.model import LanguageModel
 from harness.engine.records import Counts, Ledger
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
-from harness.runs.build import Method
 from harness.runs.measure import Measure, Stopwatch, stopwatch
 from harness.runs.trace import DiffusionTrace, RoundTrace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """Results of a batch, by row: generations, counts, trace rows, and the time of the whole batch."""
+    """Results of a batch, by row: generations, counts, trace rows, and the time of the whole batch.
+
+    `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
+    """
 
     generations: list[Generation]
     counts: list[Counts]
     steps: list[dict[str, object]]
     watch: Stopwatch
+    room: int
 
     def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, int]]:
         """Yield the counters of every row, under the names of the samples table."""
@@ -33,7 +37,7 @@ class Decoded:
             yield asdict(counts) | {
                 "nfe_idle": made.idle,
                 "tokens_out": metrics.tokens_out(made.answer, stop_ids),
-                "tokens_canvas": len(made.tokens),
+                "tokens_canvas": max(len(made.tokens), self.room),
                 "tokens_generated": made.tokens_generated,
                 "forced": made.forced,
                 "remasked": made.remasked,
@@ -100,4 +104,10 @@ def decode_batch(
                 observers=[trace] if measure.traced else [],
                 on_progress=mark,
             )
-    return Decoded(generations=generations, counts=ledger.counts(range(len(prompts))), steps=trace.rows, watch=watch)
+    return Decoded(
+        generations=generations,
+        counts=ledger.counts(range(len(prompts))),
+        steps=trace.rows,
+        watch=watch,
+        room=0 if isinstance(method, diffusion.DiffusionMethod) else gen_length,
+    )

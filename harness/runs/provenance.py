@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from harness.config.hardware import cpu_model
+
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_VISIBLE_DEVICES",
@@ -39,13 +41,6 @@ def collect(device: str, *, switches: Mapping[str, object]) -> dict[str, object]
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "load_average": list(os.getloadavg()),
     }
-
-
-def device_name(device: str) -> str:
-    """Return the name of the processor or card that computes; its wall times compare with its own only."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return _cpu_model()
 
 
 @cache
@@ -87,17 +82,7 @@ def _versions() -> dict[str, str | None]:
 
 @cache
 def _machine() -> dict[str, object]:
-    return {"platform": platform.platform(), "cpu_model": _cpu_model(), "usable_cores": _usable_cores()}
-
-
-@cache
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return {"platform": platform.platform(), "cpu_model": cpu_model(), "usable_cores": _usable_cores()}
 
 
 def _usable_cores() -> int:

@@ -1,19 +1,22 @@
 """Many runs: an experiment's points and axes, or a Hydra multirun, handed to Hydra's launcher."""
 
 import json
+import re
 import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.runs.config import completed, compose, parse
-from harness.runs.loader import ROOT, loader
+from harness.config.catalogue import names
+from harness.config.composition import GROUPS, completed, compose, parse
+from harness.config.loader import ROOT, loader
+from harness.errors import ConfigError
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
 
@@ -29,26 +32,74 @@ class Sweep:
 def expand(overrides: Sequence[str]) -> Sweep:
     """Return one list of overrides per run: points times axes of the experiment times choices on the command line.
 
-    A choice is a value with commas (`method.threshold=0.8,0.9`). Points vary slowest, so that a model stays loaded.
+    A choice is a value with commas (`method.threshold=0.8,0.9`), `range(...)` or, for a group, `glob(...)`. What the
+    command line sets, an experiment does not: its axes and points lose that key, and what belongs to it. Points vary
+    slowest, so that a model stays loaded. Raises ConfigError for what is no choice.
     """
     single, choices = _split(overrides)
     base = compose(single)
-    points = [shlex.split(point) for point in base.points or [""]]
-    axes = [[f"{key}={value.strip()}" for value in values.split(",")] for key, values in (base.axes or {}).items()]
+    written = [shlex.split(point) for point in base.points or [""]]
+    chosen = {one.partition("=")[0] for point in written for one in point} | _axes(base).keys()
+    # What belongs to an option that the experiment does not choose is about any option, the one typed included.
+    beaten = {override.get_key_element() for override in parse(overrides)} & chosen
+    points = [[one for one in point if not _is_set(one, beaten)] for point in written]
+    axes = [
+        [f"{key}={_written(value)}" for value in values]
+        for key, values in _axes(base).items()
+        if not _is_set(f"{key}=", beaten)
+    ]
     jobs = [[*single, *point, *combination] for point in points for combination in product(*axes, *choices)]
-    return Sweep(jobs=jobs, base=base)
+    return Sweep(jobs=[list(job) for job in dict.fromkeys(map(tuple, jobs))], base=base)
+
+
+def _axes(base: DictConfig) -> dict[str, list[Any]]:
+    axes = OmegaConf.to_container(base.axes) if base.axes else {}
+    assert isinstance(axes, dict)
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"axes.{key}={values}: an axis is a list of values; write [a, b]")
+    return {str(key): values for key, values in axes.items()}
+
+
+def _written(value: object) -> str:
+    """Write a value of an axis as an override does; texts may hold commas and blanks."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w./:+-]+", value):
+        return f"'{value}'"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_set(override: str, beaten: Collection[str]) -> bool:
+    """Say whether the command line sets the key of an override, or the option that the key belongs to."""
+    key = override.partition("=")[0].lstrip("+~")
+    return any(key == one or key.startswith((f"{one}.", f"{one}/")) for one in beaten)
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     single: list[str] = []
     choices: list[list[str]] = []
     for text, override in zip(overrides, parse(overrides), strict=True):
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
+        if not override.is_sweep_override():
             single.append(text)
+            continue
+        choices.append([f"{override.get_key_element()}={value}" for value in _values(text, override)])
+        if not choices[-1]:
+            raise ConfigError(f"{text}: chooses nothing; known: {', '.join(names(override.key_or_group))}")
     return single, choices
+
+
+def _values(text: str, override: Override) -> list[str]:
+    """Return the values of a choice, as they were typed."""
+    if override.is_interval_sweep():
+        raise ConfigError(f"{text}: an interval has no end of values; write range(start,stop,step), or a list: a,b,c")
+    chosen = override.value()
+    if not isinstance(chosen, Glob):
+        written = text.partition("=")[2]
+        # Parsing turns 0.50 into 0.5; a plain list of words is cut as it stands.
+        plain = re.fullmatch(r"[\w.+/:-]+(,[\w.+/:-]+)*", written)
+        return written.split(",") if plain else list(override.sweep_string_iterator())
+    if override.key_or_group not in GROUPS:
+        raise ConfigError(f"{text}: glob chooses among the options of {', '.join(GROUPS)}; write a list: a,b,c")
+    return chosen.filter(list(names(override.key_or_group)))
 
 
 def execute(sweep: Sweep, console: Console) -> list[RunRecord]:
@@ -94,64 +145,3 @@ def _callbacks(config: DictConfig) -> Any:
     from hydra._internal.callbacks import Callbacks
 
     return Callbacks(config)
-
-
-def main(argv: Sequence[str], *, as_json: bool) -> int:
-    """Run what the overrides describe, print the outcome, and return the exit code."""
-    overrides = [a for a in argv if a not in ("-m", "--multirun")]
-    console = Console(stderr=as_json)
-    sweep = expand(overrides)
-    if not sweep.base.points and len(sweep.jobs) == 1:
-        cfg = compose(sweep.jobs[0])
-        with SweepProgress(console=console, runs=1) as progress:
-            progress.begin(f"{cfg.model.name} {cfg.method.name} {cfg.task.name}")
-            records = [run(cfg, progress)]
-            progress.end("taken from the store" if records[0].resumed else "")
-    else:
-        records = execute(sweep, console)
-    summary = _summarise(sweep.base, records, console)
-    if as_json:
-        sys.stdout.write(json.dumps(summary, default=str) + "\n")
-    return int(any(record.status == "failed" for record in records))
-
-
-def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> dict[str, Any]:
-    from harness.results.report_sweep import summarize
-    from harness.runs.theory_points import theory
-
-    root = Path(base.results_dir)
-    figure = root / "figures" / f"{base.name}.svg" if base.name else None
-    done = [record.row for record in records if record.status == "ok"]
-    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else (), base.figure)
-    console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
-    for path in summary.figures:
-        console.print(f"figure:  {path}", highlight=False, soft_wrap=True)
-    if base.tracker.name == "wandb":
-        console.print(f"W&B:     {root / 'wandb'} ({base.tracker.mode})", highlight=False, soft_wrap=True)
-        _track_figure(base, summary.figures, root, console)
-    return {
-        "runs": [{"run_id": r.run_id, "status": r.status, "resumed": r.resumed} for r in records],
-        "results_dir": str(root),
-        "figures": [str(path) for path in summary.figures],
-        "summary": summary.values,
-    }
-
-
-def _track_figure(base: DictConfig, figures: Sequence[Path], root: Path, console: Console) -> None:
-    from harness.runs.trackers import report_figure
-
-    pictures = [path for path in figures if path.suffix == ".png"]
-    if not pictures:
-        return
-    tracker = base.tracker
-    try:
-        report_figure(
-            pictures[0],
-            mode=tracker.mode,
-            project=tracker.project,
-            entity=tracker.entity,
-            folder=root / "wandb",
-            name=base.name,
-        )
-    except Exception as error:
-        console.print(f"the figure did not reach W&B ({error}); it is in {pictures[0]}", soft_wrap=True)

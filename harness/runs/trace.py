@@ -55,7 +55,5 @@ class RoundTrace:
         drafted, accepted = completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()
         margins = map(known_margin, completed.token_margin_B.tolist())
         for sample, n_drafted, n_accepted, margin in zip(samples, drafted, accepted, margins, strict=True):
-            self.rows.append(
-                {"sample": sample, "step": completed.index, "n_drafted": n_drafted, "n_accepted": n_accepted}
-                | {"token_margin": margin}
-            )
+            row = {"sample": sample, "step": completed.index, "token_margin": margin}
+            self.rows.append({**row, "n_drafted": n_drafted, "n_accepted": n_accepted})

@@ -28,7 +28,7 @@ class NoTracker:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbTracker:
-    """One W&B run per decbench run: config, summary, a table of samples; the id is the run's id."""
+    """One W&B run per decbench run: config, summary, a table of samples; the id is the attempt's."""
 
     mode: str
     project: str
@@ -44,7 +44,7 @@ class WandbTracker:
             project=self.project,
             entity=self.entity,
             dir=str(self.folder),
-            id=run["run_id"],
+            id=f"{run['run_id']}-{run['attempt']}",
             name=f"{run['model']} {run['setting']} {run['task']}",
             group=run["name"],
             config=dict(config),

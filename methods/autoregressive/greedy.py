@@ -2,7 +2,7 @@
 
 No paper; the baseline of every lossless autoregressive method. With a drafter this is greedy verification
 (Leviathan et al., arXiv:2211.17192, section 2.3, at temperature 0): any draft gives the same tokens.
-Invariants: without drafts, `nfe` = `query_tokens` = `tokens_out` - 1 and `nfe_prefill` = 1.
+Invariants: without drafts, `nfe` = `tokens_out`, `nfe_prefill` = 1, `query_tokens` = prompt + `tokens_out` - 1.
 """
 
 from harness.engine.drafting import Proposal, Sequences, Verdict

@@ -93,7 +93,6 @@ def read_opencompass(text: str, problem: Problem) -> Score:
 class HumanEval(CodeTask):
     """HumanEval under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
-    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="humaneval.jsonl.gz", hub=("openai/openai_humaneval", None, "test"))},

@@ -22,6 +22,7 @@ from tasks.task import Score
 from tasks.wording import lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
+EVERY = "mbpp.jsonl.gz"
 TESTED = range(11, 511)
 WORKED = (2, 3, 4)
 """The problems that lm-evaluation-harness and OpenCompass show with their solutions."""
@@ -88,7 +89,7 @@ def read_problem(set_name: str, row: rows.Row, number: int) -> Problem:
 
 def worked_problems(asked: Sequence[Problem], count: int) -> Iterator[Sequence[Words]]:
     """Show the same solved problems before every question."""
-    every = {row["task_id"]: row for row in rows.shipped(FOLDER, "mbpp.jsonl.gz")}
+    every = {row["task_id"]: row for row in rows.shipped(FOLDER, EVERY)}
     shown = [read_problem("test", every[number], number).words for number in WORKED[:count]]
     return iter([shown] * len(asked))
 
@@ -131,11 +132,10 @@ def _entry_point(code: str, test: str) -> str:
 class Mbpp(CodeTask):
     """MBPP under a protocol; see `CodeTask` and `QuestionTask` for the settings."""
 
-    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={
-            "test": Origin(file="mbpp.jsonl.gz", keep=_tested, hub=(_HUB, "full", "test")),
+            "test": Origin(file=EVERY, keep=_tested, hub=(_HUB, "full", "test")),
             "sanitized": Origin(file="mbpp_sanitized.jsonl.gz", keep=_tested, hub=(_HUB, "sanitized", "test")),
         },
         fields={"task_id": int, "code": str, "test_list": list},
@@ -154,4 +154,5 @@ class Mbpp(CodeTask):
             "opencompass": read_opencompass,
         },
         shots={"lm_eval": worked_problems, "opencompass": worked_problems},
+        shot_files={"lm_eval": EVERY, "opencompass": EVERY},
     )

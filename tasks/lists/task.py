@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from harness.errors import DataError
 from tasks import settings
 from tasks.lists import parity
-from tasks.lists.alphabets import ALPHABETS, LETTERS
+from tasks.lists.alphabets import ALPHABETS, DATA, LETTERS
 from tasks.lists.chat import ChatRenderer
 from tasks.lists.files import read_instances
 from tasks.lists.generator import instance, instances, stream
@@ -55,14 +56,16 @@ class ListTask:
         settings.refuse(self, self._problems())
 
     @property
-    def version(self) -> str:
-        """The version of samples and scores; chat answers are read otherwise since 2."""
-        return "1" if self.renderer == "tiny" else "2"
-
-    @property
     def templates(self) -> tuple[str, ...]:
         """The wordings that exist for this renderer."""
         return TEMPLATES[self.renderer]
+
+    def sources(self) -> list[Path]:
+        """Return the file of problems, if one was given, and those of the package's names and words."""
+        own = [] if self.data is None else [Path(self.data)]
+        facts = {"names": "parity.json", "words": "words.json"}.get(self.alphabet)
+        named = {"parity.json"} if self.parity is not None else set()
+        return [*own, *(DATA / name for name in sorted(named | ({facts} if facts else set())))]
 
     def instances(self) -> list[Sample]:
         """Return the samples; DataError where a row of `data` does not fit the settings."""

@@ -59,16 +59,15 @@ class LmEvalTask:
         """The one wording, that of the definition."""
         return ("lm_eval",)
 
-    @cached_property
-    def version(self) -> str:
-        """Version of the library, and a digest of every question, document and rule of the task."""
+    def sources(self) -> list[str]:
+        """Return the version of the library, and a digest of every question, document and rule of the task."""
         task = self._task.dump_config()
         rules = {key: task.get(key) for key in ("metric_list", "filter_list", "process_results")}
         asked = [(r.args, r.doc, self._task.doc_to_target(r.doc)) for r in (s.instance for s in self._samples)]
         text = json.dumps(
             [rules, asked], sort_keys=True, default=lambda value: getattr(value, "__qualname__", str(value))
         )
-        return f"{installed('lm_eval')}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return [f"{installed('lm_eval')}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"]
 
     def instances(self) -> list[Sample]:
         """Return the samples in the order of the data; DataError where the data set is not here."""

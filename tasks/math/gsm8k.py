@@ -25,6 +25,7 @@ from tasks.task import Grading, Score
 from tasks.wording import d1, dparallel, lm_eval, opencompass
 
 FOLDER = Path(__file__).parent / "data"
+TRAIN = "gsm8k_train.jsonl.gz"
 FEW_SHOT_SEED = 1234
 # The places of its four worked problems in the training set: chapters, basketball, marbles, fruit.
 OPENCOMPASS_PLACES = (7364, 1708, 669, 6724)
@@ -87,7 +88,7 @@ def read_problem(set_name: str, row: rows.Row, number: int) -> Problem:
 
 def training_problems() -> list[Problem]:
     """Return the 7,473 training problems."""
-    found = rows.shipped(FOLDER, "gsm8k_train.jsonl.gz")
+    found = rows.shipped(FOLDER, TRAIN)
     return [read_problem("train", row, number) for number, row in enumerate(found, start=1)]
 
 
@@ -171,7 +172,6 @@ def _reason(correct: bool, answer: object) -> str:
 class Gsm8k(QuestionTask):
     """GSM8K under a protocol; see `QuestionTask` for the settings."""
 
-    revision: ClassVar[str] = "2"
     subject: ClassVar[Subject] = Subject(
         folder=FOLDER,
         sets={"test": Origin(file="gsm8k_test.jsonl.gz", hub=("openai/gsm8k", "main", "test"))},
@@ -195,8 +195,8 @@ class Gsm8k(QuestionTask):
             "d1": grade_tagged,
         },
         shots={"lm_eval": lm_eval_shots, "opencompass": opencompass_shots},
+        shot_files={"lm_eval": TRAIN, "opencompass": TRAIN},
     )
-    version: ClassVar[str] = "2"
 
     def grading(self) -> Grading:
         """Return the version of math-verify too, which reads what is more than arithmetic, or that it is absent."""

@@ -9,11 +9,13 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
 from tasks import rows, settings
 from tasks.asking import Fields, Style, Turns, check, pose
+from tasks.lists.alphabets import DATA
 from tasks.lists.parity import facts
 from tasks.puzzles import grids
 from tasks.puzzles.sudoku import FOLDER
@@ -113,7 +115,6 @@ class ParallelPuzzle:
     samples: int | None = None
     compat: bool = False
     gen_length: int = 64
-    version: ClassVar[str] = "2"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -122,6 +123,11 @@ class ParallelPuzzle:
     def templates(self) -> tuple[str, ...]:
         """The wordings that exist."""
         return tuple(STYLES[self.puzzle])
+
+    def sources(self) -> list[Path]:
+        """Return the published grids, where there are some, and the facts from which the others are drawn."""
+        grids_of = [FOLDER / "sudoku_12.jsonl.gz"] if self.puzzle != LATIN else []
+        return [*grids_of, DATA / "parity.json"]
 
     def instances(self) -> list[Sample]:
         """Return the samples in the published order."""

@@ -107,4 +107,3 @@ class Sudoku(QuestionTask):
         wordings={"d1": d1("sudoku.py", fields={"puzzle": "puzzle"})},
         readings={"own": grade_lines, "d1": grade_tagged},
     )
-    version: ClassVar[str] = "2"

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
 
 from tasks import settings
 from tasks.lists.generator import stream
@@ -60,7 +60,6 @@ class FsmWord:
     renderer: str = "chat"
     template: str = "own-1"
     gen_length: int = 128
-    version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -69,6 +68,10 @@ class FsmWord:
     def templates(self) -> tuple[str, ...]:
         """The wordings that exist for this renderer."""
         return ("fixed",) if self.renderer == "tiny" else tuple(TEMPLATES)
+
+    def sources(self) -> list[Path]:
+        """Return nothing: problems are drawn."""
+        return []
 
     def instances(self) -> list[Sample]:
         """Return the samples: number i is the same whatever their count."""

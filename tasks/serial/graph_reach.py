@@ -10,8 +10,8 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from random import Random
-from typing import ClassVar
 
 from tasks import settings
 from tasks.lists.generator import stream
@@ -66,7 +66,6 @@ class GraphReach:
     renderer: str = "chat"
     template: str = "own-1"
     gen_length: int = 64
-    version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -75,6 +74,10 @@ class GraphReach:
     def templates(self) -> tuple[str, ...]:
         """The wordings that exist for this renderer."""
         return ("fixed",) if self.renderer == "tiny" else tuple(TEMPLATES)
+
+    def sources(self) -> list[Path]:
+        """Return nothing: problems are drawn."""
+        return []
 
     def instances(self) -> list[Sample]:
         """Return the samples: number i is the same whatever their count."""

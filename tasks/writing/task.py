@@ -9,7 +9,6 @@ Deviation: words must stand whole and in any case (`compat`: the published test,
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from harness.errors import ConfigError, DataError
 from tasks import rows, settings
@@ -69,7 +68,6 @@ class WritingTask:
     plural: bool = False
     compat: bool = False
     gen_length: int = 64
-    version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
         settings.refuse(self, self._problems())
@@ -92,6 +90,10 @@ class WritingTask:
             return Grading(facts={"grammar": None}, warnings=(f"grammar and verdicts are null: {metrics.NO_SERVER}",))
         metrics.mistakes("This is a sentence.", self.language_tool)
         return Grading(facts={"grammar": "LanguageTool"})
+
+    def sources(self) -> list[Path]:
+        """Return the file of rows, once it was named."""
+        return [] if self.data is None else [_find(self.data, self.file)]
 
     def instances(self) -> list[Sample]:
         """Return the samples in the order of the file; DataError names file, row and field that cannot be used."""

@@ -7,6 +7,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method, build_task, load_model
+from harness.config.compatibility import reason_against
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.generation import Generation
@@ -15,9 +18,6 @@ from harness.engine.model import LanguageModel, ModelSpec
 from harness.engine.records import Counts, Ledger
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
-from harness.runs.build import build_method, build_task, load_model
-from harness.runs.compatibility import reason_against
-from harness.runs.config import compose
 
 PROMPTS = [[2, 30 + i, *range(76, 76 + i), 4] for i in range(1, 9)]
 LENGTH = 16

@@ -38,7 +38,7 @@ def test_reuse_is_exact(decoder: str, cache: tuple[str, ...], shift: int):
     assert made.decided == without.decided
     assert [one.remasked for one in made.generations] == [one.remasked for one in without.generations]
     for one, other in zip(made.counts, without.counts, strict=True):
-        assert shift or one.query_tokens + one.prefill_tokens <= other.query_tokens
+        assert shift or one.query_tokens <= other.query_tokens
         assert shift or one.nfe - one.nfe_cache == other.nfe
 
 
@@ -85,9 +85,9 @@ def test_calls_and_queries_are_the_closed_form(prompt_length: int):
     assert (stored.nfe_prefill, stored.prefill_tokens) == (int(prefill > 0), prefill)
     assert (stored.nfe_cache, stored.nfe) == (finishing, G + finishing)
     computed = sum(length - mask // K * K for mask in masks)
-    assert stored.query_tokens == computed + finishing * K
+    assert stored.query_tokens == computed + finishing * K + prefill
     assert (merged.nfe_prefill, merged.nfe_cache, merged.nfe) == (0, 0, G)
-    assert merged.query_tokens == computed + finishing * K + prefill
+    assert merged.query_tokens == stored.query_tokens
 
 
 def test_the_last_token_of_a_stored_block_says_the_next():
@@ -118,7 +118,7 @@ def test_a_window_is_computed_alone_within_its_block():
     knobs = ("method=llada", "method.remasking=left_to_right", "method.block_length=4")
     made = block_run(*knobs, "method/cache=sub_block", prompts=[[2] * 8]).counts[0]
     assert (made.nfe, made.nfe_cache) == (G + 1, 1)
-    assert made.query_tokens == 4 * (8 + 3 * 4) + 8
+    assert made.query_tokens == 8 + 4 * (8 + 3 * 4) + 8
 
 
 def test_a_shifted_model_computes_the_block_until_the_first_position_is_known():

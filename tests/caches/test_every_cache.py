@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import pytest
 from torch import Tensor
 
+from harness.config.compatibility import reason_against
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
 from harness.engine.policies import Narrowing
 from harness.engine.policy import REGISTRY
 from harness.models.embedded import EmbeddedModel
-from harness.runs.compatibility import reason_against
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, Made, decode_with, method_of, random_model, run
 
 CACHES = {

@@ -102,12 +102,40 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, call_decbench: RunD
     assert Store(root=tmp_path / "store").read("runs").num_rows == 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_asked_to_end_says_how_to_go_on(tmp_path: Path, number: signal.Signals):
+    """Guards sweeps on clusters, which end jobs by SIGTERM, and terminals that are closed."""
+    sweep = ["run", "model=random_mdm", "task.samples=8", "seed=range(0,400)", "results_dir=store"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *sweep],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore some
+    )
+    folder = tmp_path / "store" / "runs"
+    while process.poll() is None and not (folder.is_dir() and any(folder.glob("[!.]*.parquet"))):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    assert errors.decode().splitlines()[-1].startswith("interrupted; finished runs are stored")
+    assert Store(root=tmp_path / "store").read("runs").num_rows >= 1
+
+
+def test_run_alone_explains_itself(call_decbench: RunDecbench):
+    """Guards the first thing that a new user types."""
+    process = call_decbench("run")
+    assert process.returncode == 2 and "decbench list models" in process.stdout
+    assert call_decbench("--version").stdout.startswith("decbench 0")
+
+
 def test_an_offline_wandb_run_is_written(run_decbench: RunDecbench, tmp_path: Path):
     """Guards what a W&B user finds: an offline run of the run's id inside the results folder."""
     pytest.importorskip("wandb")
     process = run_decbench(*RUN, "tracker=wandb", "results_dir=store", "--json")
     run_id = json.loads(process.stdout.splitlines()[-1])["runs"][0]["run_id"]
-    assert list((tmp_path / "store" / "wandb").rglob(f"run-{run_id}.wandb"))
+    assert list((tmp_path / "store" / "wandb").rglob(f"run-{run_id}-1.wandb"))
 
 
 def test_a_sweep_runs_in_worker_processes(run_decbench: RunDecbench):

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 import conf
+from harness.config.composition import compose
 from harness.results.store import Store
-from harness.runs.config import compose
 from harness.runs.runner import run
 from harness.runs.sweep import expand
 from tests.conftest import RunDecbench

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.bench import options
+from harness.config.catalogue import names
+from harness.config.compatibility import check
+from harness.config.composition import compose
 from harness.errors import ConfigError
-from harness.runs.bench import options
-from harness.runs.catalogue import names
-from harness.runs.compatibility import check
-from harness.runs.config import compose
 from harness.runs.runner import run
 from harness.runs.sweep import expand
 from tests.models.public import miniature

@@ -72,7 +72,7 @@ def test_a_perfect_drafter_needs_one_call_per_draft_length_plus_one(tokens: int,
     ledger = Ledger()
     run(MODEL, with_drafts(Greedy(), Oracle(ANSWERS), length), PROMPTS[:1], tokens, ledger=ledger)
     (counts,) = ledger.counts([0])
-    assert (counts.nfe_prefill, counts.nfe) == (1, ceil((tokens - 1) / (length + 1)))
+    assert (counts.nfe_prefill, counts.nfe) == (1, 1 + ceil((tokens - 1) / (length + 1)))
 
 
 def test_the_store_is_that_of_a_fresh_forward_after_each_round() -> None:
@@ -115,14 +115,15 @@ def test_discarded_tokens_are_counted_as_generated() -> None:
 
 
 def test_plain_decoding_has_the_counts_of_its_closed_form() -> None:
-    """Padding must not be counted, nor the prefill among the evaluations."""
+    """Padding must not be counted; the prompt is work like any other."""
     ledger = Ledger()
     generations = run(MODEL, PLAIN, PROMPTS, ledger=ledger)
     for prompt, generation, counts in zip(PROMPTS, generations, ledger.counts(range(8)), strict=True):
         tokens_out = len(generation.tokens)
         assert (counts.nfe_prefill, counts.prefill_tokens) == (1, len(prompt))
-        assert counts.nfe == counts.nfe_total == counts.query_tokens == counts.head_tokens == tokens_out - 1
-        assert counts.layer_tokens == 2 * (tokens_out - 1)
+        assert counts.nfe == counts.nfe_total == counts.head_tokens == tokens_out
+        assert counts.query_tokens == len(prompt) + tokens_out - 1
+        assert counts.layer_tokens == 2 * counts.query_tokens
         assert (counts.nfe_draft, counts.nfe_cache) == (0, 0)
 
 

@@ -1,5 +1,7 @@
 """What is counted, and to whom it is charged."""
 
+from dataclasses import replace
+
 import torch
 
 from harness.engine.records import Counts, Ledger, Role
@@ -46,11 +48,14 @@ def test_a_sample_pays_for_the_calls_that_it_was_in():
     assert [one.nfe for one in ledger.counts([1, 0, 2])] == [2, 1, 0]
 
 
-def test_prefills_are_counted_apart():
-    """Guards calls per token: reading the prompt is not a step."""
+def test_a_prompt_s_call_counts_where_it_gives_a_token():
+    """Guards calls per token across families: what commits a token is a call, and reading the prompt is work."""
     ledger = Ledger()
     charge(ledger, Role.PREFILL, [0], query=5)
-    assert ledger.counts([0]) == [counts(nfe_prefill=1, prefill_tokens=5)]
+    work = dict(nfe_total=1, query_tokens=5, prefill_tokens=5, layer_tokens=10, nfe_prefill=1)
+    assert ledger.counts([0]) == [counts(nfe=1, head_tokens=1, **work)]
+    ledger.records[0] = replace(ledger.records[0], head_B=torch.tensor([0]))
+    assert ledger.counts([0]) == [counts(**work)]
 
 
 def test_drafts_are_work_and_not_target_calls():

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates
 from harness.engine.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
-from harness.runs.build import build_method
-from harness.runs.config import compose
 
 PROMPT = [3, 1, 4, 1, 5]
 MASK_ID = 11

@@ -2,9 +2,9 @@
 
 import pytest
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.errors import ConfigError
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from methods.diffusion.ass import ascending_blocks
 from tests.methods.closed_form import replay
 

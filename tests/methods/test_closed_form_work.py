@@ -5,13 +5,13 @@ from typing import cast
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
 from harness.engine import draft_verify
 from harness.engine.method import DiffusionMethod
 from harness.engine.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
-from harness.runs.build import build_method
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose
 from tests.caches.decoding import LENGTH, decode_with, queries_per_call, random_model
 from tests.engine.causal import random_causal
 
@@ -111,5 +111,5 @@ def test_the_records_are_the_closed_form(method: str):
         settings = OmegaConf.from_dotlist([f"method.{knob}" for knob in knobs.split()])
         queries, counts = queries_of(method, cast(DictConfig, OmegaConf.merge(cfg, settings)))
         assert queries == (calls if isinstance(calls, list) else calls * [L]), knobs
-        assert counts.nfe + counts.nfe_prefill == len(queries), knobs
-        assert counts.query_tokens + counts.prefill_tokens == sum(queries), knobs
+        assert counts.query_tokens == sum(queries), knobs
+        assert len(queries) - counts.nfe_prefill <= counts.nfe <= len(queries), knobs

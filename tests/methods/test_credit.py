@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.method import DiffusionMethod
@@ -10,8 +12,6 @@ from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.credit import Credit
 from tests.methods.closed_form import MASK_ID, replay

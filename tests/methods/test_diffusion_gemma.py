@@ -8,13 +8,13 @@ import pytest
 import torch
 import transformers
 
+from harness.commands import doctor
+from harness.config.composition import compose
 from harness.engine.own_sampler import OwnSamplerMethod, decode
 from harness.engine.records import Ledger
 from harness.errors import ConfigError, DataError
 from harness.models.diffusion_gemma import DiffusionGemma, load
 from harness.results.store import Store
-from harness.runs import doctor
-from harness.runs.config import compose
 from harness.runs.runner import run
 from methods.diffusion.diffusion_gemma import EntropyBound
 from tests.models.public import miniature
@@ -71,7 +71,8 @@ def test_tokens_and_calls_are_those_of_the_class(tmp_path: Path) -> None:
         canvases, steps = len(one.tokens) // CANVAS, counts.nfe - counts.nfe_cache
         assert (counts.nfe_prefill, counts.prefill_tokens, counts.nfe_cache) == (1, len(prompt), canvases - 1)
         assert canvases <= steps <= 5 * canvases and one.tokens_generated == steps * CANVAS
-        assert counts.head_tokens == steps * CANVAS and counts.query_tokens == (steps + canvases - 1) * CANVAS
+        assert counts.head_tokens == steps * CANVAS
+        assert counts.query_tokens == len(prompt) + (steps + canvases - 1) * CANVAS
         assert one.decided_at[-1] == steps - 1 and one.decided_at[0] < steps
     assert len({one.tokens for one in made}) == 2
     again = decode(model, method, PROMPTS[1:], gen_length=2 * CANVAS, seeds=[12], ledger=Ledger())
@@ -100,7 +101,7 @@ def test_the_whole_street(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_refused(overrides: list[str], message: str) -> None:
     """Guards against half canvases, and masked-diffusion decoders on a model without a mask."""
-    from harness.runs.compatibility import check
+    from harness.config.compatibility import check
 
     with pytest.raises(ConfigError, match=message):
         check(compose(["model=diffusion_gemma_26b", "task=gsm8k", *overrides]))

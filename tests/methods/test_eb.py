@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from methods.diffusion.eb import EntropyBudget
 from tests.caches.decoding import decode_with, models
 from tests.methods.closed_form import PROFILE, chosen, replay

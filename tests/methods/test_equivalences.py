@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
+from harness.config.build import build_method
+from harness.config.catalogue import read
+from harness.config.composition import compose
 from harness.engine.method import DiffusionMethod
-from harness.runs.build import build_method
-from harness.runs.catalogue import read
-from harness.runs.config import compose
 from tests.caches.decoding import LENGTH, PROMPTS, Made, decode_with, random_model, trained_model
 
 KINDS = {

@@ -5,9 +5,14 @@ from functools import cache
 import pytest
 import torch
 
+from harness.config import options
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
 from harness.engine import diffusion, draft_verify
 from harness.engine.canvas import Canvas
 from harness.engine.drafting import Round, Sequences
+from harness.engine.families import Method
 from harness.engine.generation import Generation
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
@@ -16,10 +21,6 @@ from harness.engine.prediction import Candidates
 from harness.engine.records import Ledger
 from harness.models import random as random_models
 from harness.models.pool import LoadedModel
-from harness.runs import options
-from harness.runs.build import Method, build_method
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose
 from harness.runs.decode_batch import Decoded, decode_batch
 from harness.runs.measure import Measure, Measurement
 

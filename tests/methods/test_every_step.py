@@ -7,6 +7,10 @@ from functools import cache
 import pytest
 import torch
 
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
+from harness.config.matrix import Combination, caches, combinations
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.generation import Generation
@@ -14,10 +18,6 @@ from harness.engine.method import DecodeFully, DiffusionMethod, NeverRevise
 from harness.engine.model import ModelKind
 from harness.engine.prediction import Candidates
 from harness.engine.records import Counts, Ledger
-from harness.runs.build import build_method
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose
-from harness.runs.matrix import Combination, caches, combinations
 from methods.diffusion.daedal import CanvasGrowth
 from methods.diffusion.freedave_step import Confirm
 from methods.diffusion.prophet import RunOut

@@ -61,8 +61,8 @@ def test_storing_a_block_gives_a_token(prompt_length: int):
     counts = decoded("method.threshold=1", prompts=[[2] * prompt_length]).counts[0]
     first_from_prefill = prompt_length % K == 0
     assert (counts.nfe_prefill, counts.prefill_tokens) == (int(prompt_length >= K), prompt_length // K * K)
-    assert (counts.nfe, counts.nfe_cache) == (G - first_from_prefill, 0)
-    expected, end = 0, prompt_length + G
+    assert (counts.nfe, counts.nfe_cache) == (G, 0)
+    expected, end = counts.prefill_tokens, prompt_length + G
     for position in range(prompt_length + first_from_prefill, end):
         block = position // K - (position % K == 0)
         expected += min(K, end - block * K)

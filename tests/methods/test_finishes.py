@@ -5,11 +5,11 @@ from functools import cache
 import pytest
 import torch
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from harness.runs.decode_batch import Decoded
 from methods.diffusion.finishes import BlockEos, PredictEos, PrefixEos
 from tests.methods.test_saber import NOTHING

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from methods.diffusion.fast_dllm import Factor
 from methods.diffusion.frechet import Frechet
 from methods.diffusion.llada import Confidence

@@ -7,6 +7,11 @@ from functools import cache
 import pytest
 import torch
 
+from harness.commands.conform import replay as replay_case
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.compatibility import check
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import Observer, decode, evaluate, take_step
 from harness.engine.generation import Generation
@@ -16,11 +21,6 @@ from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger
 from harness.errors import ConfigError
 from harness.models import random as random_models
-from harness.runs.build import build_method
-from harness.runs.catalogue import names, read
-from harness.runs.compatibility import check
-from harness.runs.config import compose
-from harness.runs.conform import replay as replay_case
 from methods.diffusion.freedave import FreeDave
 from methods.diffusion.llada import Confidence
 from tests.methods.closed_form import replay

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from harness.config.build import build_method
+from harness.config.catalogue import read
+from harness.config.composition import compose
 from harness.engine.generation import Generation
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
 from harness.engine.records import Counts, Ledger
 from harness.errors import ConfigError
-from harness.runs.build import build_method
-from harness.runs.catalogue import read
-from harness.runs.config import compose
 from tests.caches.decoding import run, trained_model
 from tests.methods.closed_form import replay
 from tests.methods.test_freedave import DRAFTED, EAGER, GOLDEN, WRAPPED, on_random_model, plain

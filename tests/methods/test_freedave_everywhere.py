@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.runs.catalogue import names, read
+from harness.config.catalogue import names, read
 from tests.methods.test_freedave import DRAFTED, WRAPPED, plain
 from tests.methods.trained import decode_task
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from methods.diffusion.hierarchy import HierarchyOfDoubted, RemaskDoubted
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.trained import decode_task

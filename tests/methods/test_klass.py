@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.errors import ConfigError
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
 from methods.diffusion.dream import DreamQuota

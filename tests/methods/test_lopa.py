@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.method import DiffusionMethod
@@ -11,8 +13,6 @@ from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from harness.engine.records import Ledger
 from harness.errors import ConfigError
 from harness.models.closed_form import ClosedForm, ClosedFormModel
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from methods.diffusion.lopa import LookAhead
 from tests.methods.closed_form import MASK_ID, PROMPT, replay
 from tests.methods.test_every_method import LENGTH, PROMPTS, model

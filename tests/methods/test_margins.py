@@ -3,18 +3,17 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
 from harness.engine.generation import Generation
 from harness.engine.method import DiffusionMethod
 from harness.models.embedded import EmbeddedModel
-from harness.runs.build import build_method
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose
 from tests.caches.decoding import LENGTH, PROMPTS, Made, decode_with, random_model, run, trained_model
 
 BLOCK = 8
@@ -190,7 +189,6 @@ class Disturbed:
         return logits + self.by * (1e6 * logits).sin()
 
 
-@cache
 def answers(method: DiffusionMethod, kind: str, by: float) -> Made:
     """Decode with a disturbed model."""
     return decode_with(method, Disturbed(random_model(kind), by), PROMPTS)

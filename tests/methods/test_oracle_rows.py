@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.composition import compose
+from harness.config.oracle_factory import load_oracle
 from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
-from harness.runs.oracle_factory import load_oracle
 from tasks.lists.generator import instance
 from tasks.lists.instance import ListInstance
 from tasks.lists.theory import answer_length

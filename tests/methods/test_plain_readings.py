@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from harness.runs.build import build_task, load_model
-from harness.runs.config import compose
+from harness.config.build import build_task, load_model
+from harness.config.composition import compose
 from tests.methods.plain_readings import Answer, adablock, by_quota, ccd, credit, prophet
 from tests.methods.trained import decode_task
 

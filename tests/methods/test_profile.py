@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.prediction import Candidates
 from harness.engine.records import Ledger
-from harness.runs.build import build_method
-from harness.runs.config import compose
 from tests.methods.closed_form import PROFILE
 
 MASK = 5

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from harness.config.build import build_method, build_task, load_model
+from harness.config.composition import compose
 from harness.engine.canvas import Canvas
 from harness.engine.prediction import Prediction
-from harness.runs.build import build_method, build_task, load_model
-from harness.runs.config import compose
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
 from methods.diffusion.blocks import AbsoluteBlocks
@@ -109,7 +109,10 @@ def test_calls_and_queries_are_the_closed_form(prompt_length: int):
     assert counts.nfe_prefill == (prompt_length >= K)
     assert counts.nfe_cache == len(blocks) - 1
     assert counts.nfe == G + len(blocks) - 1
-    assert counts.query_tokens == sum(sizes[b] * masks[b] for b in blocks) + K * (len(blocks) - 1)
+    assert (
+        counts.query_tokens == sum(sizes[b] * masks[b] for b in blocks) + K * (len(blocks) - 1) + counts.prefill_tokens
+    )
+    assert counts.prefill_tokens == prompt_length // K * K
 
 
 @pytest.mark.parametrize("knobs", [(), ("method.remasking=sequential", "method.denoising_steps=3")])

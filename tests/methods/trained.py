@@ -1,7 +1,7 @@
 """Decoding list tasks with the trained embedded models."""
 
-from harness.runs.build import build_method, build_task, load_model
-from harness.runs.config import compose
+from harness.config.build import build_method, build_task, load_model
+from harness.config.composition import compose
 from harness.runs.decode_batch import Decoded, decode_batch
 from harness.runs.measure import Measure, Measurement
 

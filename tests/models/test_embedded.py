@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.config.catalogue import names, read
 from harness.engine.model import ModelKind
 from harness.errors import DataError
 from harness.models import checkpoint, embedded, pool, random
 from harness.models.embedded import CHECKPOINTS
 from harness.models.pool import LoadedModel
 from harness.models.transformer import Attention
-from harness.runs.catalogue import names, read
 from tests.models.shapes import random_model, tokens
 
 CASES = [

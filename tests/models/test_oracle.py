@@ -13,10 +13,10 @@ from random import Random
 import pytest
 import torch
 
+from harness.config.oracle_factory import load_oracle
 from harness.errors import DataError
 from harness.models.oracle import Oracle
 from harness.models.tokenizer import EOS, IDS, MASK, PAD, SymbolTokenizer, ids_of
-from harness.runs.oracle_factory import load_oracle
 from tasks.lists.instance import ListInstance
 from tasks.lists.operations import OPERATIONS, Argument
 from tasks.lists.tiny import TinyRenderer

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from harness.results.metrics import summarize
-from harness.results.schemas import RUNS, SAMPLES, SCHEMA_VERSION
+from harness.results.schemas import RUNS, SAMPLES, SCHEMA_VERSION, without_names
 from harness.results.store import Row, Store
 
 _START = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def sample_rows(
-    run_id: str,
     *,
     correct: Sequence[bool | None],
     nfe: Sequence[int],
@@ -21,9 +20,8 @@ def sample_rows(
     """Return one sample per answer: 4 response positions after 4 prompt tokens, 8 query tokens per call by default."""
     queries = query_tokens or [8 * calls for calls in nfe]
     return [
-        dict.fromkeys(SAMPLES.names)
+        dict.fromkeys(without_names(SAMPLES))
         | {
-            "run_id": run_id,
             "sample_id": f"s{index}",
             "repetition": 0,
             "prompt_sha256": f"p{index}",
@@ -39,7 +37,8 @@ def run_row(run_id: str, samples: Sequence[Row] = (), *, minutes: int = 0, **val
     """Return a run row of `llada` on `copy`, `values` replacing its columns."""
     return (
         dict.fromkeys(RUNS.names)
-        | {"run_id": run_id, "status": "ok", "created": _START + timedelta(minutes=minutes), "name": "synthetic"}
+        | {"setting_id": f"of_{run_id}", "run_id": run_id, "status": "ok", "name": "synthetic"}
+        | {"created": _START + timedelta(minutes=minutes)}
         | {
             "model": "tiny",
             "family": "diffusion",
@@ -67,7 +66,7 @@ def add_run(
     **values: object,
 ) -> None:
     """Store a run of `llada` on `copy` with its samples, `values` replacing columns of the run row."""
-    samples = sample_rows(run_id, correct=correct, nfe=nfe, latency_s=latency_s, query_tokens=query_tokens)
+    samples = sample_rows(correct=correct, nfe=nfe, latency_s=latency_s, query_tokens=query_tokens)
     samples = [{**row, "finish_reason": "budget" if at in unfinished else "stop"} for at, row in enumerate(samples)]
     store.write(run_row(run_id, samples, **values), samples)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ from tests.results.factory import run_row, sample_rows
 def test_the_first_step_that_knows_the_answer_counts(tmp_path: Path):
     """Guards the answer's span (to its end token), the last step by definition, and that wrong samples are left out."""
     store = Store(root=tmp_path)
-    samples = sample_rows("a", correct=[True, True, False], nfe=[4, 4, 4], latency_s=[0.1, 0.1, 0.1])
+    samples = sample_rows(correct=[True, True, False], nfe=[4, 4, 4], latency_s=[0.1, 0.1, 0.1])
     for row in samples:
         row |= {"output_ids": [1, 2, 0, 0], "tokens_out": 3}
     predicted = {
@@ -39,7 +39,7 @@ def test_the_first_step_that_knows_the_answer_counts(tmp_path: Path):
 def test_without_a_correct_answer_there_is_no_share(tmp_path: Path):
     """Guards against a division by nothing."""
     store = Store(root=tmp_path)
-    samples = sample_rows("a", correct=[False], nfe=[1], latency_s=[0.1])
+    samples = sample_rows(correct=[False], nfe=[1], latency_s=[0.1])
     step = dict.fromkeys(STEPS.names) | {"run_id": "a", "sample_id": "s0", "step": 0, "predicted": [1]}
     store.write(run_row("a", samples, measure="traced"), samples, [step])
     (found,) = emergences(store, ["a"])
@@ -51,7 +51,7 @@ def test_the_figure_of_a_sweep_is_the_one_that_was_asked_for(tmp_path: Path):
     """Guards the switch between figures: what has emerged is worked out for this figure alone, and drawn in it."""
     pytest.importorskip("matplotlib")
     store = Store(root=tmp_path)
-    rows = sample_rows("a", correct=[True, True], nfe=[1, 1], latency_s=[0.1, 0.1])
+    rows = sample_rows(correct=[True, True], nfe=[1, 1], latency_s=[0.1, 0.1])
     samples = [row | {"output_ids": [1], "tokens_out": 1} for row in rows]
     steps = [
         dict.fromkeys(STEPS.names) | {"run_id": "a", "sample_id": row["sample_id"], "step": 0, "predicted": [1]}

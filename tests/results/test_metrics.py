@@ -54,7 +54,7 @@ def test_area_under_parallelism_golden_vectors(points: list[tuple[float, float]]
 
 def test_a_run_is_the_summary_of_its_samples() -> None:
     """Guards every derived column: 2 samples of 4 prompt and 4 response tokens, 4 and 1 calls of 8 tokens."""
-    summary = summarize(sample_rows("a", correct=[True, False], nfe=[4, 1], latency_s=[0.5, 0.1]), batch_seconds=0.8)
+    summary = summarize(sample_rows(correct=[True, False], nfe=[4, 1], latency_s=[0.5, 0.1]), batch_seconds=0.8)
     assert summary.keys() <= set(RUNS.names)
     expected = {"n": 2, "accuracy": 0.5, "nfe": 2.5, "query_tokens": 20, "tpf": 1.6, "efe": 2.5, "tps": 10}
     expected |= {"latency_s": 0.3, "latency_p50_s": 0.3, "latency_p90_s": 0.46, "ttft_s": None, "nfe_draft": None}
@@ -63,7 +63,7 @@ def test_a_run_is_the_summary_of_its_samples() -> None:
 
 def test_repetitions_measure_time_and_not_accuracy() -> None:
     """Guards against a narrower interval of accuracy because the same answers were timed twice."""
-    once = sample_rows("a", correct=[True, False], nfe=[4, 1], latency_s=[0.5, 0.1])
+    once = sample_rows(correct=[True, False], nfe=[4, 1], latency_s=[0.5, 0.1])
     again = [{**row, "repetition": 1, "latency_s": 0.2} for row in once]
     summary = summarize([*once, *again])
     assert (summary["n"], summary["accuracy"], summary["latency_s"]) == (2, 0.5, pytest.approx(0.25))

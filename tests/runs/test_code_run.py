@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.config import build
+from harness.config.composition import compose
 from harness.results.store import Store
-from harness.runs import build
-from harness.runs.config import compose
 from harness.runs.runner import run
 from tasks.code.sandbox import Isolation, Tier, tiers
 
@@ -36,7 +36,9 @@ class OneAnswer:
 def test_verdicts_and_isolation_are_stored(results_dir: Path, monkeypatch: pytest.MonkeyPatch, unsafe: bool) -> None:
     """Guards the stored rows: how each program ended, and how well it was shut in when it did."""
     load = build.load_model
-    monkeypatch.setattr(build, "load_model", lambda cfg: dataclasses.replace(load(cfg), tokenizer=OneAnswer()))
+    monkeypatch.setattr(
+        build, "load_model", lambda cfg, checkpoint_sha256: dataclasses.replace(load(cfg), tokenizer=OneAnswer())
+    )
     settings = ["task.template=lm_eval", "task.turns=text", "task.samples=3", "gen_length=8", "method.steps=1"]
     if unsafe:
         settings.append("sandbox=unsafe")

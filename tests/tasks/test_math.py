@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError, DataError
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks.math import Gsm8k, Math500, latex, verifier
 from tasks.math.verifier import Verifier
 from tasks.task import Grading
@@ -190,7 +190,7 @@ def test_an_answer_without_a_number_in_its_tag_is_looked_for_outside() -> None:
     """Guards the reading of d1 for GSM8K: what is in the tag counts, unless there is no number in it."""
     task = gsm8k(reading="d1", samples=1)
     (sample,) = task.instances()
-    right = f"\\boxed{{{sample.instance.gold}}}"
+    right = f"\\boxed{{{sample.instance.gold.partition('#### ')[2]}}}"
     assert task.score(sample, f"{right} <answer>as above</answer>").correct
     assert task.score(sample, f"{right} <answer>-7</answer>").correct is False
 

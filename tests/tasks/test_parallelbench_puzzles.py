@@ -5,9 +5,9 @@ from itertools import pairwise, permutations, product
 
 import pytest
 
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks.lists.parity import digest, facts
 from tasks.puzzles import ParallelPuzzle
 from tasks.puzzles.parallelbench import PUZZLES, STYLES, is_latin, puzzles, row_of

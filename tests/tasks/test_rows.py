@@ -10,9 +10,9 @@ import pytest
 import tasks.code
 import tasks.math
 import tasks.puzzles
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError, DataError, MissingDependency
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks import rows
 
 FOLDERS = [Path(module.__file__).parent / "data" for module in (tasks.code, tasks.math, tasks.puzzles)]

@@ -5,11 +5,11 @@ from itertools import pairwise, product
 
 import pytest
 
+from harness.config import compatibility
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError
 from harness.models.tokenizer import SymbolTokenizer
-from harness.runs import compatibility
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks.serial import FsmWord, GraphReach
 from tasks.serial.graph_reach import breadth_first
 from tasks.serial.groups import GROUPS, numbering

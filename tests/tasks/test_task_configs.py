@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import conf
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError
 from harness.models.tokenizer import SymbolTokenizer
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks.lists.operations import OPERATIONS
 
 NAMES = sorted(path.stem for path in (Path(conf.__file__).parent / "task").glob("*.yaml"))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands import doctor, show
+from harness.config import protocols
+from harness.config.catalogue import read
+from harness.config.composition import compose
+from harness.config.identity import setting_of
 from harness.errors import ConfigError, DataError
-from harness.runs import doctor, inspect, protocols
-from harness.runs.catalogue import read
-from harness.runs.config import compose, resolved
-from harness.runs.identity import run_id
 from tasks.code import HumanEval, Mbpp
 from tasks.math import Gsm8k, Math500
 from tasks.puzzles import Countdown, Sudoku
@@ -172,21 +173,22 @@ def test_a_run_says_where_its_sentences_are_from(tmp_path: Path) -> None:
     facts = dict(made.grading().facts)
     assert made.grading().warnings == ()
     assert (facts["wording"], facts["wording_files"]) == ("checkout", {"question": "eval/gsm8k.py"})
-    assert made.version == f"2+{facts['wording_id']}"
+    assert made.sources()[-1] == facts["wording_id"]
     elsewhere = built("d1", "gsm8k", checkout(tmp_path / "b", "d1"))
     other = checkout(tmp_path / "c", "d1", **{"eval/gsm8k.py": D1["eval/gsm8k.py"].replace("You sum", "You add")})
-    assert made.version == elsewhere.version != built("d1", "gsm8k", other).version
-    assert dataclasses.replace(made, wording=None).version == "2"
+    assert made.sources() == elsewhere.sources() != built("d1", "gsm8k", other).sources()
+    assert len(dataclasses.replace(made, wording=None).sources()) == len(made.sources()) - 1
 
 
 def test_a_path_is_no_part_of_a_run_s_name(tmp_path: Path) -> None:
     """Guards resuming after a checkout was moved; without one, names stay what they were."""
     overrides = ["task=gsm8k", "protocol=d1"]
-    moved = [
-        run_id(resolved(compose([*overrides, *more])), checkpoint_sha256=None, task_version="2+abc")
-        for more in ([], [f"protocol.wording={tmp_path}"], [f"protocol.wording={tmp_path}/b"])
+    moved = [built("d1", "gsm8k", checkout(tmp_path / name, "d1")) for name in ("a", "b")]
+    settings = [
+        setting_of(target={}, method=None, task=task, data=None, seed=0, gen_length=8, dtype="float32")
+        for task in moved
     ]
-    assert len(set(moved)) == 1
+    assert settings[0] == settings[1]
     assert compose([*overrides, f"protocol.wording={tmp_path}"]).task.wording == str(tmp_path)
 
 
@@ -287,7 +289,7 @@ def test_show_and_doctor_name_the_files(tmp_path: Path, capsys: pytest.CaptureFi
     """Guards what a user sees before a run: which file serves which task, and where the code is to be had."""
     folder = checkout(tmp_path, "dparallel")
     given = ["protocol=dparallel", f"protocol.wording={folder}"]
-    assert inspect.show(given) == 0
+    assert show.main(given) == 0
     shown = capsys.readouterr().out
     assert "wording of gsm8k: LLaDA/eval_llada.py\n" in shown
     assert re.search(r"wording of mbpp: cannot be read: .*no mbpp/\*\.yaml with `task: mbpp` in it", shown)
@@ -298,4 +300,4 @@ def test_show_and_doctor_name_the_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert not missing.available and "gsm8k, math500, countdown, sudoku" in missing.detail
     assert missing.remedy == "git clone https://github.com/dllm-reasoning/d1, then protocol.wording=FOLDER"
     with pytest.raises(ConfigError, match="no such folder"):
-        inspect.show(["protocol=d1", "protocol.wording=/no/such/folder"])
+        show.main(["protocol=d1", "protocol.wording=/no/such/folder"])

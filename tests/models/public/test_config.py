@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import load_model
+from harness.config.composition import compose
 from harness.errors import DataError
 from harness.models.feed_forward import MixtureOfExperts
 from harness.models.public.families import FAMILIES
 from harness.models.public.loader import read_config
 from harness.models.transformer import TransformerConfig
-from harness.runs.build import load_model
-from harness.runs.config import compose
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS
 from tests.models.shapes import tokens

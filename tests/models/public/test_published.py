@@ -12,6 +12,9 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.config.build import load_model
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
 from harness.engine.model import ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
@@ -20,9 +23,6 @@ from harness.models.public.layout import parts
 from harness.models.public.loader import read_config
 from harness.models.public.synthetic import SHAPES
 from harness.models.transformer import Transformer
-from harness.runs.build import load_model
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS, Kind
 from tests.models.shapes import tokens
@@ -140,7 +140,7 @@ def test_two_processes_load_the_same_model(folders: dict) -> None:
     """Guards against buffers that nobody fills, whose garbage differs between processes."""
     folder = folders["dream"][0]
     program = (
-        "import torch; from harness.runs.build import load_model; from harness.runs.config import compose\n"
+        "import torch; from harness.config.build import load_model; from harness.config.composition import compose\n"
         f"m = load_model(compose(['model=dream_7b_instruct', 'model.path={folder}'])).model\n"
         "print(m.forward(torch.arange(40)[None]).double().sum().item())"
     )

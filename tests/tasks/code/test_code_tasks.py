@@ -5,12 +5,12 @@ import hashlib
 
 import pytest
 
+from harness.config import compatibility
+from harness.config.build import build_task
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
+from harness.config.identity import describe
 from harness.errors import ConfigError, DataError
-from harness.runs import compatibility
-from harness.runs.build import build_task
-from harness.runs.catalogue import names, read
-from harness.runs.config import compose, resolved
-from harness.runs.identity import run_id
 from tasks import rows
 from tasks.code import humaneval, mbpp, sandbox
 from tasks.code.sandbox import Isolation, Tier, tiers
@@ -183,7 +183,7 @@ def test_the_sandbox_is_part_of_the_name_of_code_runs_only() -> None:
     """Guards resuming: unsafe verdicts are other verdicts, and list tasks have none."""
 
     def name(*overrides: str) -> str:
-        return run_id(resolved(compose(overrides)), checkpoint_sha256=None, task_version="1")
+        return str(describe(build_task(compose(overrides))))
 
     assert name("task=humaneval") != name("task=humaneval", "sandbox=unsafe")
     assert name("task=list_copy") == name("task=list_copy", "sandbox=unsafe")

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from harness.config.build import build_task
+from harness.config.composition import compose
 from harness.errors import ConfigError, DataError
-from harness.runs.build import build_task
-from harness.runs.config import compose
 from tasks.task import Score
 from tasks.writing import WritingTask, metrics
 

@@ -1,0 +1,166 @@
+"""Replay reference trajectories through the real decode loop: `decbench conform [FILE ...] [--json]`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.errors import ConfigError, DataError
+
+REFERENCES = tuple(
+    Path(__file__).parent / name for name in ("reference-trajectories.json", "reference-trajectories-b.json")
+)
+_CASE_KEYS = ("id", "method", "params", "gen_length", "prompt", "model", "expected")
+_MODEL_KEYS = ("vocab_size", "mask_id", "eos_id", "a1", "f1", "a2", "f2", "f3", "eos_bias", "shifted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of one case: `passed`, `failed` or `not built`, and why."""
+
+    id: str
+    method: str
+    status: str
+    detail: str = ""
+
+
+def replay(case: dict) -> Verdict:
+    """Decode one case and compare what is expected of it; forwards include the idle calls of the reference."""
+    from harness.config.catalogue import names
+
+    who = {"id": case["id"], "method": case["method"]}
+    if case["method"] not in names("method"):
+        return Verdict(**who, status="not built", detail="no such method yet")
+    try:
+        found = _decode(case)
+    except (ConfigError, DataError) as error:
+        return Verdict(**who, status="failed", detail=str(error))
+    except Exception as error:
+        # Whatever is wrong with one case says nothing about the others.
+        return Verdict(**who, status="failed", detail=f"{type(error).__name__}: {error}")
+    expected = case["expected"]
+    unknown = [f"{key}: not compared" for key in expected if key not in found]
+    wrong = [f"{k}: expected {expected[k]}, got {found[k]}" for k in expected if k in found and expected[k] != found[k]]
+    if len(unknown) == len(expected):
+        wrong = ["nothing to compare"]
+    return Verdict(**who, status="failed" if wrong else "passed", detail="; ".join(wrong + unknown))
+
+
+def _decode(case: dict) -> dict[str, object]:
+    import torch
+
+    from harness.config.build import build_method
+    from harness.config.catalogue import read
+    from harness.config.composition import compose
+    from harness.engine.canvas import Canvas
+    from harness.engine.diffusion import decode
+    from harness.engine.method import DiffusionMethod, Unverified
+    from harness.engine.records import Ledger
+    from harness.models.closed_form import ClosedForm, ClosedFormModel
+
+    knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
+    if "idle_calls" in read("method", case["method"]):
+        knobs.append("method.idle_calls=true")
+    cfg = compose(
+        [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
+    )
+    method = build_method(cfg)
+    assert isinstance(method, DiffusionMethod)
+    attention = case["model"].get("attention")
+    if lacking := [f"model.{key}" for key in _MODEL_KEYS if key not in case["model"]]:
+        raise DataError(f"lacks {', '.join(lacking)}")
+    constants = {k: case["model"][k] for k in _MODEL_KEYS}
+    model = ClosedFormModel(ClosedForm(**constants, attention=attention and (attention["a"], attention["f"])))
+    canvas = Canvas.from_prompts(
+        [case["prompt"]],
+        gen_length=case["gen_length"],
+        mask_id=case["model"]["mask_id"],
+        pad_id=case["model"]["eos_id"],
+        stop_ids=model.spec.stop_ids,
+        seeds=[0],
+    )
+    ledger = Ledger()
+    with torch.inference_mode():
+        (generation,) = decode(model, method, canvas, ledger)
+    found = {
+        "ids": list(generation.tokens),
+        "forwards": ledger.counts([0])[0].nfe + generation.idle,
+        "commit_step": list(generation.decided_at),
+        "rows": ledger.counts([0])[0].nfe_total,
+        "exit_step": None if generation.stopped_at < 0 else generation.stopped_at + 1,
+        "remasked": generation.remasked,
+        "idle": generation.idle,
+    }
+    if "lengths" in case["expected"]:
+        prompt = len(case["prompt"])
+        found |= {
+            "lengths": [int(record.query_B) - prompt for record in ledger.records] + [len(generation.tokens)],
+            "stage1_forwards": len(ledger.records) - 1 - max(generation.decided_at),
+        }
+    if "static_ids" in case["expected"]:
+        without_drafts = Ledger()
+        with torch.inference_mode():
+            (static,) = decode(model, replace(method, verifier=Unverified()), canvas, without_drafts)
+        found |= {
+            "static_ids": list(static.tokens),
+            "static_forwards": without_drafts.counts([0])[0].nfe + static.idle,
+        }
+    return found
+
+
+def _override(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_override(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_override, value)) + "]"
+    # JSON's Infinity would be read as a word.
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def read_cases(path: Path) -> list[dict]:
+    """Read a trajectory file; raise DataError naming the file and what is wrong with it."""
+    try:
+        cases = json.loads(path.read_text())["cases"]
+        if not cases:
+            raise ValueError("it has no cases")
+        for number, case in enumerate(cases, 1):
+            if lacking := [key for key in _CASE_KEYS if key not in case]:
+                raise ValueError(f"case {number} ({case.get('id', 'without id')}) lacks {', '.join(lacking)}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a trajectory file ({type(error).__name__}: {error}); expected "
+            f'{{"version": 1, "cases": [...]}} with {", ".join(_CASE_KEYS)}'
+        ) from None
+    return cases
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replay files, print a table or JSON; return 1 if a case failed."""
+    parser = argparse.ArgumentParser(prog="decbench conform", description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: the files in the package")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    arguments = parser.parse_args(argv)
+    verdicts = [replay(case) for file in arguments.files or REFERENCES for case in read_cases(file)]
+    failed = [v for v in verdicts if v.status == "failed"]
+    if arguments.json:
+        summary = {s: sum(v.status == s for v in verdicts) for s in ("passed", "failed", "not built")}
+        sys.stdout.write(json.dumps({"summary": summary, "cases": [asdict(v) for v in verdicts]}) + "\n")
+    else:
+        _print(verdicts)
+    return 1 if failed else 0
+
+
+def _print(verdicts: list[Verdict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(), Table("method", "passed", "failed", "not built")
+    for method in dict.fromkeys(v.method for v in verdicts):
+        mine = [v.status for v in verdicts if v.method == method]
+        table.add_row(method, *(str(mine.count(s)) for s in ("passed", "failed", "not built")))
+    console.print(table)
+    for verdict in verdicts:
+        if verdict.detail:
+            console.print(f"{verdict.id}: {verdict.detail}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,183 @@
+"""`decbench doctor`: what can run on this machine, and the one command that would get what is missing."""
+
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.config.catalogue import names, read
+from harness.errors import ConfigError, DataError, MissingDependency
+
+_EXTRAS = {
+    "figures": "matplotlib",
+    "wandb": "wandb",
+    "launchers": "hydra_plugins.hydra_joblib_launcher",
+    "math": "math_verify",
+    "writing": "sacrebleu",
+    "hub": "datasets",
+    "lm-eval": "lm_eval",
+}
+
+_COMMAND = re.compile(r"(?:pip|apt) install (?:'[^']+'|\w+)")
+"""The command inside of an error's text that would get what is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `remedy` is the command to run where it is not there."""
+
+    kind: str
+    name: str
+    available: bool
+    detail: str
+    remedy: str = ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the findings as a table or a JSON array; `protocol=` with `protocol.wording=` looks into that checkout."""
+    findings = list(examine([argument for argument in argv if not argument.startswith("--")]))
+    if "--json" in argv:
+        sys.stdout.write(json.dumps([asdict(f) for f in findings]) + "\n")
+        return 0
+    table = Table("", "what", "", "finding", box=None)
+    for f in findings:
+        finding = f"{f.detail}: {f.remedy}" if f.remedy and f.remedy not in f.detail else f.detail
+        table.add_row(f.kind, f.name, "yes" if f.available else "NO", finding)
+    Console().print(table, highlight=False)
+    return 0
+
+
+def examine(overrides: Sequence[str] = ()) -> Iterator[Finding]:
+    """Look at the machine, the optional packages, every model and task, and the wording of published protocols."""
+    import torch
+
+    yield Finding(kind="machine", name="python", available=True, detail=platform.python_version())
+    yield Finding(kind="machine", name="torch", available=True, detail=str(torch.__version__))
+    cuda = torch.cuda.is_available()
+    yield Finding(
+        kind="machine",
+        name="cuda",
+        available=cuda,
+        detail=torch.cuda.get_device_name() if cuda else "no usable device; device=cpu works",
+    )
+    yield _sandbox()
+    for extra, module in _EXTRAS.items():
+        there = _installed(module)
+        remedy = "" if there else f"pip install 'decbench[{extra}]'"
+        yield Finding(kind="extra", name=extra, available=there, detail=module, remedy=remedy)
+    yield from (_model(name) for name in names("model"))
+    yield from (_task(name) for name in names("task"))
+    yield from (finding for name in names("protocol") for finding in _wording(name, overrides))
+
+
+def _sandbox() -> Finding:
+    from tasks.code.sandbox import MINIMUM, isolation
+
+    try:
+        here = isolation()
+    except ConfigError as error:
+        return Finding(kind="machine", name="sandbox", available=False, detail=str(error))
+    safe = here.tier.value <= MINIMUM.value
+    remedy = "" if safe else f"; tier {MINIMUM.value} is needed for programs of models"
+    return Finding(kind="machine", name="sandbox", available=safe, detail=str(here), remedy=remedy)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _model(name: str) -> Finding:
+    from harness.config.build import load_model
+    from harness.config.composition import compose
+
+    option = read("model", name)
+    if "hub_id" in option:
+        return _published(name, option)
+    try:
+        loaded = load_model(compose([f"model={name}"]))
+    except (ConfigError, DataError) as error:
+        return Finding(kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}")
+    digest = loaded.checkpoint_sha256[:12] if loaded.checkpoint_sha256 else "no checkpoint"
+    return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
+
+
+def _published(name: str, option: dict) -> Finding:
+    """Look for a checkpoint without loading it: billions of weights take minutes, and more memory than some have."""
+    from harness.models import diffusion_gemma, hub
+
+    if option["hub_id"] is None:
+        detail, remedy = option["summary"], f"decbench run model={name} model.path=FOLDER"
+        return Finding(kind="model", name=name, available=False, detail=detail, remedy=remedy)
+    if option["kind"] == "uniform_diffusion":
+        try:
+            diffusion_gemma.require()
+        except ConfigError as error:
+            return Finding(kind="model", name=name, available=False, detail=str(error), remedy=_command(error))
+    try:
+        folder = hub.find_of(option)
+    except ConfigError:
+        detail, remedy = f"{option['hub_id']} is not on this machine", hub.download_command(option["hub_id"])
+        return Finding(kind="model", name=name, available=False, detail=detail, remedy=remedy)
+    assert folder is not None
+    size, room = sum(file.stat().st_size for file in hub.weight_files(folder)), _memory_bytes()
+    detail = f"{size / 1e9:.1f} GB of weights"
+    if size > room:
+        detail += f" do not fit the {room / 1e9:.1f} GB of memory"
+    return Finding(kind="model", name=name, available=size <= room, detail=f"{detail}, {folder}")
+
+
+def _memory_bytes() -> int:
+    """Return the memory of the machine or of its largest CUDA device, whichever is more."""
+    import torch
+
+    devices = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    return max([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *devices])
+
+
+def _task(name: str) -> Finding:
+    from harness.config.build import build_task
+    from harness.config.composition import compose
+
+    try:
+        task = build_task(compose([f"task={name}"]))
+        task.grading()
+        samples = len(task.instances())
+    except (ConfigError, DataError, MissingDependency) as error:
+        return Finding(kind="task", name=name, available=False, detail=str(error), remedy=_command(error))
+    return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
+
+
+def _wording(name: str, overrides: Sequence[str]) -> Iterator[Finding]:
+    """Say which prompts of a protocol are not the published ones, or what a checkout that is named has of them."""
+    from harness.config.wordings import origins
+
+    option = read("protocol", name)
+    remedy = f"git clone {option.get('checkout')}, then protocol.wording=FOLDER"
+    if f"protocol={name}" in overrides:
+        try:
+            found = origins(name, [override for override in overrides if override != f"protocol={name}"])
+        except (ConfigError, DataError) as error:
+            found = {"*": f"cannot be read: {error}"}
+        for task, files in found.items():
+            there = not files.startswith("cannot be read")
+            yield Finding(
+                kind="wording", name=f"{name}/{task}", available=there, detail=files, remedy="" if there else remedy
+            )
+    elif ours := [task for task, preset in option["tasks"].items() if preset.get("wording") == "reconstruction"]:
+        detail = f"sentences of our own in {', '.join(ours)}; the published ones are in the authors' code"
+        yield Finding(kind="wording", name=name, available=False, detail=detail, remedy=remedy)
+
+
+def _command(error: Exception) -> str:
+    found = _COMMAND.search(str(error))
+    return found[0] if found else ""

@@ -1,0 +1,60 @@
+"""`decbench list`: what exists."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.config.catalogue import GROUPS, describe, names, nearest, read
+from harness.errors import ConfigError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the options of a kind, as a table or as a JSON array; methods also as the README's Markdown table.
+
+    `compatibility` is two Markdown tables, of decoders by caches and by end-of-text rules.
+    """
+    kinds = [a for a in argv if a not in ("--json", "--markdown")]
+    if kinds == ["compatibility"]:
+        from harness.config import matrix
+
+        sys.stdout.write(matrix.document() + "\n")
+        return 0
+    if len(kinds) != 1 or kinds[0] not in GROUPS:
+        given = " ".join(kinds)
+        raise ConfigError(f"list {given}: say what to list; {nearest(given, [*GROUPS, 'compatibility'])}")
+    entries = describe(GROUPS[kinds[0]])
+    if "--json" in argv:
+        sys.stdout.write(json.dumps(entries) + "\n")
+        return 0
+    if "--markdown" in argv and kinds[0] == "methods":
+        sys.stdout.write(method_table() + "\n")
+        return 0
+    last = {"methods": "runs on", "protocols": "tasks"}.get(kinds[0], "kind")
+    table = Table("name", "what it does", last, box=None)
+    for entry in entries:
+        fits = entry.get("models") or entry.get("tasks") or entry.get("kind") or ""
+        text = ", ".join(fits) if isinstance(fits, list) else str(fits)
+        if ours := entry.get("reconstructed"):
+            text += f"; wording reconstructed: {', '.join(ours)}"  # type: ignore[arg-type]
+        table.add_row(str(entry["name"]), str(entry["summary"]), text)
+    Console().print(table, highlight=False)
+    return 0
+
+
+def method_table() -> str:
+    """Return all methods as a Markdown table, with how many reference trajectories each reproduces."""
+    from collections import Counter
+
+    from harness.commands.conform import REFERENCES, read_cases
+
+    cases = Counter(case["method"] for file in REFERENCES for case in read_cases(file))
+    lines = ["| method | family | paper | runs on | lossless | needs | shown by |", "|---|---|---|---|---|---|---|"]
+    for name, option in ((name, read("method", name)) for name in names("method")):
+        kinds = ", ".join(kind.replace("_", " ") for kind in option["models"])
+        shown = f"{cases[name]} reference trajectories" if cases[name] else option["shown_by"]
+        row = [f"`{name}`", option["family"], option["paper"] or "", kinds, "yes" if option["lossless"] else "no"]
+        lines.append("| " + " | ".join([*row, option.get("needs", ""), shown]) + " |")
+    return "\n".join(lines)

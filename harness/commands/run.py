@@ -1,0 +1,77 @@
+"""`decbench run`: one run or many, then a table, a figure, and where everything lies."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness.config.composition import compose
+from harness.runs.progress import SweepProgress
+from harness.runs.runner import RunRecord, run
+from harness.runs.sweep import execute, expand
+
+
+def main(argv: Sequence[str], *, as_json: bool) -> int:
+    """Run what the overrides describe, print the outcome, and return the exit code."""
+    overrides = [a for a in argv if a not in ("-m", "--multirun")]
+    console = Console(stderr=as_json)
+    sweep = expand(overrides)
+    if not sweep.base.points and len(sweep.jobs) == 1:
+        cfg = compose(sweep.jobs[0])
+        with SweepProgress(console=console, runs=1) as progress:
+            progress.begin(f"{cfg.model.name} {cfg.method.name} {cfg.task.name}")
+            records = [run(cfg, progress)]
+            progress.end("taken from the store" if records[0].resumed else "")
+    else:
+        records = execute(sweep, console)
+    summary = _summarise(sweep.base, records, console)
+    if as_json:
+        sys.stdout.write(json.dumps(summary, default=str) + "\n")
+    lost = any(line["status"] == "lost" for line in summary["summary"]["missing"])
+    return int(lost or any(record.status == "failed" for record in records))
+
+
+def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> dict[str, Any]:
+    from harness.results.report_sweep import summarize
+    from harness.runs.theory_points import theory
+
+    root = Path(base.results_dir)
+    figure = root / "figures" / f"{base.name}.svg" if base.name else None
+    done = [record.row for record in records if record.status == "ok"]
+    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else (), base.figure)
+    console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
+    for path in summary.figures:
+        console.print(f"figure:  {path}", highlight=False, soft_wrap=True)
+    if base.tracker.name == "wandb":
+        console.print(f"W&B:     {root / 'wandb'} ({base.tracker.mode})", highlight=False, soft_wrap=True)
+        _track_figure(base, summary.figures, root, console)
+    return {
+        "runs": [{"run_id": r.run_id, "status": r.status, "resumed": r.resumed} for r in records],
+        "results_dir": str(root),
+        "figures": [str(path) for path in summary.figures],
+        "summary": summary.values,
+    }
+
+
+def _track_figure(base: DictConfig, figures: Sequence[Path], root: Path, console: Console) -> None:
+    from harness.runs.trackers import report_figure
+
+    pictures = [path for path in figures if path.suffix == ".png"]
+    if not pictures:
+        return
+    tracker = base.tracker
+    try:
+        report_figure(
+            pictures[0],
+            mode=tracker.mode,
+            project=tracker.project,
+            entity=tracker.entity,
+            folder=root / "wandb",
+            name=base.name,
+        )
+    except Exception as error:
+        console.print(f"the figure did not reach W&B ({error}); it is in {pictures[0]}", soft_wrap=True)

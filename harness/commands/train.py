@@ -1,0 +1,188 @@
+"""`decbench train NAME [key=value ...]`: train an embedded model in stages and write its checkpoint with a sidecar.
+
+The sidecar `training.json` gives the command, the stages with their seeds and loss curves, the time, the digest of the
+weights, and the share of exact matches at one token per step for every operation and length.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config.catalogue import names, nearest, read
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from harness.models.transformer import Transformer, TransformerConfig
+
+_CURVE_STEP = 100
+MAX_ITEMS, ANSWER_LENGTH, MAX_LENGTH = 10, 16, 128
+DATA_VERSION = "list operations, fixed header, 3 to 10 of 52 letters, sampler 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line may say.
+
+    `scale` runs that share of every stage's steps, `evaluate` is the number of lists per operation and length (0:
+    none), `out` is a folder other than the package's own.
+    """
+
+    scale: float = 1.0
+    evaluate: int = 500
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= 1:
+            raise ConfigError(f"scale={self.scale}: must lie in (0, 1]")
+        if self.evaluate < 0:
+            raise ConfigError(f"evaluate={self.evaluate}: must be at least 0")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the model that the first argument names."""
+    if not argv or argv[0] not in names("training"):
+        given = argv[0] if argv else ""
+        raise ConfigError(f"train {given}: no such embedded model; {nearest(given, names('training'))}")
+    _train(argv[0], _options(argv[1:]), " ".join(["decbench train", *argv]))
+    return 0
+
+
+def _options(overrides: Sequence[str]) -> Options:
+    kinds = {"scale": float, "evaluate": int, "out": str}
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key not in kinds:
+            raise ConfigError(f"{key}: no such training option; {nearest(key, kinds)}")
+        try:
+            values[key] = kinds[key](value)
+        except ValueError:
+            raise ConfigError(f"{key}={value}: must be a {kinds[key].__name__}") from None
+    return Options(**values)
+
+
+def _train(name: str, options: Options, command: str) -> None:
+    import torch
+    from rich.progress import Progress
+
+    from harness.models import checkpoint, embedded
+
+    torch.set_num_threads(1)
+    started, busy = time.perf_counter(), time.process_time()
+    model, stages = None, []
+    with Progress() as bar:
+        for number, stage in enumerate(read("training", name)["stages"], start=1):
+            stage |= {"steps": max(1, round(options.scale * stage["steps"]))}
+            model, losses = _run_stage(f"{name} stage {number}", stage, model, bar)
+            stages.append(stage | {"loss_curve": curve(losses)})
+    assert model is not None, "a model has at least one stage"
+    folder = Path(options.out) if options.out else embedded.CHECKPOINTS / name
+    sidecar = {
+        "command": command,
+        "data": DATA_VERSION,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "wall_s": round(time.perf_counter() - started, 1),
+        "cpu_s": round(time.process_time() - busy, 1),
+        "torch": torch.__version__,
+        "sha256": checkpoint.save(model, folder),
+        "stages": stages,
+    }
+    if options.evaluate:
+        exact_match = evaluate(name, folder, options.evaluate)
+        sidecar["evaluation"] = {"samples_per_length": options.evaluate, "exact_match": exact_match}
+    (folder / "training.json").write_text(json.dumps(sidecar, indent=1) + "\n")
+
+
+def _run_stage(
+    label: str, stage: dict[str, Any], initial: "Transformer | None", bar: "Progress"
+) -> "tuple[Transformer, list[float]]":
+    from harness.models import training
+    from harness.models.tokenizer import IDS
+    from tasks.lists.training import Focus, Layout, batches
+
+    recipe = training.Recipe(
+        steps=stage["steps"], rows=stage["rows"], learning_rate=stage["learning_rate"], seed=stage["seed"]
+    )
+    layout = Layout(ids=IDS, max_items=MAX_ITEMS, answer_length=ANSWER_LENGTH)
+    text = training.Text(prompt_length=layout.prompt_length, mask_id=IDS["<mask>"], eos_id=IDS["<eos>"])
+    losses: list[float] = []
+    task = bar.add_task(label, total=recipe.steps)
+
+    def report(step: int, loss: float) -> None:
+        losses.append(loss)
+        bar.update(task, completed=step, description=f"{label} loss {loss:.3f}")
+
+    focus = Focus(**stage["focus"]) if "focus" in stage else None
+    data = batches(layout=layout, rows=recipe.rows, seed=recipe.seed, focus=focus)
+    return training.train(_shape(stage), recipe, text, data, report, initial), losses
+
+
+def _shape(stage: dict[str, Any]) -> "TransformerConfig":
+    from harness.models.tokenizer import VOCABULARY
+    from harness.models.transformer import Attention, TransformerConfig
+
+    return TransformerConfig(
+        vocab_size=len(VOCABULARY),
+        width=128,
+        layers=4,
+        heads=4,
+        kv_heads=4,
+        head_width=32,
+        feed_forward_width=384,
+        max_length=MAX_LENGTH,
+        attention=Attention(stage["attention"]),
+        block_length=stage["block_length"],
+    )
+
+
+def curve(losses: Sequence[float]) -> list[list[float]]:
+    """Return (step, mean loss of the last hundred steps) for every hundredth step."""
+    return [
+        [end, round(sum(losses[end - _CURVE_STEP : end]) / _CURVE_STEP, 4)]
+        for end in range(_CURVE_STEP, len(losses) + 1, _CURVE_STEP)
+    ]
+
+
+def evaluate(name: str, folder: Path, samples: int) -> dict[str, dict[str, float]]:
+    """Return exact match at one token per step by operation and length, on `samples` held-out lists per length."""
+    from harness.config.composition import compose
+
+    table: dict[str, dict[str, float]] = {}
+    for task in (n for n in names("task") if n.startswith("list_")):
+        table[task.removeprefix("list_")] = {
+            str(length): _exact_match(name, folder, task, length, samples)
+            for length in compose([f"task={task}"]).task.lengths
+        }
+    return table
+
+
+def _exact_match(name: str, folder: Path, task_name: str, length: int, samples: int) -> float:
+    from harness.config import build, composition
+    from harness.runs.decode_batch import decode_batch
+    from harness.runs.measure import Measure, Measurement
+
+    model = read("model", name)
+    overrides = [f"model={name}", f"model.path={folder}", f"task={task_name}", f"task.lengths=[{length}]"]
+    overrides += [f"task.samples={samples}", f"method={'ar_greedy' if model['kind'] == 'causal' else 'llada'}"]
+    overrides += [f"method.block_length={model['block_length']}"] if model["block_length"] else []
+    cfg = composition.compose(overrides)
+    task, loaded = build.build_task(cfg), build.load_model(cfg)
+    posed = task.instances()
+    decoded = decode_batch(
+        loaded.model,
+        build.build_method(cfg),
+        [loaded.tokenizer.encode(str(sample.prompt)) for sample in posed],
+        seeds=[0] * len(posed),
+        gen_length=cfg.gen_length,
+        measure=Measure(name=Measurement.COUNTS),
+    )
+    correct = sum(
+        bool(task.score(sample, loaded.tokenizer.decode(made.answer)).correct)
+        for sample, made in zip(posed, decoded.generations, strict=True)
+    )
+    return round(correct / len(posed), 4)

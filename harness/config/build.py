@@ -1,0 +1,109 @@
+"""From a config to the objects it describes: method, task and model."""
+
+import json
+import re
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+import torch
+from hydra.utils import get_class, get_method
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from harness.config.composition import resolved
+from harness.config.knobs import knob_of, refuse_unread
+from harness.config.options import schema
+from harness.engine.families import METHOD_CLASSES, Method
+from harness.errors import ConfigError
+from harness.models.pool import LoadedModel
+from harness.models.pool import load_model as from_pool
+from tasks.task import Task
+
+
+def build_method(cfg: DictConfig) -> Method:
+    """Return the method of a config; raise ConfigError naming the knob whose value cannot be used, or is not read."""
+    refuse_unread(cfg)
+    method = cfg.method
+    made = METHOD_CLASSES[method.family]
+    policies = {f.name: _policy(method, f.name) for f in fields(made) if f.name in method}
+    try:
+        return made(**policies)
+    except ValueError as error:
+        raise ConfigError(f"method={method.name}: {error}") from error
+
+
+def _policy(method: DictConfig, slot: str) -> object:
+    node, values = method[slot], {}
+    for name in node:
+        try:
+            values[name] = _plain(node[name])
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{_user_key(method, slot, str(name))}: {_one_line(error)}") from error
+    cls = get_class(values.pop("_target_"))
+    try:
+        return cls(**values)
+    except ValueError as error:
+        named = str(error).split()[0].strip("`'")
+        key = _user_key(method, slot, named) if named in values else f"method.{slot}"
+        raise ConfigError(f"{key}={_shown(values.get(named))}: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """Return lists and dictionaries as Python's own; anything else as it is."""
+    if OmegaConf.get_type(value) in (dict, list, tuple):
+        return OmegaConf.to_container(value, resolve=True)
+    return value
+
+
+def _user_key(method: DictConfig, slot: str, name: str) -> str:
+    knob = knob_of(method, slot, name)
+    return f"method.{knob}" if knob else f"method.{slot}.{name}"
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, MissingMandatoryValue):
+        return "needs a value"
+    return re.sub(r"^While dereferencing interpolation '[^']*': ", "", str(error).splitlines()[0])
+
+
+def _shown(value: object) -> object:
+    return value.name if isinstance(value, Enum) else value
+
+
+def build_task(cfg: DictConfig) -> Task:
+    """Return the task of a config; raise ConfigError naming the key whose value has another type than the task's."""
+    target = get_class(str(cfg.task["_target_"]))
+    plain = OmegaConf.to_container(cfg.task, resolve=True)
+    try:
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema(target)), plain))
+    except OmegaConfBaseException as error:
+        key = error.full_key or "task"
+        raise ConfigError(f"task.{key}={OmegaConf.select(cfg.task, key)}: {_one_line(error)}") from error
+    assert isinstance(values, dict)
+    return target(**{str(k): v for k, v in values.items() if k != "_target_"})
+
+
+def device_of(cfg: DictConfig) -> str:
+    """Return the torch device that a config asks for; `auto` takes CUDA where there is a device."""
+    if cfg.device.device != "auto":
+        return cfg.device.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedModel:
+    """Return the model of a config, from the pool if it was the last one loaded.
+
+    `checkpoint_sha256` tells the pool what lies at the model's path: a changed checkpoint is loaded anew.
+    """
+    model: dict[str, Any] = resolved(cfg)["model"]
+    dtype, device = str(cfg.device.dtype), device_of(cfg)
+    arguments = {k: v for k, v in model["loader"].items() if k != "_target_"}
+    if "path" in model:
+        arguments["path"] = model["path"]
+
+    def factory() -> LoadedModel:
+        loader = get_method(model["loader"]["_target_"])
+        return loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
+
+    return from_pool(json.dumps([model, dtype, device, checkpoint_sha256], sort_keys=True), factory)

@@ -1,0 +1,132 @@
+"""Refusal of combinations that cannot run, before a model is loaded."""
+
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from harness.config import build, protocols
+from harness.config.catalogue import describe
+from harness.config.knobs import knobs_read
+from harness.engine.families import Method
+from harness.engine.method import DiffusionMethod
+from harness.engine.model import ModelKind
+from harness.errors import ConfigError
+from harness.models import hub
+from tasks.task import Task
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+def check(cfg: DictConfig) -> tuple[Method, Task]:
+    """Return the method and the task of a config.
+
+    Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit.
+    """
+    protocols.check(cfg)
+    check_kinds(cfg)
+    _text(cfg)
+    method, task = check_decoding(cfg), build.build_task(cfg)
+    task.grading()
+    hub.find_of(cfg.model)
+    return method, task
+
+
+def check_decoding(cfg: DictConfig) -> Method:
+    """Return the method; raise ConfigError likewise if it and the length do not fit, whatever is decoded.
+
+    `check_kinds` comes first.
+    """
+    _lengths(cfg)
+    method = build.build_method(cfg)
+    if isinstance(method, DiffusionMethod):
+        try:
+            method.fit_kind(ModelKind(cfg.model.kind))
+        except ValueError as error:
+            raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
+    return method
+
+
+def reason_against(method: DiffusionMethod, kind: ModelKind, **policies: object) -> str | None:
+    """Return why a method cannot use other policies on models of a kind, or None if it can; nothing is loaded or run.
+
+    Whether the method runs on such models at all is what its config says (`models`).
+    """
+    try:
+        replace(method, **policies).fit_kind(kind)  # type: ignore[arg-type]
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _device(device: DictConfig) -> None:
+    allowed = {
+        "threads": (device.threads is None or (isinstance(device.threads, int) and device.threads > 0), "at least 1"),
+        "dtype": (device.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "device": (str(device.device).split(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+        "deterministic": (isinstance(device.deterministic, bool), "true or false"),
+    }
+    for knob, (fits, what) in allowed.items():
+        if not fits:
+            raise ConfigError(f"device.{knob}={device[knob]}: must be {what}")
+
+
+def check_kinds(cfg: DictConfig) -> None:
+    """Raise ConfigError for a device that cannot be, or a method that is not for models of this kind."""
+    _device(cfg.device)
+    if cfg.model.kind in cfg.method.models:
+        return
+    fitting = [str(m["name"]) for m in describe("model") if m["kind"] in cfg.method.models]
+    raise ConfigError(
+        f"method={cfg.method.name}: does not run on model={cfg.model.name}, which is {cfg.model.kind}; "
+        f"it runs on {', '.join(fitting)}"
+    )
+
+
+def _lengths(cfg: DictConfig) -> None:
+    gen_length, own = cfg.gen_length, cfg.model.block_length
+    if gen_length >= cfg.model.max_length:
+        raise ConfigError(f"gen_length={gen_length}: model={cfg.model.name} has {cfg.model.max_length} positions")
+    if cfg.model.kind == ModelKind.UNIFORM_DIFFUSION.value and gen_length % own:
+        raise ConfigError(
+            f"gen_length={gen_length}: model={cfg.model.name} writes canvases of {own} positions; "
+            f"use gen_length={-(-gen_length // own) * own}"
+        )
+    read = knobs_read(cfg.method)
+    for knob in (name for name in ("block_length", "sub_block_length") if name in read):
+        block = cfg.method.get(knob)
+        if not isinstance(block, int) or block < 1:
+            continue
+        # Blocks that count from absolute position 0 may end with the response.
+        if "masked_diffusion" in cfg.method.models and block < gen_length and gen_length % block:
+            divisors = [d for d in range(1, gen_length + 1) if gen_length % d == 0]
+            raise ConfigError(
+                f"method.{knob}={block}: must divide gen_length={gen_length}; {', '.join(map(str, divisors))} do"
+            )
+        if own is not None and (block > own or own % block):
+            raise ConfigError(
+                f"method.{knob}={block}: model={cfg.model.name} generates blocks of {own}; "
+                f"use method.{knob}={own} or a divisor of it"
+            )
+
+
+def _text(cfg: DictConfig) -> None:
+    renderer = cfg.task.get("renderer")
+    if cfg.model.tokenizer == "text" and renderer == "tiny":
+        raise ConfigError(
+            f"task.renderer=tiny: model={cfg.model.name} reads text, not the symbols of the embedded models; "
+            f"use task.renderer=chat with a task.template of its own"
+        )
+    if cfg.model.tokenizer == "symbols" and renderer is None:
+        raise ConfigError(
+            f"task={cfg.task.name}: is written in words, and model={cfg.model.name} reads symbols only; "
+            f"choose a model with a tokenizer of text, or a list task"
+        )
+    if cfg.model.tokenizer == "symbols" and renderer != "tiny":
+        raise ConfigError(
+            f"task.renderer={renderer}: model={cfg.model.name} reads symbols only; use task.renderer=tiny"
+        )
+    asked, trained = cfg.task.get("max_items"), cfg.model.max_items
+    if cfg.model.tokenizer == "symbols" and asked != trained:
+        layout = f"prompts laid out for {trained} items" if asked is not None else "list tasks, and this is none"
+        key = f"task.max_items={asked}" if asked is not None else f"task={cfg.task.name}"
+        raise ConfigError(f"{key}: model={cfg.model.name} was trained on {layout}")

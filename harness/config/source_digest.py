@@ -1,0 +1,138 @@
+"""Digests of the code that produces a number: modules reached by static imports, without comments and docstrings.
+
+Reached means: from the modules given, along every import statement, also those inside functions, as long as they lead
+to code that a user may edit: the packages of this project and those of plug-ins. Other packages are named by version.
+"""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.config.remembered import remembered
+
+OWN = frozenset({"harness", "methods", "tasks"})
+_SHOWN = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """`modules` maps a module's name to the digest of its statements, `versions` a foreign package to its version."""
+
+    modules: Mapping[str, str]
+    versions: Mapping[str, str]
+
+
+def code_of(roots: Iterable[str]) -> Code:
+    """Return what the modules named `roots` reach; their top-level packages count as editable, as ours do."""
+    waiting = list(dict.fromkeys(roots))
+    editable = OWN | {name.partition(".")[0] for name in waiting}
+    modules: dict[str, str] = {}
+    foreign: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in modules:
+            continue
+        digest, imported = _read(name)
+        if digest is None:
+            continue
+        modules[name] = digest
+        for target in imported:
+            top = target.partition(".")[0]
+            if top in editable:
+                waiting.extend(found for found in _prefixes(target) if found not in modules)
+            elif top not in sys.stdlib_module_names:
+                foreign.add(top)
+    return Code(modules=dict(sorted(modules.items())), versions=_versions(foreign))
+
+
+def differences(old: Code, new: Code) -> list[str]:
+    """Name what differs between two codes: modules that changed, came or went, and versions as `old -> new`."""
+    named = sorted(
+        name for name in old.modules.keys() | new.modules.keys() if old.modules.get(name) != new.modules.get(name)
+    )
+    packages = sorted(
+        name for name in old.versions.keys() | new.versions.keys() if old.versions.get(name) != new.versions.get(name)
+    )
+    return [*named, *(f"{p} {old.versions.get(p, 'none')} -> {new.versions.get(p, 'none')}" for p in packages)]
+
+
+def _prefixes(target: str) -> Iterator[str]:
+    """Yield the module and the packages that importing a name may run; `a.b.c` may be a name inside of `a.b`."""
+    parts = target.split(".")
+    for length in range(1, len(parts) + 1):
+        yield ".".join(parts[:length])
+
+
+def _read(name: str) -> tuple[str | None, list[str]]:
+    """Return digest and imports of a module; (None, []) for what is no module of Python source."""
+    file = _file_of(name)
+    if file is None or not file.is_file():
+        return None, []
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    digest, *imported = remembered(f"code of {package}", file, lambda path: _parsed(path, package)).split()
+    return digest, imported
+
+
+@cache
+def _file_of(name: str) -> Path | None:
+    """Return the source file of a module, or None for what is no module of Python source; imports nothing."""
+    top, *inner = name.split(".")
+    spec = find_spec(top)
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        stem = Path(folder).joinpath(*inner)
+        for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
+            if file.is_file():
+                return file
+    return None
+
+
+def _parsed(file: Path, package: str) -> str:
+    """Return the digest of a file's statements and the names it imports, separated by blanks."""
+    tree = ast.parse(file.read_bytes())
+    imported = sorted(set(_imports(tree, package)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = _without_docstring(node.body)
+    return " ".join([hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:_SHOWN], *imported])
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+            return rest
+    return body
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            origin = ".".join(part for part in (base, node.module) if part)
+            yield from (f"{origin}.{alias.name}" if alias.name != "*" else origin for alias in node.names)
+
+
+@cache
+def _versions_of(top: str) -> str | None:
+    try:
+        return version(top)
+    except PackageNotFoundError:
+        owners = packages_distributions().get(top, [])
+        return version(owners[0]) if owners else None
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    known = {name: _versions_of(name) for name in sorted(packages)}
+    return {"python": python, **{name: found for name, found in known.items() if found is not None}}

@@ -1,0 +1,12 @@
+"""The families of methods, each with the loop that runs it."""
+
+from harness.engine.drafting import AutoregressiveMethod
+from harness.engine.method import DiffusionMethod
+from harness.engine.own_sampler import OwnSamplerMethod
+
+Method = DiffusionMethod | AutoregressiveMethod | OwnSamplerMethod
+METHOD_CLASSES: dict[str, type] = {
+    "diffusion": DiffusionMethod,
+    "autoregressive": AutoregressiveMethod,
+    "own_sampler": OwnSamplerMethod,
+}

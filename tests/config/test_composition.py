@@ -1,0 +1,108 @@
+"""What can be asked for is typed, and what cannot run is refused in one line before a model loads."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.compatibility import check, reason_against
+from harness.config.composition import compose
+from harness.engine.method import DiffusionMethod
+from harness.engine.model import ModelKind
+from harness.errors import ConfigError
+from methods.caches.block_causal import BlockCausalCache
+from methods.caches.dllm_cache import FeatureCache
+
+MODEL_OF = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
+
+
+@pytest.mark.parametrize("group", ["model", "method", "task", "measure", "tracker", "device"])
+def test_every_option_composes(group: str):
+    """Guards against an option whose YAML no longer fits the classes behind it."""
+    for name in names(group):
+        cfg = compose([f"{group}={name}"])
+        OmegaConf.to_container(cfg, resolve=True)
+        assert cfg[group].name.startswith(name)
+
+
+@pytest.mark.parametrize("method", names("method"))
+def test_every_method_is_built_with_its_defaults(method: str):
+    """Guards the wiring of knobs into policies."""
+    kind = read("method", method)["models"][0]
+    cfg = compose([*([f"model={MODEL_OF[kind]}"] if kind in MODEL_OF else []), f"method={method}"])
+    if kind in MODEL_OF:
+        check(cfg)
+    assert build_method(cfg)
+
+
+def test_a_knob_reaches_its_policy():
+    """Guards the interpolation: a published knob is flat, the policy tree is nobody's business."""
+    method = build_method(compose(["method=threshold", "method.threshold=0.7", "method.block_length=8"]))
+    assert method.selector.threshold == 0.7
+    assert method.window.length == 8
+
+
+def test_a_composition_leaves_the_next_one_alone():
+    """Guards what is kept between compositions against values that were set in one, or by who got it."""
+    first = compose(["method=threshold"])
+    changed = compose(["method=threshold", "method.threshold=0.7", "hydra.job.name=mine", "task.samples=4"])
+    changed.seed = 3
+    assert (changed.method.selector.threshold, changed.task.samples) == (0.7, 4)
+    assert compose(["method=threshold"]) == first
+    assert compose(["method=llada"], with_hydra=True).method == compose(["method=llada"]).method
+
+
+REFUSALS = {
+    "method=tresh": "method=tresh: no such method; did you mean threshold?",
+    "model=tiny_mdn": "model=tiny_mdn: no such model; did you mean tiny_mdm?",
+    "task=list_cpy": "did you mean list_copy?",
+    "method.stepz=3": "method.stepz: no such key; did you mean method.steps?",
+    "method.steps=many": "method.steps: Value 'many' of type 'str' could not be converted to Integer",
+    "method=threshold method.steps=3": "method.steps: no such key",
+    "method.scorer.temprature=1": "did you mean method.scorer.temperature?",
+    "gen_length=many": "gen_length=many: Value 'many' of type 'str' could not be converted to Integer",
+    "device.threads=two": "device.threads=two: must be at least 1",
+    "device.dtype=float8": "device.dtype=float8: must be one of float32,",
+    "device.device=gpu": "device.device=gpu: must be auto, cpu or cuda",
+    "method.steps=0": "method.steps=0: ",
+    "method.temperature=-1": "method.temperature=-1.0: temperature must be at least 0",
+    "method.remasking=best": "expected one of [low_confidence, random,",
+    "method.block_length=5": "method.block_length=5: must divide gen_length=16",
+    "method.steps=5 method.block_length=4": "method.steps=5: steps must be a multiple of the 4 blocks",
+    "method=threshold method/window=sliding": "method.window.length: needs a value",
+    "model=tiny_ar": "method=llada: does not run on model=tiny_ar, which is causal; it runs on ",
+    "method=ar_greedy": "method=ar_greedy: does not run on model=tiny_mdm, which is masked_diffusion",
+    "model=tiny_block method=threshold": "generates blocks of 8; use method.block_length=8",
+    "model=tiny_block method=dream": "method=dream: does not run on model=tiny_block",
+    "method=threshold method/cache=block_causal": "model=tiny_mdm: the cache block_causal stores finished blocks",
+    "method=freedave method/cache=dllm_cache": "the cache dllm_cache gives no exact predictions of drafts",
+    "method/cache=prefix method.cfg_scale=0.5": "method=llada: the cache prefix keeps the rows of the canvas alone",
+    "model=tiny_block method=sdar method.block_length=16": "generates blocks of 8; use method.block_length=8",
+    "task.samples=0": "task.samples=0: must be at least 1",
+    "task.lengths=[2]": "task.lengths=[2]: ",
+    "task=waiting_line": "reads symbols only; use task.renderer=tiny",
+    "gen_length=200": "gen_length=200: model=tiny_mdm has 128 positions",
+    "batch_size=0": "batch_size=0: must be at least 1",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSALS)
+def test_what_cannot_run_is_refused_by_name(overrides: str):
+    """Guards the message: key, value, and what would do, on one line."""
+    with pytest.raises(ConfigError) as refused:
+        check(compose(overrides.split()))
+    assert REFUSALS[overrides] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_whether_a_cache_fits_can_be_asked_without_a_model():
+    """Guards the reasons of a table of methods, caches and kinds of models."""
+    threshold, freedave = (build_method(compose([f"method={name}"])) for name in ("threshold", "freedave"))
+    assert isinstance(threshold, DiffusionMethod) and isinstance(freedave, DiffusionMethod)
+    assert reason_against(threshold, ModelKind.BLOCK_DIFFUSION, cache=BlockCausalCache()) is None
+    assert "needs a block_diffusion model" in str(
+        reason_against(threshold, ModelKind.MASKED_DIFFUSION, cache=BlockCausalCache())
+    )
+    assert "no exact predictions of drafts" in str(
+        reason_against(freedave, ModelKind.MASKED_DIFFUSION, cache=FeatureCache())
+    )
