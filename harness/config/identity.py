@@ -69,7 +69,7 @@ def described_call(function: Callable[..., object], arguments: Mapping[str, obje
     told: dict[str, object] = {"class": ".".join([module[0], *module[-1:], function.__qualname__])}
     for name, value in arguments.items():
         described, default = describe(value), given[name].default if name in given else None
-        if described is not None and (default is inspect.Parameter.empty or described != describe(default)):
+        if described != (None if default is inspect.Parameter.empty else describe(default)):
             told[name] = described
     return told
 
@@ -80,8 +80,8 @@ def describe(value: object) -> object:
     Numbers that are equal are told alike (0, 0.0, -0.0); members of enums by name, paths by the digest of the file.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        own = {item.name: _told(item, getattr(value, item.name)) for item in fields(value)}
-        return {"class": _class_name(type(value))} | {name: told for name, told in own.items() if told is not None}
+        own = {item.name: describe(getattr(value, item.name)) for item in fields(value) if _told(item, value)}
+        return {"class": _class_name(type(value))} | own
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, Path):
@@ -94,16 +94,14 @@ def describe(value: object) -> object:
     return plain_number(value) if isinstance(value, float | int) else value
 
 
-def _told(item: "Field[Any]", value: object) -> object:
-    """Return what a field adds to its object's description; None for a field at its default."""
-    if item.name in DESCRIPTIVE or value is None:
-        return None
-    told = describe(value)
+def _told(item: "Field[Any]", owner: object) -> bool:
+    """Say whether a field is part of its object's description: one that differs from its default, None without one."""
+    default = None
     if item.default is not MISSING:
-        return None if told == describe(item.default) else told
-    if item.default_factory is not MISSING:
-        return None if told == describe(item.default_factory()) else told
-    return told
+        default = item.default
+    elif item.default_factory is not MISSING:
+        default = item.default_factory()
+    return item.name not in DESCRIPTIVE and describe(getattr(owner, item.name)) != describe(default)
 
 
 def _class_name(cls: type) -> str:
