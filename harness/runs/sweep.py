@@ -39,13 +39,14 @@ def expand(overrides: Sequence[str]) -> Sweep:
     single, choices = _split(overrides)
     base = compose(single)
     written = [shlex.split(point) for point in base.points or [""]]
-    chosen = {one.partition("=")[0] for point in written for one in point} | _axes(base).keys()
+    every = _axes(base)
+    chosen = {one.partition("=")[0] for point in written for one in point} | every.keys()
     # What belongs to an option that the experiment does not choose is about any option, the one typed included.
     beaten = {override.get_key_element() for override in parse(overrides)} & chosen
     points = [[one for one in point if not _is_set(one, beaten)] for point in written]
     axes = [
         [f"{key}={_written(value)}" for value in values]
-        for key, values in _axes(base).items()
+        for key, values in every.items()
         if not _is_set(f"{key}=", beaten)
     ]
     jobs = [[*single, *point, *combination] for point in points for combination in product(*axes, *choices)]
