@@ -3,12 +3,15 @@
 Started as `python -S -s -B -c TEXT`, where TEXT holds kernel.py and this file, so that the sandboxed user needs to read
 no file of ours; runs on Python 3.9 and newer, hence no annotations. The request on standard input is a marshalled
 dictionary (importing json would take a third of the start-up time): `program`, `nonce`, `told_fd`, `limits`,
-`namespaces`, `landlock_abi` (0: none), `readable`, `only_self`, `denied` (None: no filter).
+`stop` (the number of that signal: importing its module would cost as much), `namespaces`, `landlock_abi` (0: none),
+`readable`, `only_self`, `denied` (None: no filter).
 
 A program has no descriptor on which it could speak. It leaves its verdict in memory that it shares with its attendant,
-the process that started it, which is out of its reach; the attendant tells the harness, in lines: `ready` when the
-program begins, `failed` and a reason instead if it cannot, `ended` with exit code, CPU seconds of the program and all
-its descendants, and the shared memory in hexadecimal digits.
+the process that started it, which is out of its reach; then it stops, so that whoever bounds it can look at all that it
+holds. The attendant tells the harness, in lines: `ready` when the program begins, `failed` and a reason instead if it
+cannot, `ended` when it has died or stopped with a verdict: exit code, CPU seconds of what has died, files in the file
+system of the working folder, and the shared memory in hexadecimal digits. It and what the program has started live on
+until they are killed: nothing that the harness then finds out hangs on when it looked before.
 """
 
 import io
@@ -17,6 +20,7 @@ import mmap
 import os
 import resource
 import sys
+import time
 import types
 
 from tasks.code.sandbox import kernel
@@ -53,12 +57,12 @@ def main():
         os.write(told, f"failed {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         os._exit(1)
     os.close(told)
-    _report(run, request.pop("program"), request.pop("nonce").encode(), shared)
+    _report(run, request.pop("program"), request.pop("nonce").encode(), request["stop"], shared)
 
 
-def _report(run, program, nonce, shared):
+def _report(run, program, nonce, stop, shared):
     """Run the program and leave its verdict in the shared memory; what it may have replaced is not asked for again."""
-    pid, getpid, leave = os.getpid(), os.getpid, os._exit
+    pid, getpid, kill, leave = os.getpid(), os.getpid, os.kill, os._exit
     passed = nonce + b" passed "
     verdict = run(program)
     # A copy that the program forked and that came back here must not speak for it.
@@ -66,6 +70,7 @@ def _report(run, program, nonce, shared):
         if verdict is not None:
             passed = b"%b %b" % (nonce, verdict)
         shared[0 : passed.__len__()] = passed
+        kill(pid, stop)
     leave(0)
 
 
@@ -150,14 +155,16 @@ def _become_first_process(told):
 
 
 def _attend(program, shared, told):
-    """Wait for the program, and for the orphans that it leaves; tell how it ended, and end."""
-    ended = 0
-    while ended != program:
-        ended, status = os.waitpid(-1, 0)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, cpu_s = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-    os.write(told, f"ended {code} {cpu_s:.3f} {shared[:].hex()}\n".encode())
-    os._exit(0)
+    """Wait for the program, and for the orphans that it leaves; tell how it ended, and keep all else as it is."""
+    ended, status = 0, 0
+    while ended != program or (os.WIFSTOPPED(status) and not shared[0]):
+        ended, status = os.waitpid(-1, os.WUNTRACED)
+    code = 0 if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
+    used, folder = resource.getrusage(resource.RUSAGE_CHILDREN), os.statvfs(".")
+    cpu_s, files = used.ru_utime + used.ru_stime, folder.f_files - folder.f_ffree
+    os.write(told, f"ended {code} {cpu_s:.3f} {files} {shared[:].hex()}\n".encode())
+    while True:
+        time.sleep(3600)
 
 
 def _read_all(fd):

@@ -2,6 +2,7 @@
 
 import contextlib
 import marshal
+import math
 import os
 import secrets
 import selectors
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from tasks.code.sandbox import confinement, interpreter, usage
 from tasks.code.sandbox.confinement import Machine
 from tasks.code.sandbox.folder import is_full, working_folder
-from tasks.code.sandbox.verdict import Limits, Tier, Verdict, read_ending
+from tasks.code.sandbox.verdict import Ending, Limits, Tier, Verdict, read_ending
 
 _TAIL_BYTES = 4096
 _TICK_S, _END_TICK_S, _LOOK_S = 0.05, 0.002, 0.025
@@ -79,7 +80,7 @@ class _Child:
 
         The wall limit counts from where the program itself begins: a busy machine starts interpreters slowly.
         """
-        deadline, look = time.monotonic() + _START_S, 0.0
+        deadline, look = time.monotonic() + _START_S, math.inf
         with selectors.DefaultSelector() as selector:
             for pipe in (self.told_by, self.outputs):
                 selector.register(pipe, selectors.EVENT_READ)
@@ -89,17 +90,17 @@ class _Child:
                 for key, _ in selector.select(min(deadline - now, tick)):
                     if not self._read(key.fd):
                         selector.unregister(key.fd)
-                ended = self._has_ended()
+                ended = self._has_ended(limits)
                 if not self.begun and self.told.startswith(b"ready\n"):
                     self.begun = True
-                    deadline = time.monotonic() + limits.wall_s
-                if self.begun and (ended or now >= look):
+                    deadline, look = time.monotonic() + limits.wall_s, time.monotonic() + _LOOK_S
+                if ended:
+                    return self._judged(limits)
+                if now >= look:
                     if (excess := self._excess(limits)) is not None:
                         return excess
                     # Looking at thousands of files must not take the time of the programs beside this one.
                     look = time.monotonic() + max(_LOOK_S, 4 * (time.monotonic() - now))
-                if ended:
-                    return self._ending(limits)
         if not self.begun:
             return "sandbox_error", f"not ready within {_START_S:g} s"
         return "timeout", f"{limits.wall_s:g} s of wall time"
@@ -114,52 +115,57 @@ class _Child:
             self.tail = (self.tail + data)[-_TAIL_BYTES:]
         return bool(data)
 
-    def _take_the_rest(self) -> None:
-        """Take what was told and written just before the end and may still be in the pipes."""
+    def _take_the_rest(self, limits: Limits) -> None:
+        """Take what was told and written before the end and is still in the pipes, or as much as is too much."""
         for pipe in (self.told_by, self.outputs):
             os.set_blocking(pipe, False)
             with contextlib.suppress(BlockingIOError):
-                self._read(pipe)
+                while self.written <= limits.output_bytes and self._read(pipe):
+                    pass
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self, limits: Limits) -> bool:
         if self.told.partition(b"\n")[2].endswith(b"\n") or self.process.poll() is not None:
-            self._take_the_rest()
+            self._take_the_rest(limits)
             return True
         return False
 
-    def _excess(self, limits: Limits) -> tuple[str, str] | None:
-        """Look at what all processes of the program use, and return status and detail if it is too much."""
-        if self.written > limits.output_bytes:
-            return "output_limit", f"wrote more than {limits.output_bytes} bytes"
-        pids = usage.processes(self.process.pid)
-        self.cpu_s = max(self.cpu_s, self.clock.read(pids))
-        if self.cpu_s >= limits.cpu_s:
-            return "timeout", f"{limits.cpu_s} s of CPU time"
-        if usage.memory(pids, limits.memory_bytes) > limits.memory_bytes:
-            return "memory", f"more than {limits.memory_bytes} bytes in all processes"
-        if self._is_full(pids, limits):
-            return "output_limit", f"wrote more than {limits.work_bytes} bytes or {limits.files} files"
-        return None
-
-    def _is_full(self, pids: list[int], limits: Limits) -> bool:
-        """Tell whether the program has written too much, as far as the kernel itself does not see to it."""
-        if self.tier is Tier.NAMESPACES:
-            return False
-        if self.tier is Tier.BUBBLEWRAP:
-            # The kernel bounds the bytes: what is beyond are empty files, and those that found no room.
-            return usage.files(pids, confinement.PRIVATE) > limits.files + limits.open_files
-        return is_full(self.folder, limits, hidden=usage.unlinked_bytes(pids, self.folder))
-
-    def _ending(self, limits: Limits) -> tuple[str, str]:
-        """Return status and detail of a program that has ended, from what its attendant told."""
+    def _judged(self, limits: Limits) -> tuple[str, str]:
+        """Return status and detail of a program that has ended, from what its attendant told and what is left."""
         first, _, last = self.told.decode("utf-8", "replace").partition("\n")
         if not self.begun:
             why = first.partition(" ")[2] or f"ended with code {self.process.wait()} before the program began"
             return "sandbox_error", why
         ending = read_ending(last, self.nonce)
+        return self._excess(limits, ending) or self._own_verdict(limits, ending)
+
+    def _excess(self, limits: Limits, ending: Ending | None = None) -> tuple[str, str] | None:
+        """Look at what all processes of the program use, and return status and detail if it is too much."""
+        if self.written > limits.output_bytes:
+            return "output_limit", f"wrote more than {limits.output_bytes} bytes"
+        pids = usage.processes(self.process.pid)
+        self.cpu_s = max(self.cpu_s, self.clock.read(pids), ending.cpu_s if ending else 0.0)
+        if self.cpu_s >= limits.cpu_s:
+            return "timeout", f"{limits.cpu_s} s of CPU time"
+        if usage.memory(pids, limits.memory_bytes) > limits.memory_bytes:
+            return "memory", f"more than {limits.memory_bytes} bytes in all processes"
+        if self._is_full(pids, limits, ending):
+            return "output_limit", f"wrote more than {limits.work_bytes} bytes or {limits.files} files"
+        return None
+
+    def _is_full(self, pids: list[int], limits: Limits, ending: Ending | None) -> bool:
+        """Tell whether the program has written too much, as far as the kernel itself does not see to it."""
+        if self.tier is Tier.NAMESPACES:
+            return False
+        if self.tier is Tier.BUBBLEWRAP:
+            # The kernel bounds the bytes: what is beyond are empty files, and those that found no room.
+            files = ending.files if ending else usage.files(pids, confinement.PRIVATE)
+            return files > limits.files + limits.open_files
+        return is_full(self.folder, limits, hidden=usage.unlinked_bytes(pids, self.folder))
+
+    def _own_verdict(self, limits: Limits, ending: Ending | None) -> tuple[str, str]:
+        """Return the verdict that the program left, or else what its end says."""
         if ending is None:
             return "crash", "its attendant was killed"
-        self.cpu_s = max(self.cpu_s, ending.cpu_s)
         if ending.status is not None:
             return ending.status, ending.detail
         # A program that ignores the first is killed a second later; nothing but that, or lack of memory, kills it.
@@ -175,7 +181,7 @@ def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int
     asked = confinement.request(tier, machine, limits, user=user)
     told_by, tells = os.pipe()
     outputs, prints = os.pipe()
-    asked |= {"nonce": nonce, "told_fd": tells, "program": program}
+    asked |= {"nonce": nonce, "told_fd": tells, "program": program, "stop": int(signal.SIGSTOP)}
     try:
         with tempfile.TemporaryFile() as stdin:
             stdin.write(marshal.dumps(asked, _PORTABLE))

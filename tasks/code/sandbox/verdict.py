@@ -75,10 +75,14 @@ _STATUSES = frozenset({"passed", "wrong_answer", "syntax_error", "memory", "recu
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a program ended: exit code (less than 0: minus a signal), CPU seconds, and what it left as its verdict."""
+    """How a program ended: exit code (less than 0: minus a signal), CPU seconds, and what it left as its verdict.
+
+    `files` are those of the file system in which it worked, whether or not anything else is there.
+    """
 
     code: int
     cpu_s: float
+    files: int
     status: str | None
     detail: str
 
@@ -90,11 +94,17 @@ def read_ending(line: str, nonce: str) -> Ending | None:
     and names a known status: anything else is no verdict.
     """
     words = line.split()
-    if len(words) != 4 or words[0] != "ended":
+    if len(words) != 5 or words[0] != "ended":
         return None
-    left = bytes.fromhex(words[3]).rstrip(b"\0").decode("utf-8", "replace")
+    left = bytes.fromhex(words[4]).rstrip(b"\0").decode("utf-8", "replace")
     said, status, detail = [*left.split(" ", 2), "", "", ""][:3]
     kind, _, name = status.partition(":")
     known = (status in _STATUSES) if not name else (kind == "error" and name.isprintable())
     counts = known and secrets.compare_digest(said.encode(), nonce.encode())
-    return Ending(code=int(words[1]), cpu_s=float(words[2]), status=status if counts else None, detail=detail.strip())
+    return Ending(
+        code=int(words[1]),
+        cpu_s=float(words[2]),
+        files=int(words[3]),
+        status=status if counts else None,
+        detail=detail.strip(),
+    )

@@ -187,7 +187,7 @@ LIMITED |= {
         ),
         (
             "floods_descriptors",
-            "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'ended 0 0.0 ' + b'\\n' * (1 << 20))\n"
+            "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'ended 0 0.0 0 ' + b'\\n' * (1 << 20))\n"
             "    except OSError: pass\nos._exit(0)",
             end("crash"),
         ),

@@ -14,7 +14,7 @@ NONCE = "0123456789abcdef"
 
 def line(left: bytes, *, code: int = 0) -> str:
     """Return what an attendant tells of a program that left some bytes."""
-    return f"ended {code} 0.250 {left.ljust(256, bytes(1)).hex()}\n"
+    return f"ended {code} 0.250 7 {left.ljust(256, bytes(1)).hex()}\n"
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_a_verdict_is_whole_or_none(left: bytes, status: str | None, detail: str
     """Guards the run against what a program may write: nothing but a verdict decides, and nothing raises."""
     ending = read_ending(line(left), NONCE)
     assert ending is not None
-    assert (ending.status, ending.code, ending.cpu_s) == (status, 0, 0.25)
+    assert (ending.status, ending.code, ending.cpu_s, ending.files) == (status, 0, 0.25, 7)
     assert status is None or ending.detail == detail
 
 
 def test_a_program_without_verdict_has_its_exit_code() -> None:
     """Guards crashes: the signal is what explains them."""
-    assert read_ending(line(b"", code=-11), NONCE) == Ending(code=-11, cpu_s=0.25, status=None, detail="")
+    assert read_ending(line(b"", code=-11), NONCE) == Ending(code=-11, cpu_s=0.25, files=7, status=None, detail="")
     assert read_ending("", NONCE) is None
     assert read_ending("ended", NONCE) is None
 

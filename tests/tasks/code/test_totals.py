@@ -1,0 +1,78 @@
+"""What a program has used by its end is found out at its end, whenever the supervisor looked before."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tasks.code.sandbox import Limits, Tier, supervisor
+from tasks.code.sandbox.confinement import Machine
+from tasks.code.sandbox.supervisor import run_at
+from tasks.code.sandbox.tiers import self_test
+from tests.tasks.code.hostile import CORRECT, Expected, end
+
+# Every child does its part, says so, and stays; then the program ends as if nothing were the matter.
+_FOUR = (
+    "import os, time\nread, write = os.pipe()\nfor _ in range(4):\n    if os.fork() == 0:\n"
+    "        {part}\n        os.write(write, b'x'); time.sleep(60)\nfor _ in range(4): os.read(read, 1)\n" + CORRECT
+)
+_BUSY = "\n        end = time.process_time() + 0.3\n        while time.process_time() < end: pass"
+_FULL = end("output_limit", bubblewrap=("error:OSError",), namespaces=("error:OSError",))
+_UNLINKED = (
+    "import mmap, os\nkept = []\nfor i in range(20):\n    with open('f', 'w+b') as file:\n        os.unlink('f')\n"
+    "        file.write(bytes(1 << 20)); file.flush(); kept.append({kept})\n" + CORRECT
+)
+
+PROGRAMS: dict[str, tuple[str, Expected, Limits]] = {
+    "right": (CORRECT, end("passed"), Limits()),
+    "right_with_children": (_FOUR.format(part="pass"), end("passed"), Limits()),
+    "empty_files": (
+        "for i in range(300): open(str(i), 'x').close()" + CORRECT,
+        end("output_limit", namespaces=("error:OSError",)),
+        Limits(files=100),
+    ),
+    "full_folder": ("for i in range(20): open(str(i), 'wb').write(bytes(1 << 20))" + CORRECT, _FULL, Limits()),
+    "unlinked_files": (_UNLINKED.format(kept="os.dup(file.fileno())"), _FULL, Limits()),
+    "unlinked_mappings": (_UNLINKED.format(kept="mmap.mmap(file.fileno(), 1 << 20)"), _FULL, Limits()),
+    "unlinked_files_of_children": (
+        _FOUR.format(
+            part="file = open(str(os.getpid()), 'wb', 0); os.unlink(file.name)\n        try: file.write(bytes(1 << 20))"
+            "\n        except OSError: pass"
+        ),
+        end("output_limit", bubblewrap=("passed",), namespaces=("passed",)),
+        Limits(work_bytes=2 << 20),
+    ),
+    "cpu_time_of_the_waited_for": (
+        _FOUR.format(part=_BUSY + "\n        os._exit(0)").replace("os.read(read, 1)", "os.wait()"),
+        end("timeout"),
+        Limits(cpu_s=1),
+    ),
+    "cpu_time_of_the_living": (_FOUR.format(part=_BUSY), end("timeout"), Limits(cpu_s=1)),
+    "memory_of_the_living": (
+        _FOUR.format(part="x = b'x' * (60 << 20)"),
+        end("memory"),
+        Limits(memory_bytes=200 << 20),
+    ),
+    "output_in_the_pipe": ("print('x' * 50_000, flush=True)" + CORRECT, end("output_limit"), Limits(output_bytes=1000)),
+    "output_of_the_living": (
+        _FOUR.format(part="os.write(1, b'x' * 10_000)"),
+        end("output_limit"),
+        Limits(output_bytes=20_000),
+    ),
+}
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_totals_do_not_hang_on_looking(tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that fills the machine between two looks of a busy supervisor, and passes."""
+    machine = Machine.here()
+    if reason := machine.lacks(tier) or self_test(tier, machine):
+        pytest.skip(f"tier {tier.value}: {reason}")
+    monkeypatch.setattr(supervisor, "_LOOK_S", math.inf)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = {
+            name: pool.submit(run_at, tier, program, limits, machine) for name, (program, _, limits) in PROGRAMS.items()
+        }
+    verdicts = {name: job.result() for name, job in jobs.items()}
+    allowed = {name: ends.get(tier, ends["any"]) for name, (_, ends, _) in PROGRAMS.items()}
+    assert {name: verdict for name, verdict in verdicts.items() if verdict.status not in allowed[name]} == {}
