@@ -14,8 +14,10 @@ from tasks.code.sandbox.verdict import Limits, Tier
 _BOOTSTRAP = """import sys, types
 for name in ("tasks", "tasks.code", "tasks.code.sandbox"):
     sys.modules[name] = types.ModuleType(name)
-kernel = sys.modules["tasks.code.sandbox"].kernel = types.ModuleType("kernel")
-exec(compile({kernel!r}, "kernel", "exec"), kernel.__dict__)
+for name, text in {modules!r}.items():
+    module = types.ModuleType(name)
+    setattr(sys.modules["tasks.code.sandbox"], name, module)
+    exec(compile(text, name, "exec"), module.__dict__)
 # With builtins of its own, out of the sight of programs that replace theirs.
 exec(compile({inside!r}, "inside", "exec"), {{"__name__": "__main__", "__builtins__": dict(vars(__builtins__))}})
 """
@@ -75,7 +77,8 @@ def request(tier: Tier, machine: Machine, limits: Limits, *, user: int | None) -
     scoped = not bare or (tier is Tier.LANDLOCK and machine.landlock_abi >= kernel.SCOPED_SIGNALS_ABI)
     only_self = kernel.LIMITS_OF_OTHERS if scoped else kernel.LIMITS_OF_OTHERS | kernel.SIGNALS
     denied = kernel.DENIED | (kernel.METADATA if bare else {}) | ({} if scoped else kernel.PIDFD_SIGNALS)
-    present = _processes_of(os.getuid()) if bare and user is None else _ATTENDANTS
+    shared = bare and user is None
+    present = _processes_of(os.getuid()) if shared else _ATTENDANTS
     python = interpreter.find()
     return {
         "limits": asdict(limits) | {"processes": limits.processes + present},
@@ -84,14 +87,15 @@ def request(tier: Tier, machine: Machine, limits: Limits, *, user: int | None) -
         "readable": ["/usr", *_SYSTEM_FOLDERS, *_LOADER_FILES, python.prefix, python.path],
         "only_self": only_self,
         "denied": denied if machine.filters else None,
+        "counted": limits.processes if shared and machine.filters else 0,
     }
 
 
 @cache
 def _text() -> str:
     here = files("tasks.code.sandbox")
-    kernel_text, inside_text = (here.joinpath(name).read_text("utf-8") for name in ("kernel.py", "inside.py"))
-    return _BOOTSTRAP.format(kernel=kernel_text, inside=inside_text)
+    texts = {name: here.joinpath(f"{name}.py").read_text("utf-8") for name in ("kernel", "forks", "inside")}
+    return _BOOTSTRAP.format(inside=texts.pop("inside"), modules=texts)
 
 
 def _bubblewrap(prefix: str, limits: Limits) -> list[str]:

@@ -1,10 +1,10 @@
 """What runs inside the sandbox: shut oneself in, run one program, tell once how it ended.
 
-Started as `python -S -s -B -c TEXT`, where TEXT holds kernel.py and this file, so that the sandboxed user needs to read
-no file of ours; runs on Python 3.9 and newer, hence no annotations. The request on standard input is a marshalled
-dictionary (importing json would take a third of the start-up time): `program`, `nonce`, `told_fd`, `limits`,
+Started as `python -S -s -B -c TEXT`, where TEXT holds kernel.py, forks.py and this file, so that the sandboxed user
+needs to read no file of ours; runs on Python 3.9 and newer, hence no annotations. The request on standard input is a
+marshalled dictionary (importing json would take a third of the start-up time): `program`, `nonce`, `told_fd`, `limits`,
 `stop` (the number of that signal: importing its module would cost as much), `namespaces`, `landlock_abi` (0: none),
-`readable`, `only_self`, `denied` (None: no filter).
+`readable`, `only_self`, `denied` (None: no filter), `counted` (processes at a time, if the attendant has to count).
 
 A program has no descriptor on which it could speak. It leaves its verdict in memory that it shares with its attendant,
 the process that started it, which is out of its reach; then it stops, so that whoever bounds it can look at all that it
@@ -23,7 +23,7 @@ import sys
 import time
 import types
 
-from tasks.code.sandbox import kernel
+from tasks.code.sandbox import forks, kernel
 
 # A line about it is less than a page, so that it arrives whole.
 SHARED_BYTES = 1024
@@ -43,15 +43,18 @@ def main():
             _become_first_process(told)
             kernel.drop_capabilities()
         shared = mmap.mmap(-1, SHARED_BYTES)
+        gate = forks.Gate() if request["counted"] else None
         program = os.fork()
         if program:
             kernel.attend()
+            if gate is not None:
+                gate.keep(request["counted"])
             _attend(program, shared, told)
         kernel.die_with_parent()
         # What a program prints is not judged: not even what no encoding has.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        _restrict(request)
+        _restrict(request, gate)
         os.write(told, b"ready\n")
     except BaseException as error:
         os.write(told, f"failed {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
@@ -117,8 +120,10 @@ def _word(name):
     return "".join(letter if letter.isprintable() and not letter.isspace() else "_" for letter in name)
 
 
-def _restrict(request):
+def _restrict(request, gate):
     limits = request["limits"]
+    kernel.give_up_privileges()
+    counted = gate is not None and gate.shut()
     for name, soft, hard in (
         # One byte: a smaller limit would still hand the dump to the machine's crash reporter.
         ("CORE", 1, 1),
@@ -131,13 +136,12 @@ def _restrict(request):
         ("MSGQUEUE", 0, 0),
     ):
         kind = getattr(resource, f"RLIMIT_{name}", None)
-        if kind is None:
+        if kind is None or (name == "NPROC" and counted):
             continue
         roof = resource.getrlimit(kind)[1]
         if roof != resource.RLIM_INFINITY:
             soft, hard = min(soft, roof), min(hard, roof)
         resource.setrlimit(kind, (soft, hard))
-    kernel.give_up_privileges()
     if request["landlock_abi"]:
         kernel.restrict_files(request["landlock_abi"], request["readable"])
     if request["denied"] is not None:

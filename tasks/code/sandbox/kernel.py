@@ -64,6 +64,9 @@ ARGUMENTS = {
 }
 """Calls that are right with some arguments only: number, then per argument its place, mask, and values allowed."""
 
+FORKS = {"clone": 56, "fork": 57, "vfork": 58}
+"""Calls that begin a process or a thread; clone3 is not there."""
+
 SCOPED_SIGNALS_ABI = 6
 """From this Landlock ABI on the kernel itself keeps signals inside."""
 
@@ -71,8 +74,11 @@ _X86_64 = 0xC000003E
 _AUDIT_ARCH = {"x86_64": _X86_64, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}
 _X32 = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
-_ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+_ALLOW, _EPERM, _ENOSYS, _KILL, _ASK = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000, 0x7FC00000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+# linux/seccomp.h: a question is 80 bytes long and begins with its number, which the answer repeats.
+_SECCOMP, _SET_FILTER, _NEW_LISTENER = {"seccomp": 317}, 1, 1 << 3
+_RECEIVE, _SEND, _QUESTION_BYTES, _GO_ON = 0xC0502100, 0xC0182101, 80, 1
 
 _EXECUTE, _WRITE, _READ, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE | 1 << 15
@@ -81,9 +87,10 @@ _NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE = 2 | 4, 0x4000 | 0x40000
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_SETATTR = 442
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _CAPABILITIES_VERSION = 0x20080522
 
+BYTE_ORDER = sys.byteorder
 _LINUX = sys.platform == "linux"
 _MACHINE = os.uname().machine
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -187,10 +194,38 @@ def restrict_calls(only_self, denied):
     arguments = [(number, of_itself) for number in _numbers(only_self)]
     for name, (number, conditions) in ARGUMENTS.items():
         arguments += [(here, conditions) for here in _numbers({name: number})]
-    program = _filter(arguments, _numbers(denied), _numbers(REPLACED))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
-    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
-    _checked(_libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0), "prctl(SECCOMP)")
+    _checked(_install(_filter(arguments, _numbers(denied), _numbers(REPLACED)), 0), "seccomp")
+
+
+def listen(calls):
+    """Have `calls` of this process and its descendants wait for an answer; return where they ask.
+
+    None if the kernel does not let it, or somebody else listens to calls of this process already.
+    """
+    asked = [step for number in _numbers(calls) for step in ((_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ASK))]
+    listener = _install([(_LOAD, 0, 0, _NUMBER), *asked, (_RETURN, 0, 0, _ALLOW)], _NEW_LISTENER)
+    return None if listener < 0 else listener
+
+
+def next_call(listener):
+    """Wait for a call that asks, and return the number of its question."""
+    question = ctypes.create_string_buffer(_QUESTION_BYTES)
+    while _libc.ioctl(listener, ctypes.c_ulong(_RECEIVE), question) < 0:
+        # It was killed while it waited, or this call was interrupted.
+        ctypes.memset(question, 0, _QUESTION_BYTES)
+    return struct.unpack_from("Q", question)[0]
+
+
+def answer_call(listener, question, error):
+    """Let a call go on (`error` 0) or fail with an error number."""
+    answer = struct.pack("QqiI", question, 0, -error, 0 if error else _GO_ON)
+    _libc.ioctl(listener, ctypes.c_ulong(_SEND), answer)
+
+
+def _install(steps, flags):
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    header = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
+    return _libc.syscall(_numbers(_SECCOMP)[0], _SET_FILTER, flags, header)
 
 
 def _filter(arguments, denied, replaced):

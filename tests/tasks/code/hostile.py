@@ -33,6 +33,14 @@ _SHORT = {"wall_s": 1.0}
 _TIMEOUT = end("timeout")
 DENIED = end("error:PermissionError")
 
+AS_MANY_AS_POSSIBLE = (
+    "import os, time\nstarted = 1\nfor started in range(1, 100):\n    try:\n"
+    "        if os.fork() == 0: time.sleep(60)\n    except OSError: break\n"
+    # Two more where those that start it are counted, too.
+    "assert 32 <= started <= 34, started" + CORRECT
+)
+"""Starts processes up to the limit of 32, itself included."""
+
 LIMITED: dict[str, Hostile] = {
     name: Hostile(program=program, ends=ends, limits=limits)
     for name, program, ends, limits in (
@@ -91,6 +99,7 @@ LIMITED: dict[str, Hostile] = {
             end("error:RuntimeError"),
             {},
         ),
+        ("all_its_processes", AS_MANY_AS_POSSIBLE, end("passed"), {}),
         ("endless_output", "while True: print('x' * 100_000)", end("output_limit"), {}),
         (
             "one_huge_file",

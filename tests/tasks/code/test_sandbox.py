@@ -2,11 +2,10 @@
 
 import dataclasses
 import os
-import pickle
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from tasks.code.sandbox.confinement import Machine
 from tasks.code.sandbox.supervisor import run_at
 from tasks.code.sandbox.tiers import self_test
 from tests.tasks.code.hostile import ALL, CORRECT, LIMITED, Hostile
-from tests.tasks.code.surroundings import Surroundings, reaching_out, surroundings
+from tests.tasks.code.surroundings import Surroundings, as_ordinary, reaching_out, surroundings
 
 SETTINGS = ["bubblewrap", "namespaces", "landlock", "landlock_abi_1", "limits"]
 # Longer than every wall limit of the hostile programs, and with a process of its own.
 PEACEFUL = "import os, time\nif os.fork() == 0:\n    time.sleep(1)\n    os._exit(0)\nassert os.wait()[1] == 0" + CORRECT
 SIDE_BY_SIDE = 8
 # Root gives every program a user of its own; other users share theirs with their programs.
-ORDINARY = 54321
 WHO = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
 # What differs between users differs at the tiers between, too.
 TWICE = [(name, "ordinary") for name in ("bubblewrap", "limits") if len(WHO) > 1]
@@ -75,26 +73,6 @@ def ourselves() -> tuple[object, ...]:
     return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), os.sched_getscheduler(0), zombies
 
 
-def as_ordinary(job: Callable[[], Battle]) -> Battle:
-    """Do a job in a copy of this process that belongs to an ordinary user."""
-    if os.geteuid() != 0:
-        return job()
-    with tempfile.TemporaryFile() as result:
-        copy = os.fork()
-        if copy == 0:
-            try:
-                os.setgroups([])
-                os.setgid(ORDINARY)
-                os.setuid(ORDINARY)
-                result.write(pickle.dumps(job()))
-                result.flush()
-            finally:
-                os._exit(0)
-        os.waitpid(copy, 0)
-        result.seek(0)
-        return pickle.load(result)
-
-
 def fight(name: str, near: Surroundings) -> Battle:
     tier, machine = setting(name)
     before = ourselves()
@@ -108,14 +86,8 @@ def fight(name: str, near: Surroundings) -> Battle:
     jobs = [(tokens[name], h.program, Limits(**h.limits)) for name, h in programs.items()]
     peace = [("peaceful", PEACEFUL, Limits())] * (len(jobs) // 4)
     mixed = [job for i, own in enumerate(jobs) for job in [own, *peace[i // 4 : i // 4 + 1][: i % 4 == 0]]]
-    # Without namespaces the programs of an ordinary user share one number of processes: a known limit.
-    apart = [job for job in mixed if job[0] in (tokens.get("fork_bomb"), tokens.get("thread_bomb"))]
-    if os.geteuid() == 0 or tier.value <= Tier.NAMESPACES.value:
-        apart = []
-    mixed = [job for job in mixed if job not in apart]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        ended = [*pool.map(run, mixed), *map(run, apart)]
-    mixed += apart
+        ended = list(pool.map(run, mixed))
     limit = time.monotonic() + 5
     while (survivors := alive(tokens)) and time.monotonic() < limit:
         time.sleep(0.05)
