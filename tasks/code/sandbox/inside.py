@@ -1,10 +1,10 @@
 """What runs inside the sandbox: shut oneself in, run one program, tell once how it ended.
 
-Started as `python -S -s -B -c TEXT`, where TEXT holds kernel.py, forks.py and this file, so that the sandboxed user
-needs to read no file of ours; runs on Python 3.9 and newer, hence no annotations. The request on standard input is a
-marshalled dictionary (importing json would take a third of the start-up time): `program`, `nonce`, `told_fd`, `limits`,
-`stop` (the number of that signal: importing its module would cost as much), `namespaces`, `landlock_abi` (0: none),
-`readable`, `only_self`, `denied` (None: no filter), `counted` (processes at a time, if the attendant has to count).
+Compiled with kernel.py and forks.py by an interpreter of the kind that runs it, and read from standard input, so that
+the sandboxed user needs to read no file of ours; runs on Python 3.9 and newer, hence no annotations. The request that
+comes with it is a dictionary: `program`, `nonce`, `told_fd`, `limits`, `stop` (the number of that signal: importing its
+module would cost as much as the rest), `namespaces`, `landlock_abi` (0: none), `readable`, `only_self`, `denied` (None:
+no filter), `counted` (processes at a time, if the attendant has to count).
 
 A program has no descriptor on which it could speak. It leaves its verdict in memory that it shares with its attendant,
 the process that started it, which is out of its reach; then it stops, so that whoever bounds it can look at all that it
@@ -15,13 +15,11 @@ until they are killed: nothing that the harness then finds out hangs on when it 
 """
 
 import io
-import marshal
 import mmap
 import os
 import resource
 import sys
 import time
-import types
 
 from tasks.code.sandbox import forks, kernel
 
@@ -29,9 +27,8 @@ from tasks.code.sandbox import forks, kernel
 SHARED_BYTES = 1024
 
 
-def main():
-    """Obey the request on standard input; never returns."""
-    request = marshal.loads(_read_all(0))
+def main(request):
+    """Do what is asked; never returns."""
     _replace_stdin()
     sys.path[:] = [path for path in sys.path if path]
     told = request["told_fd"]
@@ -80,7 +77,7 @@ def _report(run, program, nonce, stop, shared):
 def run(program):
     """Return None if the last line of a program was reached, else status, blank and detail, short enough to tell."""
     try:
-        module = types.ModuleType("solution")
+        module = type(sys)("solution")
         sys.modules["solution"] = module
         code = compile(program, "<solution>", "exec", dont_inherit=True)
     except MemoryError:
@@ -171,18 +168,7 @@ def _attend(program, shared, told):
         time.sleep(3600)
 
 
-def _read_all(fd):
-    parts = []
-    while part := os.read(fd, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _replace_stdin():
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What the sandbox asks the kernel for: namespaces, Landlock and seccomp, through libc and nothing else.
 
-The text of this file is part of what every sandboxed interpreter starts with: it imports the standard library only and
-runs on Python 3.9 and newer, hence no annotations. Numbers and structures are those of the Linux user-space headers
+This file is part of what every sandboxed interpreter starts with: it imports the standard library only and runs on
+Python 3.9 and newer, hence no annotations. Numbers and structures are those of the Linux user-space headers
 (linux/landlock.h, linux/seccomp.h, linux/filter.h, asm/unistd_64.h).
 """
 

@@ -21,8 +21,6 @@ _TAIL_BYTES = 4096
 _TICK_S, _END_TICK_S, _LOOK_S = 0.05, 0.002, 0.025
 _START_S = 60.0
 _DYING_S = 1.0
-# The version of marshal's format that every Python 3 reads.
-_PORTABLE = 2
 
 
 def run_at(tier: Tier, program: str, limits: Limits, machine: Machine) -> Verdict:
@@ -71,8 +69,9 @@ class _Child:
         self.process.wait()
         os.close(self.told_by)
         os.close(self.outputs)
-        limit = time.monotonic() + _DYING_S
-        while usage.alive(self.process.pid) and time.monotonic() < limit:
+        dying, limit = usage.processes(self.process.pid), time.monotonic() + _DYING_S
+        # Nobody joins them: a process that is to be killed starts no other.
+        while (dying := usage.alive(dying)) and time.monotonic() < limit:
             time.sleep(_END_TICK_S)
 
     def watch(self, limits: Limits) -> tuple[str, str]:
@@ -184,7 +183,7 @@ def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int
     asked |= {"nonce": nonce, "told_fd": tells, "program": program, "stop": int(signal.SIGSTOP)}
     try:
         with tempfile.TemporaryFile() as stdin:
-            stdin.write(marshal.dumps(asked, _PORTABLE))
+            stdin.write(marshal.dumps((confinement.code(), asked), confinement.PORTABLE))
             stdin.seek(0)
             process = subprocess.Popen(
                 confinement.command(tier, machine, limits),

@@ -19,9 +19,9 @@ def processes(session: int) -> list[int]:
     return sorted(pid for pid in _all() if _session(pid) == session)
 
 
-def alive(session: int) -> bool:
-    """Tell whether a process of a session still runs; one that is dead and not yet waited for does not."""
-    return any(_stat(pid)[:1] not in ([], [b"Z"], [b"X"]) for pid in processes(session))
+def alive(pids: list[int]) -> list[int]:
+    """Return those of some processes that still run; one that is dead and not yet waited for does not."""
+    return [pid for pid in pids if _stat(pid)[:1] not in ([], [b"Z"], [b"X"])]
 
 
 def memory(pids: list[int], limit: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,18 @@ from tests.tasks.code.hostile import ALL, CORRECT, LIMITED, Hostile
 from tests.tasks.code.surroundings import Surroundings, as_ordinary, reaching_out, surroundings
 
 SETTINGS = ["bubblewrap", "namespaces", "landlock", "landlock_abi_1", "limits"]
-# Longer than every wall limit of the hostile programs, and with a process of its own.
-PEACEFUL = "import os, time\nif os.fork() == 0:\n    time.sleep(1)\n    os._exit(0)\nassert os.wait()[1] == 0" + CORRECT
-SIDE_BY_SIDE = 8
+# Longer than the wall limit of the hostile programs that never end, and with a process of its own.
+PEACEFUL = (
+    "import os, time\nif os.fork() == 0:\n    time.sleep(0.6)\n    os._exit(0)\nassert os.wait()[1] == 0" + CORRECT
+)
+SIDE_BY_SIDE = 12
+# A busy machine may take its time over a program that ends by itself, or by another limit.
+PATIENT: dict[str, Any] = {"wall_s": 120.0}
 # Root gives every program a user of its own; other users share theirs with their programs.
 WHO = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
-# What differs between users differs at the tiers between, too.
-TWICE = [(name, "ordinary") for name in ("bubblewrap", "limits") if len(WHO) > 1]
+# Root's programs are unprivileged users, too, when they make their namespaces; what else differs, that a program shares
+# its user with the harness and with its neighbours, differs at both settings of Landlock.
+TWICE = [(name, "ordinary") for name in ("bubblewrap", "namespaces", "limits") if len(WHO) > 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +89,8 @@ def fight(name: str, near: Surroundings) -> Battle:
     def run(job: tuple[str, str, Limits]) -> Verdict:
         return run_at(tier, named(job[1], job[0]), job[2], machine)
 
-    jobs = [(tokens[name], h.program, Limits(**h.limits)) for name, h in programs.items()]
-    peace = [("peaceful", PEACEFUL, Limits())] * (len(jobs) // 4)
+    jobs = [(tokens[name], h.program, Limits(**PATIENT | h.limits)) for name, h in programs.items()]
+    peace = [("peaceful", PEACEFUL, Limits(**PATIENT))] * (len(jobs) // 4)
     mixed = [job for i, own in enumerate(jobs) for job in [own, *peace[i // 4 : i // 4 + 1][: i % 4 == 0]]]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         ended = list(pool.map(run, mixed))
