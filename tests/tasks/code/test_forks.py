@@ -32,7 +32,7 @@ def prepared() -> None:
     """What an ordinary user may not find out any more in a copy of this process is found out before."""
     if not Machine.here().filters:
         pytest.skip("system calls cannot be filtered here")
-    confinement.command(Tier.LIMITS, Machine.here(), Limits())
+    assert confinement.code()
 
 
 @pytest.mark.parametrize("tier", BARE)
@@ -45,7 +45,8 @@ def test_bombs_take_nothing_from_their_neighbours(tier: Tier) -> None:
 
 def test_without_questions_the_kernel_bounds_them_together() -> None:
     """A bomb without any bound where somebody listens to calls already, as in some containers."""
-    some = AS_MANY_AS_POSSIBLE.replace("32 <= started <= 34", "24 <= started <= 40")
+    # The user's other processes count, too, and may come and go.
+    some = AS_MANY_AS_POSSIBLE.replace("32 <= started <= 34", "8 <= started < 99")
 
     def job() -> Verdict:
         kernel.give_up_privileges()

@@ -128,7 +128,7 @@ def battle(request: pytest.FixtureRequest, near: Surroundings) -> Battle:
     tier, machine = setting(name)
     if reason := machine.lacks(tier) or self_test(tier, machine):
         pytest.skip(f"tier {tier.value}: {reason}")
-    confinement.command(tier, machine, Limits())
+    assert confinement.code()
     with tempfile.TemporaryDirectory() as working_folders, pytest.MonkeyPatch.context() as patch:
         os.chmod(working_folders, 0o1777)
         patch.setattr(tempfile, "tempdir", working_folders)
