@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tasks.code.sandbox import interpreter, kernel
+from tasks.code.sandbox import cgroup, interpreter, kernel
 from tasks.code.sandbox.verdict import Limits, Tier
 
 _MODULES = ("kernel", "forks", "inside")
@@ -49,18 +49,25 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the kernel and the system offer: version of Landlock (0: none), call filter, path of bubblewrap."""
+    """What the kernel and the system offer: version of Landlock (0: none), call filter, path of bubblewrap.
+
+    `groups`: control groups that bound a program as a whole; None: the harness adds up what its processes use.
+    """
 
     landlock_abi: int
     filters: bool
     bubblewrap: str | None
+    groups: cgroup.Groups | None = None
 
     @staticmethod
     @cache
     def here() -> "Machine":
         """Look at this machine, once."""
         return Machine(
-            landlock_abi=kernel.landlock_abi(), filters=kernel.can_filter(), bubblewrap=shutil.which("bwrap")
+            landlock_abi=kernel.landlock_abi(),
+            filters=kernel.can_filter(),
+            bubblewrap=shutil.which("bwrap"),
+            groups=cgroup.find(),
         )
 
     def lacks(self, tier: Tier) -> str | None:

@@ -3,8 +3,9 @@
 Compiled with kernel.py and forks.py by an interpreter of the kind that runs it, and read from standard input, so that
 the sandboxed user needs to read no file of ours; runs on Python 3.9 and newer, hence no annotations. The request that
 comes with it is a dictionary: `program`, `nonce`, `told_fd`, `limits`, `stop` (the number of that signal: importing its
-module would cost as much as the rest), `namespaces`, `landlock_abi` (0: none), `readable`, `only_self`, `denied` (None:
-no filter), `counted` (processes at a time, if the attendant has to count).
+module would cost as much as the rest), `door_fd` (of a control group to enter, or None), `namespaces`, `landlock_abi`
+(0: none), `readable`, `only_self`, `denied` (None: no filter), `counted` (processes at a time, if the attendant has to
+count).
 
 A program has no descriptor on which it could speak. It leaves its verdict in memory that it shares with its attendant,
 the process that started it, which is out of its reach; then it stops, so that whoever bounds it can look at all that it
@@ -34,6 +35,9 @@ def main(request):
     told = request["told_fd"]
     try:
         kernel.die_with_parent()
+        if request["door_fd"] is not None:
+            os.write(request["door_fd"], b"0")
+            os.close(request["door_fd"])
         if request["namespaces"]:
             kernel.enter_namespaces()
             kernel.mount_private(request["limits"]["work_bytes"], request["limits"]["files"])

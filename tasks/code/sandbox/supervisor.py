@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tasks.code.sandbox import confinement, interpreter, usage
 from tasks.code.sandbox.confinement import Machine
@@ -28,11 +28,12 @@ def run_at(tier: Tier, program: str, limits: Limits, machine: Machine) -> Verdic
     user, started = interpreter.next_user(), time.monotonic()
     with working_folder(user) as folder:
         try:
-            child = _start(tier, program, limits, machine, user, folder)
+            with _metered(machine, limits) as meter:
+                child = _start(tier, program, limits, machine, user, folder, meter)
+                with child:
+                    status, detail = child.watch(limits)
         except OSError as error:
-            return Verdict(status="sandbox_error", tier=tier, wall_s=0.0, detail=f"cannot start: {error}")
-        with child:
-            status, detail = child.watch(limits)
+            return Verdict(status="sandbox_error", tier=tier, wall_s=0.0, detail=f"cannot run: {error}")
         return Verdict(
             status=status,
             tier=tier,
@@ -41,6 +42,11 @@ def run_at(tier: Tier, program: str, limits: Limits, machine: Machine) -> Verdic
             detail=detail,
             output_tail=child.tail.decode("utf-8", "replace"),
         )
+
+
+def _metered(machine: Machine, limits: Limits) -> contextlib.AbstractContextManager[usage.Meter]:
+    """Provide what tells of a program's use: the kernel where it can, else the sums over its processes."""
+    return contextlib.nullcontext(usage.Sums()) if machine.groups is None else machine.groups.group(limits)
 
 
 @dataclass(kw_only=True)
@@ -53,12 +59,12 @@ class _Child:
     told_by: int
     outputs: int
     folder: str
+    meter: usage.Meter
     told: bytes = b""
     tail: bytes = b""
     written: int = 0
     cpu_s: float = 0.0
     begun: bool = False
-    clock: usage.Clock = field(default_factory=usage.Clock)
 
     def __enter__(self) -> "_Child":
         return self
@@ -142,10 +148,10 @@ class _Child:
         if self.written > limits.output_bytes:
             return "output_limit", f"wrote more than {limits.output_bytes} bytes"
         pids = usage.processes(self.process.pid)
-        self.cpu_s = max(self.cpu_s, self.clock.read(pids), ending.cpu_s if ending else 0.0)
+        self.cpu_s = max(self.cpu_s, self.meter.cpu_s(pids), ending.cpu_s if ending else 0.0)
         if self.cpu_s >= limits.cpu_s:
             return "timeout", f"{limits.cpu_s} s of CPU time"
-        if usage.memory(pids, limits.memory_bytes) > limits.memory_bytes:
+        if self.meter.lacks_memory(pids, limits.memory_bytes):
             return "memory", f"more than {limits.memory_bytes} bytes in all processes"
         if self._is_full(pids, limits, ending):
             return "output_limit", f"wrote more than {limits.work_bytes} bytes or {limits.files} files"
@@ -175,12 +181,20 @@ class _Child:
         return "crash", f"ended with code {ending.code} before the last test"
 
 
-def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int | None, folder: str) -> _Child:
+def _start(
+    tier: Tier,
+    program: str,
+    limits: Limits,
+    machine: Machine,
+    user: int | None,
+    folder: str,
+    meter: usage.Meter,
+) -> _Child:
     nonce = secrets.token_hex(16)
     asked = confinement.request(tier, machine, limits, user=user)
     told_by, tells = os.pipe()
     outputs, prints = os.pipe()
-    asked |= {"nonce": nonce, "told_fd": tells, "program": program, "stop": int(signal.SIGSTOP)}
+    asked |= {"nonce": nonce, "told_fd": tells, "program": program, "stop": int(signal.SIGSTOP), "door_fd": meter.door}
     try:
         with tempfile.TemporaryFile() as stdin:
             stdin.write(marshal.dumps((confinement.code(), asked), confinement.PORTABLE))
@@ -191,7 +205,7 @@ def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int
                 stdin=stdin,
                 stdout=prints,
                 stderr=prints,
-                pass_fds=[tells],
+                pass_fds=[tells] if meter.door is None else [tells, meter.door],
                 cwd=folder,
                 env=confinement.ENVIRONMENT,
                 start_new_session=True,
@@ -203,4 +217,4 @@ def _start(tier: Tier, program: str, limits: Limits, machine: Machine, user: int
     finally:
         os.close(tells)
         os.close(prints)
-    return _Child(process=process, nonce=nonce, tier=tier, told_by=told_by, outputs=outputs, folder=folder)
+    return _Child(process=process, nonce=nonce, tier=tier, told_by=told_by, outputs=outputs, folder=folder, meter=meter)

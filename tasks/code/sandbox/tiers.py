@@ -40,10 +40,11 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Isolation:
-    """The best tier of this machine and why the better ones are not there."""
+    """The best tier of this machine, why the better ones are not there, and what bounds a program as a whole."""
 
     tier: Tier
     missing: dict[Tier, str]
+    bounds: str = ""
 
     def facts(self) -> dict[str, object]:
         """Return what a result should say about it."""
@@ -51,7 +52,7 @@ class Isolation:
 
     def __str__(self) -> str:
         reasons = "; ".join(f"tier {tier.value}: {reason}" for tier, reason in self.missing.items())
-        return f"tier {self.tier.value} ({self.tier.name.lower()})" + (f"; {reasons}" if reasons else "")
+        return "; ".join(filter(None, (f"tier {self.tier.value} ({self.tier.name.lower()})", reasons, self.bounds)))
 
 
 @cache
@@ -61,9 +62,15 @@ def isolation() -> Isolation:
     for tier in Tier:
         reason = Machine.here().lacks(tier) or self_test(tier, Machine.here())
         if reason is None:
-            return Isolation(tier=tier, missing=missing)
+            return Isolation(tier=tier, missing=missing, bounds=_bounds(Machine.here()))
         missing[tier] = reason
     raise ConfigError(f"sandbox: no program can be run here ({missing[Tier.LIMITS]})")
+
+
+def _bounds(machine: Machine) -> str:
+    if machine.groups is None:
+        return "no control group to be had: the harness adds up what the processes of a program use"
+    return f"a control group in {machine.groups.root} bounds all processes of a program"
 
 
 def require(minimum: Tier = MINIMUM) -> Isolation:

@@ -1,9 +1,13 @@
-"""What the processes of a program use together, as the kernel tells others; a program has no say in it."""
+"""What the processes of a program use together, as the kernel tells others; a program has no say in it.
+
+A Meter tells of CPU time and memory: by Sums over processes here, or by a control group (cgroup.py).
+"""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _HELD = (b"RssAnon", b"RssShmem", b"VmSwap", b"VmPTE")
@@ -24,29 +28,34 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if _stat(pid)[:1] not in ([], [b"Z"], [b"X"])]
 
 
-def memory(pids: list[int], limit: int) -> int:
-    """Return the bytes of memory that processes hold together, whether or not they fit into `limit`.
+class Meter(Protocol):
+    """What tells of the processes of one program, of which `pids` are alive; they enter by `door`, if there is one."""
 
-    Pages that several of them share count once, which is worked out only where it decides.
-    """
-    held = sum(_kib(pid, "status", _HELD) for pid in pids)
-    if held * 1024 > limit:
-        held = sum(_kib(pid, "smaps_rollup", (b"Pss", b"SwapPss")) or _kib(pid, "status", _HELD) for pid in pids)
-    return held * 1024
+    @property
+    def door(self) -> int | None: ...
+
+    def cpu_s(self, pids: list[int]) -> float:
+        """Return the CPU time so far, of all that there have been."""
+        ...
+
+    def lacks_memory(self, pids: list[int], limit: int) -> bool:
+        """Tell whether they hold more memory together than `limit` bytes."""
+        ...
 
 
 @dataclass(kw_only=True)
-class Clock:
-    """The CPU time of processes that come and go.
+class Sums:
+    """The CPU time of processes that come and go, and the memory of those that are alive.
 
-    Two readings, neither complete: what each process was seen to use, and what those alive and the children that they
-    waited for have used. The greater one counts.
+    Two readings of the time, neither complete: what each process was seen to use, and what those alive and the children
+    that they waited for have used. The greater one counts.
     """
 
     seen: dict[tuple[int, int], int] = field(default_factory=dict)
     waited: int = 0
+    door: None = None
 
-    def read(self, pids: list[int]) -> float:
+    def cpu_s(self, pids: list[int]) -> float:
         """Look at the processes that are alive; return the seconds so far, of all."""
         waited = 0
         for pid in pids:
@@ -57,6 +66,13 @@ class Clock:
                 waited += own + sum(map(int, words[_WAITED]))
         self.waited = max(self.waited, waited)
         return max(self.waited, sum(self.seen.values())) / _TICKS_PER_S
+
+    def lacks_memory(self, pids: list[int], limit: int) -> bool:
+        """Add up what each holds; what several share counts once, which is worked out only where it decides."""
+        held = sum(_kib(pid, "status", _HELD) for pid in pids)
+        if held * 1024 > limit:
+            held = sum(_kib(pid, "smaps_rollup", (b"Pss", b"SwapPss")) or _kib(pid, "status", _HELD) for pid in pids)
+        return held * 1024 > limit
 
 
 def unlinked_bytes(pids: list[int], folder: str) -> int:
