@@ -5,12 +5,13 @@ A Meter tells of CPU time and memory: by Sums over processes here, or by a contr
 
 import contextlib
 import os
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass, field
 from typing import Protocol
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_HELD = (b"RssAnon", b"RssShmem", b"VmSwap", b"VmPTE")
+_HELD = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap|VmPTE):\s*(\d+) kB", re.MULTILINE)
+_HELD_ALONE = re.compile(rb"^(?:Pss|SwapPss):\s*(\d+) kB", re.MULTILINE)
 # Fields of /proc/PID/stat after the name, counted from 0: proc_pid_stat(5) counts from 1, and the name is the second.
 _OWN, _WAITED, _STARTED = slice(11, 13), slice(13, 15), 19
 
@@ -20,7 +21,16 @@ def processes(session: int) -> list[int]:
 
     No filtered program can leave its session: setsid is denied.
     """
-    return sorted(pid for pid in _all() if _session(pid) == session)
+    found = []
+    # A plain loop: every program has the whole machine looked through twice.
+    for name in _names("/proc"):
+        if name.isdecimal():
+            try:
+                if os.getsid(pid := int(name)) == session:
+                    found.append(pid)
+            except OSError:
+                continue
+    return sorted(found)
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -71,7 +81,7 @@ class Sums:
         """Add up what each holds; what several share counts once, which is worked out only where it decides."""
         held = sum(_kib(pid, "status", _HELD) for pid in pids)
         if held * 1024 > limit:
-            held = sum(_kib(pid, "smaps_rollup", (b"Pss", b"SwapPss")) or _kib(pid, "status", _HELD) for pid in pids)
+            held = sum(_kib(pid, "smaps_rollup", _HELD_ALONE) or _kib(pid, "status", _HELD) for pid in pids)
         return held * 1024 > limit
 
 
@@ -111,17 +121,6 @@ def _stat(pid: int) -> list[bytes]:
     return _content(pid, "stat").rpartition(b")")[2].split()
 
 
-def _all() -> Iterator[int]:
-    return (int(name) for name in _names("/proc") if name.isdecimal())
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
-
-
 def _names(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
@@ -137,6 +136,5 @@ def _content(pid: int, file: str) -> bytes:
         return b""
 
 
-def _kib(pid: int, file: str, fields: tuple[bytes, ...]) -> int:
-    lines = (line.partition(b":") for line in _content(pid, file).splitlines())
-    return sum(int(value.split()[0]) for name, _, value in lines if name in fields)
+def _kib(pid: int, file: str, fields: re.Pattern[bytes]) -> int:
+    return sum(map(int, fields.findall(_content(pid, file))))
