@@ -73,8 +73,7 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
     except (Exception, SystemExit) as error:
         names = (job.setting_id, job.run_id)
         record = _keep(store, cfg, names, {"status": "failed", "error": _one_line(error)})
-        (store.root / "errors").mkdir(exist_ok=True)
-        (store.root / "errors" / f"{record.run_id}.txt").write_text(traceback.format_exc())
+        store.note_error(record.run_id, traceback.format_exc())
         if cfg.on_error == "raise":
             raise
         _LOG.error("%s failed: %s", record.run_id, record.row["error"])
@@ -88,7 +87,7 @@ def _one_line(error: BaseException) -> str:
 
 def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     cfg, plain = job.cfg, job.plain
-    tracker = build_tracker(plain["tracker"], store.root / "wandb")
+    tracker = build_tracker(plain["tracker"], Path(cfg.results_dir) / "wandb")
     _say_what_changed(job, store)
     switches = device_switches.apply(
         device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
