@@ -70,6 +70,17 @@ def table_of(name: str, rows: Sequence[Row]) -> pa.Table:
         raise DataError(f"{name} row: {error}; give values of the schema's types") from error
 
 
+def unfit(name: str, row: Row) -> dict[str, str]:
+    """Return the columns of a row whose values a table cannot hold, and why."""
+    found: dict[str, str] = {}
+    for field in SCHEMAS[name]:
+        try:
+            pa.array([row[field.name]], type=field.type)
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            found[field.name] = f"no {field.type}: {str(error).splitlines()[0]}"
+    return found
+
+
 def write_table(folder: Folder, name: str, table: pa.Table) -> None:
     """Write a table as a file with checksums of its pages."""
     options = _FEW_ROWS if table.num_rows == 1 else {}
