@@ -27,6 +27,7 @@ from harness.results.schemas import RUNS, SCHEMA_VERSION
 from harness.results.store import Store
 from harness.runs import device as device_switches
 from harness.runs import provenance
+from harness.runs.device import DeviceState
 from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
@@ -116,6 +117,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     device = loaded.model.device
     reset_peak_memory(device)
     street = _street(job, loaded, progress)
+    held_back = provenance.held_back(str(device))
     with _keeper(job, store, street) as keeper, settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk(keeper)
     grading = job.task.grading()
@@ -131,11 +133,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         "produced_by": canonical_json(
             {**job.producer, "modules": dict(job.code.modules), "versions": dict(job.code.versions)}
         ),
-        "provenance": canonical_json(
-            provenance.collect(str(device), switches=switches.to_dict())
-            | {"checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
-            | {"grading": dict(grading.facts)}
-        ),
+        **_provenance(loaded, switches, grading.facts, held_back),
     }
     row["attempt"] = store.write(row, samples, steps)
     keeper.discard()
@@ -145,6 +143,25 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         # The parquet rows are written: a tracker that fails costs its report, not the run.
         _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, _one_line(error), store.root)
     return RunRecord(row=row)
+
+
+def _provenance(
+    loaded: LoadedModel, switches: DeviceState, grading: Mapping[str, object], held_back: bool | None
+) -> dict[str, Any]:
+    """Return the columns that say what a run rests on: all as JSON, and by themselves what rows are chosen by."""
+    device = str(loaded.model.device)
+    told = provenance.collect(device, switches=switches.to_dict())
+    after = provenance.held_back(device)
+    columns = ("git_commit", "packages_sha256", "lock_sha256", "driver", "threads")
+    return {name: told[name] for name in columns} | {
+        "dirty": told["git_dirty"],
+        "attention_kernel": provenance.attention_kernel(loaded.model, device),
+        "throttled": None if held_back is None or after is None else held_back or after,
+        "provenance": canonical_json(
+            {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
+            | {"grading": dict(grading)}
+        ),
+    }
 
 
 def _keeper(job: Job, store: Store, street: Street) -> Unfinished | KeepsNothing:

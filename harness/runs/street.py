@@ -149,6 +149,8 @@ class Street:
                 "latency_s": watch.wall_s if watch else None,
                 "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
                 "cpu_s": watch.cpu_s if watch else None,
+                "forward_s": decoded.forward_s,
+                "rest_s": watch.wall_s - decoded.forward_s if watch and decoded.forward_s is not None else None,
                 "finish_reason": _finish_reason(made, stop_ids),
             }
 
