@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"decbench {command}: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt as stop:
-        sys.stderr.write("interrupted; finished runs are stored, the same command goes on from there\n")
+        sys.stderr.write("interrupted; finished runs and batches are stored, the same command goes on from there\n")
         return _SIGNALLED + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

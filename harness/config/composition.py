@@ -56,6 +56,7 @@ class BenchConf:
     sandbox: str
     results_dir: str
     resume: bool
+    save_every_s: float
     on_error: str
     name: str | None
     figure: str
@@ -160,19 +161,23 @@ def _known_keys(key: str, overrides: Sequence[Override]) -> list[str]:
 
 
 def _check_values(cfg: DictConfig) -> None:
-    for key in ("seed", "gen_length", "batch_size", "resume"):
+    for key in ("seed", "gen_length", "batch_size", "resume", "save_every_s"):
         try:
             cfg[key]
         except OmegaConfBaseException as error:
             raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
+    if "://" in str(cfg.results_dir):
+        raise ConfigError(f"results_dir={cfg.results_dir}: is no folder of this machine; runs write to a local one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
     if cfg.gen_length < 1:
         raise ConfigError(f"gen_length={cfg.gen_length}: must be at least 1")
     if cfg.batch_size < 1:
         raise ConfigError(f"batch_size={cfg.batch_size}: must be at least 1")
+    if not 0 <= cfg.save_every_s < float("inf"):
+        raise ConfigError(f"save_every_s={cfg.save_every_s}: must be a number of seconds from 0")
     if cfg.on_error not in {e.value for e in OnError}:
         raise ConfigError(f"on_error={cfg.on_error}: must be raise or record")
     if cfg.figure not in {e.value for e in FigureKind}:

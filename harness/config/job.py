@@ -16,6 +16,7 @@ from harness.config.content import checkpoint_digest, checkpoint_folder, data_di
 from harness.config.hardware import device_name
 from harness.config.source_digest import Code, code_of
 from harness.engine.families import Method
+from harness.results.canonical import printable
 from tasks.task import Task
 
 DECODING = ("harness.runs.street",)
@@ -87,7 +88,7 @@ def by_role(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def refused_ids(plain: Mapping[str, Any]) -> tuple[str, str]:
     """Return setting_id and run_id for a run that cannot be: told by its config, for want of the objects."""
-    asked = {key: plain[key] for key in ("model", "method", "task", "seed", "gen_length")}
+    asked = printable({key: plain[key] for key in ("model", "method", "task", "seed", "gen_length")})
     setting = identity.setting_id({"refused": asked})
     return setting, identity.run_id(setting, {}, Code(modules={}, versions={}))
 

@@ -5,6 +5,7 @@ rows, L positions, N read positions, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -61,7 +62,8 @@ def decode(
     def observe(before: Canvas, said: Prediction | Candidates, after: Canvas) -> None:
         if observers:
             if isinstance(said, Prediction):
-                said = method.scorer(_asked(method, before, said), before.copy())
+                prediction = _asked(method, before, said)
+                said = replace(method.scorer(prediction, before.copy()), entropy_BL=prediction.entropy())
             for observer in observers:
                 observer(before, said, after)
 
@@ -178,8 +180,10 @@ def take_step(
         after = _close_windows(method, after, pending_B & ~idle_B)
         if not bool(pending_B.all()):
             after = after.where(pending_B, others)
-        for observer in observers:
-            observer(before, candidates, after)
+        if observers:
+            shown = replace(candidates, entropy_BL=prediction.entropy())
+            for observer in observers:
+                observer(before, shown, after)
         idled += 1
         if idled > IDLE_STEPS:
             endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))

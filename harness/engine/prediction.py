@@ -68,6 +68,10 @@ class Prediction:
         """Return `token_gap` as [B, L], infinite where nothing was read; other logits replace the prediction's own."""
         return self.scatter(token_gap(self.logits_NV if logits_NV is None else logits_NV, tokens_N), torch.inf)
 
+    def entropy(self) -> Tensor:
+        """Return the entropy of the predicted distributions as [B, L], in nats, nan where nothing was read."""
+        return self.scatter(torch.special.entr(self.logits_NV.float().softmax(-1)).sum(-1), torch.nan)
+
     def rows(self, index_B: Tensor) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
         entries_BN = self.row_N[None, :] == index_B[:, None]
@@ -121,12 +125,14 @@ class Candidates:
     `score_BL` orders positions (best first); `confidence_BL` is what thresholds are compared with: the token's
     probability, unless the scorer documents another measure. `token_gap_BL` is how far the token was from the next
     best one (`Prediction.token_gap`), infinite where it was drawn; None leaves it to the prediction's own logits.
+    `entropy_BL` is for observers alone (`Prediction.entropy`), None where nobody told it.
     """
 
     tokens_BL: Tensor
     score_BL: Tensor
     confidence_BL: Tensor
     token_gap_BL: Tensor | None = None
+    entropy_BL: Tensor | None = None
 
     def widened(self, width: int) -> "Candidates":
         """Return the candidates of a canvas that has grown to `width` positions."""
@@ -138,6 +144,7 @@ class Candidates:
             score_BL=F.pad(self.score_BL, extra, value=-torch.inf),
             confidence_BL=F.pad(self.confidence_BL, extra, value=-torch.inf),
             token_gap_BL=None if self.token_gap_BL is None else F.pad(self.token_gap_BL, extra, value=torch.inf),
+            entropy_BL=None if self.entropy_BL is None else F.pad(self.entropy_BL, extra, value=torch.nan),
         )
 
 

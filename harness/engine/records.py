@@ -4,9 +4,10 @@ Shapes: B rows of a call. Names and definitions of counts are the project's; nob
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ class ForwardRecord:
 
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
     over queries), `head_B` positions whose vocabulary logits were computed, `layer_tokens_B` query positions summed
-    over the layers run, at most `layers` of `layers_total`; `seconds` is None unless timed.
+    over the layers run, at most `layers` of `layers_total`. `reused_B` visible positions were computed by earlier
+    calls; None unless traced. `span` are the marks of the device's clock around the call; None unless timed.
     """
 
     role: Role
@@ -41,7 +43,16 @@ class ForwardRecord:
     layer_tokens_B: Tensor
     layers: int
     layers_total: int
-    seconds: float | None
+    reused_B: Tensor | None = None
+    span: tuple[Any, Any] | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the call on the device's clock, which must have got there; None unless timed."""
+        if self.span is None:
+            return None
+        started, ended = self.span
+        return ended - started if isinstance(started, float) else started.elapsed_time(ended) / 1e3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +79,12 @@ class Counts:
 class Ledger:
     """Call models and keep one record per call; nothing else may call a model.
 
-    With `timed` every call is synchronised and measured, which perturbs asynchronous devices.
+    With `timed` the device's clock is read around every call, without waiting for it; with `traced` positions that
+    calls reused are recorded.
     """
 
     timed: bool = False
+    traced: bool = False
     records: list[ForwardRecord] = field(default_factory=list)
 
     def call(
@@ -86,9 +99,14 @@ class Ledger:
         head_B: Tensor,
         layers: int | None = None,
         plan: LayerPlan | None = None,
+        reused: Callable[[], Tensor] | None = None,
         **arguments: object,
     ) -> Tensor:
-        """Return `model.forward(tokens_BT, **arguments)`, recorded; a `plan` knows `query_B` (then None) itself."""
+        """Return `model.forward(tokens_BT, **arguments)`, recorded; a `plan` knows `query_B` (then None) itself.
+
+        `reused` tells how many visible positions of each row earlier calls have computed; without it none were, or
+        those that a plan left out.
+        """
         started = self._now(model)
         planned = {} if plan is None else {"plan": plan}
         logits = model.forward(tokens_BT, **planned, **arguments)  # type: ignore[arg-type]
@@ -110,10 +128,20 @@ class Ledger:
                 layer_tokens_B=layer_tokens_B,
                 layers=total if layers is None else layers,
                 layers_total=total,
-                seconds=None if started is None else self._now(model) - started,  # type: ignore[operator]
+                reused_B=self._reused(reused, query_B, keys_B, planned=plan is not None),
+                span=None if started is None else (started, self._now(model)),
             )
         )
         return logits
+
+    def _reused(
+        self, told: Callable[[], Tensor] | None, query_B: Tensor, keys_B: Tensor, *, planned: bool
+    ) -> Tensor | None:
+        if not self.traced:
+            return None
+        if told is not None:
+            return told()
+        return (keys_B - query_B).clamp(min=0) if planned else torch.zeros_like(query_B)
 
     def note(self, model: LanguageModel, role: Role, *, sample: int, query: int, keys: float, head: int) -> None:
         """Record a call of one row that a model made by itself, through all its layers."""
@@ -128,16 +156,22 @@ class Ledger:
                 layer_tokens_B=query_1 * model.spec.layers,
                 layers=model.spec.layers,
                 layers_total=model.spec.layers,
-                seconds=None,
             )
         )
 
-    def _now(self, model: LanguageModel) -> float | None:
+    def _now(self, model: LanguageModel) -> Any:
         if not self.timed:
             return None
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
-        return time.perf_counter()
+        if model.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> float | None:
+        """Return the time that all calls took, None if one was not timed; the device must be done with them."""
+        each = [record.seconds for record in self.records]
+        return None if not self.timed or None in each else sum(filter(None, each))
 
     def counts(self, samples: Sequence[int]) -> list[Counts]:
         """Return the counts of each of `samples`, in their order."""

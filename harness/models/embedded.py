@@ -27,6 +27,8 @@ KIND_OF: dict[Attention, ModelKind] = {
 class EmbeddedModel:
     """A transformer that the decode loops can call; shapes as in `harness.engine.model`."""
 
+    attention = "sdpa"
+
     def __init__(self, transformer: Transformer, spec: ModelSpec) -> None:
         self.transformer, self.spec = transformer, spec
 

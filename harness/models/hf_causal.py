@@ -34,6 +34,11 @@ class CausalModel:
         """Where the weights are."""
         return self.inner.device
 
+    @property
+    def attention(self) -> str | None:
+        """Name of the attention that the class computes with, as it says."""
+        return getattr(self.inner.config, "_attn_implementation", None)
+
     def new_store(self, rows: int, slots: int) -> SlotStore:
         """Return an empty key/value store; a layer takes its memory when it first writes."""
         return SlotStore(self.spec.layers, rows, slots)

@@ -80,6 +80,11 @@ class EncoderDecoderModel:
         """Where the weights are."""
         return self.inner.device
 
+    @property
+    def attention(self) -> str | None:
+        """Name of the attention that the class computes with, as it says."""
+        return getattr(self.inner.config, "_attn_implementation", None)
+
     def new_store(self, rows: int, slots: int) -> EncodedStore:
         """Return an empty store, which takes its memory and the number of its rows with the prefill."""
         return EncodedStore(slots=slots)

@@ -1,8 +1,21 @@
 """The one JSON text of a value: what digests are taken of, and how structured columns are written."""
 
 import json
+import math
+from collections.abc import Mapping
 
 
 def canonical_json(value: object) -> str:
     """Return the JSON text of a value, whatever the order of its keys; raise ValueError for nan and infinities."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def printable(value: object) -> object:
+    """Return a value that has a JSON text: numbers that are none, and text that is no Unicode, are spelled out."""
+    if isinstance(value, Mapping):
+        return {str(printable(key)): printable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

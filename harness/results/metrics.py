@@ -102,6 +102,8 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
         "latency_p50_s": percentile(latencies, 50) if latencies else None,
         "latency_p90_s": percentile(latencies, 90) if latencies else None,
         "ttft_s": _mean(samples, "ttft_s"),
+        "forward_s": _mean(samples, "forward_s"),
+        "rest_s": _mean(samples, "rest_s"),
         "tps": out / batch_seconds if batch_seconds else None,
     }
 

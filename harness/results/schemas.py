@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _IDS = pa.list_(pa.int32())
 BUDGET = "budget"
@@ -105,8 +105,18 @@ RUNS = _schema(
     _column("latency_p50_s", pa.float64(), "s", "median wall time of generation"),
     _column("latency_p90_s", pa.float64(), "s", "90th percentile of the wall time of generation"),
     _column("ttft_s", pa.float64(), "s", "mean time until the first response position is final"),
+    _column("forward_s", pa.float64(), "s", "mean time of the model calls of generation, on the device's clock"),
+    _column("rest_s", pa.float64(), "s", "mean of the rest of the wall time: policies, caches, counting"),
     _column("tps", pa.float64(), "tokens/s", "sum of tokens_out over sum of batch seconds"),
     _column("peak_memory_bytes", pa.int64(), "bytes", "peak memory"),
+    _text("git_commit", "commit of the code; null where it is not in a repository"),
+    _column("dirty", pa.bool_(), "", "whether files differed from the commit or were unknown to it"),
+    _text("packages_sha256", "digest of the versions of Python and of the packages that numbers hang on"),
+    _text("lock_sha256", "digest of the lock file of the checkout; null for an installed package"),
+    _text("driver", "version of the accelerator's driver; null without one"),
+    _text("attention_kernel", "attention kernels that could be chosen; null where a model does not say"),
+    _column("threads", pa.int32(), "threads", "threads of the process"),
+    _column("throttled", pa.bool_(), "", "whether the accelerator held its clocks back; null where it cannot be read"),
     _text("config", "resolved configuration as JSON"),
     _text("provenance", "code, machine and versions as JSON"),
     _column("warnings", pa.list_(pa.string()), "", "what a reader of the numbers should know"),
@@ -139,6 +149,8 @@ SAMPLES = _schema(
     _column("latency_s", pa.float64(), "s", "wall time of generation"),
     _column("ttft_s", pa.float64(), "s", "time until the first response position is final"),
     _column("cpu_s", pa.float64(), "s", "CPU time of generation"),
+    _column("forward_s", pa.float64(), "s", "time of the model calls of generation, on the device's clock"),
+    _column("rest_s", pa.float64(), "s", "the rest of the wall time: policies, caches, counting"),
     _text("finish_reason", "stop, length, or budget: ended because it used up its model calls undecided"),
 )
 
@@ -154,8 +166,14 @@ STEPS = _schema(
     _column("positions", _IDS, "positions", "committed positions, from the first response position"),
     _column("tokens", _IDS, "token ids", "tokens committed at them"),
     _column("scores", pa.list_(pa.float32()), "", "scores of the committed tokens"),
+    _column("entropy", pa.list_(pa.float32()), "nats", "entropy of the distributions at them, null where not read"),
+    _column("remasked", _IDS, "positions", "committed positions that were opened again; null where positions moved"),
+    _column("edited", _IDS, "positions", "committed positions whose token was replaced; null where positions moved"),
     _column("predicted", _IDS, "token ids", "decided tokens, and the best ones of other positions (-1: not read)"),
     *_margins("step's"),
+    _column("n_computed", pa.int32(), "positions", "positions computed since the sample's last step (query_tokens)"),
+    _column("n_reused", pa.int32(), "positions", "visible positions taken from caches by the calls that computed them"),
+    _column("drafted", _IDS, "positions", "drafted positions that the step's call scored (autoregressive)"),
     _column("n_drafted", pa.int32(), "tokens", "drafted tokens (autoregressive)"),
     _column("n_accepted", pa.int32(), "tokens", "accepted draft tokens (autoregressive)"),
 )

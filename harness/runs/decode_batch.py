@@ -15,7 +15,7 @@ from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.runs.measure import Measure, Stopwatch, stopwatch
-from harness.runs.trace import DiffusionTrace, RoundTrace
+from harness.runs.trace import DiffusionTrace, RoundTrace, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Decoded:
     """Results of a batch, by row: generations, counts, trace rows, and the time of the whole batch.
 
     `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
+    `forward_s` is the time of the batch's model calls on the device's clock, None where it is not known.
     """
 
     generations: list[Generation]
@@ -30,6 +31,7 @@ class Decoded:
     steps: list[dict[str, object]]
     watch: Stopwatch
     room: int
+    forward_s: float | None
 
     def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, int]]:
         """Yield the counters of every row, under the names of the samples table."""
@@ -67,7 +69,8 @@ def decode_batch(
     measure: Measure,
 ) -> Decoded:
     """Decode prompts together; a row's result does not depend on the others."""
-    ledger = Ledger()
+    ledger = Ledger(timed=measure.timed, traced=measure.traced)
+    work = Work(ledger)
 
     def mark(finished: int, calls: int) -> None:
         watch.mark(calls)
@@ -75,7 +78,7 @@ def decode_batch(
     with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as watch:
         if isinstance(method, diffusion.DiffusionMethod):
             assert model.spec.mask_id is not None
-            trace = DiffusionTrace()
+            trace = DiffusionTrace(work)
             canvas = Canvas.from_prompts(
                 prompts,
                 gen_length=gen_length,
@@ -88,12 +91,12 @@ def decode_batch(
             observers = [trace] if measure.traced else []
             generations = diffusion.decode(model, method, canvas, ledger, observers, mark)
         elif isinstance(method, own_sampler.OwnSamplerMethod):
-            trace = RoundTrace()
+            trace = RoundTrace(work)
             generations = own_sampler.decode(
                 model, method, prompts, gen_length=gen_length, seeds=seeds, ledger=ledger, on_progress=mark
             )
         else:
-            trace = RoundTrace()
+            trace = RoundTrace(work)
             generations = draft_verify.decode(
                 model,
                 method,
@@ -109,5 +112,6 @@ def decode_batch(
         counts=ledger.counts(range(len(prompts))),
         steps=trace.rows,
         watch=watch,
+        forward_s=ledger.seconds(),
         room=0 if isinstance(method, diffusion.DiffusionMethod) else gen_length,
     )

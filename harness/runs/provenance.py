@@ -1,6 +1,7 @@
 """What a number rests on: code, versions, machine, switches. Written with every run; holds no secrets."""
 
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 import torch
 
 from harness.config.hardware import cpu_model
+from harness.results.canonical import canonical_json
+
+_LOG = logging.getLogger(__name__)
 
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG",
@@ -28,6 +32,11 @@ ENVIRONMENT = (
 
 _PACKAGES = ("decbench", "torch", "transformers", "hydra-core", "omegaconf", "numpy", "pyarrow", "safetensors")
 _SECRET = re.compile(r"(?i)([\w.]*(?:api_?key|password|secret|credential)[\w.]*=)\S+")
+
+
+_LOCK = Path(__file__).resolve().parents[2] / "scripts" / "constraints.txt"
+_HELD_BACK = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+"""Reasons for which NVML says that clocks are held back: power cap, slowdown of the board, heat, power brake."""
 
 
 def collect(device: str, *, switches: Mapping[str, object]) -> dict[str, object]:
@@ -46,7 +55,13 @@ def collect(device: str, *, switches: Mapping[str, object]) -> dict[str, object]
 @cache
 def _code() -> dict[str, object]:
     """Read once per process: later edits of the tree do not change the code that is loaded."""
-    return {**_git_state(Path(__file__).resolve()), "versions": _versions()}
+    versions = _versions()
+    return {
+        **_git_state(Path(__file__).resolve()),
+        "versions": versions,
+        "packages_sha256": hashlib.sha256(canonical_json(versions).encode()).hexdigest(),
+        "lock_sha256": hashlib.sha256(_LOCK.read_bytes()).hexdigest() if _LOCK.is_file() else None,
+    }
 
 
 def _git_state(file: Path) -> dict[str, object]:
@@ -55,9 +70,18 @@ def _git_state(file: Path) -> dict[str, object]:
         return {"git_commit": None, "git_dirty": None, "git_diff_sha256": None}
     diff, status = _git(file.parent, "diff", "HEAD", "--binary"), _git(file.parent, "status", "--porcelain")
     dirty = bool(status)
-    digest = hashlib.sha256(f"{diff}{status}".encode()).hexdigest() if dirty else None
+    unknown = _untracked(file.parent) if dirty else {}
+    digest = hashlib.sha256(f"{diff}{status}{unknown}".encode()).hexdigest() if dirty else None
     commit = _git(file.parent, "rev-parse", "HEAD")
     return {"git_commit": commit and commit.strip(), "git_dirty": dirty, "git_diff_sha256": digest}
+
+
+def _untracked(folder: Path) -> dict[str, str]:
+    """Return the digests of the files that git does not know and is not told to ignore, by path."""
+    top = Path((_git(folder, "rev-parse", "--show-toplevel") or str(folder)).strip())
+    names = (_git(top, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    files = [(name, top / name) for name in names if name]
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files if file.is_file()}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -93,11 +117,57 @@ def _usable_cores() -> int:
 
 def _accelerator(device: str) -> dict[str, object]:
     if torch.device(device).type != "cuda":
-        return {"gpu_name": None, "gpu_memory_bytes": None, "cuda": None, "cudnn": None}
+        return {"gpu_name": None, "gpu_memory_bytes": None, "cuda": None, "cudnn": None, "driver": None}
     properties = torch.cuda.get_device_properties(device)
     return {
         "gpu_name": properties.name,
         "gpu_memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
+        "driver": _driver(),
     }
+
+
+def _driver() -> str | None:
+    """Return the version of the loaded NVIDIA driver, None where the kernel does not tell it."""
+    try:
+        told = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module\D*?(\d+(?:\.\d+)+)", told)
+    return found and found[1]
+
+
+def attention_kernel(model: object, device: str) -> str | None:
+    """Return the attention kernels that a model's calls choose from; None where it does not say.
+
+    `model` is one of `harness.engine.model.LanguageModel`; torch chooses among its own by shapes and masks.
+    """
+    chosen = getattr(model, "attention", None)
+    if chosen != "sdpa" or torch.device(device).type != "cuda":
+        return chosen
+    switches = torch.backends.cuda
+    kinds = {
+        "flash": switches.flash_sdp_enabled(),
+        "mem_efficient": switches.mem_efficient_sdp_enabled(),
+        "cudnn": switches.cudnn_sdp_enabled(),
+        "math": switches.math_sdp_enabled(),
+    }
+    return f"sdpa: {', '.join(name for name, enabled in kinds.items() if enabled)}"
+
+
+def held_back(device: str) -> bool | None:
+    """Say whether the accelerator holds its clocks back now; None without one, or without NVML to ask."""
+    if torch.device(device).type != "cuda":
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        card = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        return bool(pynvml.nvmlDeviceGetCurrentClocksEventReasons(card) & _HELD_BACK)
+    except Exception as error:
+        # A package that is not installed, a driver that does not know, a container that may not ask.
+        _LOG.info("clocks of %s cannot be read: %s", device, error)
+        return None

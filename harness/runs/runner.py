@@ -21,15 +21,18 @@ from harness.config.source_digest import Code, differences
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
-from harness.results.canonical import canonical_json
+from harness.results.canonical import canonical_json, printable
+from harness.results.parts import unfit
 from harness.results.schemas import RUNS, SCHEMA_VERSION
 from harness.results.store import Store
 from harness.runs import device as device_switches
 from harness.runs import provenance
+from harness.runs.device import DeviceState
 from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
 from harness.runs.trackers import build_tracker
+from harness.runs.unfinished import KeepsNothing, Unfinished
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,24 +64,40 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
     store = Store(root=Path(cfg.results_dir))
     try:
         job = resolve(cfg)
-    except ConfigError as refusal:
-        if cfg.on_error == "raise":
-            raise
-        return _keep(store, cfg, refused_ids(resolved(cfg)), {"status": "skipped", "error": str(refusal)})
-    if cfg.resume and (row := store.completed(job.run_id)) is not None:
-        return RunRecord(row=dict(row), resumed=True)
+        if cfg.resume and (row := store.completed(job.run_id)) is not None:
+            return RunRecord(row=dict(row), resumed=True)
+        _refuse_unstorable(job)
+    except (Exception, SystemExit) as error:
+        return _ended(store, cfg, refused_ids(resolved(cfg)), error)
     store.prepare()
     try:
         return _execute(job, store, progress or Silent())
     except (Exception, SystemExit) as error:
-        names = (job.setting_id, job.run_id)
-        record = _keep(store, cfg, names, {"status": "failed", "error": _one_line(error)})
-        (store.root / "errors").mkdir(exist_ok=True)
-        (store.root / "errors" / f"{record.run_id}.txt").write_text(traceback.format_exc())
-        if cfg.on_error == "raise":
-            raise
+        return _ended(store, cfg, (job.setting_id, job.run_id), error, failed=True)
+
+
+def _refuse_unstorable(job: Job) -> None:
+    """Raise ConfigError for a value that no column can hold, before hours are spent on it."""
+    row = _row(job.cfg, job.plain, (job.setting_id, job.run_id))
+    for column, reason in unfit("runs", row).items():
+        raise ConfigError(f"{column}={row[column]!a}: cannot be stored ({reason}); give another value")
+
+
+def _ended(
+    store: Store, cfg: DictConfig, names: tuple[str, str], error: BaseException, *, failed: bool = False
+) -> RunRecord:
+    """Store how a run ended that was refused or failed; raise what ended it, if that is to end the command."""
+    failed = failed or not isinstance(error, ConfigError | DataError)
+    if failed or cfg.on_error == "record":
+        record = _keep(store, cfg, names, {"status": "failed" if failed else "skipped", "error": _one_line(error)})
+        if failed:
+            store.note_error(record.run_id, traceback.format_exc())
+    if cfg.on_error == "raise":
+        # What ends a program would end this one as it likes, even with success.
+        raise RuntimeError(_one_line(error)) if isinstance(error, SystemExit) else error
+    if failed:
         _LOG.error("%s failed: %s", record.run_id, record.row["error"])
-        return record
+    return record
 
 
 def _one_line(error: BaseException) -> str:
@@ -88,7 +107,7 @@ def _one_line(error: BaseException) -> str:
 
 def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     cfg, plain = job.cfg, job.plain
-    tracker = build_tracker(plain["tracker"], store.root / "wandb")
+    tracker = build_tracker(plain["tracker"], Path(cfg.results_dir) / "wandb")
     _say_what_changed(job, store)
     switches = device_switches.apply(
         device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
@@ -98,8 +117,9 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     device = loaded.model.device
     reset_peak_memory(device)
     street = _street(job, loaded, progress)
-    with settled_heap() if street.measure.timed else nullcontext():
-        samples, steps, seconds = street.walk()
+    held_back = provenance.held_back(str(device))
+    with _keeper(job, store, street) as keeper, settled_heap() if street.measure.timed else nullcontext():
+        samples, steps, seconds = street.walk(keeper)
     grading = job.task.grading()
     warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
     for warning in warnings[len(grading.warnings) :]:
@@ -113,19 +133,45 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         "produced_by": canonical_json(
             {**job.producer, "modules": dict(job.code.modules), "versions": dict(job.code.versions)}
         ),
-        "provenance": canonical_json(
-            provenance.collect(str(device), switches=switches.to_dict())
-            | {"checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
-            | {"grading": dict(grading.facts)}
-        ),
+        **_provenance(loaded, switches, grading.facts, held_back),
     }
     row["attempt"] = store.write(row, samples, steps)
+    keeper.discard()
     try:
         tracker.report(row, plain, samples)
     except Exception as error:
         # The parquet rows are written: a tracker that fails costs its report, not the run.
         _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, _one_line(error), store.root)
     return RunRecord(row=row)
+
+
+def _provenance(
+    loaded: LoadedModel, switches: DeviceState, grading: Mapping[str, object], held_back: bool | None
+) -> dict[str, Any]:
+    """Return the columns that say what a run rests on: all as JSON, and by themselves what rows are chosen by."""
+    device = str(loaded.model.device)
+    told = provenance.collect(device, switches=switches.to_dict())
+    after = provenance.held_back(device)
+    columns = ("git_commit", "packages_sha256", "lock_sha256", "driver", "threads")
+    return {name: told[name] for name in columns} | {
+        "dirty": told["git_dirty"],
+        "attention_kernel": provenance.attention_kernel(loaded.model, device),
+        "throttled": None if held_back is None or after is None else held_back or after,
+        "provenance": canonical_json(
+            {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
+            | {"grading": dict(grading)}
+        ),
+    }
+
+
+def _keeper(job: Job, store: Store, street: Street) -> Unfinished | KeepsNothing:
+    if street.measure.timed:
+        return KeepsNothing()
+    every_s = job.cfg.save_every_s
+    made = Unfinished(folder=store.folder, setting_id=job.setting_id, run_id=job.run_id, every_s=every_s)
+    if not job.cfg.resume:
+        made.discard()
+    return made
 
 
 def _say_what_changed(job: Job, store: Store) -> None:
@@ -193,7 +239,7 @@ def _row(cfg: DictConfig, plain: dict[str, Any], names: tuple[str, str]) -> dict
         "batch_size": cfg.batch_size,
         "dtype": cfg.device.dtype,
         "measure": cfg.measure.name,
-        "config": canonical_json(plain),
+        "config": canonical_json(printable(plain)),
         "provenance": "{}",
         "warnings": [],
         "schema_version": SCHEMA_VERSION,
@@ -201,7 +247,8 @@ def _row(cfg: DictConfig, plain: dict[str, Any], names: tuple[str, str]) -> dict
 
 
 def _keep(store: Store, cfg: DictConfig, names: tuple[str, str], outcome: dict[str, Any]) -> RunRecord:
-    """Store a run that has no samples."""
+    """Store a run that has no samples; what no column can hold is left out, and stands in its reason."""
     row = _row(cfg, by_role(resolved(cfg)), names) | outcome
+    row |= dict.fromkeys(unfit("runs", row))
     row["attempt"] = store.write(row)
     return RunRecord(row=row)

@@ -1,9 +1,9 @@
 """The way of every sample: prompt ids, batch, loop, text, score, row. Nothing on it is visited twice."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from harness.engine.families import Method
 from harness.engine.generation import DecodeError, Generation
@@ -20,6 +20,29 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of a finished batch, named by its repetition and the index of its first sample; `seconds` if timed."""
+
+    repetition: int
+    first: int
+    samples: list[Row]
+    steps: list[Row]
+    seconds: float = 0.0
+
+
+class Keeper(Protocol):
+    """Keeps finished batches, so that a run that is stopped goes on behind them."""
+
+    def take_over(self, sample_ids: Sequence[str], batch_size: int) -> Mapping[tuple[int, int], Batch]:
+        """Return what is finished already, by repetition and index of the first sample."""
+        ...
+
+    def keep(self, batch: Batch) -> None:
+        """Note a finished batch."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Street:
     """What all samples of a run have in common. `seed` is the run's; `model` names the model in messages."""
 
@@ -33,25 +56,38 @@ class Street:
     model: str
     progress: Progress
 
-    def walk(self) -> tuple[list[Row], list[Row], float | None]:
+    def walk(self, keeper: Keeper) -> tuple[list[Row], list[Row], float | None]:
         """Return rows of the samples and steps tables, and the seconds of all batches (None if not timed)."""
         samples = self.task.instances()
         prompts = [self._prompt(sample) for sample in samples]
         rows, steps, seconds = [], [], 0.0
+        finished = keeper.take_over([sample.id for sample in samples], self.batch_size)
         warmup = self.measure.warmup
         if warmup:
             self._decode(samples[:warmup], prompts[:warmup], 0)
         self.progress.start(len(samples) * self.measure.repetitions)
         for repetition in range(self.measure.repetitions):
             for first in range(0, len(samples), self.batch_size):
-                part = slice(first, first + self.batch_size)
-                decoded = self._decode(samples[part], prompts[part], repetition)
-                seconds += decoded.watch.wall_s
-                made = list(self._rows(samples[part], prompts[part], decoded, repetition))
-                rows += made
-                steps += [_step(samples[part], repetition, step) for step in decoded.steps]
-                self.progress.advance(made)
+                batch = finished.get((repetition, first))
+                if batch is None:
+                    batch = self._batch(samples, prompts, repetition, first)
+                    keeper.keep(batch)
+                rows += batch.samples
+                steps += batch.steps
+                seconds += batch.seconds
+                self.progress.advance(batch.samples)
         return rows, steps, seconds if self.measure.timed else None
+
+    def _batch(self, samples: Sequence[Sample], prompts: list[list[int]], repetition: int, first: int) -> Batch:
+        part = slice(first, first + self.batch_size)
+        decoded = self._decode(samples[part], prompts[part], repetition)
+        return Batch(
+            repetition=repetition,
+            first=first,
+            samples=list(self._rows(samples[part], prompts[part], decoded, repetition)),
+            steps=[_step(samples[part], repetition, step) for step in decoded.steps],
+            seconds=decoded.watch.wall_s,
+        )
 
     def _prompt(self, sample: Sample) -> list[int]:
         return with_room(
@@ -113,6 +149,8 @@ class Street:
                 "latency_s": watch.wall_s if watch else None,
                 "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
                 "cpu_s": watch.cpu_s if watch else None,
+                "forward_s": decoded.forward_s,
+                "rest_s": watch.wall_s - decoded.forward_s if watch and decoded.forward_s is not None else None,
                 "finish_reason": _finish_reason(made, stop_ids),
             }
 

@@ -1,34 +1,64 @@
 """Rows of the steps table, taken down by an observer of a loop."""
 
 from dataclasses import dataclass, field
+from math import isnan
 
 import torch
+from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.drafting import Round
 from harness.engine.generation import known_margin
 from harness.engine.prediction import Candidates
+from harness.engine.records import Ledger
+
+
+@dataclass
+class Work:
+    """Positions that calls have computed and reused for each sample since its last step."""
+
+    ledger: Ledger
+    _seen: int = 0
+    _waiting: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def of(self, sample: int) -> dict[str, int]:
+        """Return the work that led to a step of a sample, under the names of the steps table."""
+        for record in self.ledger.records[self._seen :]:
+            assert record.reused_B is not None, "a traced run has a traced ledger"
+            columns = (record.sample_B, record.query_B, record.reused_B)
+            for at, query, reused in zip(*(column.tolist() for column in columns), strict=True):
+                before = self._waiting.get(at, (0, 0))
+                self._waiting[at] = before[0] + query, before[1] + reused
+        self._seen = len(self.ledger.records)
+        computed, reused = self._waiting.pop(sample, (0, 0))
+        return {"n_computed": computed, "n_reused": reused}
 
 
 @dataclass
 class DiffusionTrace:
     """One row per step of every sample; tracing copies to the host and therefore perturbs timing."""
 
+    work: Work
     rows: list[dict[str, object]] = field(default_factory=list)
 
     def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
-        """Take down what one step committed."""
+        """Take down what one step committed, took back and replaced."""
         committed_BL = before.undecided_BL & ~after.undecided_BL
+        remasked_BL = before.committed_BL & after.undecided_BL
+        edited_BL = before.committed_BL & after.committed_BL & (before.tokens_BL != after.tokens_BL)
         # What is decided counts as it stands: models are trained to predict masked positions only.
         best_BL = candidates.tokens_BL.masked_fill(candidates.score_BL == -torch.inf, -1)
         predicted_BL = torch.where(before.undecided_BL, best_BL, before.tokens_BL)
-        for row in torch.nonzero(before.undecided_BL.any(1)).squeeze(1).tolist():
+        moved_B = after.layout_B != before.layout_B
+        # Rows that are only held revise without anything undecided; those that wait for others make no step.
+        for row in torch.nonzero(after.clock_B != before.clock_B).squeeze(1).tolist():
             places = committed_BL[row].nonzero().squeeze(1)
             window = before.window_BL[row].nonzero().squeeze(1)
             start, end = int(before.prompt_length_B[row]), int(before.length_B[row])
+            sample, moved = int(before.sample_B[row]), bool(moved_B[row])
             self.rows.append(
                 {
-                    "sample": int(before.sample_B[row]),
+                    "sample": sample,
                     "step": int(before.clock_B[row]),
                     "window": [int(window[0]) - start, int(window[-1]) + 1 - start] if len(window) else None,
                     "n_open": int(before.open_BL[row].sum()),
@@ -37,8 +67,12 @@ class DiffusionTrace:
                     "tokens": after.tokens_BL[row, places].tolist(),
                     "predicted": predicted_BL[row, start:end].tolist(),
                     "scores": candidates.confidence_BL[row, places].tolist(),
+                    "entropy": _entropies(candidates.entropy_BL, row, places),
+                    "remasked": None if moved else (remasked_BL[row].nonzero().squeeze(1) - start).tolist(),
+                    "edited": None if moved else (edited_BL[row].nonzero().squeeze(1) - start).tolist(),
                     "token_margin": known_margin(float(after.step_token_margin_B[row])),
                     "choice_margin": known_margin(float(after.step_choice_margin_B[row])),
+                    **self.work.of(sample),
                 }
             )
 
@@ -47,13 +81,35 @@ class DiffusionTrace:
 class RoundTrace:
     """One row per round of every sample of the draft-verify loop."""
 
+    work: Work
     rows: list[dict[str, object]] = field(default_factory=list)
 
     def __call__(self, completed: Round) -> None:
-        """Take down what one round drafted and accepted."""
-        samples = completed.before.sample_B.tolist()
+        """Take down what one round drafted, accepted and committed."""
+        before, after, entropy_BL = completed.before, completed.after, completed.prediction.entropy()
         drafted, accepted = completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()
-        margins = map(known_margin, completed.token_margin_B.tolist())
-        for sample, n_drafted, n_accepted, margin in zip(samples, drafted, accepted, margins, strict=True):
-            row = {"sample": sample, "step": completed.index, "token_margin": margin}
-            self.rows.append({**row, "n_drafted": n_drafted, "n_accepted": n_accepted})
+        for row, sample in enumerate(before.sample_B.tolist()):
+            first, end = int(before.length_B[row]), int(after.length_B[row])
+            start = int(before.prompt_length_B[row])
+            places = torch.arange(first, end, device=entropy_BL.device)
+            self.rows.append(
+                {
+                    "sample": sample,
+                    "step": completed.index,
+                    "n_committed": end - first,
+                    "positions": (places - start).tolist(),
+                    "tokens": after.tokens_BL[row, first:end].tolist(),
+                    "entropy": _entropies(entropy_BL, row, places),
+                    "token_margin": known_margin(float(completed.token_margin_B[row])),
+                    "drafted": [*range(first - start, first - start + drafted[row])],
+                    "n_drafted": drafted[row],
+                    "n_accepted": accepted[row],
+                    **self.work.of(sample),
+                }
+            )
+
+
+def _entropies(entropy_BL: Tensor | None, row: int, places: Tensor) -> list[float | None] | None:
+    if entropy_BL is None:
+        return None
+    return [None if isnan(one) else one for one in entropy_BL[row, places].tolist()]

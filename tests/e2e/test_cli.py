@@ -119,7 +119,7 @@ def test_a_command_that_is_asked_to_end_says_how_to_go_on(tmp_path: Path, number
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == 128 + number
-    assert errors.decode().splitlines()[-1].startswith("interrupted; finished runs are stored")
+    assert errors.decode().splitlines()[-1].startswith("interrupted; finished runs and batches are stored")
     assert Store(root=tmp_path / "store").read("runs").num_rows >= 1
 
 

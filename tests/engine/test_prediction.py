@@ -115,3 +115,14 @@ def test_unlikely_tokens_keep_their_log_probability():
     logits_NV = torch.tensor([[0.0, -100.0, -3.0]], dtype=torch.float32)
     found_N = log_probability(logits_NV, torch.tensor([1]))
     torch.testing.assert_close(found_N, torch.log_softmax(logits_NV.double(), -1)[:, 1].float())
+
+
+def test_entropy_is_that_of_the_tokens_that_can_be_predicted():
+    """Guards the column of the steps table: in nats, and not a number where nothing was read."""
+    logits_NV = torch.tensor([[0.0, 0.0, 0.0, 0.0], [3.0, 3.0, -torch.inf, -torch.inf], [90.0, 0.0, 0.0, -torch.inf]])
+    said = Prediction(
+        logits_NV=logits_NV, row_N=torch.tensor([0, 0, 1]), position_N=torch.tensor([0, 2, 1]), shape=(2, 3), spec=SPEC
+    )
+    nan = torch.nan
+    expected_BL = torch.tensor([[1.3863, nan, 0.6931], [nan, 0.0, nan]])
+    torch.testing.assert_close(said.entropy(), expected_BL, atol=1e-4, rtol=0, equal_nan=True)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from harness.results.metrics import summarize
+from harness.results.parts import Row
 from harness.results.schemas import RUNS, SAMPLES, SCHEMA_VERSION, without_names
-from harness.results.store import Row, Store
+from harness.results.store import Store
 
 _START = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,152 @@
+"""Parts: the rows of one attempt in one table, as files hold them, and whether they can be trusted."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import DataError
+from harness.results.files import Folder
+from harness.results.schemas import NAMES, SCHEMA_VERSION, SCHEMAS
+
+Row = Mapping[str, object]
+
+_log = logging.getLogger(__name__)
+_FILE = re.compile(r"(?P<setting>[^.]+)\.(?P<attempt>\d+)\.(?P<run>[^.]+)\.(?P<status>\w+)\.parquet")
+# Of one row, statistics and dictionaries are as long as the row, and cost readers of many files most of their time.
+_FEW_ROWS = {"write_statistics": False, "use_dictionary": False, "compression": "none"}
+UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException)
+"""What reading a file that is no whole parquet file raises."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Attempt:
+    """One attempt at a setting, as the name of its files tells it."""
+
+    setting_id: str
+    number: int
+    run_id: str
+    status: str
+
+    @classmethod
+    def parse(cls, file: str) -> Self | None:
+        """Return the attempt that a file is named for, or None."""
+        match = _FILE.fullmatch(file)
+        if match is None:
+            return None
+        return cls(
+            setting_id=match["setting"], number=int(match["attempt"]), run_id=match["run"], status=match["status"]
+        )
+
+    @property
+    def file(self) -> str:
+        """Name of its file in every table."""
+        return f"{self.setting_id}.{self.number:06d}.{self.run_id}.{self.status}.parquet"
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.status == "ok"
+
+
+def table_of(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table; raise DataError for other columns than the schema's, or values of another type."""
+    schema = SCHEMAS[name]
+    columns = set(schema.names)
+    for row in rows:
+        # pyarrow drops unknown keys and fills missing ones without a word.
+        if row.keys() != columns:
+            unknown, missing = sorted(row.keys() - columns), sorted(columns - row.keys())
+            raise DataError(
+                f"{name} row: unknown columns {unknown}, missing columns {missing}; give exactly the schema's"
+            )
+    try:
+        return pa.Table.from_pylist(list(rows), schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError) as error:
+        raise DataError(f"{name} row: {error}; give values of the schema's types") from error
+
+
+def unfit(name: str, row: Row) -> dict[str, str]:
+    """Return the columns of a row whose values a table cannot hold, and why."""
+    found: dict[str, str] = {}
+    for field in SCHEMAS[name]:
+        try:
+            pa.array([row[field.name]], type=field.type)
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            found[field.name] = f"no {field.type}: {str(error).splitlines()[0]}"
+    return found
+
+
+def write_table(folder: Folder, name: str, table: pa.Table) -> None:
+    """Write a table as a file with checksums of its pages."""
+    options = _FEW_ROWS if table.num_rows == 1 else {}
+
+    def fill(file: IO[bytes]) -> None:
+        pq.write_table(table, file, write_page_checksum=True, **options)  # type: ignore[arg-type]
+
+    folder.write(name, fill)
+
+
+def read_part(folder: Folder, table: str, attempt: Attempt, rows: int) -> pa.Table | None:
+    """Return the rows of an attempt's own file, or None, with a warning, where it cannot be trusted."""
+    name = f"{table}/{attempt.file}"
+    try:
+        stored = pq.ParquetFile(pa.BufferReader(folder.read(name)), page_checksum_verification=True).read()
+    except UNREADABLE as error:
+        skipped(folder.where(name), broken(error))
+        return None
+    return trusted(stored, folder.where(name), table, attempt, rows)
+
+
+def trusted(stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int) -> pa.Table | None:
+    """Return a table with the present columns if it is what its name and its run say; else None, with a warning."""
+    told = stored.schema.metadata or {}
+    version = int(told.get(b"schema_version", 0))
+    if version > SCHEMA_VERSION:
+        _log.warning("%s: skipped, written by a newer decbench (columns %d, known %d): update decbench",
+                     path, version, SCHEMA_VERSION)  # fmt: skip
+        return None
+    try:
+        reason = _mismatch(stored, table, told.get(b"table", b"").decode(), attempt, rows)
+        if reason is None:
+            return with_known_columns(stored, table)
+    except UNREADABLE as error:
+        reason = broken(error)
+    skipped(path, reason)
+    return None
+
+
+def skipped(path: str, reason: str) -> None:
+    """Say that a file is passed over, and how to go on."""
+    _log.warning("%s: skipped, %s: delete it and run the sweep again", path, reason)
+
+
+def broken(error: BaseException) -> str:
+    """Return why a file cannot be read."""
+    return f"not a whole parquet file ({(str(error) or type(error).__name__).splitlines()[0]})"
+
+
+def _mismatch(stored: pa.Table, table: str, told: str, attempt: Attempt, rows: int) -> str | None:
+    """Return why a table is not the part that its name and its run say, or None."""
+    if told != table:
+        return f"holds no {table}"
+    if stored.num_rows != rows:
+        return f"holds {stored.num_rows} rows instead of {rows}"
+    wanted = (attempt.setting_id, attempt.run_id, attempt.number)
+    if {*zip(*(stored[name].to_pylist() for name in NAMES), strict=True)} != {wanted}:
+        return "holds rows of another run"
+    return None
+
+
+def with_known_columns(stored: pa.Table, table: str) -> pa.Table:
+    """Return the columns of the present schema; those that an older file lacks are null."""
+    known = set(stored.column_names)
+    columns = [
+        stored[field.name].cast(field.type) if field.name in known else pa.nulls(stored.num_rows, field.type)
+        for field in SCHEMAS[table]
+    ]
+    return pa.table(columns, schema=SCHEMAS[table])
