@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from harness.errors import ConfigError, DataError, MissingDependency
+from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
 
 _HELP = """usage: decbench COMMAND [arguments]
 
@@ -67,18 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError, MissingDependency) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.stderr.write(f"decbench {command}: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"decbench {command}: {one_line(error)}\n")
         return 2
+    except RunFailed as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.stderr.write(f"decbench {command}: {one_line(error)}\n")
+        return 1
     except KeyboardInterrupt as stop:
         sys.stderr.write("interrupted; finished runs are stored, the same command goes on from there\n")
         return _SIGNALLED + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        text = " ".join(str(error).split())
-        sys.stderr.write(
-            f"decbench {command}: {type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)\n"
-        )
+        sys.stderr.write(f"decbench {command}: {one_line(error)} (HYDRA_FULL_ERROR=1 shows the traceback)\n")
         return 1
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 
 from harness.config import build, options
 from harness.config.catalogue import knobs, read
-from harness.config.composition import resolved
+from harness.config.composition import OnError, parse
 from harness.config.hardware import device_name
-from harness.config.job import Job, by_role, refused_ids, resolve
+from harness.config.job import Job, Refused, refused, resolve
 from harness.config.source_digest import Code, differences
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.results.canonical import canonical_json
@@ -36,10 +36,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What became of a run: its row of the runs table, and whether an earlier result was taken."""
+    """What became of a run: its row of the runs table, whether an earlier result was taken, and what made it fail."""
 
     row: dict[str, Any]
     resumed: bool = False
+    error: BaseException | None = None
 
     @property
     def run_id(self) -> str:
@@ -53,37 +54,50 @@ class RunRecord:
 
 
 def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
-    """Execute the run that `cfg` describes and return its record.
+    """Execute the run that `cfg` describes, unless its result is stored, and return its record.
 
     With `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is
-    raised (after a failure was stored). Nothing that is stored is changed.
+    raised (after a failure was stored).
     """
     store = Store(root=Path(cfg.results_dir))
     try:
         job = resolve(cfg)
-    except ConfigError as refusal:
-        if cfg.on_error == "raise":
+    except (ConfigError, DataError, MissingDependency) as refusal:
+        if cfg.on_error == OnError.STOP.value:
             raise
-        return _keep(store, cfg, refused_ids(resolved(cfg)), {"status": "skipped", "error": str(refusal)})
+        return skip(refused(refusal, cfg.overrides, cfg), store, cfg.name)
     if cfg.resume and (row := store.completed(job.run_id)) is not None:
         return RunRecord(row=dict(row), resumed=True)
+    record = perform(job, store, progress or Silent())
+    if record.error is not None and cfg.on_error == OnError.STOP.value:
+        raise record.error
+    return record
+
+
+def perform(job: Job, store: Store, progress: Progress) -> RunRecord:
+    """Execute a job, whatever is stored, and return its record; one that fails is stored, its error in the record.
+
+    Nothing that is stored is changed. Raises DataError where the store cannot be written.
+    """
     store.prepare()
     try:
-        return _execute(job, store, progress or Silent())
+        return _execute(job, store, progress)
     except (Exception, SystemExit) as error:
-        names = (job.setting_id, job.run_id)
-        record = _keep(store, cfg, names, {"status": "failed", "error": _one_line(error)})
+        row = _row(job.plain, (job.setting_id, job.run_id)) | {"status": "failed", "error": one_line(error)}
+        row["attempt"] = store.write(row)
         (store.root / "errors").mkdir(exist_ok=True)
-        (store.root / "errors" / f"{record.run_id}.txt").write_text(traceback.format_exc())
-        if cfg.on_error == "raise":
-            raise
-        _LOG.error("%s failed: %s", record.run_id, record.row["error"])
-        return record
+        (store.root / "errors" / f"{job.run_id}.txt").write_text(traceback.format_exc())
+        _LOG.info("%s failed: %s", job.run_id, row["error"])
+        return RunRecord(row=row, error=error)
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError | DataError) else f"{type(error).__name__}: {text}"
+def skip(job: Refused, store: Store, name: str | None) -> RunRecord:
+    """Store a run that cannot be, with the reason; `name` is the sweep's."""
+    names = (job.setting_id, job.run_id)
+    row = _asked_row(job.overrides, names) | {"name": name} if job.plain is None else _row(job.plain, names)
+    row |= {"status": "skipped", "error": job.reason}
+    row["attempt"] = store.write(row)
+    return RunRecord(row=row)
 
 
 def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
@@ -104,7 +118,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
     for warning in warnings[len(grading.warnings) :]:
         _LOG.warning("%s: %s", job.run_id, warning)
-    row = _row(cfg, plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
+    row = _row(plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
     row |= {
         "peak_memory_bytes": peak_memory_bytes(device),
@@ -124,7 +138,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         tracker.report(row, plain, samples)
     except Exception as error:
         # The parquet rows are written: a tracker that fails costs its report, not the run.
-        _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, _one_line(error), store.root)
+        _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), store.root)
     return RunRecord(row=row)
 
 
@@ -175,33 +189,40 @@ def setting(plain: Mapping[str, Any]) -> str:
     return " ".join([method["name"], *changed])
 
 
-def _row(cfg: DictConfig, plain: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+def _row(plain: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+    task = plain["task"]
+    return _empty_row(names) | {
+        "name": plain["name"],
+        "model": plain["models"]["target"]["name"],
+        "family": plain["method"]["family"],
+        "method": plain["method"]["name"],
+        "setting": setting(plain),
+        "task": task["name"],
+        "template": task.get("template"),
+        "protocol": task.get("protocol"),
+        "seed": plain["seed"],
+        "gen_length": plain["gen_length"],
+        "batch_size": plain["batch_size"],
+        "dtype": plain["device"]["dtype"],
+        "measure": plain["measure"]["name"],
+        "config": canonical_json(plain),
+    }
+
+
+def _asked_row(overrides: Sequence[str], names: tuple[str, str]) -> dict[str, Any]:
+    """Return the row of what has no config: the options that were chosen, and all that was asked as the setting."""
+    chosen = {one.key_or_group: str(one.value()) for one in parse(overrides)}
+    told = {group: chosen.get(group) for group in ("model", "method", "task")}
+    asked = {"setting": " ".join(overrides), "config": canonical_json({"overrides": list(overrides)})}
+    return _empty_row(names) | told | asked
+
+
+def _empty_row(names: tuple[str, str]) -> dict[str, Any]:
     return dict.fromkeys(RUNS.names) | {
         "setting_id": names[0],
         "run_id": names[1],
         "created": datetime.now(UTC),
-        "name": cfg.name,
-        "model": cfg.model.name,
-        "family": cfg.method.family,
-        "method": cfg.method.name,
-        "setting": setting(plain),
-        "task": cfg.task.name,
-        "template": cfg.task.get("template"),
-        "protocol": cfg.task.get("protocol"),
-        "seed": cfg.seed,
-        "gen_length": cfg.gen_length,
-        "batch_size": cfg.batch_size,
-        "dtype": cfg.device.dtype,
-        "measure": cfg.measure.name,
-        "config": canonical_json(plain),
         "provenance": "{}",
         "warnings": [],
         "schema_version": SCHEMA_VERSION,
     }
-
-
-def _keep(store: Store, cfg: DictConfig, names: tuple[str, str], outcome: dict[str, Any]) -> RunRecord:
-    """Store a run that has no samples."""
-    row = _row(cfg, by_role(resolved(cfg)), names) | outcome
-    row["attempt"] = store.write(row)
-    return RunRecord(row=row)
