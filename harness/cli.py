@@ -13,6 +13,7 @@ from harness.errors import ConfigError, DataError, MissingDependency, RunFailed,
 _HELP = """usage: decbench COMMAND [arguments]
 
   run [-m] key=value ...     decode a task: decbench run model=tiny_mdm method=threshold task=list_copy
+  plan key=value ...         what `run` with the same arguments would do and cost; also run --dry-run
   list methods|models|tasks|experiments [--json]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
@@ -31,6 +32,7 @@ _RUN_HELP = """usage: decbench run key=value ... [--json]
   decbench run method=threshold task=list_sort task.samples=16     one run; model=tiny_mdm unless you choose another
   decbench run method=threshold method.threshold=0.5,0.9           a choice with commas is a sweep
   decbench run experiment=quickstart                               a whole experiment: decbench list experiments
+  decbench plan experiment=quickstart                              what that would do: stored, new, refused, cost
 
 What exists: decbench list models|methods|tasks; the knobs of a method: decbench show method=NAME.
 """
@@ -105,6 +107,8 @@ def _ended_alike() -> Iterator[None]:
 
 
 def _run(argv: list[str]) -> int:
+    if "--dry-run" in argv:
+        return _plan([one for one in argv if one != "--dry-run"])
     if not argv:
         sys.stdout.write(_RUN_HELP)
         return 2
@@ -113,7 +117,20 @@ def _run(argv: list[str]) -> int:
     refuse_absent_model(argv)
     from harness.commands.run import main as run
 
-    return run([a for a in argv if a != "--json"], as_json="--json" in argv)
+    return run(_overrides(argv), as_json="--json" in argv)
+
+
+def _plan(argv: list[str]) -> int:
+    if not argv:
+        sys.stdout.write(_RUN_HELP)
+        return 2
+    from harness.commands.plan import main as plan
+
+    return plan(_overrides(argv), as_json="--json" in argv)
+
+
+def _overrides(argv: list[str]) -> list[str]:
+    return [one for one in argv if one not in ("--json", "-m", "--multirun")]
 
 
 def _module(name: str) -> Callable[[list[str]], int]:
@@ -125,6 +142,7 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
+    "plan": _plan,
     "list": _module("list"),
     "show": _module("show"),
     "doctor": _module("doctor"),

@@ -17,9 +17,8 @@ from harness.runs.sweep import expand
 
 def main(argv: Sequence[str], *, as_json: bool) -> int:
     """Run what the overrides describe, print the outcome, and return the exit code."""
-    overrides = [a for a in argv if a not in ("-m", "--multirun")]
     console = Console(stderr=as_json)
-    sweep = expand(overrides)
+    sweep = expand(argv)
     records = execute(plan(sweep), console)
     summary = _summarise(sweep.base, records, console)
     if as_json:

@@ -106,6 +106,7 @@ RUNS = _schema(
     _column("latency_p90_s", pa.float64(), "s", "90th percentile of the wall time of generation"),
     _column("ttft_s", pa.float64(), "s", "mean time until the first response position is final"),
     _column("tps", pa.float64(), "tokens/s", "sum of tokens_out over sum of batch seconds"),
+    _column("wall_s", pa.float64(), "s", "what the run took, grading included and loading not; tells nothing of speed"),
     _column("peak_memory_bytes", pa.int64(), "bytes", "peak memory"),
     _text("config", "resolved configuration as JSON"),
     _text("provenance", "code, machine and versions as JSON"),

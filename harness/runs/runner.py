@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -112,8 +113,10 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     device = loaded.model.device
     reset_peak_memory(device)
     street = _street(job, loaded, progress)
+    started = time.perf_counter()
     with settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk()
+    wall_s = time.perf_counter() - started
     grading = job.task.grading()
     warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
     for warning in warnings[len(grading.warnings) :]:
@@ -121,6 +124,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     row = _row(plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
     row |= {
+        "wall_s": wall_s,
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": f"{device_name(str(device))}, {switches.threads} threads",
         "sandbox_tier": grading.facts.get("sandbox_tier"),
