@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from harness.errors import ConfigError, DataError, MissingDependency
+from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
 
 _HELP = """usage: decbench COMMAND [arguments]
 
   run [-m] key=value ...     decode a task: decbench run model=tiny_mdm method=threshold task=list_copy
+  plan key=value ...         what `run` with the same arguments would do and cost; also run --dry-run
   list methods|models|tasks|experiments [--json]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
@@ -31,6 +32,7 @@ _RUN_HELP = """usage: decbench run key=value ... [--json]
   decbench run method=threshold task=list_sort task.samples=16     one run; model=tiny_mdm unless you choose another
   decbench run method=threshold method.threshold=0.5,0.9           a choice with commas is a sweep
   decbench run experiment=quickstart                               a whole experiment: decbench list experiments
+  decbench plan experiment=quickstart                              what that would do: stored, new, refused, cost
 
 What exists: decbench list models|methods|tasks; the knobs of a method: decbench show method=NAME.
 """
@@ -67,18 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError, MissingDependency) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.stderr.write(f"decbench {command}: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"decbench {command}: {one_line(error)}\n")
         return 2
+    except RunFailed as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.stderr.write(f"decbench {command}: {one_line(error)}\n")
+        return 1
     except KeyboardInterrupt as stop:
         sys.stderr.write("interrupted; finished runs and batches are stored, the same command goes on from there\n")
         return _SIGNALLED + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        text = " ".join(str(error).split())
-        sys.stderr.write(
-            f"decbench {command}: {type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)\n"
-        )
+        sys.stderr.write(f"decbench {command}: {one_line(error)} (HYDRA_FULL_ERROR=1 shows the traceback)\n")
         return 1
 
 
@@ -103,6 +107,8 @@ def _ended_alike() -> Iterator[None]:
 
 
 def _run(argv: list[str]) -> int:
+    if "--dry-run" in argv:
+        return _plan([one for one in argv if one != "--dry-run"])
     if not argv:
         sys.stdout.write(_RUN_HELP)
         return 2
@@ -111,7 +117,20 @@ def _run(argv: list[str]) -> int:
     refuse_absent_model(argv)
     from harness.commands.run import main as run
 
-    return run([a for a in argv if a != "--json"], as_json="--json" in argv)
+    return run(_overrides(argv), as_json="--json" in argv)
+
+
+def _plan(argv: list[str]) -> int:
+    if not argv:
+        sys.stdout.write(_RUN_HELP)
+        return 2
+    from harness.commands.plan import main as plan
+
+    return plan(_overrides(argv), as_json="--json" in argv)
+
+
+def _overrides(argv: list[str]) -> list[str]:
+    return [one for one in argv if one not in ("--json", "-m", "--multirun")]
 
 
 def _module(name: str) -> Callable[[list[str]], int]:
@@ -123,6 +142,7 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
+    "plan": _plan,
     "list": _module("list"),
     "show": _module("show"),
     "doctor": _module("doctor"),

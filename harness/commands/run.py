@@ -9,25 +9,17 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness.config.composition import compose
-from harness.runs.progress import SweepProgress
-from harness.runs.runner import RunRecord, run
-from harness.runs.sweep import execute, expand
+from harness.runs.execution import execute
+from harness.runs.plan import plan
+from harness.runs.runner import RunRecord
+from harness.runs.sweep import expand
 
 
 def main(argv: Sequence[str], *, as_json: bool) -> int:
     """Run what the overrides describe, print the outcome, and return the exit code."""
-    overrides = [a for a in argv if a not in ("-m", "--multirun")]
     console = Console(stderr=as_json)
-    sweep = expand(overrides)
-    if not sweep.base.points and len(sweep.jobs) == 1:
-        cfg = compose(sweep.jobs[0])
-        with SweepProgress(console=console, runs=1) as progress:
-            progress.begin(f"{cfg.model.name} {cfg.method.name} {cfg.task.name}")
-            records = [run(cfg, progress)]
-            progress.end("taken from the store" if records[0].resumed else "")
-    else:
-        records = execute(sweep, console)
+    sweep = expand(argv)
+    records = execute(plan(sweep), console)
     summary = _summarise(sweep.base, records, console)
     if as_json:
         sys.stdout.write(json.dumps(summary, default=str) + "\n")

@@ -24,10 +24,17 @@ from harness.errors import ConfigError
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
 
 
-class OnError(Enum):
-    """What a failing run does: `raise` ends the command, `record` stores the failure and goes on."""
+_LARGEST = {"seed": 2**63 - 1, "batch_size": 2**31 - 1}
+"""What the columns of the store hold."""
 
-    RAISE = "raise"
+
+class OnError(Enum):
+    """What a run that is refused or fails does to the others.
+
+    `stop`: nothing runs if one is refused, and the first failure ends the command; `record`: it is stored, they run.
+    """
+
+    STOP = "stop"
     RECORD = "record"
 
 
@@ -174,12 +181,16 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
     if cfg.gen_length < 1:
         raise ConfigError(f"gen_length={cfg.gen_length}: must be at least 1")
-    if cfg.batch_size < 1:
-        raise ConfigError(f"batch_size={cfg.batch_size}: must be at least 1")
+    if not 1 <= cfg.batch_size <= _LARGEST["batch_size"]:
+        bound = "at least 1" if cfg.batch_size < 1 else f"at most {_LARGEST['batch_size']}"
+        raise ConfigError(f"batch_size={cfg.batch_size}: must be {bound}")
+    if abs(cfg.seed) > _LARGEST["seed"]:
+        raise ConfigError(f"seed={cfg.seed}: is stored in 64 bits; give a number up to {_LARGEST['seed']}")
     if not 0 <= cfg.save_every_s < float("inf"):
         raise ConfigError(f"save_every_s={cfg.save_every_s}: must be a number of seconds from 0")
     if cfg.on_error not in {e.value for e in OnError}:
-        raise ConfigError(f"on_error={cfg.on_error}: must be raise or record")
+        renamed = "; raise is called stop now" if cfg.on_error == "raise" else ""
+        raise ConfigError(f"on_error={cfg.on_error}: must be stop or record{renamed}")
     if cfg.figure not in {e.value for e in FigureKind}:
         raise ConfigError(f"figure={cfg.figure}: must be calls, areas or convergence")
 

@@ -1,7 +1,8 @@
 """What a run needs, resolved once: method, task, and the names under which its results are stored."""
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ from harness.config.content import checkpoint_digest, checkpoint_folder, data_di
 from harness.config.hardware import device_name
 from harness.config.source_digest import Code, code_of
 from harness.engine.families import Method
-from harness.results.canonical import printable
+from harness.errors import ConfigError, one_line
 from tasks.task import Task
 
 DECODING = ("harness.runs.street",)
@@ -57,6 +58,7 @@ def resolve(cfg: DictConfig) -> Job:
     """Return the job of a config; raise ConfigError or DataError, in one line, for one that cannot be."""
     method, task = compatibility.check(cfg)
     plain, device = resolved(cfg), build.device_of(cfg)
+    _require_finite(plain)
     model = plain["model"]
     folder = checkpoint_folder(model)
     checkpoint = checkpoint_digest(folder) if folder is not None and folder.is_dir() else None
@@ -81,16 +83,63 @@ def resolve(cfg: DictConfig) -> Job:
     )
 
 
+def _require_finite(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError for nan and infinities: they equal nothing, or have no place in a stored config."""
+    found = [(key, value) for key, value in _leaves(plain) if isinstance(value, float) and not math.isfinite(value)]
+    if found:
+        # What refers to a knob has its value; the knob is what was typed.
+        key, value = min(found, key=lambda one: one[0].count("."))
+        raise ConfigError(f"{key}={value}: is no value that a setting can have; give a finite number")
+
+
+def _leaves(node: object, path: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(node, Mapping | list):
+        for key, inner in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
 def by_role(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved config as it is stored, with its models by the role they play."""
     return {"models": {"target": plain["model"]}} | {key: value for key, value in plain.items() if key != "model"}
 
 
-def refused_ids(plain: Mapping[str, Any]) -> tuple[str, str]:
-    """Return setting_id and run_id for a run that cannot be: told by its config, for want of the objects."""
-    asked = printable({key: plain[key] for key in ("model", "method", "task", "seed", "gen_length")})
-    setting = identity.setting_id({"refused": asked})
-    return setting, identity.run_id(setting, {}, Code(modules={}, versions={}))
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A run that cannot be: the error that says why, and the names under which it is kept.
+
+    `plain` is its config as stored, None where there is none: then `overrides` are all that tells it.
+    """
+
+    error: Exception
+    overrides: tuple[str, ...]
+    setting_id: str
+    run_id: str
+    plain: dict[str, Any] | None
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        return one_line(self.error)
+
+
+def refused(error: Exception, overrides: Sequence[str], cfg: DictConfig | None) -> Refused:
+    """Return the run that an error has refused, told by its config or, for want of one, by what was asked."""
+    try:
+        plain = None if cfg is None else resolved(cfg)
+        asked = plain and {key: plain[key] for key in ("model", "method", "task", "seed", "gen_length")}
+        setting = identity.setting_id({"refused": asked or list(overrides)})
+    except ValueError:
+        # A value of another type, or one that has no JSON.
+        plain, setting = None, identity.setting_id({"refused": list(overrides)})
+    return Refused(
+        error=error,
+        overrides=tuple(overrides),
+        setting_id=setting,
+        run_id=identity.run_id(setting, {}, Code(modules={}, versions={})),
+        plain=plain and by_role(plain),
+    )
 
 
 def _target(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, object]:

@@ -113,7 +113,7 @@ def _missing(store: Store, run_ids: Sequence[str], measured: set[str]) -> list[d
 
 
 def _name(row: dict[str, str]) -> str:
-    return f"{row['model']} {row['setting']} {row['task']}"
+    return " ".join(row[key] for key in ("model", "setting", "task") if row[key] is not None)
 
 
 def _draw(draw: "Callable[[], tuple[Figure, DataFrame]]", path: Path, console: "Console") -> tuple[Path, ...]:

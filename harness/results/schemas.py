@@ -108,6 +108,7 @@ RUNS = _schema(
     _column("forward_s", pa.float64(), "s", "mean time of the model calls of generation, on the device's clock"),
     _column("rest_s", pa.float64(), "s", "mean of the rest of the wall time: policies, caches, counting"),
     _column("tps", pa.float64(), "tokens/s", "sum of tokens_out over sum of batch seconds"),
+    _column("wall_s", pa.float64(), "s", "what the run took, grading included and loading not; tells nothing of speed"),
     _column("peak_memory_bytes", pa.int64(), "bytes", "peak memory"),
     _text("git_commit", "commit of the code; null where it is not in a repository"),
     _column("dirty", pa.bool_(), "", "whether files differed from the commit or were unknown to it"),

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +15,11 @@ from omegaconf import DictConfig
 
 from harness.config import build, options
 from harness.config.catalogue import knobs, read
-from harness.config.composition import resolved
+from harness.config.composition import OnError, parse
 from harness.config.hardware import device_name
-from harness.config.job import Job, by_role, refused_ids, resolve
+from harness.config.job import Job, Refused, refused, resolve
 from harness.config.source_digest import Code, differences
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
 from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.results.canonical import canonical_json, printable
@@ -39,10 +40,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What became of a run: its row of the runs table, and whether an earlier result was taken."""
+    """What became of a run: its row of the runs table, whether an earlier result was taken, and what made it fail."""
 
     row: dict[str, Any]
     resumed: bool = False
+    error: BaseException | None = None
 
     @property
     def run_id(self) -> str:
@@ -56,53 +58,57 @@ class RunRecord:
 
 
 def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
-    """Execute the run that `cfg` describes and return its record.
+    """Execute the run that `cfg` describes, unless its result is stored, and return its record.
 
     With `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is
-    raised (after a failure was stored). Nothing that is stored is changed.
+    raised (after a failure was stored).
     """
     store = Store(root=Path(cfg.results_dir))
     try:
         job = resolve(cfg)
-        if cfg.resume and (row := store.completed(job.run_id)) is not None:
-            return RunRecord(row=dict(row), resumed=True)
-        _refuse_unstorable(job)
-    except (Exception, SystemExit) as error:
-        return _ended(store, cfg, refused_ids(resolved(cfg)), error)
-    store.prepare()
-    try:
-        return _execute(job, store, progress or Silent())
-    except (Exception, SystemExit) as error:
-        return _ended(store, cfg, (job.setting_id, job.run_id), error, failed=True)
-
-
-def _refuse_unstorable(job: Job) -> None:
-    """Raise ConfigError for a value that no column can hold, before hours are spent on it."""
-    row = _row(job.cfg, job.plain, (job.setting_id, job.run_id))
-    for column, reason in unfit("runs", row).items():
-        raise ConfigError(f"{column}={row[column]!a}: cannot be stored ({reason}); give another value")
-
-
-def _ended(
-    store: Store, cfg: DictConfig, names: tuple[str, str], error: BaseException, *, failed: bool = False
-) -> RunRecord:
-    """Store how a run ended that was refused or failed; raise what ended it, if that is to end the command."""
-    failed = failed or not isinstance(error, ConfigError | DataError)
-    if failed or cfg.on_error == "record":
-        record = _keep(store, cfg, names, {"status": "failed" if failed else "skipped", "error": _one_line(error)})
-        if failed:
-            store.note_error(record.run_id, traceback.format_exc())
-    if cfg.on_error == "raise":
-        # What ends a program would end this one as it likes, even with success.
-        raise RuntimeError(_one_line(error)) if isinstance(error, SystemExit) else error
-    if failed:
-        _LOG.error("%s failed: %s", record.run_id, record.row["error"])
+    except (ConfigError, DataError, MissingDependency) as refusal:
+        if cfg.on_error == OnError.STOP.value:
+            raise
+        return skip(refused(refusal, cfg.overrides, cfg), store, cfg.name)
+    if cfg.resume and (row := store.completed(job.run_id)) is not None:
+        return RunRecord(row=dict(row), resumed=True)
+    record = perform(job, store, progress or Silent())
+    if record.error is not None and cfg.on_error == OnError.STOP.value:
+        raise record.error
     return record
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError | DataError) else f"{type(error).__name__}: {text}"
+def perform(job: Job, store: Store, progress: Progress) -> RunRecord:
+    """Execute a job, whatever is stored, and return its record; one that fails is stored, its error in the record.
+
+    Nothing that is stored is changed. Raises DataError where the store cannot be written.
+    """
+    store.prepare()
+    try:
+        return _execute(job, store, progress)
+    except (Exception, SystemExit) as error:
+        row = _row(job.plain, (job.setting_id, job.run_id)) | {"status": "failed", "error": one_line(error)}
+        _keep(store, row)
+        store.note_error(job.run_id, traceback.format_exc())
+        _LOG.info("%s failed: %s", job.run_id, row["error"])
+        # What ends a program would end this one as it likes, even with success.
+        told = RunFailed(one_line(error)) if isinstance(error, SystemExit) else error
+        return RunRecord(row=row, error=told)
+
+
+def _keep(store: Store, row: dict[str, Any]) -> None:
+    """Store the row of a run without samples; what no column can hold is left out, and stands in its reason."""
+    row |= dict.fromkeys(unfit("runs", row))
+    row["attempt"] = store.write(row)
+
+
+def skip(job: Refused, store: Store, name: str | None) -> RunRecord:
+    """Store a run that cannot be, with the reason; `name` is the sweep's."""
+    names = (job.setting_id, job.run_id)
+    row = _asked_row(job.overrides, names) | {"name": name} if job.plain is None else _row(job.plain, names)
+    row |= {"status": "skipped", "error": job.reason}
+    _keep(store, row)
+    return RunRecord(row=row)
 
 
 def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
@@ -117,16 +123,18 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     device = loaded.model.device
     reset_peak_memory(device)
     street = _street(job, loaded, progress)
-    held_back = provenance.held_back(str(device))
+    held_back, started = provenance.held_back(str(device)), time.perf_counter()
     with _keeper(job, store, street) as keeper, settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk(keeper)
+    wall_s = time.perf_counter() - started
     grading = job.task.grading()
     warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
     for warning in warnings[len(grading.warnings) :]:
         _LOG.warning("%s: %s", job.run_id, warning)
-    row = _row(cfg, plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
+    row = _row(plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
     row |= {
+        "wall_s": wall_s,
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": f"{device_name(str(device))}, {switches.threads} threads",
         "sandbox_tier": grading.facts.get("sandbox_tier"),
@@ -141,7 +149,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         tracker.report(row, plain, samples)
     except Exception as error:
         # The parquet rows are written: a tracker that fails costs its report, not the run.
-        _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, _one_line(error), store.root)
+        _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), store.root)
     return RunRecord(row=row)
 
 
@@ -221,34 +229,40 @@ def setting(plain: Mapping[str, Any]) -> str:
     return " ".join([method["name"], *changed])
 
 
-def _row(cfg: DictConfig, plain: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+def _row(plain: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+    task = plain["task"]
+    return _empty_row(names) | {
+        "name": plain["name"],
+        "model": plain["models"]["target"]["name"],
+        "family": plain["method"]["family"],
+        "method": plain["method"]["name"],
+        "setting": setting(plain),
+        "task": task["name"],
+        "template": task.get("template"),
+        "protocol": task.get("protocol"),
+        "seed": plain["seed"],
+        "gen_length": plain["gen_length"],
+        "batch_size": plain["batch_size"],
+        "dtype": plain["device"]["dtype"],
+        "measure": plain["measure"]["name"],
+        "config": canonical_json(printable(plain)),
+    }
+
+
+def _asked_row(overrides: Sequence[str], names: tuple[str, str]) -> dict[str, Any]:
+    """Return the row of what has no config: the options that were chosen, and all that was asked as the setting."""
+    chosen = {one.key_or_group: str(one.value()) for one in parse(overrides)}
+    told = {group: chosen.get(group) for group in ("model", "method", "task")}
+    asked = {"setting": " ".join(overrides), "config": canonical_json(printable({"overrides": list(overrides)}))}
+    return _empty_row(names) | told | asked
+
+
+def _empty_row(names: tuple[str, str]) -> dict[str, Any]:
     return dict.fromkeys(RUNS.names) | {
         "setting_id": names[0],
         "run_id": names[1],
         "created": datetime.now(UTC),
-        "name": cfg.name,
-        "model": cfg.model.name,
-        "family": cfg.method.family,
-        "method": cfg.method.name,
-        "setting": setting(plain),
-        "task": cfg.task.name,
-        "template": cfg.task.get("template"),
-        "protocol": cfg.task.get("protocol"),
-        "seed": cfg.seed,
-        "gen_length": cfg.gen_length,
-        "batch_size": cfg.batch_size,
-        "dtype": cfg.device.dtype,
-        "measure": cfg.measure.name,
-        "config": canonical_json(printable(plain)),
         "provenance": "{}",
         "warnings": [],
         "schema_version": SCHEMA_VERSION,
     }
-
-
-def _keep(store: Store, cfg: DictConfig, names: tuple[str, str], outcome: dict[str, Any]) -> RunRecord:
-    """Store a run that has no samples; what no column can hold is left out, and stands in its reason."""
-    row = _row(cfg, by_role(resolved(cfg)), names) | outcome
-    row |= dict.fromkeys(unfit("runs", row))
-    row["attempt"] = store.write(row)
-    return RunRecord(row=row)

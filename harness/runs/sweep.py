@@ -1,4 +1,4 @@
-"""Many runs: an experiment's points and axes, or a Hydra multirun, handed to Hydra's launcher."""
+"""Many runs from one command line: an experiment's points and axes, and choices that were typed."""
 
 import json
 import re
@@ -6,19 +6,14 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from harness.config.catalogue import names
-from harness.config.composition import GROUPS, completed, compose, parse
-from harness.config.loader import ROOT, loader
+from harness.config.composition import GROUPS, compose, parse
 from harness.errors import ConfigError
-from harness.runs.progress import SweepProgress
-from harness.runs.runner import RunRecord, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +32,7 @@ def expand(overrides: Sequence[str]) -> Sweep:
     slowest, so that a model stays loaded. Raises ConfigError for what is no choice.
     """
     single, choices = _split(overrides)
-    base = compose(single)
+    base = compose([*single, *_first_options(choices)], with_hydra=True)
     written = [shlex.split(point) for point in base.points or [""]]
     every = _axes(base)
     chosen = {one.partition("=")[0] for point in written for one in point} | every.keys()
@@ -51,6 +46,16 @@ def expand(overrides: Sequence[str]) -> Sweep:
     ]
     jobs = [[*single, *point, *combination] for point in points for combination in product(*axes, *choices)]
     return Sweep(jobs=[list(job) for job in dict.fromkeys(map(tuple, jobs))], base=base)
+
+
+def _first_options(choices: Sequence[Sequence[str]]) -> list[str]:
+    """Return the first option that exists of every group that is chosen from: keys given once may need one of them."""
+    found = []
+    for choice in choices:
+        group = choice[0].partition("=")[0]
+        if group in GROUPS:
+            found.append(next((one for one in choice if one.partition("=")[2] in names(group)), choice[0]))
+    return found
 
 
 def _axes(base: DictConfig) -> dict[str, list[Any]]:
@@ -101,48 +106,3 @@ def _values(text: str, override: Override) -> list[str]:
     if override.key_or_group not in GROUPS:
         raise ConfigError(f"{text}: glob chooses among the options of {', '.join(GROUPS)}; write a list: a,b,c")
     return chosen.filter(list(names(override.key_or_group)))
-
-
-def execute(sweep: Sweep, console: Console) -> list[RunRecord]:
-    """Run every job and return the records in order; a failing run does not stop the others."""
-    launcher = OmegaConf.select(compose([*sweep.jobs[0]], with_hydra=True), "hydra.launcher._target_")
-    if str(launcher).endswith("BasicLauncher"):
-        return _inline(sweep, console)
-    return _launched(sweep)
-
-
-def _inline(sweep: Sweep, console: Console) -> list[RunRecord]:
-    records = []
-    with SweepProgress(console=console, runs=len(sweep.jobs)) as progress:
-        for job in sweep.jobs:
-            cfg = compose([*job, "on_error=record"])
-            progress.begin(f"{cfg.model.name} {' '.join(o for o in job if o.startswith('method'))} {cfg.task.name}")
-            record = run(cfg, progress)
-            reason = f"{record.status}: {record.row['error']}" if record.status != "ok" else ""
-            progress.end("taken from the store" if record.resumed else reason)
-            records.append(record)
-    return records
-
-
-def job(cfg: DictConfig) -> dict[str, Any]:
-    """Execute one job in a worker; the import of this module keeps the model pool of the worker alive."""
-    record = run(cfg)
-    return {"row": record.row, "resumed": record.resumed}
-
-
-def _launched(sweep: Sweep) -> list[RunRecord]:
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    config = loader().load_configuration(ROOT, sweep.jobs[0], RunMode.MULTIRUN)
-    context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
-    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    results = launcher.launch([[*completed(one), "on_error=record"] for one in sweep.jobs], initial_job_idx=0)
-    return [RunRecord(**result.return_value) for result in results]
-
-
-def _callbacks(config: DictConfig) -> Any:
-    from hydra._internal.callbacks import Callbacks
-
-    return Callbacks(config)

@@ -41,8 +41,8 @@ def test_what_ends_a_program_is_a_failed_run(
 @pytest.mark.parametrize(
     ("choice", "told"),
     [
-        ("seed=1180591620717411303424,1", "seed=1180591620717411303424: cannot be stored (no int64"),
-        ("batch_size=3000000000,1", "batch_size=3000000000: cannot be stored (no int32"),
+        ("seed=1180591620717411303424,1", "seed=1180591620717411303424: is stored in 64 bits"),
+        ("batch_size=3000000000,1", "batch_size=3000000000: must be at most"),
         ("method.threshold=nan,0.5", "nan is no value"),
     ],
 )

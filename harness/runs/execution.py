@@ -1,0 +1,87 @@
+"""A plan carried out: here, job after job, or by the processes of one of Hydra's launchers."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness.config.composition import completed
+from harness.config.job import Refused
+from harness.config.loader import ROOT, loader
+from harness.errors import RunFailed
+from harness.results.store import Store
+from harness.runs.plan import Plan, Planned
+from harness.runs.progress import Progress, Silent, SweepProgress
+from harness.runs.runner import RunRecord, perform, run, skip
+
+
+def execute(plan: Plan, console: Console) -> list[RunRecord]:
+    """Carry out a plan and return its records in order; what is stored is not run again.
+
+    Where jobs stop each other, raises ConfigError before anything runs if one cannot be, and RunFailed at the first
+    failure; where not, these are stored as skipped and failed.
+    """
+    plan.require_possible()
+    inline = str(plan.base.hydra.launcher._target_).endswith("BasicLauncher")
+    return _inline(plan, console) if inline or not plan.waiting else _launched(plan)
+
+
+def _inline(plan: Plan, console: Console) -> list[RunRecord]:
+    records = []
+    with SweepProgress(console=console, runs=len(plan.jobs)) as progress:
+        for one in plan.jobs:
+            progress.begin(one.label)
+            record = _carried_out(one, plan, progress)
+            _require_success(record, one, plan)
+            progress.end(_outcome(record))
+            records.append(record)
+    return records
+
+
+def _carried_out(one: Planned, plan: Plan, progress: Progress) -> RunRecord:
+    if isinstance(one.job, Refused):
+        return skip(one.job, Store(root=Path(plan.base.results_dir)), plan.base.name)
+    if one.stored is not None:
+        return RunRecord(row=dict(one.stored), resumed=True)
+    return perform(one.job, Store(root=Path(one.job.plain["results_dir"])), progress)
+
+
+def _outcome(record: RunRecord) -> str:
+    if record.resumed:
+        return "taken from the store"
+    return "" if record.status == "ok" else f"{record.status}: {record.row['error']}"
+
+
+def _require_success(record: RunRecord, one: Planned, plan: Plan) -> None:
+    if plan.stops and record.status == "failed":
+        raise RunFailed(f"{plan.place(one)}{record.row['error']}") from record.error
+
+
+def work(cfg: DictConfig) -> dict[str, Any]:
+    """Execute one job in a worker; the import of this module keeps the model pool of the worker alive."""
+    record = run(cfg)
+    return {"row": record.row, "resumed": record.resumed}
+
+
+def _launched(plan: Plan) -> list[RunRecord]:
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    jobs = [[*completed(one.overrides), "on_error=record"] for one in plan.waiting]
+    config = loader().load_configuration(ROOT, jobs[0], RunMode.MULTIRUN)
+    context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
+    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    results = launcher.launch(jobs, initial_job_idx=0)
+    made = {one.number: RunRecord(**result.return_value) for one, result in zip(plan.waiting, results, strict=True)}
+    records = [made[one.number] if one.number in made else _carried_out(one, plan, Silent()) for one in plan.jobs]
+    for one, record in zip(plan.jobs, records, strict=True):
+        _require_success(record, one, plan)
+    return records
+
+
+def _callbacks(config: DictConfig) -> Any:
+    from hydra._internal.callbacks import Callbacks
+
+    return Callbacks(config)

@@ -1,0 +1,121 @@
+"""A sweep as a plan: every job composed, checked and named, and the store asked, before the first model is loaded."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from harness.config.composition import OnError, compose
+from harness.config.job import Job, Refused, refused, resolve
+from harness.errors import ConfigError, RunFailed, one_line
+from harness.results.store import Row, Store
+from harness.runs.runner import setting
+from harness.runs.sweep import Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One job of a plan, numbered from 1; `told` are the overrides that set it apart from the others.
+
+    `stored` is the row of an earlier result that is taken in its place, None where it has to run.
+    """
+
+    number: int
+    told: tuple[str, ...]
+    overrides: tuple[str, ...]
+    job: Job | Refused
+    stored: Row | None = None
+
+    @property
+    def label(self) -> str:
+        """What a reader knows the job by: model, setting and task, or what was asked where that cannot be."""
+        if isinstance(self.job, Refused):
+            return " ".join(self.told or self.overrides)
+        plain = self.job.plain
+        return f"{plain['models']['target']['name']} {setting(plain)} {plain['task']['name']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The jobs of a command in order; `base` is the config that they share."""
+
+    jobs: tuple[Planned, ...]
+    base: DictConfig
+
+    @property
+    def stops(self) -> bool:
+        """Whether one job that is refused or fails keeps the others from running."""
+        return self.base.on_error == OnError.STOP.value
+
+    @cached_property
+    def refused(self) -> tuple[Planned, ...]:
+        """The jobs that cannot be."""
+        return tuple(one for one in self.jobs if isinstance(one.job, Refused))
+
+    @cached_property
+    def waiting(self) -> tuple[Planned, ...]:
+        """The jobs that have to run."""
+        return tuple(one for one in self.jobs if isinstance(one.job, Job) and one.stored is None)
+
+    def require_possible(self) -> None:
+        """Raise ConfigError, naming the first job that cannot be and why, where such a job stops the others."""
+        if not self.stops or not self.refused:
+            return
+        first, others = self.refused[0], len(self.jobs) - len(self.refused)
+        assert isinstance(first.job, Refused)
+        text = f"{self.place(first)}{first.job.reason}"
+        if len(self.refused) > 1:
+            text += f"; {len(self.refused) - 1} more are refused, `decbench plan` with the same arguments shows them"
+        if others:
+            text += f"; on_error=record runs the other {others}"
+        raise ConfigError(text) from first.job.error
+
+    def place(self, one: Planned) -> str:
+        """Return the beginning of a message about one job; nothing where there is no other."""
+        told = f" ({' '.join(one.told)})" if one.told else ""
+        return f"job {one.number} of {len(self.jobs)}{told}: " if len(self.jobs) > 1 else ""
+
+
+def plan(sweep: Sweep) -> Plan:
+    """Compose, check and name every job of a sweep, and look for its result; nothing is loaded or written."""
+    shared = set.intersection(*map(set, sweep.jobs))
+    finder = _Finder()
+    jobs = []
+    for number, overrides in enumerate(sweep.jobs, 1):
+        job = _resolved(overrides)
+        told = tuple(one for one in overrides if one not in shared)
+        stored = None if isinstance(job, Refused) else finder.find(job)
+        jobs.append(Planned(number=number, told=told, overrides=tuple(overrides), job=job, stored=stored))
+    return Plan(jobs=tuple(jobs), base=sweep.base)
+
+
+def _resolved(overrides: Sequence[str]) -> Job | Refused:
+    """Return a job, or why it cannot be: an error of one job, of whatever kind, is not another's."""
+    cfg = None
+    try:
+        cfg = compose(overrides)
+        return resolve(cfg)
+    except SystemExit as ending:
+        return refused(RunFailed(one_line(ending)), overrides, cfg)
+    except Exception as error:
+        return refused(error, overrides, cfg)
+
+
+class _Finder:
+    """Finds results of earlier runs; lists the folder of every store once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, frozenset[str]] = {}
+
+    def find(self, job: Job) -> Row | None:
+        """Return the row that is taken in place of a job, or None."""
+        store = Store(root=Path(job.plain["results_dir"]))
+        if store.root not in self._known:
+            self._known[store.root] = frozenset(_good(store))
+        return store.completed(job.run_id) if job.plain["resume"] and job.run_id in self._known[store.root] else None
+
+
+def _good(store: Store) -> Iterable[str]:
+    return (attempt.run_id for attempt in store.attempts() if attempt.ok)
