@@ -92,7 +92,7 @@ class Street:
             text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
             row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTERS}
-            yield row | {
+            row |= {
                 "sample_id": sample.id,
                 "repetition": repetition,
                 "seed": seed,
@@ -114,7 +114,9 @@ class Street:
                 "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
                 "cpu_s": watch.cpu_s if watch else None,
                 "finish_reason": _finish_reason(made, stop_ids),
+                "unseen": list(made.outside.unseen) if made.outside is not None else [],
             }
+            yield row if made.outside is None else made.outside.over(row)
 
 
 def _finish_reason(made: Generation, stop_ids: Collection[int]) -> str:
