@@ -1,17 +1,28 @@
-"""Replay reference trajectories through the real decode loop: `decbench conform [FILE ...] [--json]`."""
+"""Replay reference trajectories through the real decode loop: `decbench conform [FILE ...] [--json]`.
+
+With `model=external model.target=package.module:function` somebody else's function is replayed in its place, on the
+cases of `method=NAME`: what is ported and what it was ported from, held against the same file.
+"""
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from harness.config.catalogue import nearest
 from harness.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from harness.models.closed_form import ClosedFormModel
 
 REFERENCES = tuple(
     Path(__file__).parent / name for name in ("reference-trajectories.json", "reference-trajectories-b.json")
 )
+_SETTING = re.compile(r"\+*[a-z_.]+=")
 _CASE_KEYS = ("id", "method", "params", "gen_length", "prompt", "model", "expected")
 _MODEL_KEYS = ("vocab_size", "mask_id", "eos_id", "a1", "f1", "a2", "f2", "f3", "eos_bias", "shifted")
 
@@ -26,15 +37,22 @@ class Verdict:
     detail: str = ""
 
 
-def replay(case: dict) -> Verdict:
-    """Decode one case and compare what is expected of it; forwards include the idle calls of the reference."""
+Decode = Callable[[dict], dict[str, object]]
+"""From a case to what was found, under the names of what is expected."""
+
+
+def replay(case: dict, decode: Decode | None = None) -> Verdict:
+    """Decode one case and compare what is expected of it; forwards include the idle calls of the reference.
+
+    `decode` stands in for the method of that name in this package.
+    """
     from harness.config.catalogue import names
 
     who = {"id": case["id"], "method": case["method"]}
-    if case["method"] not in names("method"):
+    if decode is None and case["method"] not in names("method"):
         return Verdict(**who, status="not built", detail="no such method yet")
     try:
-        found = _decode(case)
+        found = (decode or _decode)(case)
     except (ConfigError, DataError) as error:
         return Verdict(**who, status="failed", detail=str(error))
     except Exception as error:
@@ -58,7 +76,6 @@ def _decode(case: dict) -> dict[str, object]:
     from harness.engine.diffusion import decode
     from harness.engine.method import DiffusionMethod, Unverified
     from harness.engine.records import Ledger
-    from harness.models.closed_form import ClosedForm, ClosedFormModel
 
     knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
     if "idle_calls" in read("method", case["method"]):
@@ -68,11 +85,7 @@ def _decode(case: dict) -> dict[str, object]:
     )
     method = build_method(cfg)
     assert isinstance(method, DiffusionMethod)
-    attention = case["model"].get("attention")
-    if lacking := [f"model.{key}" for key in _MODEL_KEYS if key not in case["model"]]:
-        raise DataError(f"lacks {', '.join(lacking)}")
-    constants = {k: case["model"][k] for k in _MODEL_KEYS}
-    model = ClosedFormModel(ClosedForm(**constants, attention=attention and (attention["a"], attention["f"])))
+    model = _formula(case)
     canvas = Canvas.from_prompts(
         [case["prompt"]],
         gen_length=case["gen_length"],
@@ -110,6 +123,69 @@ def _decode(case: dict) -> dict[str, object]:
     return found
 
 
+def _formula(case: dict) -> "ClosedFormModel":
+    from harness.models.closed_form import ClosedForm, ClosedFormModel
+
+    attention = case["model"].get("attention")
+    if lacking := [f"model.{key}" for key in _MODEL_KEYS if key not in case["model"]]:
+        raise DataError(f"lacks {', '.join(lacking)}")
+    constants = {k: case["model"][k] for k in _MODEL_KEYS}
+    return ClosedFormModel(ClosedForm(**constants, attention=attention and (attention["a"], attention["f"])))
+
+
+def external(overrides: Sequence[str]) -> tuple[str, Decode]:
+    """Return the method whose cases are replayed, and how they are decoded: by the function in `model.target`.
+
+    It gets the parameters of the case and `model.kwargs`, and those of `model`, `mask_id` and `eos_id` that it takes.
+    Steps cannot be seen from outside. Raises ConfigError for overrides that say anything else.
+    """
+    from harness.config.composition import compose, parse
+    from harness.references import find_function
+
+    method = next((text.partition("=")[2] for text in overrides if text.startswith("method=")), None)
+    # The cases may be of a method that is not in this package.
+    others = [text for text in overrides if not text.startswith("method=")]
+    known = [one.key_or_group for one in parse(others) if one.key_or_group.startswith(("model.target", "model.kwargs"))]
+    if method is None or "model=external" not in others or len(known) < len(others) - 1:
+        raise ConfigError(
+            f"{' '.join(overrides)}: to replay the cases of a method by a function, give model=external "
+            "model.target=package.module:function method=NAME, and model.kwargs.KEY=VALUE as it needs"
+        )
+    cfg = compose(others)
+    generate = find_function("model.target", cfg.model.target)
+    kwargs = {} if cfg.model.kwargs is None else {str(key): value for key, value in cfg.model.kwargs.items()}
+    return method, lambda case: _decode_external(case, generate, f"model.target={cfg.model.target}", kwargs)
+
+
+def _decode_external(
+    case: dict, generate: Callable[..., object], where: str, kwargs: Mapping[str, object]
+) -> dict[str, object]:
+    import torch
+
+    from harness.engine.own_sampler import OwnSamplerMethod, decode
+    from harness.engine.records import Ledger
+    from harness.models.closed_form import ClosedFormModule
+    from harness.models.external import ExternalModel, bound, taken
+    from methods.external import Own
+
+    formula = _formula(case)
+    module, ledger = ClosedFormModule(formula), Ledger()
+    offered = {"model": module, "mask_id": case["model"]["mask_id"], "eos_id": case["model"]["eos_id"]}
+    given = taken(generate, offered) | case["params"] | kwargs
+    model = ExternalModel(bound(generate, given), module, formula.spec, where=where)
+    with torch.inference_mode():
+        (made,) = decode(
+            model,
+            OwnSamplerMethod(sampler=Own()),
+            [case["prompt"]],
+            gen_length=case["gen_length"],
+            seeds=[0],
+            ledger=ledger,
+        )
+    counts = ledger.counts([0])[0]
+    return {"ids": list(made.tokens), "forwards": counts.nfe, "rows": counts.nfe_total}
+
+
 def _override(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_override(entry)}" for key, entry in value.items()) + "}"
@@ -141,8 +217,14 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="decbench conform", description=__doc__)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: the files in the package")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    arguments = parser.parse_args(argv)
-    verdicts = [replay(case) for file in arguments.files or REFERENCES for case in read_cases(file)]
+    overrides = [word for word in argv if _SETTING.match(word)]
+    arguments = parser.parse_args([word for word in argv if word not in overrides])
+    method, decode = external(overrides) if overrides else (None, None)
+    cases = [case for file in arguments.files or REFERENCES for case in read_cases(file)]
+    wanted = [case for case in cases if method in (None, case["method"])]
+    if not wanted:
+        raise ConfigError(f"method={method}: no such case; {nearest(str(method), {case['method'] for case in cases})}")
+    verdicts = [replay(case, decode) for case in wanted]
     failed = [v for v in verdicts if v.status == "failed"]
     if arguments.json:
         summary = {s: sum(v.status == s for v in verdicts) for s in ("passed", "failed", "not built")}

@@ -103,6 +103,9 @@ def _model(name: str) -> Finding:
     option = read("model", name)
     if "hub_id" in option:
         return _published(name, option)
+    if option["kind"] == "black_box":
+        remedy = f"decbench show model={name}"
+        return Finding(kind="model", name=name, available=False, detail=option["summary"], remedy=remedy)
     try:
         loaded = load_model(compose([f"model={name}"]))
     except (ConfigError, DataError) as error:

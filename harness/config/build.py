@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import fields
 from enum import Enum
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -89,6 +90,14 @@ def device_of(cfg: DictConfig) -> str:
     if cfg.device.device != "auto":
         return cfg.device.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_model(cfg: DictConfig) -> None:
+    """Raise ConfigError for settings that a model's loader refuses at a look: by the function `check` beside it."""
+    model = resolved(cfg)["model"]
+    module = import_module(str(model["loader"]["_target_"]).rpartition(".")[0])
+    if check := getattr(module, "check", None):
+        check(model)
 
 
 def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedModel:

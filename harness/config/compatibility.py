@@ -28,6 +28,7 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
     method, task = check_decoding(cfg), build.build_task(cfg)
     task.grading()
     hub.find_of(cfg.model)
+    build.check_model(cfg)
     return method, task
 
 

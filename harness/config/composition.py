@@ -21,6 +21,12 @@ from harness.config.catalogue import names, nearest
 from harness.config.loader import ROOT, loader
 from harness.errors import ConfigError
 
+OPEN = ("model.kwargs.",)
+"""Keys whose entries are somebody else's, so that none is unknown."""
+
+TEXTS = ("task.prompt",)
+"""Keys whose value is a text whatever stands in it: braces and commas, as a shell hands them over without quotes."""
+
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
 
 
@@ -99,12 +105,15 @@ def completed(overrides: Sequence[str]) -> list[str]:
     """Return overrides together with those that protocol and task add, for a composition that is not `compose`'s."""
     compose(overrides)
     parsed = parse(overrides)
-    return [*overrides, *_added(_composed(parsed, with_hydra=False), parsed)]
+    return [*(str(one.input_line) for one in parsed), *_added(_composed(parsed, with_hydra=False), parsed)]
 
 
 def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
-    """Return the overrides of the protocol, and the answer length of a task whose own files name it."""
+    """Return the overrides of the protocol, the decoder of a model that has one of its own, and a task's own length."""
     added = protocols.settings(cfg, parsed)
+    chosen = {one.key_or_group for one in parsed}
+    if not chosen & {"method", "experiment"} and cfg.model.get("decoder"):
+        added.append(f"method={cfg.model.decoder}")
     if cfg.task.get("gen_length", 0) is None:
         task = get_class(str(cfg.task["_target_"]))
         if hasattr(task, "default_length"):
@@ -123,11 +132,23 @@ def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides; raise ConfigError for what is none."""
+    """Parse overrides; raise ConfigError for what is none. What lies below an open key may be new."""
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides([_as_hydra_writes(override) for override in overrides])
     except HydraException as error:
         raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
+
+
+def _as_hydra_writes(override: str) -> str:
+    """Return an override in Hydra's own grammar, where it lets people write more than that."""
+    key, equals, value = override.partition("=")
+    if override.startswith(OPEN):
+        return f"++{override}"
+    if equals and key in TEXTS and not re.match(r"""['"]|\Z""", value):
+        # A backslash before a quote hides it from Hydra, and a last one would hide ours.
+        escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+        return f"{key}='{escaped}'"
+    return override
 
 
 def _check_names(overrides: Sequence[Override]) -> None:

@@ -53,8 +53,13 @@ def checkpoint_folder(model: dict[str, Any]) -> Path | None:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """Return one digest over all that a loader may read of a checkpoint: weights, config and tokenizer, by name."""
-    kinds = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+    """Return one digest over all that a loader may read of a checkpoint: weights, config and tokenizer, by name.
+
+    A checkpoint that is a single file has the digest of its content.
+    """
+    if folder.is_file():
+        return file_digest(folder)
+    kinds = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
     found = sorted(file for kind in kinds for file in folder.glob(kind) if file.is_file() and file.name != _SIDECAR)
     lines = [f"{file.name} {file_digest(file)}" for file in found]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

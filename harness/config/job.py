@@ -5,17 +5,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
+from harness import references
 from harness.config import build, compatibility, identity
 from harness.config.composition import resolved
 from harness.config.content import checkpoint_digest, checkpoint_folder, data_digest
 from harness.config.hardware import device_name
-from harness.config.source_digest import Code, code_of
+from harness.config.source_digest import Code, code_of, has_no_version
 from harness.engine.families import Method
 from harness.errors import ConfigError, one_line
 from tasks.task import Task
@@ -23,7 +25,8 @@ from tasks.task import Task
 DECODING = ("harness.runs.street",)
 """The modules through which every sample passes: with what they import, they decode, count and grade."""
 
-_PLACES = ("_target_", "name", "path", "hub_id")
+_NOT_TOLD = ("_target_", "name", "path", "hub_id", "key_env", "timeout_s", "retries")
+"""Arguments of loaders that say where a model is, or how to get at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ def resolve(cfg: DictConfig) -> Job:
     _require_finite(plain)
     model = plain["model"]
     folder = checkpoint_folder(model)
-    checkpoint = checkpoint_digest(folder) if folder is not None and folder.is_dir() else None
+    checkpoint = checkpoint_digest(folder) if folder is not None and folder.exists() else None
     return Job(
         cfg=cfg,
         plain=by_role(plain),
@@ -143,9 +146,9 @@ def refused(error: Exception, overrides: Sequence[str], cfg: DictConfig | None) 
 
 
 def _target(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, object]:
-    """Return what tells a model: its loader, the arguments that are no places, and the digest of its checkpoint."""
+    """Return what tells a model: its loader, the arguments that change answers, and the digest of its checkpoint."""
     loader = model["loader"]
-    arguments = {name: value for name, value in loader.items() if name not in _PLACES}
+    arguments = {name: value for name, value in loader.items() if name not in _NOT_TOLD}
     told = identity.described_call(get_method(loader["_target_"]), arguments)
     return told | ({"checkpoint": checkpoint} if checkpoint else {})
 
@@ -163,8 +166,12 @@ def _producer(cfg: DictConfig, measure: Mapping[str, Any], device: str) -> dict[
 
 
 def _modules(method: Method, task: Task, model: Mapping[str, Any]) -> list[str]:
-    """Return the modules of every class that the config chose."""
+    """Return the modules of every class that the config chose, and of code of a user's own that it names."""
     parts = [getattr(method, slot.name) for slot in fields(method)]
     chosen = [*map(type, (method, task, *parts)), get_method(model["loader"]["_target_"])]
     modules = [inspect.getmodule(one) for one in chosen]
-    return [module.__name__ for module in modules if module is not None and module.__name__ != "builtins"]
+    named = [*references.modules_named("model", model["loader"]), *references.modules_named("task", vars(task))]
+    path = model["loader"].get("module")
+    if path and references.is_there(path) and has_no_version(path.partition(".")[0]):
+        named += accumulate(path.split("."), "{}.{}".format)
+    return [*(one.__name__ for one in modules if one is not None and one.__name__ != "builtins"), *named]

@@ -1,7 +1,8 @@
 """Digests of the code that produces a number: modules reached by static imports, without comments and docstrings.
 
 Reached means: from the modules given, along every import statement, also those inside functions, as long as they lead
-to code that a user may edit: the packages of this project and those of plug-ins. Other packages are named by version.
+to code that a user may edit: the packages of this project, those of plug-ins, and files that no package installed.
+Other packages are named by version.
 """
 
 import ast
@@ -44,7 +45,7 @@ def code_of(roots: Iterable[str]) -> Code:
         modules[name] = digest
         for target in imported:
             top = target.partition(".")[0]
-            if top in editable:
+            if top in editable or has_no_version(top):
                 waiting.extend(found for found in _prefixes(target) if found not in modules)
             elif top not in sys.stdlib_module_names:
                 foreign.add(top)
@@ -121,6 +122,11 @@ def _imports(tree: ast.Module, package: str) -> Iterator[str]:
             base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             origin = ".".join(part for part in (base, node.module) if part)
             yield from (f"{origin}.{alias.name}" if alias.name != "*" else origin for alias in node.names)
+
+
+def has_no_version(top: str) -> bool:
+    """Say whether a package is told by its content, for want of a version."""
+    return top not in {*sys.stdlib_module_names, "__main__"} and _file_of(top) is not None and _versions_of(top) is None
 
 
 @cache

@@ -1,6 +1,7 @@
 """What both loops return, and how they fail."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.engine.canvas import UNDECIDED
@@ -12,6 +13,24 @@ class DecodeError(RuntimeError):
     def __init__(self, message: str, sample: int | None = None) -> None:
         super().__init__(message)
         self.sample = sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What is known of a row that was decoded where nobody sees, under the names of the samples table.
+
+    `unseen` says in words what its counts cannot tell; `unknown` names the columns that are null for that; `reported`
+    holds what whoever decoded it says itself, which wins.
+    """
+
+    unseen: tuple[str, ...]
+    unknown: frozenset[str]
+    reported: Mapping[str, object] = field(default_factory=dict)
+
+    def over(self, row: Mapping[str, object]) -> dict[str, object]:
+        """Return columns without what is not known, and with what was reported."""
+        known = {name: None if name in self.unknown else value for name, value in row.items()}
+        return known | {name: value for name, value in self.reported.items() if name in row}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +46,7 @@ class Generation:
     `token_margin` is the smallest gap in log probability, in nats, between a committed token and the next best one,
     None where none was the best of several; `choice_margin` the smallest gap between what decided whether a position
     is committed and a position decided the other way, None where nothing was compared.
+    `outside` is there where the row was decoded by somebody else's code; `decided_at` is empty then.
     """
 
     sample: int
@@ -39,6 +59,7 @@ class Generation:
     first_call: int
     stopped_at: int = -1
     out_of_budget: bool = False
+    outside: Outside | None = None
     # Left out of comparisons: two batches may round the same numbers differently.
     token_margin: float | None = field(default=None, compare=False)
     choice_margin: float | None = field(default=None, compare=False)

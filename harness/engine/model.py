@@ -72,12 +72,13 @@ class LayerPlan(Protocol):
 
 
 class ModelKind(Enum):
-    """How a model generates, which decides the methods that can run on it."""
+    """How a model generates, which decides the methods that can run on it; a black box decodes by itself."""
 
     MASKED_DIFFUSION = "masked_diffusion"
     BLOCK_DIFFUSION = "block_diffusion"
     CAUSAL = "causal"
     UNIFORM_DIFFUSION = "uniform_diffusion"
+    BLACK_BOX = "black_box"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ global generator, the same draws whatever the batch, the order of samples, or th
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -35,3 +37,11 @@ def uniforms(seed_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tenso
     row_B = _mix(_mix(seed_B + _GOLDEN) ^ (step_B * _GOLDEN + salt))
     position_L = torch.arange(1, length + 1, device=seed_B.device, dtype=torch.int64) * _GOLDEN
     return _shift(_mix(row_B[:, None] + position_L), 11).double() * 2.0**-53
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Lend code that is not ours torch's global generators, seeded, and put them back as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -143,17 +143,19 @@ class Ledger:
             return told()
         return (keys_B - query_B).clamp(min=0) if planned else torch.zeros_like(query_B)
 
-    def note(self, model: LanguageModel, role: Role, *, sample: int, query: int, keys: float, head: int) -> None:
-        """Record a call of one row that a model made by itself, through all its layers."""
-        query_1 = torch.tensor([query])
+    def note(
+        self, model: LanguageModel, role: Role, *, samples: Sequence[int], query: int, keys: float, head: int
+    ) -> None:
+        """Record a call that a model made by itself, through all its layers: one row for each of `samples`."""
+        row_B = torch.ones(len(samples), dtype=torch.int64)
         self.records.append(
             ForwardRecord(
                 role=role,
-                sample_B=torch.tensor([sample]),
-                query_B=query_1,
-                keys_B=torch.tensor([keys]),
-                head_B=torch.tensor([head]),
-                layer_tokens_B=query_1 * model.spec.layers,
+                sample_B=torch.tensor(samples),
+                query_B=query * row_B,
+                keys_B=keys * row_B,
+                head_B=head * row_B,
+                layer_tokens_B=query * model.spec.layers * row_B,
                 layers=model.spec.layers,
                 layers_total=model.spec.layers,
             )

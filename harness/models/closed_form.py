@@ -6,9 +6,10 @@ z[i, v] = a1 cos(f1 (i+1)(v+1)) + a2 cos(f2 h_i + f3 v) (+ eos_bias for the end 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.engine.canvas import GIVEN
 from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
@@ -121,3 +122,21 @@ class ClosedFormModel:
         logits_BTV[..., c.eos_id] += c.eos_bias
         logits_BTV[..., c.mask_id] = _MASK_LOGIT
         return logits_BTV
+
+
+class Output(NamedTuple):
+    """What a call returns, by the name that published samplers know."""
+
+    logits: Tensor
+
+
+class ClosedFormModule(nn.Module):
+    """The same formula as published samplers call a model: `model(input_ids).logits`; other arguments are ignored."""
+
+    def __init__(self, model: ClosedFormModel) -> None:
+        super().__init__()
+        self.model, self.device = model, model.device
+
+    def forward(self, input_ids: Tensor, *others: object, **named: object) -> Output:
+        """Return the logits of whole rows, shifted as the constants say."""
+        return Output(logits=self.model.forward(input_ids))

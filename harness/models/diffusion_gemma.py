@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import torch
 
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.own_sampler import Called
+from harness.engine.own_sampler import Called, Sampled
+from harness.engine.randomness import seeded
 from harness.engine.records import Role
 from harness.errors import ConfigError, DataError
 from harness.models import hf_causal, hub, text
@@ -29,22 +30,43 @@ class DiffusionGemma:
         return self.inner.device
 
     def sample(
-        self, prompt: Sequence[int], *, gen_length: int, seed: int, settings: Mapping[str, object], called: Called
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        gen_length: int,
+        seeds: Sequence[int],
+        settings: Mapping[str, object],
+        called: Called,
+    ) -> list[Sampled]:
+        """Return what the class generates, row by row, so that none depends on another."""
+        return [
+            Sampled(tokens=self._sample(row, prompt, gen_length, seed, settings, called))
+            for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+
+    def _sample(
+        self,
+        row: int,
+        prompt: Sequence[int],
+        gen_length: int,
+        seed: int,
+        settings: Mapping[str, object],
+        called: Called,
     ) -> list[int]:
-        """Return what the class generates; its encoder reads the prompt and every complete canvas but the last."""
+        """Return one response; the encoder reads the prompt and every complete canvas but the last."""
         from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
         stored = 0
 
         def encoded(module: object, arguments: tuple, named: dict, output: object) -> None:
             nonlocal stored
-            width = named["input_ids"].shape[1]
-            called(Role.CACHE if stored else Role.PREFILL, width, stored + (width + 1) / 2, 0)
+            width, role = named["input_ids"].shape[1], Role.CACHE if stored else Role.PREFILL
+            called(role, [row], query=width, keys=stored + (width + 1) / 2, head=0)
             stored += width
 
         def refined(module: object, arguments: tuple, named: dict, output: object) -> None:
             width = named["decoder_input_ids"].shape[1]
-            called(Role.TARGET, width, stored + width, width)
+            called(Role.TARGET, [row], query=width, keys=stored + width, head=width)
 
         bound: Any = settings["entropy_bound"]
         chosen = {name: value for name, value in settings.items() if name != "entropy_bound"}
@@ -52,10 +74,8 @@ class DiffusionGemma:
             self.inner.model.encoder.register_forward_hook(encoded, with_kwargs=True),
             self.inner.model.decoder.register_forward_hook(refined, with_kwargs=True),
         ]
-        devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(seed)
+            with seeded(seed, self.device):
                 made = self.inner.generate(
                     torch.tensor([list(prompt)], device=self.device),
                     max_new_tokens=gen_length,

@@ -200,7 +200,7 @@ def require_positions(folder: Path, max_length: int, limit: int | None, what: st
 
 def stops(folder: Path, inner: Any, tokenizer: Any) -> tuple[int, ...]:
     """Return the tokens that end an answer, those of generation_config.json first; raise DataError for none."""
-    configured = inner.generation_config.eos_token_id if inner.generation_config else None
+    configured = getattr(getattr(inner, "generation_config", None), "eos_token_id", None)
     given = configured if isinstance(configured, list) else [configured]
     stop_ids = dict.fromkeys(i for i in [*given, tokenizer.eos_token_id] if i is not None)
     if not stop_ids:

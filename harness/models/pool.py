@@ -31,13 +31,15 @@ class LoadedModel:
     """A model ready to decode, its tokenizer, and what identifies its weights.
 
     `checkpoint_sha256` changes with anything of the checkpoint that can change an answer, tokenizer included; None
-    for models without a checkpoint. `parameters` is their number.
+    for models without a checkpoint. `parameters` is their number, None where nobody tells. `elsewhere` says where a
+    model computes that does not on this machine.
     """
 
     model: LanguageModel
     tokenizer: Tokenizer
     checkpoint_sha256: str | None
-    parameters: int
+    parameters: int | None
+    elsewhere: str | None = None
 
 
 _HELD: dict[str, LoadedModel] = {}

@@ -66,7 +66,8 @@ class Comparison:
     """One setting over one or more runs, which weigh equally; `against` is None where a baseline is missing.
 
     `accuracy` has a Wilson interval over all `n` samples; `worst_template` is the lowest mean over templates;
-    `unfinished` counts the samples that were ended because they used up their model calls.
+    `unfinished` counts the samples that were ended because they used up their model calls. Work is None where that of
+    any sample is not known.
     """
 
     model: str
@@ -78,10 +79,10 @@ class Comparison:
     n: int
     accuracy: Estimate
     worst_template: float
-    nfe: float
-    tpf: float
-    query_tokens: float
-    efe: float
+    nfe: float | None
+    tpf: float | None
+    query_tokens: float | None
+    efe: float | None
     latency_s: float | None
     unfinished: int = 0
     against: AgainstBaseline | None
@@ -150,7 +151,6 @@ def _comparison(label: str, group: Sequence[Measured], measured: Sequence[Measur
     accuracy = fmean(accuracies)
     interval = wilson(round(accuracy * n), n)
     nfe, tokens = _mean(group, "nfe"), _mean(group, "tokens_out")
-    latency = _mean(group, "latency_s")
     return Comparison(
         model=first["model"],
         family=first["family"],
@@ -161,14 +161,18 @@ def _comparison(label: str, group: Sequence[Measured], measured: Sequence[Measur
         n=n,
         accuracy=Estimate(value=accuracy, low=interval.low, high=interval.high),
         worst_template=_worst_template(group, accuracies),
-        nfe=nfe,
-        tpf=tokens / nfe if nfe else math.nan,
-        query_tokens=_mean(group, "query_tokens"),
-        efe=fmean(float(_full_forwards(one).mean()) for one in group),
-        latency_s=None if math.isnan(latency) else latency,
+        nfe=_known(nfe),
+        tpf=_known(tokens / nfe if nfe else math.nan),
+        query_tokens=_known(_mean(group, "query_tokens")),
+        efe=_known(fmean(float(_full_forwards(one).mean()) for one in group)),
+        latency_s=_known(_mean(group, "latency_s")),
         unfinished=sum(int((one.column(_UNFINISHED) > 0).sum()) for one in group),
         against=_against(group, [baseline_of(one, measured) for one in group]),
     )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _worst_template(group: Sequence[Measured], accuracies: Sequence[float]) -> float:

@@ -58,11 +58,12 @@ def accuracy_over_calls(
 ) -> "tuple[Figure, pd.DataFrame]":
     """Draw one panel per task and one line per model and method, through its settings; return figure and points.
 
+    At least one setting has model calls that are known; those without are among the points only.
     Raises MissingDependency without matplotlib.
     """
     import pandas as pd
 
-    drawn = [one for one in per_task if one.nfe > 0]
+    drawn = [one for one in per_task if one.nfe]
     tasks = list(dict.fromkeys(one.tasks[0] for one in drawn))
     styles = _styles(drawn)
     rows = math.ceil(len(tasks) / _COLUMNS)
@@ -126,7 +127,7 @@ def _draw_panel(
     if ideal:
         calls, accuracies = zip(*ideal, strict=True)
         panel.plot(calls, accuracies, color=_GREY, lw=1.2, ls=(0, (4, 2)), label="ideal sampler, k per step", zorder=1)
-    places = _side_by_side([(one.nfe, 100 * one.accuracy.value) for one in measured] + fewest)
+    places = _side_by_side([(one.nfe or 0, 100 * one.accuracy.value) for one in measured] + fewest)
     if fewest:
         panel.plot(places[len(measured) :], [accuracy for _, accuracy in fewest], color=_GREY, marker="*", ms=11,
                    mec="white", mew=0.6, ls="", label="fewest calls without loss", zorder=2)  # fmt: skip
@@ -183,7 +184,8 @@ def _overlap(left: Sequence[int], right: Sequence[int], places: Sequence[float])
 def _label(figure: "Figure", panels: "Sequence[Axes]", comparisons: Sequence[Comparison]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    fewest, most = min(one.nfe for one in comparisons), max(one.nfe for one in comparisons)
+    calls = [one.nfe for one in comparisons if one.nfe]
+    fewest, most = min(calls), max(calls)
     ticks = [2**power for power in range(math.floor(math.log2(fewest)), math.ceil(math.log2(most)) + 1)]
     for panel in panels:
         panel.set_xscale("log", base=2)

@@ -32,14 +32,24 @@ def unfinished_warnings(samples: Sequence[Mapping[str, object]]) -> list[str]:
     ]
 
 
-def tokens_per_forward(tokens: Sequence[int], nfe: Sequence[int]) -> float | None:
-    """Return the ratio of sums; None when no model was called."""
-    return sum(tokens) / sum(nfe) if sum(nfe) else None
+def tokens_per_forward(tokens: Sequence[int | None], nfe: Sequence[int | None]) -> float | None:
+    """Return the ratio of sums; None when no model was called, and where any of them is not known."""
+    calls, made = _sum(nfe), _sum(tokens)
+    return made / calls if calls and made is not None else None
 
 
-def equivalent_full_forwards(query_tokens: Sequence[int], canvas_lengths: Sequence[int]) -> float:
-    """Return the mean over samples of query tokens over canvas length (prompt and response), in calls."""
-    return fmean(query / length for query, length in zip(query_tokens, canvas_lengths, strict=True))
+def equivalent_full_forwards(query_tokens: Sequence[int | None], canvas_lengths: Sequence[int | None]) -> float | None:
+    """Return the mean over samples of query tokens over canvas length (prompt and response), in calls.
+
+    None where any of them is not known.
+    """
+    pairs = [(q, c) for q, c in zip(query_tokens, canvas_lengths, strict=True) if q is not None and c is not None]
+    return fmean(query / length for query, length in pairs) if len(pairs) == len(query_tokens) else None
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -80,7 +90,8 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
     """Return the columns of a run that follow from its samples (rows of the samples table, at least one).
 
     `batch_seconds` is the wall time of all batches, each counted once; None leaves `tps` unknown. Answers are
-    graded once per sample: accuracy is that of repetition 0, None unless every verdict is known.
+    graded once per sample: accuracy is that of repetition 0, None unless every verdict is known. A ratio is None where
+    any of its counts is: somebody else's code, or a server, tells some of them only.
     """
     assert samples, "a run without samples has no summary"
     first = [row for row in samples if row["repetition"] == 0]
@@ -88,7 +99,7 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
     accuracy = wilson(sum(bool(row["correct"]) for row in first), len(first)) if graded else None
     counters = {name: _mean(samples, name) for name in COUNTERS}
     latencies = _known(samples, "latency_s")
-    out = sum(_known(samples, "tokens_out"))
+    out = _sum(_column(samples, "tokens_out"))
     return {
         "n": len(first),
         "accuracy": accuracy.value if accuracy else None,
@@ -96,24 +107,29 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
         "accuracy_high": accuracy.high if accuracy else None,
         "accuracy_strict": _mean(first, "correct_strict"),
         **counters,
-        "tpf": tokens_per_forward(_known(samples, "tokens_out"), _known(samples, "nfe")),
-        "efe": equivalent_full_forwards(_known(samples, "query_tokens"), _canvas_lengths(samples)),
+        "tpf": tokens_per_forward(_column(samples, "tokens_out"), _column(samples, "nfe")),
+        "efe": equivalent_full_forwards(_column(samples, "query_tokens"), _canvas_lengths(samples)),
         "latency_s": _mean(samples, "latency_s"),
         "latency_p50_s": percentile(latencies, 50) if latencies else None,
         "latency_p90_s": percentile(latencies, 90) if latencies else None,
         "ttft_s": _mean(samples, "ttft_s"),
         "forward_s": _mean(samples, "forward_s"),
         "rest_s": _mean(samples, "rest_s"),
-        "tps": out / batch_seconds if batch_seconds else None,
+        "tps": out / batch_seconds if batch_seconds and out is not None else None,
     }
 
 
-def _canvas_lengths(samples: Sequence[Mapping[str, object]]) -> list[int]:
-    return [p + c for p, c in zip(_known(samples, "prompt_tokens"), _known(samples, "tokens_canvas"), strict=True)]
+def _canvas_lengths(samples: Sequence[Mapping[str, object]]) -> list[int | None]:
+    pairs = zip(_column(samples, "prompt_tokens"), _column(samples, "tokens_canvas"), strict=True)
+    return [None if prompt is None or canvas is None else prompt + canvas for prompt, canvas in pairs]
+
+
+def _column(samples: Sequence[Mapping[str, object]], column: str) -> list:
+    return [row[column] for row in samples]
 
 
 def _known(samples: Sequence[Mapping[str, object]], column: str) -> list:
-    return [row[column] for row in samples if row[column] is not None]
+    return [value for value in _column(samples, column) if value is not None]
 
 
 def _mean(samples: Sequence[Mapping[str, object]], column: str) -> float | None:

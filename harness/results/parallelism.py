@@ -34,11 +34,14 @@ class Area:
 def areas(per_task: Sequence[Comparison]) -> list[Area]:
     """Return the area of every method, in order of appearance; takes comparisons made per task.
 
-    The best accuracy that areas are weighed by is that of any method on the same model and task.
+    The best accuracy that areas are weighed by is that of any method on the same model and task. A setting whose tokens
+    per forward are not known has no point.
     """
     methods: dict[tuple[str, str], dict[str, list[OperatingPoint]]] = {}
     best: dict[tuple[str, str], float] = {}
     for one in per_task:
+        if one.tpf is None:
+            continue
         task, percent = one.tasks[0], 100 * one.accuracy.value
         tasks = methods.setdefault((one.model, method_of(one)), {})
         tasks.setdefault(task, []).append(OperatingPoint(tpf=one.tpf, accuracy=percent))

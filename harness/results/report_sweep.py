@@ -70,11 +70,14 @@ def summarize(
             f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
         )
     drawn = {
-        "calls": lambda: accuracy_over_calls(per_task, theory),
-        "areas": lambda: parallelism.draw(every_area),
-        "convergence": lambda: convergence.draw(emerged),
+        "calls": (any(one.nfe for one in per_task), lambda: accuracy_over_calls(per_task, theory)),
+        "areas": (every_area, lambda: parallelism.draw(every_area)),
+        "convergence": (emerged, lambda: convergence.draw(emerged)),
     }
-    figures = _draw(drawn[kind], figure_path, console) if per_task and figure_path else ()
+    something, draw = drawn[kind]
+    figures = _draw(draw, figure_path, console) if something and figure_path else ()
+    if per_task and figure_path and not something:
+        console.print(f"no figure={kind}: no run has what it shows", style="yellow", soft_wrap=True, markup=False)
     if overall and figure_path:
         figure_path.parent.mkdir(parents=True, exist_ok=True)
         figure_path.with_suffix(".md").write_text(markdown + "\n")

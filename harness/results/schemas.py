@@ -90,7 +90,7 @@ RUNS = _schema(
     _column("seed", pa.int64(), "", "seed of the run"),
     _column("gen_length", pa.int32(), "tokens", "response positions"),
     _column("batch_size", pa.int32(), "samples", "rows decoded together"),
-    _text("device", "name of the device and number of threads; wall times compare only where it is equal"),
+    _text("device", "device and number of threads, or the server asked; wall times compare only where it is equal"),
     _text("dtype", "number format of the weights"),
     _text("measure", "counts, timed or traced"),
     _column("n", pa.int32(), "samples", "samples, repetitions not counted"),
@@ -153,6 +153,9 @@ SAMPLES = _schema(
     _column("forward_s", pa.float64(), "s", "time of the model calls of generation, on the device's clock"),
     _column("rest_s", pa.float64(), "s", "the rest of the wall time: policies, caches, counting"),
     _text("finish_reason", "stop, length, or budget: ended because it used up its model calls undecided"),
+    _column(
+        "unseen", pa.list_(pa.string()), "", "what the counts cannot tell of code that is not ours; empty for ours"
+    ),
 )
 
 STEPS = _schema(

@@ -128,11 +128,11 @@ def _cells(one: Comparison) -> tuple[str, ...]:
     return (
         f" {one.setting}",
         _accuracy(one.accuracy),
-        f"{one.nfe:.1f}",
-        f"{one.tpf:.2f}",
-        f"{one.efe:.1f}",
-        f"{one.query_tokens:.0f}",
-        UNKNOWN if one.latency_s is None else f"{1000 * one.latency_s:.1f}",
+        _number(one.nfe, 1),
+        _number(one.tpf, 2),
+        _number(one.efe, 1),
+        _number(one.query_tokens, 0),
+        _number(None if one.latency_s is None else 1000 * one.latency_s, 1),
         *_speedups(one),
     )
 
@@ -161,4 +161,8 @@ def _difference(one: Comparison) -> str:
 
 
 def _task_cell(one: Comparison | None) -> str:
-    return UNKNOWN if one is None else f"{100 * one.accuracy.value:.0f} / {one.nfe:.1f}"
+    return UNKNOWN if one is None else f"{100 * one.accuracy.value:.0f} / {_number(one.nfe, 1)}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return UNKNOWN if value is None else f"{value:.{digits}f}"

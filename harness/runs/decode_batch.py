@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -33,10 +34,10 @@ class Decoded:
     room: int
     forward_s: float | None
 
-    def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, int]]:
-        """Yield the counters of every row, under the names of the samples table."""
+    def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, Any]]:
+        """Yield the counters of every row, under the names of the samples table; None for what cannot be known."""
         for made, counts in zip(self.generations, self.counts, strict=True):
-            yield asdict(counts) | {
+            counted = asdict(counts) | {
                 "nfe_idle": made.idle,
                 "tokens_out": metrics.tokens_out(made.answer, stop_ids),
                 "tokens_canvas": max(len(made.tokens), self.room),
@@ -44,6 +45,7 @@ class Decoded:
                 "forced": made.forced,
                 "remasked": made.remasked,
             }
+            yield counted if made.outside is None else made.outside.over(counted)
 
 
 def with_room(loaded: LoadedModel, ids: list[int], *, gen_length: int, where: str, model: str) -> list[int]:
@@ -93,7 +95,7 @@ def decode_batch(
         elif isinstance(method, own_sampler.OwnSamplerMethod):
             trace = RoundTrace(work)
             generations = own_sampler.decode(
-                model, method, prompts, gen_length=gen_length, seeds=seeds, ledger=ledger, on_progress=mark
+                model, method, prompts, gen_length=gen_length, seeds=seeds, ledger=ledger, on_progress=watch.mark
             )
         else:
             trace = RoundTrace(work)

@@ -75,9 +75,10 @@ class SweepProgress:
     def advance(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Move the bar and show tokens per forward."""
         for name in self._counts:
-            self._counts[name] += sum(row[name] for row in rows)
+            self._counts[name] += sum(row[name] or 0 for row in rows)
         if self._bar is not None:
-            speed = f"{self._counts['tokens_out'] / max(1, self._counts['nfe']):.2f} tokens/forward"
+            calls = self._counts["nfe"]
+            speed = f"{self._counts['tokens_out'] / calls:.2f} tokens/forward" if calls else ""
             self._bar.update(self._task, advance=len(rows), speed=speed)
 
     def end(self, outcome: str) -> None:

@@ -135,8 +135,8 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     row |= metrics.summarize(samples, seconds)
     row |= {
         "wall_s": wall_s,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "device": f"{device_name(str(device))}, {switches.threads} threads",
+        "peak_memory_bytes": None if loaded.elsewhere else peak_memory_bytes(device),
+        "device": loaded.elsewhere or f"{device_name(str(device))}, {switches.threads} threads",
         "sandbox_tier": grading.facts.get("sandbox_tier"),
         "produced_by": canonical_json(
             {**job.producer, "modules": dict(job.code.modules), "versions": dict(job.code.versions)}
@@ -213,7 +213,8 @@ def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
 def setting(plain: Mapping[str, Any]) -> str:
     """Return the method, its knobs that differ from the published defaults, and the policies put in place of its own.
 
-    A policy that was put in is followed by those of its fields that differ from its class's defaults.
+    A policy that was put in is followed by those of its fields that differ from its class's defaults. What a model is
+    told that decodes by itself (`model.kwargs`) stands where the knobs do.
     """
     method = plain["method"]
     option = read("method", method["name"])
@@ -226,7 +227,8 @@ def setting(plain: Mapping[str, Any]) -> str:
         if put_in != name:
             fields = options.changed_fields(f"method/{slot}", put_in, method[slot])
             changed += [f"{slot}={put_in}", *(f"{slot}.{key}={value}" for key, value in fields.items())]
-    return " ".join([method["name"], *changed])
+    told = plain["models"]["target"].get("kwargs") or {}
+    return " ".join([method["name"], *changed, *(f"{key}={value}" for key, value in told.items())])
 
 
 def _row(plain: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class Street:
             text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
             row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTERS}
-            yield row | {
+            row |= {
                 "sample_id": sample.id,
                 "repetition": repetition,
                 "seed": seed,
@@ -152,7 +152,9 @@ class Street:
                 "forward_s": decoded.forward_s,
                 "rest_s": watch.wall_s - decoded.forward_s if watch and decoded.forward_s is not None else None,
                 "finish_reason": _finish_reason(made, stop_ids),
+                "unseen": list(made.outside.unseen) if made.outside is not None else [],
             }
+            yield row if made.outside is None else made.outside.over(row)
 
 
 def _finish_reason(made: Generation, stop_ids: Collection[int]) -> str:

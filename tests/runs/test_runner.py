@@ -11,6 +11,7 @@ import torch
 from harness.config import source_digest
 from harness.config.build import build_task, load_model
 from harness.config.composition import compose, resolved
+from harness.config.job import by_role
 from harness.config.source_digest import Code
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
@@ -76,7 +77,7 @@ def test_a_setting_names_what_was_put_in_place():
     """Guards tables against one line for a method with and without another part."""
 
     def named(*overrides: str) -> str:
-        return setting(resolved(compose(overrides)))
+        return setting(by_role(resolved(compose(overrides))))
 
     assert named("method=llada") == "llada"
     assert named("method=llada", "method.block_length=8") == "llada block_length=8"

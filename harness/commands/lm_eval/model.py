@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from harness.config import build, compatibility
 from harness.config.composition import compose, resolved
+from harness.config.job import by_role
 from harness.engine.families import Method
 from harness.engine.randomness import sample_seed
 from harness.errors import ConfigError
@@ -125,9 +126,14 @@ class DecbenchLM(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what the library puts beside its results: the setting, and the sums of all counters."""
-        sums = {name: sum(row[name] for row in self.counters) for name in COUNTERS} if self.counters else {}
-        tpf = {"tpf": sums["tokens_out"] / sums["nfe"]} if sums.get("nfe") else {}
-        about = {"model": self._cfg.model.name, "setting": setting(resolved(self._cfg)), "seed": self._cfg.seed}
+        known = {name: [row[name] for row in self.counters] for name in COUNTERS if self.counters}
+        sums = {name: sum(values) for name, values in known.items() if None not in values}
+        tpf = {"tpf": sums["tokens_out"] / sums["nfe"]} if sums.get("nfe") and "tokens_out" in sums else {}
+        about = {
+            "model": self._cfg.model.name,
+            "setting": setting(by_role(resolved(self._cfg))),
+            "seed": self._cfg.seed,
+        }
         digest = {"checkpoint_sha256": self._loaded.checkpoint_sha256}
         return {"decbench": {**about, **digest, "requests": len(self.counters), **sums, **tpf}}
 

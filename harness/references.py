@@ -1,0 +1,98 @@
+"""Code of a user's own, named in a setting as `package.module:name`."""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from traceback import extract_tb
+
+from harness.errors import ConfigError
+
+_CODE = {"target": True, "load": False, "module": False, "grader": False}
+"""Settings that name code, and whether they have to; what they say without a colon is a path or a name of ours."""
+
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_FORM = re.compile(f"{_NAME}:{_NAME}")
+_SHOWN = 200
+
+
+def is_reference(value: object) -> bool:
+    """Tell whether a value has the form `package.module:name`."""
+    return isinstance(value, str) and _FORM.fullmatch(value) is not None
+
+
+def module_of(key: str, reference: object) -> str:
+    """Return the module that a reference names, without importing it; it may lie in the folder of the command.
+
+    Raise ConfigError naming the key for another form, and for a package that is not here.
+    """
+    if not is_reference(reference):
+        raise ConfigError(f"{key}={'null' if reference is None else reference}: name code as package.module:name")
+    module = str(reference).partition(":")[0]
+    if not is_there(module):
+        raise ConfigError(f"{key}={reference}: no module {module} here ({Path.cwd()}) or among the installed packages")
+    return module
+
+
+def modules_named(group: str, settings: Mapping[str, object]) -> list[str]:
+    """Return the modules of the code that settings name; raise ConfigError as `module_of` does."""
+    given = {key: settings[key] for key, required in _CODE.items() if key in settings and (required or settings[key])}
+    return [
+        module_of(f"{group}.{key}", value) for key, value in given.items() if is_reference(value) or key == "target"
+    ]
+
+
+def is_there(module: str) -> bool:
+    """Tell whether the top-level package of a module can be imported, from the folder of the command too."""
+    # As `python -m` has it; the command's own folder is not there when it is a script of the environment.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    importlib.invalidate_caches()
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def find(key: str, reference: object) -> object:
+    """Return what a reference names; raise ConfigError in one line, as `module_of` does, and for code that fails."""
+    module, path = module_of(key, reference), str(reference).partition(":")[2]
+    return below(key, reference, imported(key, reference, module), path)
+
+
+def find_function(key: str, reference: object) -> Callable[..., object]:
+    """Return the function that a reference names; raise ConfigError likewise, and for what cannot be called."""
+    found = find(key, reference)
+    if not callable(found):
+        raise ConfigError(f"{key}={reference}: is of type {type(found).__name__}; name a function")
+    return found
+
+
+def imported(key: str, value: object, module: str) -> object:
+    """Return a module; raise ConfigError naming the key for one that raises when it is imported."""
+    try:
+        return importlib.import_module(module)
+    # Whatever the code of somebody else raises, the end of a script included.
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{key}={value}: importing {module} {blame(error)}") from error
+
+
+def below(key: str, value: object, owner: object, path: str) -> object:
+    """Return the attribute at a dotted path; raise ConfigError naming the key and the nearest one."""
+    for name in path.split(".") if path else ():
+        if not hasattr(owner, name):
+            near = difflib.get_close_matches(name, dir(owner), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            kind = getattr(owner, "__name__", type(owner).__name__)
+            raise ConfigError(f"{key}={value}: {kind} has no {name}{hint}")
+        owner = getattr(owner, name)
+    return owner
+
+
+def blame(error: BaseException) -> str:
+    """Return in one line what was raised and where, with how to see more."""
+    text = " ".join(str(error).split())[:_SHOWN]
+    frames = extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"raised {type(error).__name__}: {text}{place}; HYDRA_FULL_ERROR=1 shows the traceback"
