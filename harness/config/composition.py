@@ -1,5 +1,6 @@
 """Composition of a run's config: typed, validated, and refused in one line where it cannot be."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -16,12 +16,17 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import options, protocols
-from harness.config.catalogue import names, nearest
+from harness.config import options, protocols, words
+from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import ROOT, loader
+from harness.config.overrides import parse
 from harness.errors import ConfigError
 
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
+
+
+_LARGEST = 2**31 - 1
+_SEEDS = 2**63
 
 
 class OnError(Enum):
@@ -58,6 +63,7 @@ class BenchConf:
     resume: bool
     on_error: str
     name: str | None
+    summary: str
     figure: str
     points: list[str] | None
     axes: Any
@@ -114,14 +120,6 @@ def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
         raise ConfigError(_explain(error, overrides)) from error
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides; raise ConfigError for what is none."""
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
-
-
 def _check_names(overrides: Sequence[Override]) -> None:
     for override in overrides:
         value = override.value()
@@ -137,18 +135,36 @@ def _explain(error: Exception, overrides: Sequence[Override]) -> str:
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        key = unknown.group(1)
-        return f"{key}: no such key; {nearest(key, _known_keys(key, overrides))}"
-    merged = re.fullmatch(r"Error merging override (.*)", text)
+        return _unknown(unknown.group(1), overrides)
+    merged = re.fullmatch(r"Error merging override ([^=]*)=.*", text, re.DOTALL)
     if merged and error.__cause__:
-        return f"{merged[1]}: {str(error.__cause__).splitlines()[0]}"
+        typed = [str(one.input_line) for one in overrides if one.get_key_element() == merged[1]]
+        return f"{typed[-1] if typed else merged[1]}: {words.reason(error.__cause__)}"
     return " ".join(text.split())
 
 
-def _known_keys(key: str, overrides: Sequence[Override]) -> list[str]:
-    """Return the keys of the root, and those of the option chosen of the key's group, two levels deep."""
-    group = key.split(".")[0]
-    chosen = [one for one in overrides if one.key_or_group == group and isinstance(one.value(), str)]
+def _unknown(key: str, overrides: Sequence[Override]) -> str:
+    """Return what to say of a key that the config does not have; a knob may be another method's."""
+    group, _, knob = key.partition(".")
+    known = _known_keys(group, overrides)
+    if group != "method":
+        return f"{key}: no such key; {nearest(key, known)}"
+    owners: dict[str, list[str]] = {}
+    for name in names("method"):
+        for one in knobs(read("method", name)):
+            owners.setdefault(one, []).append(name)
+    own = [one.removeprefix("method.") for one in known if one.startswith("method.")]
+    (close,) = difflib.get_close_matches(knob, [*own, *owners], n=1, cutoff=NEAR) or [""]
+    if close in own or not close:
+        return f"{key}: no such key; {nearest(key, known)}"
+    chosen = [str(one.value()) for one in overrides if one.key_or_group == "method"] or ["llada, which is the default,"]
+    spelled = "" if close == knob else f"; did you mean method.{close}?"
+    return f"{key}: method={chosen[-1]} has no such key{spelled}; known to {', '.join(owners[close])}"
+
+
+def _known_keys(group: str, overrides: Sequence[Override]) -> list[str]:
+    """Return the keys of the root, and those of the option chosen of a group, two levels deep."""
+    chosen = [one for one in overrides if one.key_or_group == group in GROUPS and isinstance(one.value(), str)]
     root = loader().compose(chosen)
     node = root.get(group)
     if not isinstance(node, DictConfig):
@@ -160,19 +176,24 @@ def _known_keys(key: str, overrides: Sequence[Override]) -> list[str]:
 
 
 def _check_values(cfg: DictConfig) -> None:
+    typed = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(typed, dict)
     for key in ("seed", "gen_length", "batch_size", "resume"):
         try:
             cfg[key]
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+            raise words.refused(key, typed[key], words.reason(error)) from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
-    if cfg.gen_length < 1:
-        raise ConfigError(f"gen_length={cfg.gen_length}: must be at least 1")
-    if cfg.batch_size < 1:
-        raise ConfigError(f"batch_size={cfg.batch_size}: must be at least 1")
+    for key in ("gen_length", "batch_size"):
+        if cfg[key] < 1:
+            raise words.refused(key, cfg[key], "must be at least 1")
+        if cfg[key] > _LARGEST:
+            raise words.refused(key, cfg[key], f"must be at most {_LARGEST}")
+    if not -_SEEDS <= cfg.seed < _SEEDS:
+        raise words.refused("seed", cfg.seed, f"must lie from -{_SEEDS} to {_SEEDS - 1}")
     if cfg.on_error not in {e.value for e in OnError}:
         raise ConfigError(f"on_error={cfg.on_error}: must be raise or record")
     if cfg.figure not in {e.value for e in FigureKind}:
@@ -188,8 +209,9 @@ def resolved(cfg: DictConfig) -> dict:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key}: {words.reason(error)}") from error
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     plain.pop("overrides")
+    plain.pop("summary")
     return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from harness.config.catalogue import names
-from harness.config.composition import GROUPS, completed, compose, parse
+from harness.config.composition import GROUPS, completed, compose
 from harness.config.loader import ROOT, loader
+from harness.config.overrides import parse
 from harness.errors import ConfigError
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
