@@ -22,3 +22,19 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     told = isinstance(error, ConfigError | DataError | MissingDependency | RunFailed)
     return text if told else f"{type(error).__name__}: {text}"
+
+
+class FieldError(ValueError):
+    """A part has a value that it cannot have: `field` of the part, `value`, and what it `must` be.
+
+    A part does not know under which key a user sets its field; whoever does says so (`harness.config.words`).
+    """
+
+    def __init__(self, field: str, value: object, must: str) -> None:
+        """Keep all three as data; as text, they are for someone who builds parts without a config."""
+        super().__init__(field, value, must)
+        self.field, self.value, self.must = field, value, must
+
+    def __str__(self) -> str:
+        """Return the three in one line."""
+        return f"{self.field}={self.value}: must {self.must}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness import files
 from harness.errors import DataError, MissingDependency
 
 Row = Mapping[str, Any]
@@ -146,7 +147,7 @@ def by_digest(ids: list[str], count: int) -> list[int]:
 
 def _content(file: Path, remedy: str) -> bytes:
     try:
-        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        return gzip.decompress(files.content(file)) if file.suffix == ".gz" else files.content(file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read ({_one_line(error)}){remedy}") from error
 
@@ -164,8 +165,8 @@ def _parsed(file: Path, content: bytes) -> list[Row]:
 
 def _row(file: Path, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = files.parsed(line)
+    except ValueError as error:
         raise DataError(f"{file}, row {number}: not JSON ({error}); write one object per line") from error
     if not isinstance(row, dict):
         raise DataError(f"{file}, row {number}: {type(row).__name__} instead of an object")

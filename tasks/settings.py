@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from harness.errors import ConfigError
 
@@ -22,6 +23,16 @@ def unknown(task: object, choices: Mapping[str, Collection[str]]) -> Iterator[tu
             near = difflib.get_close_matches(str(value), known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield key, f"must be one of {', '.join(known)}{hint}"
+
+
+MOST_SAMPLES = 100_000
+"""Of a task that makes its problems up: more would fill memory before the first is decoded."""
+
+
+def too_many(task: Any) -> Iterator[tuple[str, str]]:
+    """Yield `samples` if a task is asked to make up more problems than memory should hold."""
+    if (samples := task.samples) is not None and samples > MOST_SAMPLES:
+        yield "samples", f"must be at most {MOST_SAMPLES}"
 
 
 def below_one(task: object, *keys: str) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import files
 from harness.config.catalogue import nearest
 from harness.errors import ConfigError, DataError
 
@@ -48,7 +49,9 @@ def replay(case: dict, decode: Decode | None = None) -> Verdict:
     """
     from harness.config.catalogue import names
 
-    who = {"id": case["id"], "method": case["method"]}
+    who = {"id": str(case.get("id", "without id")), "method": str(case.get("method", "-"))}
+    if lacking := [key for key in _CASE_KEYS if key not in case]:
+        return Verdict(**who, status="failed", detail=f"lacks {', '.join(lacking)}")
     if decode is None and case["method"] not in names("method"):
         return Verdict(**who, status="not built", detail="no such method yet")
     try:
@@ -70,15 +73,20 @@ def _decode(case: dict) -> dict[str, object]:
     import torch
 
     from harness.config.build import build_method
-    from harness.config.catalogue import read
+    from harness.config.catalogue import knobs as published
+    from harness.config.catalogue import nearest, read
     from harness.config.composition import compose
     from harness.engine.canvas import Canvas
     from harness.engine.diffusion import decode
     from harness.engine.method import DiffusionMethod, Unverified
     from harness.engine.records import Ledger
 
+    known = published(read("method", case["method"]))
+    if strange := case["params"].keys() - known:
+        # Anything else could put a class of the file's choice in place.
+        raise DataError(f"params: {min(strange)} is no knob of {case['method']}; {nearest(min(strange), known)}")
     knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
-    if "idle_calls" in read("method", case["method"]):
+    if "idle_calls" in known:
         knobs.append("method.idle_calls=true")
     cfg = compose(
         [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
@@ -139,7 +147,8 @@ def external(overrides: Sequence[str]) -> tuple[str, Decode]:
     It gets the parameters of the case and `model.kwargs`, and those of `model`, `mask_id` and `eos_id` that it takes.
     Steps cannot be seen from outside. Raises ConfigError for overrides that say anything else.
     """
-    from harness.config.composition import compose, parse
+    from harness.config.composition import compose
+    from harness.config.overrides import parse
     from harness.references import find_function
 
     method = next((text.partition("=")[2] for text in overrides if text.startswith("method=")), None)
@@ -198,12 +207,11 @@ def _override(value: object) -> str:
 def read_cases(path: Path) -> list[dict]:
     """Read a trajectory file; raise DataError naming the file and what is wrong with it."""
     try:
-        cases = json.loads(path.read_text())["cases"]
+        cases = files.parsed(files.text(path))["cases"]
         if not cases:
             raise ValueError("it has no cases")
-        for number, case in enumerate(cases, 1):
-            if lacking := [key for key in _CASE_KEYS if key not in case]:
-                raise ValueError(f"case {number} ({case.get('id', 'without id')}) lacks {', '.join(lacking)}")
+        if strange := [number for number, case in enumerate(cases, 1) if not isinstance(case, dict)]:
+            raise ValueError(f"case {strange[0]} is no object")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not a trajectory file ({type(error).__name__}: {error}); expected "
@@ -235,10 +243,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(verdicts: list[Verdict]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console, table = Console(), Table("method", "passed", "failed", "not built")
+    from harness.commands.console import console as output
+
+    console, table = output(), Table("method", "passed", "failed", "not built")
     for method in dict.fromkeys(v.method for v in verdicts):
         mine = [v.status for v in verdicts if v.method == method]
         table.add_row(method, *(str(mine.count(s)) for s in ("passed", "failed", "not built")))

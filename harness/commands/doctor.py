@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
 from rich.table import Table
 
+from harness.commands.console import console
 from harness.config.catalogue import names, read
 from harness.errors import ConfigError, DataError, MissingDependency
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     for f in findings:
         finding = f"{f.detail}: {f.remedy}" if f.remedy and f.remedy not in f.detail else f.detail
         table.add_row(f.kind, f.name, "yes" if f.available else "NO", finding)
-    Console().print(table, highlight=False)
+    console().print(table, highlight=False)
     return 0
 
 

@@ -4,9 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from harness.commands.console import console
 from harness.config.catalogue import GROUPS, describe, names, nearest, read
 from harness.errors import ConfigError
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         if ours := entry.get("reconstructed"):
             text += f"; wording reconstructed: {', '.join(ours)}"  # type: ignore[arg-type]
         table.add_row(str(entry["name"]), str(entry["summary"]), text)
-    Console().print(table, highlight=False)
+    console().print(table, highlight=False)
     return 0
 
 

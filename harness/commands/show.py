@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from harness.commands.console import console as output
 from harness.config.catalogue import knobs, read
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         return _show_model(resolved(cfg)["model"])
     method, defaults = resolved(cfg)["method"], knobs(read("method", cfg.method.name))
     build_method(cfg)
-    console = Console()
+    console = output()
     console.print(f"{method['name']}: {method['summary']}", highlight=False)
     console.print(f"paper: {method['paper'] or '-'}   runs on: {', '.join(method['models'])}", highlight=False)
     table = Table("knob", "type", "default", "value", box=None)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show_model(model: dict) -> int:
-    loader, console = model["loader"], Console()
+    loader, console = model["loader"], output()
     console.print(f"{model['name']}: {model['summary']}", highlight=False)
     table = Table("field", "value", box=None)
     for name in ("family", "_target_"):
@@ -63,7 +63,7 @@ def _show_protocol(argv: Sequence[str]) -> int:
     from harness.config.wordings import origins
 
     chosen = compose(list(argv)).protocol
-    protocol, console = read("protocol", chosen.name), Console()
+    protocol, console = read("protocol", chosen.name), output()
     given = [override for override in argv if not override.startswith(("protocol=", "task="))]
     origin = {} if chosen.get("wording") is None else origins(chosen.name, given)
     console.print(f"{protocol['name']}: {protocol['summary']}", highlight=False)

@@ -1,22 +1,21 @@
 """From a config to the objects it describes: method, task and model."""
 
 import json
-import re
 from dataclasses import fields
-from enum import Enum
 from importlib import import_module
 from typing import Any
 
 import torch
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
+from harness.config import words
 from harness.config.composition import resolved
 from harness.config.knobs import knob_of, refuse_unread
 from harness.config.options import schema
 from harness.engine.families import METHOD_CLASSES, Method
-from harness.errors import ConfigError
+from harness.errors import ConfigError, FieldError
 from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool
 from tasks.task import Task
@@ -40,14 +39,14 @@ def _policy(method: DictConfig, slot: str) -> object:
         try:
             values[name] = _plain(node[name])
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{_user_key(method, slot, str(name))}: {_one_line(error)}") from error
+            raise words.unreadable(method, _user_key(method, slot, str(name)), error) from error
     cls = get_class(values.pop("_target_"))
     try:
         return cls(**values)
+    except FieldError as error:
+        raise words.refused_field(_user_key(method, slot, error.field), error) from error
     except ValueError as error:
-        named = str(error).split()[0].strip("`'")
-        key = _user_key(method, slot, named) if named in values else f"method.{slot}"
-        raise ConfigError(f"{key}={_shown(values.get(named))}: {error}") from error
+        raise ConfigError(f"method.{slot}: {error}") from error
 
 
 def _plain(value: object) -> object:
@@ -62,16 +61,6 @@ def _user_key(method: DictConfig, slot: str, name: str) -> str:
     return f"method.{knob}" if knob else f"method.{slot}.{name}"
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, MissingMandatoryValue):
-        return "needs a value"
-    return re.sub(r"^While dereferencing interpolation '[^']*': ", "", str(error).splitlines()[0])
-
-
-def _shown(value: object) -> object:
-    return value.name if isinstance(value, Enum) else value
-
-
 def build_task(cfg: DictConfig) -> Task:
     """Return the task of a config; raise ConfigError naming the key whose value has another type than the task's."""
     target = get_class(str(cfg.task["_target_"]))
@@ -80,7 +69,7 @@ def build_task(cfg: DictConfig) -> Task:
         values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema(target)), plain))
     except OmegaConfBaseException as error:
         key = error.full_key or "task"
-        raise ConfigError(f"task.{key}={OmegaConf.select(cfg.task, key)}: {_one_line(error)}") from error
+        raise ConfigError(f"task.{key}={OmegaConf.select(cfg.task, key)}: {words.reason(error)}") from error
     assert isinstance(values, dict)
     return target(**{str(k): v for k, v in values.items() if k != "_target_"})
 

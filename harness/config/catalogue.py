@@ -15,6 +15,10 @@ GROUPS = {
 METADATA = tuple("name family summary paper lossless models needs shown_by kind license defaults notes".split())
 
 
+NEAR = 0.5
+"""How much of a word must be right to be taken for a mistyped one."""
+
+
 @cache
 def names(group: str) -> tuple[str, ...]:
     """Return the option names of a config group, in alphabetical order."""
@@ -55,5 +59,5 @@ def _entry(group: str, name: str, option: dict) -> dict[str, object]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return how to go on after an unknown name: the nearest known one, or all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"

@@ -1,18 +1,24 @@
 """Refusal of combinations that cannot run, before a model is loaded."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from harness.config import build, protocols
 from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
+from harness.config.words import refused
 from harness.engine.families import Method
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
 from harness.errors import ConfigError
 from harness.models import hub
 from tasks.task import Task
+
+MOST_THREADS = 1024
+"""More than any machine has use for; libraries of numbers end the process where threads cannot be had."""
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -22,6 +28,7 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
 
     Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit.
     """
+    _finite(cfg)
     protocols.check(cfg)
     check_kinds(cfg)
     _text(cfg)
@@ -59,9 +66,28 @@ def reason_against(method: DiffusionMethod, kind: ModelKind, **policies: object)
     return None
 
 
+def _finite(cfg: DictConfig) -> None:
+    for key, value in _numbers(OmegaConf.to_container(cfg, resolve=False)):
+        if not math.isfinite(value):
+            raise refused(key, value, "must be a finite number")
+
+
+def _numbers(node: object, key: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the floats in a config, with their keys."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in inner:
+        yield from _numbers(value, f"{key}.{name}" if key else str(name))
+    if isinstance(node, float):
+        yield key, node
+
+
+def _fits(threads: object, most: int) -> bool:
+    return threads is None or (isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= most)
+
+
 def _device(device: DictConfig) -> None:
     allowed = {
-        "threads": (device.threads is None or (isinstance(device.threads, int) and device.threads > 0), "at least 1"),
+        "threads": (_fits(device.threads, MOST_THREADS), f"a whole number from 1 to {MOST_THREADS}"),
         "dtype": (device.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
         "device": (str(device.device).split(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
         "deterministic": (isinstance(device.deterministic, bool), "true or false"),

@@ -1,5 +1,6 @@
 """Composition of a run's config: typed, validated, and refused in one line where it cannot be."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -16,22 +16,18 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import options, protocols
-from harness.config.catalogue import names, nearest
+from harness.config import options, protocols, words
+from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import ROOT, loader
+from harness.config.overrides import parse
 from harness.errors import ConfigError
-
-OPEN = ("model.kwargs.",)
-"""Keys whose entries are somebody else's, so that none is unknown."""
-
-TEXTS = ("task.prompt",)
-"""Keys whose value is a text whatever stands in it: braces and commas, as a shell hands them over without quotes."""
 
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
 
 
-_LARGEST = {"seed": 2**63 - 1, "batch_size": 2**31 - 1}
-"""What the columns of the store hold."""
+_LARGEST = 2**31 - 1
+_SEEDS = 2**63
+"""Bounds of what the columns of the store hold."""
 
 
 class OnError(Enum):
@@ -72,6 +68,7 @@ class BenchConf:
     save_every_s: float
     on_error: str
     name: str | None
+    summary: str
     figure: str
     points: list[str] | None
     axes: Any
@@ -131,26 +128,6 @@ def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
         raise ConfigError(_explain(error, overrides)) from error
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides; raise ConfigError for what is none. What lies below an open key may be new."""
-    try:
-        return OverridesParser.create().parse_overrides([_as_hydra_writes(override) for override in overrides])
-    except HydraException as error:
-        raise ConfigError(f"{str(error).splitlines()[0]}; overrides look like key=value") from error
-
-
-def _as_hydra_writes(override: str) -> str:
-    """Return an override in Hydra's own grammar, where it lets people write more than that."""
-    key, equals, value = override.partition("=")
-    if override.startswith(OPEN):
-        return f"++{override}"
-    if equals and key in TEXTS and not re.match(r"""['"]|\Z""", value):
-        # A backslash before a quote hides it from Hydra, and a last one would hide ours.
-        escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
-        return f"{key}='{escaped}'"
-    return override
-
-
 def _check_names(overrides: Sequence[Override]) -> None:
     for override in overrides:
         value = override.value()
@@ -166,18 +143,36 @@ def _explain(error: Exception, overrides: Sequence[Override]) -> str:
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        key = unknown.group(1)
-        return f"{key}: no such key; {nearest(key, _known_keys(key, overrides))}"
-    merged = re.fullmatch(r"Error merging override (.*)", text)
+        return _unknown(unknown.group(1), overrides)
+    merged = re.fullmatch(r"Error merging override ([^=]*)=.*", text, re.DOTALL)
     if merged and error.__cause__:
-        return f"{merged[1]}: {str(error.__cause__).splitlines()[0]}"
+        typed = [str(one.input_line) for one in overrides if one.get_key_element() == merged[1]]
+        return f"{typed[-1] if typed else merged[1]}: {words.reason(error.__cause__)}"
     return " ".join(text.split())
 
 
-def _known_keys(key: str, overrides: Sequence[Override]) -> list[str]:
-    """Return the keys of the root, and those of the option chosen of the key's group, two levels deep."""
-    group = key.split(".")[0]
-    chosen = [one for one in overrides if one.key_or_group == group and isinstance(one.value(), str)]
+def _unknown(key: str, overrides: Sequence[Override]) -> str:
+    """Return what to say of a key that the config does not have; a knob may be another method's."""
+    group, _, knob = key.partition(".")
+    known = _known_keys(group, overrides)
+    if group != "method":
+        return f"{key}: no such key; {nearest(key, known)}"
+    owners: dict[str, list[str]] = {}
+    for name in names("method"):
+        for one in knobs(read("method", name)):
+            owners.setdefault(one, []).append(name)
+    own = [one.removeprefix("method.") for one in known if one.startswith("method.")]
+    (close,) = difflib.get_close_matches(knob, [*own, *owners], n=1, cutoff=NEAR) or [""]
+    if close in own or not close:
+        return f"{key}: no such key; {nearest(key, known)}"
+    chosen = [str(one.value()) for one in overrides if one.key_or_group == "method"] or ["llada, which is the default,"]
+    spelled = "" if close == knob else f"; did you mean method.{close}?"
+    return f"{key}: method={chosen[-1]} has no such key{spelled}; known to {', '.join(owners[close])}"
+
+
+def _known_keys(group: str, overrides: Sequence[Override]) -> list[str]:
+    """Return the keys of the root, and those of the option chosen of a group, two levels deep."""
+    chosen = [one for one in overrides if one.key_or_group == group in GROUPS and isinstance(one.value(), str)]
     root = loader().compose(chosen)
     node = root.get(group)
     if not isinstance(node, DictConfig):
@@ -189,24 +184,26 @@ def _known_keys(key: str, overrides: Sequence[Override]) -> list[str]:
 
 
 def _check_values(cfg: DictConfig) -> None:
+    typed = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(typed, dict)
     for key in ("seed", "gen_length", "batch_size", "resume", "save_every_s"):
         try:
             cfg[key]
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+            raise words.refused(key, typed[key], words.reason(error)) from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
     if "://" in str(cfg.results_dir):
         raise ConfigError(f"results_dir={cfg.results_dir}: is no folder of this machine; runs write to a local one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
-    if cfg.gen_length < 1:
-        raise ConfigError(f"gen_length={cfg.gen_length}: must be at least 1")
-    if not 1 <= cfg.batch_size <= _LARGEST["batch_size"]:
-        bound = "at least 1" if cfg.batch_size < 1 else f"at most {_LARGEST['batch_size']}"
-        raise ConfigError(f"batch_size={cfg.batch_size}: must be {bound}")
-    if abs(cfg.seed) > _LARGEST["seed"]:
-        raise ConfigError(f"seed={cfg.seed}: is stored in 64 bits; give a number up to {_LARGEST['seed']}")
+    for key in ("gen_length", "batch_size"):
+        if cfg[key] < 1:
+            raise words.refused(key, cfg[key], "must be at least 1")
+        if cfg[key] > _LARGEST:
+            raise words.refused(key, cfg[key], f"must be at most {_LARGEST}")
+    if not -_SEEDS <= cfg.seed < _SEEDS:
+        raise words.refused("seed", cfg.seed, f"must lie from -{_SEEDS} to {_SEEDS - 1}")
     if not 0 <= cfg.save_every_s < float("inf"):
         raise ConfigError(f"save_every_s={cfg.save_every_s}: must be a number of seconds from 0")
     if cfg.on_error not in {e.value for e in OnError}:
@@ -225,8 +222,9 @@ def resolved(cfg: DictConfig) -> dict:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key}: {words.reason(error)}") from error
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     plain.pop("overrides")
+    plain.pop("summary")
     return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

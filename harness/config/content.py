@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from harness import files
 from harness.config.remembered import remembered
 from harness.errors import DataError
 from harness.models import hub
@@ -68,12 +69,13 @@ def checkpoint_digest(folder: Path) -> str:
 def _digests(source: Path | str) -> list[str]:
     if isinstance(source, str):
         return [source]
-    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
-    return [file_digest(file) for file in files]
+    inside = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+    return [file_digest(file) for file in inside]
 
 
 def _sha256(file: Path) -> str:
     if file.suffix == ".gz":
-        return hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest()
+        return hashlib.sha256(gzip.decompress(files.content(file))).hexdigest()
+    files.require(file)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

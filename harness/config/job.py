@@ -1,8 +1,7 @@
 """What a run needs, resolved once: method, task, and the names under which its results are stored."""
 
 import inspect
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
@@ -19,7 +18,7 @@ from harness.config.content import checkpoint_digest, checkpoint_folder, data_di
 from harness.config.hardware import device_name
 from harness.config.source_digest import Code, code_of, has_no_version
 from harness.engine.families import Method
-from harness.errors import ConfigError, one_line
+from harness.errors import one_line
 from tasks.task import Task
 
 DECODING = ("harness.runs.street",)
@@ -61,7 +60,6 @@ def resolve(cfg: DictConfig) -> Job:
     """Return the job of a config; raise ConfigError or DataError, in one line, for one that cannot be."""
     method, task = compatibility.check(cfg)
     plain, device = resolved(cfg), build.device_of(cfg)
-    _require_finite(plain)
     model = plain["model"]
     folder = checkpoint_folder(model)
     checkpoint = checkpoint_digest(folder) if folder is not None and folder.exists() else None
@@ -84,23 +82,6 @@ def resolve(cfg: DictConfig) -> Job:
         producer=_producer(cfg, plain["measure"], device),
         code=code_of([*DECODING, *_modules(method, task, model)]),
     )
-
-
-def _require_finite(plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError for nan and infinities: they equal nothing, or have no place in a stored config."""
-    found = [(key, value) for key, value in _leaves(plain) if isinstance(value, float) and not math.isfinite(value)]
-    if found:
-        # What refers to a knob has its value; the knob is what was typed.
-        key, value = min(found, key=lambda one: one[0].count("."))
-        raise ConfigError(f"{key}={value}: is no value that a setting can have; give a finite number")
-
-
-def _leaves(node: object, path: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(node, Mapping | list):
-        for key, inner in node.items() if isinstance(node, Mapping) else enumerate(node):
-            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 
 def by_role(plain: Mapping[str, Any]) -> dict[str, Any]:

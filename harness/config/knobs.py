@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import options
 from harness.config.catalogue import METADATA, read
-from harness.config.composition import parse
+from harness.config.overrides import parse
+from harness.engine.policy import PROBABILITY
 from harness.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$\{(\.+|method\.)(\w+)\}")
@@ -27,6 +29,19 @@ def knobs_read(method: DictConfig) -> set[str]:
     while more := {knob for name in found for knob in _references(raw.get(name))} - found:
         found |= more
     return found
+
+
+def cautions(node: DictConfig, method: object) -> list[str]:
+    """Return a line for every probability that `method`, built from `node`, waits for and that none can reach."""
+    lines = []
+    for slot in fields(method):  # type: ignore[arg-type]
+        part = getattr(method, slot.name)
+        for item in fields(part) if is_dataclass(part) else ():
+            value = getattr(part, item.name)
+            if PROBABILITY in item.metadata and value is not None and value > 1:
+                knob = knob_of(node, slot.name, item.name) or f"{slot.name}.{item.name}"
+                lines.append(f"method.{knob}={value}: no probability is above 1, so only one token per call is decided")
+    return lines
 
 
 def refuse_unread(cfg: DictConfig) -> None:

@@ -4,11 +4,17 @@ The registry knows nothing of the config system; the run layer turns its entries
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar, dataclass_transform
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, dataclass_transform
 
 Policy = TypeVar("Policy")
+PROBABILITY = "probability"
 REGISTRY: dict[tuple[str, str], type] = {}
+
+
+def probability(default: float) -> Any:
+    """Return a field that predictions have to exceed: a value above 1 is allowed, and lets none pass."""
+    return field(default=default, metadata={PROBABILITY: True})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from harness import files
 from harness.errors import DataError
 from harness.models.transformer import Transformer, TransformerConfig
 
@@ -36,7 +37,7 @@ def read_config(folder: Path) -> TransformerConfig:
     """Read the shape of a checkpoint; raise DataError naming the file and what is wrong with it."""
     path = folder / CONFIG
     try:
-        return TransformerConfig.from_dict(json.loads(path.read_text()))
+        return TransformerConfig.from_dict(files.parsed(files.text(path)))
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint; train it with `decbench train {folder.name}`") from None
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -1,9 +1,9 @@
 """Where a published checkpoint lies on this machine: a folder that was named, or the filled hub cache; no network."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness import files
 from harness.errors import ConfigError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -49,7 +49,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / WEIGHTS]
     try:
-        names = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
+        names = {str(name) for name in files.parsed(files.text(index))["weight_map"].values()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{index}: not an index of safetensors files ({error!r}); download it again") from None
     return [folder / name for name in sorted(names)]

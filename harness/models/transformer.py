@@ -5,6 +5,7 @@ positions, V vocabulary. Equations: pre-norm decoder with RMSNorm, rotary positi
 SwiGLU, as Llama, Qwen2 and Qwen3 publish them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -64,6 +65,10 @@ class TransformerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("rope_theta", "norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be a finite number above 0, got {value!r}")
         if self.head_width % 2:
             raise ConfigError(f"head_width must be even (rotary positions turn pairs), got {self.head_width}")
         if self.rotary_width is not None and not (

@@ -13,11 +13,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from harness.config import build, options
-from harness.config.catalogue import knobs, read
-from harness.config.composition import OnError, parse
+from harness.config import build, knobs, options
+from harness.config.catalogue import knobs as published
+from harness.config.catalogue import read
+from harness.config.composition import OnError
 from harness.config.hardware import device_name
 from harness.config.job import Job, Refused, refused, resolve
+from harness.config.overrides import parse
 from harness.config.source_digest import Code, differences
 from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
 from harness.models.pool import LoadedModel
@@ -115,6 +117,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     cfg, plain = job.cfg, job.plain
     tracker = build_tracker(plain["tracker"], Path(cfg.results_dir) / "wandb")
     _say_what_changed(job, store)
+    cautions = knobs.cautions(cfg.method, job.method)
     switches = device_switches.apply(
         device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
     )
@@ -128,8 +131,9 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         samples, steps, seconds = street.walk(keeper)
     wall_s = time.perf_counter() - started
     grading = job.task.grading()
-    warnings = [*grading.warnings, *metrics.unfinished_warnings(samples)]
-    for warning in warnings[len(grading.warnings) :]:
+    found = [*cautions, *metrics.unfinished_warnings(samples)]
+    warnings = [*grading.warnings, *found]
+    for warning in found:
         _LOG.warning("%s: %s", job.run_id, warning)
     row = _row(plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
@@ -218,7 +222,7 @@ def setting(plain: Mapping[str, Any]) -> str:
     """
     method = plain["method"]
     option = read("method", method["name"])
-    defaults = knobs(option)
+    defaults = published(option)
     defaults = {k: plain["gen_length"] if v == "${.gen_length}" else v for k, v in defaults.items()}
     changed = [f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
     own = {slot: name for part in option["defaults"] if isinstance(part, dict) for slot, name in part.items()}

@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config.catalogue import names
-from harness.config.composition import GROUPS, compose, parse
+from harness.config.composition import GROUPS, compose
+from harness.config.overrides import parse
 from harness.errors import ConfigError
 
 

@@ -33,6 +33,7 @@ from harness.engine.reuse import (
     top_probability,
     with_sources,
 )
+from harness.errors import FieldError
 from methods.diffusion.certainty_prior import certainty_density
 
 _QUERY, _CONFIDENCE, _IMPORTANCE = "d2cache.query_BL", "d2cache.confidence_BL", "d2cache.importance_BL"
@@ -52,13 +53,13 @@ class DualAdaptiveCache:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+            raise FieldError("k", self.k, "be at least 1")
         if self.sigma <= 0:
-            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+            raise FieldError("sigma", self.sigma, "be above 0")
         if not 0 <= self.p_roll <= 1:
-            raise ValueError(f"p_roll must be between 0 and 1, got {self.p_roll}")
+            raise FieldError("p_roll", self.p_roll, "be between 0 and 1")
         if self.w < 0:
-            raise ValueError(f"w must be at least 0, got {self.w}")
+            raise FieldError("w", self.w, "be at least 0")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""

@@ -34,6 +34,7 @@ from harness.engine.policy import policy
 from harness.engine.prediction import top
 from harness.engine.records import Ledger
 from harness.engine.reuse import compute, kept, recall, refuse_misfits
+from harness.errors import FieldError
 from methods.diffusion.llada import Confidence, Order, random_order
 
 _NEXT, _SEEN = "dkv_greedy.next_BL", "dkv.seen_BL"
@@ -134,7 +135,7 @@ class GreedyDelayedCache:
     def __post_init__(self) -> None:
         _check_interval(self.R)
         if self.w < 0:
-            raise ValueError(f"w must be at least 0, got {self.w}")
+            raise FieldError("w", self.w, "be at least 0")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, attention, any other order, and steps without a quota."""
@@ -172,7 +173,7 @@ class GreedyDelayedCache:
 
 def _check_interval(interval: int) -> None:
     if interval < 1:
-        raise ValueError(f"R must be at least 1, got {interval}")
+        raise FieldError("R", interval, "be at least 1")
 
 
 def _full_B(canvas: Canvas, interval: int) -> Tensor:

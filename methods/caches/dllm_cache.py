@@ -34,6 +34,7 @@ from harness.engine.reuse import (
     refuse_misfits,
     remember,
 )
+from harness.errors import FieldError
 
 _ROUNDING = 8
 """Units in the last place of 1 by which vectors that are computed twice may differ in another batch."""
@@ -50,9 +51,9 @@ class FeatureCache:
     def __post_init__(self) -> None:
         for name, value in (("Kp", self.Kp), ("Kr", self.Kr)):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise FieldError(name, value, "be at least 1")
         if not 0 <= self.rho <= 1:
-            raise ValueError(f"rho must be between 0 and 1, got {self.rho}")
+            raise FieldError("rho", self.rho, "be between 0 and 1")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, and attention."""

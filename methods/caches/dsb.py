@@ -19,6 +19,7 @@ from harness.engine.model import AttentionObserver, LanguageModel
 from harness.engine.policy import policy
 from harness.engine.records import Ledger
 from harness.engine.reuse import compute, kept, recall, refuse_misfits
+from harness.errors import FieldError
 
 _DECIDED, _FIRST = "dsb.decided_B", "dsb.first_B"
 
@@ -32,9 +33,9 @@ class SlidingCache:
 
     def __post_init__(self) -> None:
         if self.K < 1:
-            raise ValueError(f"K must be at least 1, got {self.K}")
+            raise FieldError("K", self.K, "be at least 1")
         if self.w < 0:
-            raise ValueError(f"w must be at least 0, got {self.w}")
+            raise FieldError("w", self.w, "be at least 0")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, and attention."""

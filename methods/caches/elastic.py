@@ -36,6 +36,7 @@ from harness.engine.reuse import (
     remember,
     with_sources,
 )
+from harness.errors import FieldError
 
 _TRACKED, _PROFILE = "elastic.tracked_BN", "elastic.profile_BNL"
 
@@ -57,9 +58,9 @@ class ElasticCache:
 
     def __post_init__(self) -> None:
         if self.beta < 1:
-            raise ValueError(f"beta must be at least 1, got {self.beta}")
+            raise FieldError("beta", self.beta, "be at least 1")
         if self.gam < 0:
-            raise ValueError(f"gam must be at least 0, got {self.gam}")
+            raise FieldError("gam", self.gam, "be at least 0")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""

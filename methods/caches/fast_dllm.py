@@ -27,6 +27,7 @@ from harness.engine.reuse import (
     recall,
     refuse_misfits,
 )
+from harness.errors import FieldError
 
 
 @policy("method/cache", "prefix")
@@ -97,7 +98,7 @@ class DualCache:
 
 def _check_interval(interval: int | None) -> None:
     if interval is not None and interval < 1:
-        raise ValueError(f"refresh_interval must be at least 1, got {interval}")
+        raise FieldError("refresh_interval", interval, "be at least 1")
 
 
 def _evaluate(

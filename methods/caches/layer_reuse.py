@@ -34,6 +34,7 @@ from harness.engine.reuse import (
     remember,
     run_layer,
 )
+from harness.errors import FieldError
 
 _KEY = "layer_reuse.key_tokens_BL"
 
@@ -58,7 +59,7 @@ class LayerReuse:
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("every", self.every), ("q", self.q)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise FieldError(name, value, "be at least 1")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, and attention."""

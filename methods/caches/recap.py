@@ -27,6 +27,7 @@ from harness.engine.reuse import (
     refuse_misfits,
     top_probability,
 )
+from harness.errors import FieldError
 
 _LEFT, _TARGETS, _LIGHT, _SURE = "recap.left_B", "recap.targets_BL", "recap.light_B", "recap.sure_BL"
 
@@ -42,7 +43,7 @@ class ContextReuse:
     def __post_init__(self) -> None:
         for name, value, least in (("r", self.r, 0), ("pre_full", self.pre_full, 0), ("u_min", self.u_min, 1)):
             if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+                raise FieldError(name, value, f"be at least {least}")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""

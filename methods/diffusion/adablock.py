@@ -19,6 +19,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
+from harness.errors import FieldError
 
 _NEW = "adablock.new_B"
 
@@ -36,11 +37,11 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
         if self.theta_d < 0:
-            raise ValueError(f"theta_d must be at least 0, got {self.theta_d}")
+            raise FieldError("theta_d", self.theta_d, "be at least 0")
         if not 0 <= self.frac <= 1:
-            raise ValueError(f"frac must lie in [0, 1], got {self.frac}")
+            raise FieldError("frac", self.frac, "lie in [0, 1]")
 
     def update(self, canvas: Canvas) -> None:
         """Open a block of the default length where the present one is complete."""

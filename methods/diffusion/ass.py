@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
+from harness.errors import FieldError
 from methods.diffusion.blocks import open_first
 
 
@@ -27,7 +28,7 @@ def ascending_blocks(gen_length: int, block_num: int) -> list[int]:
     """Return the sizes of the blocks; raise ValueError where there cannot be so many."""
     steps = ascending_steps(gen_length)
     if not 1 <= block_num <= steps:
-        raise ValueError(f"block_num must lie in 1 to {steps} for gen_length={gen_length}, got {block_num}")
+        raise FieldError("block_num", block_num, f"lie in 1 to {steps} for gen_length={gen_length}")
     first = 2 ** (steps - block_num + 1) - 1
     sizes = [first, *(2**step for step in range(steps - block_num + 1, steps))]
     sizes[-1] += gen_length - sum(sizes)
@@ -66,7 +67,7 @@ class Doubling:
     def __post_init__(self) -> None:
         total = ascending_steps(self.gen_length)
         if self.steps not in (None, total):
-            raise ValueError(f"steps must be {total} (floor of log2 of gen_length={self.gen_length}), got {self.steps}")
+            raise FieldError("steps", self.steps, f"be {total} (floor of log2 of gen_length={self.gen_length})")
         ascending_blocks(self.gen_length, self.block_num)
 
     def quota(self, canvas: Canvas) -> Tensor:

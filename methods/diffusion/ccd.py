@@ -21,6 +21,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.errors import FieldError
 
 _PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"
 _COHERENT, _SLACK = "ccd.coherent_BL", "ccd.slack_BL"
@@ -55,11 +56,11 @@ class Contextual:
 
     def __post_init__(self) -> None:
         if self.top_v < 1:
-            raise ValueError(f"top_v must be at least 1, got {self.top_v}")
+            raise FieldError("top_v", self.top_v, "be at least 1")
         if self.d < 0:
-            raise ValueError(f"d must be at least 0, got {self.d}")
+            raise FieldError("d", self.d, "be at least 0")
         if self.eps is not None and self.eps < 0:
-            raise ValueError(f"eps must be at least 0, got {self.eps}")
+            raise FieldError("eps", self.eps, "be at least 0")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -126,7 +127,7 @@ class Coherent:
 
     def __post_init__(self) -> None:
         if self.b < 1:
-            raise ValueError(f"b must be at least 1, got {self.b}")
+            raise FieldError("b", self.b, "be at least 1")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; positions without a score are none."""

@@ -19,6 +19,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
+from harness.errors import FieldError
 
 _BUFFER, _WIDTH, _TOKENS = "ccd_code.buffer_BL", "ccd_code.width_B", "ccd_code.tokens_BL"
 
@@ -35,11 +36,11 @@ class Buffered:
 
     def __post_init__(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= self.gen_length:
-            raise ValueError(f"steps must lie in [1, gen_length={self.gen_length}], got {self.steps}")
+            raise FieldError("steps", self.steps, f"lie in [1, gen_length={self.gen_length}]")
         if self.expand_ratio < 0:
-            raise ValueError(f"expand_ratio must be at least 0, got {self.expand_ratio}")
+            raise FieldError("expand_ratio", self.expand_ratio, "be at least 0")
         if self.warm < 1:
-            raise ValueError(f"warm must be at least 1, got {self.warm}")
+            raise FieldError("warm", self.warm, "be at least 1")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, and remember the rest's best."""

@@ -16,6 +16,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
 from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.errors import FieldError
 
 
 @policy("method/scorer", "certainty_prior")
@@ -28,9 +29,9 @@ class CertaintyPrior:
 
     def __post_init__(self) -> None:
         if self.sigma <= 0:
-            raise ValueError(f"sigma must be above 0, got {self.sigma}")
+            raise FieldError("sigma", self.sigma, "be above 0")
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.errors import FieldError
 from methods.diffusion.llada import Confidence
 
 _LEADERS = "credit.leaders_BSL"
@@ -40,9 +41,9 @@ class Credit:
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("gam", self.gam), ("temperature", self.temperature)):
             if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+                raise FieldError(name, value, "be at least 0")
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta must be between 0 and 1, got {self.beta}")
+            raise FieldError("beta", self.beta, "be between 0 and 1")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions; this step's credit counts already."""

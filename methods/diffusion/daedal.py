@@ -25,6 +25,7 @@ from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.errors import FieldError
 from methods.diffusion.oracle import ReferenceAnswer
 
 _SEARCHED, _LONGEST, _DOUBT, _END = (
@@ -40,7 +41,7 @@ class StartLength:
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
 
     def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
         """Grow or cut every row."""
@@ -56,7 +57,7 @@ class LeadingBlock:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
 
     def update(self, canvas: Canvas) -> None:
         """Open it, anew where it is another one than before."""
@@ -84,12 +85,12 @@ class CanvasGrowth:
     def __post_init__(self) -> None:
         for name in ("grow", "W"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise FieldError(name, getattr(self, name), "be at least 1")
         for name in ("low", "eos_init", "eos_grow"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+                raise FieldError(name, getattr(self, name), "be at least 0")
         if self.Lmax is not None and self.Lmax < 1:
-            raise ValueError(f"Lmax must be at least 1, got {self.Lmax}")
+            raise FieldError("Lmax", self.Lmax, "be at least 1")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse a reference answer, which says nothing of the positions that are added."""

@@ -17,8 +17,9 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod, NoCache
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending
+from harness.errors import FieldError
 from methods.diffusion.llada import Confidence
 
 _ATTENTION = "dawn.attention_BLL"
@@ -65,7 +66,7 @@ def before_end(canvas: Canvas) -> Tensor:
 class Dependency:
     """Close sure positions, those that sure ones induce, and a set of independent others."""
 
-    tau: float = 0.9
+    tau: float = probability(0.9)
     sink: float = 0.01
     edge: float = 0.07
     induce: float = 0.7
@@ -75,7 +76,7 @@ class Dependency:
     def __post_init__(self) -> None:
         for name in ("tau", "sink", "edge", "induce", "low"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+                raise FieldError(name, getattr(self, name), "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the three sets; the loop adds the best position where they are empty."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates
+from harness.errors import FieldError
 
 _NEAR = 1e-5
 
@@ -23,11 +24,11 @@ _NEAR = 1e-5
 class DinferThreshold:
     """Close every open position whose confidence reaches `tau` or, nearly, the best of its row (above 1 is legal)."""
 
-    tau: float = 0.9
+    tau: float = probability(0.9)
 
     def __post_init__(self) -> None:
         if self.tau < 0:
-            raise ValueError(f"tau must be at least 0, got {self.tau}")
+            raise FieldError("tau", self.tau, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions, or the best ones."""

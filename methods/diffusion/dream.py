@@ -16,6 +16,7 @@ from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.engine.sampling import gap_of_drawn, invert, keep_top
+from harness.errors import FieldError
 
 
 class Algorithm(Enum):
@@ -56,9 +57,9 @@ class DreamQuota:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+            raise FieldError("steps", self.steps, "be at least 1")
         if not 0 <= self.eps < 1:
-            raise ValueError(f"eps must lie in [0, 1), got {self.eps}")
+            raise FieldError("eps", self.eps, "lie in [0, 1)")
 
     @property
     def total(self) -> int:
@@ -92,11 +93,11 @@ class DreamScore:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+            raise FieldError("top_p", self.top_p, "lie in (0, 1]")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+            raise FieldError("top_k", self.top_k, "be at least 1")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -137,7 +138,7 @@ class DreamSelect:
 
     def __post_init__(self) -> None:
         if self.alg_temp is not None and self.alg_temp < 0:
-            raise ValueError(f"alg_temp must be at least 0, got {self.alg_temp}")
+            raise FieldError("alg_temp", self.alg_temp, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

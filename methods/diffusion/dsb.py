@@ -12,6 +12,7 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
+from harness.errors import FieldError
 
 
 @policy("method/window", "sliding")
@@ -26,9 +27,9 @@ class Sliding:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
         if self.max_block != -1 and self.max_block < 1:
-            raise ValueError(f"max_block must be at least 1, or -1 for no limit, got {self.max_block}")
+            raise FieldError("max_block", self.max_block, "be at least 1, or -1 for no limit")
 
     def update(self, canvas: Canvas) -> None:
         """Move the window; its clock counts from the start of the response."""

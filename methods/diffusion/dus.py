@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
+from harness.errors import FieldError
 
 
 def levels(length: int, a: int) -> list[int]:
@@ -37,7 +38,7 @@ class Dilated:
 
     def __post_init__(self) -> None:
         if self.a < 2:
-            raise ValueError(f"a must be at least 2, got {self.a}")
+            raise FieldError("a", self.a, "be at least 2")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the level."""

@@ -16,6 +16,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, prefix
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.errors import FieldError
 
 
 class Proxy(Enum):
@@ -62,7 +63,7 @@ class EntropyBudget:
 
     def __post_init__(self) -> None:
         if self.gamma < 0:
-            raise ValueError(f"gamma must be at least 0, got {self.gamma}")
+            raise FieldError("gamma", self.gamma, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""

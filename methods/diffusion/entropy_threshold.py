@@ -14,6 +14,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
+from harness.errors import FieldError
 
 
 @policy("method/selector", "entropy_threshold")
@@ -28,7 +29,7 @@ class EntropyThreshold:
 
     def __post_init__(self) -> None:
         if self.theta < 0:
-            raise ValueError(f"theta must be at least 0, got {self.theta}")
+            raise FieldError("theta", self.theta, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions within the bound; the loop adds the best one where there is none."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.errors import FieldError
 from methods.diffusion.llada import Confidence
 
 
@@ -42,11 +43,11 @@ class EndRejection:
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma_min <= 1:
-            raise ValueError(f"gamma_min must lie in [0, 1], got {self.gamma_min}")
+            raise FieldError("gamma_min", self.gamma_min, "lie in [0, 1]")
         if not self.gamma_min <= self.gamma_max:
-            raise ValueError(f"gamma_max must be at least gamma_min={self.gamma_min}, got {self.gamma_max}")
+            raise FieldError("gamma_max", self.gamma_max, f"be at least gamma_min={self.gamma_min}")
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
 
     def gamma(self, step_B: Tensor) -> Tensor:
         """Return the factor of each row's step, float64 [B]."""

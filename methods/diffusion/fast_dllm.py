@@ -12,8 +12,9 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest, prefix
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, top
+from harness.errors import FieldError
 
 
 @policy("method/selector", "threshold")
@@ -23,12 +24,12 @@ class Threshold:
     With a schedule, only the best `quota` positions are looked at. `strict` asks for more than the threshold.
     """
 
-    threshold: float = 0.9
+    threshold: float = probability(0.9)
     strict: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
-            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+            raise FieldError("threshold", self.threshold, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions; the loop adds the best one where there is none."""
@@ -51,7 +52,7 @@ class Factor:
 
     def __post_init__(self) -> None:
         if self.factor < 0:
-            raise ValueError(f"factor must be at least 0, got {self.factor}")
+            raise FieldError("factor", self.factor, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""
@@ -82,7 +83,7 @@ class Allowance:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.gen_length % self.steps:
-            raise ValueError(f"steps must divide gen_length={self.gen_length}, got {self.steps}")
+            raise FieldError("steps", self.steps, f"divide gen_length={self.gen_length}")
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Return what is allowed so far and not used."""

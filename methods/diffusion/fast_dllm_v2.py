@@ -23,8 +23,9 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates
+from harness.errors import FieldError
 from methods.caches.finished_blocks import PART
 from methods.diffusion.blocks import keep_first, open_first
 
@@ -67,7 +68,7 @@ class SubBlocks:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse methods that do not look at the model's blocks."""
@@ -87,11 +88,11 @@ class SubBlocks:
 class SureOrInherited:
     """Close what is surer than `threshold` (the loop adds the best where nothing is), and inherited positions."""
 
-    threshold: float = 0.9
+    threshold: float = probability(0.9)
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
-            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+            raise FieldError("threshold", self.threshold, "be at least 0")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse methods that do not look at the model's blocks."""

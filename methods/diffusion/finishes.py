@@ -16,6 +16,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
+from harness.errors import FieldError
 
 _END = "predict_eos.end_BL"
 
@@ -97,7 +98,7 @@ class PredictEos:
 
     def __post_init__(self) -> None:
         if self.confidence < 0:
-            raise ValueError(f"confidence must be at least 0, got {self.confidence}")
+            raise FieldError("confidence", self.confidence, "be at least 0")
 
     @property
     def remembers(self) -> bool:

@@ -40,6 +40,7 @@ from harness.engine.method import DiffusionMethod, NoCache
 from harness.engine.policies import Observe, Shareable, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Prediction
+from harness.errors import FieldError
 from methods.diffusion.drafts import alike, chain, contained, starts, to_evaluate
 from methods.diffusion.freedave_step import KNOWN
 
@@ -73,7 +74,7 @@ class FreeDave:
 
     def __post_init__(self) -> None:
         if self.draft_steps < 1:
-            raise ValueError(f"draft_steps must be at least 1, got {self.draft_steps}")
+            raise FieldError("draft_steps", self.draft_steps, "be at least 1")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse eager drafts beside what is kept for one window, and trees that have nothing to share."""

@@ -7,6 +7,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
+from harness.errors import FieldError
 
 KNOWN = "freedave.known_B"
 """Whether a verified draft has shown that the next step completes the window."""
@@ -20,7 +21,7 @@ class SureOrBest:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and self.threshold < 0:
-            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+            raise FieldError("threshold", self.threshold, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

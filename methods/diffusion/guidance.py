@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.engine.canvas import GIVEN, Canvas
 from harness.engine.policy import policy
+from harness.errors import FieldError
 
 
 @policy("method/guidance", "classifier_free")
@@ -21,7 +22,7 @@ class ClassifierFree:
 
     def __post_init__(self) -> None:
         if self.scale < 0:
-            raise ValueError(f"scale must be at least 0, got {self.scale}")
+            raise FieldError("scale", self.scale, "be at least 0")
 
     @property
     def copies(self) -> int:

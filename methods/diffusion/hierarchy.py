@@ -22,8 +22,9 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, rank_descending, top
+from harness.errors import FieldError
 
 _EDITED = "hierarchy.edited_BL"
 _REMASKED = "hierarchy.remasked_BL"
@@ -51,7 +52,7 @@ def run_maxima(score_BL: Tensor, open_BL: Tensor) -> Tensor:
 class Hierarchy:
     """Close the best position of every run above `low`, every position above `tau`, and the best of all."""
 
-    tau: float = 0.9
+    tau: float = probability(0.9)
     low: float = 0.4
     variant: Variant = Variant.standard
 
@@ -85,7 +86,7 @@ class HierarchyOfDoubted:
     left to the reviser.
     """
 
-    tau: float = 0.9
+    tau: float = probability(0.9)
     low: float = 0.4
     rm: float = 0.4
 
@@ -162,4 +163,4 @@ def _greatest_in_run(score_BL: Tensor, open_BL: Tensor, among_BL: Tensor) -> Ten
 def _require(**bounds: float) -> None:
     for name, value in bounds.items():
         if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+            raise FieldError(name, value, "be at least 0")

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.errors import FieldError
 
 _BEFORE, _CALM = "klass.before_BRV", "klass.calm_BL"
 _CALM_MARGIN, _BREAK_MARGIN = "klass.calm_margin_BL", "klass.break_margin_BL"
@@ -37,9 +38,9 @@ class Stability:
 
     def __post_init__(self) -> None:
         if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
+            raise FieldError("eps", self.eps, "be above 0")
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return all undecided positions: a block's first comparison is with the step before it opened."""
@@ -84,14 +85,14 @@ class Stability:
 class StableAndSure:
     """Close the positions that were calm for `H` steps and are surer than `tau`; where there is none, the quota."""
 
-    tau: float = 0.6
+    tau: float = probability(0.6)
     H: int = 2
 
     def __post_init__(self) -> None:
         if self.tau < 0:
-            raise ValueError(f"tau must be at least 0, got {self.tau}")
+            raise FieldError("tau", self.tau, "be at least 0")
         if self.H < 1:
-            raise ValueError(f"H must be at least 1, got {self.H}")
+            raise FieldError("H", self.H, "be at least 1")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; without a schedule the quota is 1."""

@@ -16,6 +16,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.errors import FieldError
 
 
 class Order(Enum):
@@ -43,10 +44,10 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.block_length < 1 or self.gen_length % self._block:
-            raise ValueError(f"block_length must divide gen_length={self.gen_length}, got {self.block_length}")
+            raise FieldError("block_length", self.block_length, f"divide gen_length={self.gen_length}")
         blocks = self.gen_length // self._block
         if self.steps is not None and (self.steps < 1 or self.steps % blocks):
-            raise ValueError(f"steps must be a multiple of the {blocks} blocks, got {self.steps}")
+            raise FieldError("steps", self.steps, f"be a multiple of the {blocks} blocks")
 
     @property
     def _block(self) -> int:
@@ -85,7 +86,7 @@ class Confidence:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""

@@ -13,8 +13,9 @@ from torch.nn.functional import max_pool1d
 
 from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates
+from harness.errors import FieldError
 
 
 @policy("method/selector", "local_leap")
@@ -24,18 +25,18 @@ class LocalLeap:
     `strict` asks for more than the thresholds.
     """
 
-    tau: float = 0.9
+    tau: float = probability(0.9)
     tau_rel: float | None = 0.75
     r: int = 4
     strict: bool = False
 
     def __post_init__(self) -> None:
         if self.tau < 0:
-            raise ValueError(f"tau must be at least 0, got {self.tau}")
+            raise FieldError("tau", self.tau, "be at least 0")
         if self.tau_rel is not None and not 0 <= self.tau_rel <= self.tau:
-            raise ValueError(f"tau_rel must be between 0 and tau={self.tau}, got {self.tau_rel}")
+            raise FieldError("tau_rel", self.tau_rel, f"be between 0 and tau={self.tau}")
         if self.r < 0:
-            raise ValueError(f"r must be at least 0, got {self.r}")
+            raise FieldError("r", self.r, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions and their neighbours; the loop adds the best one where there is none."""

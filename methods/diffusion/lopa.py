@@ -23,6 +23,7 @@ from harness.engine.margins import across, nearest
 from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
+from harness.errors import FieldError
 from methods.diffusion.drafts import starts
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
@@ -40,11 +41,11 @@ class LookAhead:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+            raise FieldError("k", self.k, "be at least 1")
         if not 0 < self.branch_topp <= 1:
-            raise ValueError(f"branch_topp must be above 0 and at most 1, got {self.branch_topp}")
+            raise FieldError("branch_topp", self.branch_topp, "be above 0 and at most 1")
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+            raise FieldError("alpha", self.alpha, "be between 0 and 1")
 
     def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Keep the candidates, of which the step leaves some to the branches; ask for no further evaluation."""

@@ -18,6 +18,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
+from harness.errors import FieldError
 
 _OPENED = "multi_block.opened_B"
 
@@ -41,9 +42,9 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
         if not 0 <= self.add <= 1:
-            raise ValueError(f"add must lie in [0, 1], got {self.add}")
+            raise FieldError("add", self.add, "lie in [0, 1]")
 
     def update(self, canvas: Canvas) -> None:
         """Open at most one block per row; the clock of the window counts from the start of the response."""
@@ -73,9 +74,9 @@ class UncertainLast:
 
     def __post_init__(self) -> None:
         if self.theta < 0:
-            raise ValueError(f"theta must be at least 0, got {self.theta}")
+            raise FieldError("theta", self.theta, "be at least 0")
         if not 0 <= self.full <= 1:
-            raise ValueError(f"full must lie in [0, 1], got {self.full}")
+            raise FieldError("full", self.full, "lie in [0, 1]")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

@@ -12,17 +12,18 @@ Invariants: NFE + idle = steps; without frequencies and with lam = 0 it equals L
 and no p rounds to 1.
 """
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from harness import files
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
 from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.errors import FieldError
 
 _FLOOR = 1e-9
 
@@ -41,17 +42,17 @@ class Calibrated:
     def __post_init__(self) -> None:
         for name, value in (("lam", self.lam), ("temperature", self.temperature)):
             if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+                raise FieldError(name, value, "be at least 0")
         if not self.alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+            raise FieldError("alpha", self.alpha, "be above 0")
         if self.counts_file is not None:
             if self.f_bg is not None:
-                raise ValueError("counts_file and f_bg say the same thing: give one of them")
+                raise FieldError("counts_file", self.counts_file, "be left out beside f_bg, which says the same")
             object.__setattr__(self, "f_bg", _read_counts(self.counts_file))
         elif self.f_bg is not None:
             object.__setattr__(self, "f_bg", [float(f) for f in self.f_bg])
             if not all(0 <= f <= 1 for f in self.f_bg):
-                raise ValueError("f_bg must hold frequencies in [0, 1]; for counts there is counts_file")
+                raise FieldError("f_bg", self.f_bg, "hold frequencies in [0, 1]; for counts there is counts_file")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions; raise DecodeError for a table of another vocabulary."""
@@ -79,10 +80,10 @@ class Calibrated:
 
 def _read_counts(file: str) -> list[float]:
     try:
-        counts = [float(count) for count in json.loads(Path(file).read_text())]
+        counts = [float(count) for count in files.parsed(files.text(Path(file)))]
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"counts_file must name a JSON list of token counts: {error}") from error
+        raise FieldError("counts_file", file, f"name a JSON list of token counts: {error}") from error
     total = sum(counts)
     if total <= 0 or min(counts) < 0:
-        raise ValueError("counts_file must hold counts of at least 0, and something must have been counted")
+        raise FieldError("counts_file", file, "hold counts of at least 0, and something must have been counted")
     return [max(count, 1.0) / total for count in counts]

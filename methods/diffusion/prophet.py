@@ -21,6 +21,7 @@ from harness.engine.generation import DecodeError
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.errors import FieldError
 from methods.diffusion.llada import Split
 
 _EARLY, _MID = 0.33, 0.67
@@ -35,7 +36,7 @@ class Constraints:
     def __post_init__(self) -> None:
         for place in self.constraints or {}:
             if place < 0:
-                raise ValueError(f"constraints must name places from 0 on, got {place}")
+                raise FieldError("constraints", place, "name places from 0 on")
 
     def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
         """Write them; raise DecodeError for a place or a token that does not exist."""
@@ -123,11 +124,11 @@ class AnswerGap:
 
     def __post_init__(self) -> None:
         if len(self.gap_thresholds) != 3:
-            raise ValueError(f"gap_thresholds must be three (early, mid, late), got {len(self.gap_thresholds)}")
+            raise FieldError("gap_thresholds", len(self.gap_thresholds), "be three (early, mid, late)")
         if self.answer_start is not None and self.answer_start < 0:
-            raise ValueError(f"answer_start must be at least 0, got {self.answer_start}")
+            raise FieldError("answer_start", self.answer_start, "be at least 0")
         if self.answer_length is not None and self.answer_length < 1:
-            raise ValueError(f"answer_length must be at least 1, got {self.answer_length}")
+            raise FieldError("answer_length", self.answer_length, "be at least 1")
 
     def answer(self, canvas: Canvas) -> Tensor:
         """Return the answer region [B, L]; without a position in it nothing ever stops."""

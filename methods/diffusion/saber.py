@@ -18,6 +18,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
+from harness.errors import FieldError
 
 _COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_BL"
 
@@ -30,7 +31,7 @@ class GrowingBlocks:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise FieldError("length", self.length, "be at least 1")
 
     def update(self, canvas: Canvas) -> None:
         """Grow the window by the next block where it holds nothing undecided."""
@@ -47,7 +48,7 @@ class AboveMean:
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
+            raise FieldError("n", self.n, "be at least 1")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; only the best where no reviser has kept what commits were like."""

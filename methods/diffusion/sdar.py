@@ -20,9 +20,10 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.sampling import gap_of_drawn, invert, keep_top
+from harness.errors import FieldError
 
 
 class Remasking(Enum):
@@ -42,7 +43,7 @@ class DenoisingSteps:
 
     def __post_init__(self) -> None:
         if self.denoising_steps is not None and self.denoising_steps < 1:
-            raise ValueError(f"denoising_steps must be at least 1, got {self.denoising_steps}")
+            raise FieldError("denoising_steps", self.denoising_steps, "be at least 1")
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step, at least 1, at most what is open."""
@@ -66,11 +67,11 @@ class DrawnScore:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
         if self.top_k < 0:
-            raise ValueError(f"top_k must be at least 0 (off), got {self.top_k}")
+            raise FieldError("top_k", self.top_k, "be at least 0 (off)")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+            raise FieldError("top_p", self.top_p, "lie in (0, 1]")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -95,11 +96,11 @@ class Denoise:
     """Close the quota by position or confidence, or everything surer than `threshold` where that is as much."""
 
     remasking: Remasking = Remasking.low_confidence_dynamic
-    threshold: float = 0.85
+    threshold: float = probability(0.85)
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
-            raise ValueError(f"threshold must be at least 0, got {self.threshold}")
+            raise FieldError("threshold", self.threshold, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

@@ -19,8 +19,9 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction
+from harness.errors import FieldError
 from methods.caches.cut_suffix import VISIBLE, CutSuffix
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
@@ -44,7 +45,7 @@ class ExploreAndFill:
     def __post_init__(self) -> None:
         for name in ("length", "k_explore", "stab_window"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise FieldError(name, getattr(self, name), "be at least 1")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse policies that need what fast calls cut off."""
@@ -144,11 +145,11 @@ class Exploring:
 class SurePair:
     """Close the positions that reach `high` if they are at least two, else the best one."""
 
-    high: float = 0.9
+    high: float = probability(0.9)
 
     def __post_init__(self) -> None:
         if self.high < 0:
-            raise ValueError(f"high must be at least 0, got {self.high}")
+            raise FieldError("high", self.high, "be at least 0")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the pair or more; the loop adds the best one where there is none."""

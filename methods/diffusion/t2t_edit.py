@@ -21,6 +21,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.errors import FieldError
 from methods.diffusion.llada import Confidence
 
 _POST = "t2t_edit.post_B"
@@ -40,9 +41,9 @@ class Unrepeated:
 
     def __post_init__(self) -> None:
         if self.penalty < 0:
-            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
+            raise FieldError("penalty", self.penalty, "be at least 0")
         if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0")
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -67,9 +68,9 @@ class Edit:
 
     def __post_init__(self) -> None:
         if self.tau_edit < 0:
-            raise ValueError(f"tau_edit must be at least 0, got {self.tau_edit}")
+            raise FieldError("tau_edit", self.tau_edit, "be at least 0")
         if self.post < 0:
-            raise ValueError(f"post must be at least 0, got {self.post}")
+            raise FieldError("post", self.post, "be at least 0")
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the committed positions of the window."""

@@ -20,9 +20,10 @@ from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
+from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.records import Ledger, Role
+from harness.errors import FieldError
 
 _LAST = "wino.last_B"
 _FIRST_LIMIT = 30
@@ -86,18 +87,18 @@ def _visible(positions_BT: Tensor, keys_BT: Tensor, width: int) -> Tensor:
 class WideIn:
     """Close the positions surer than `tau1`, at most a clamped share of the window's masks."""
 
-    tau1: float = 0.7
+    tau1: float = probability(0.7)
     cap_share: float = 0.7
     cap_least: int = 5
     cap_most: int = 20
 
     def __post_init__(self) -> None:
         if self.tau1 < 0:
-            raise ValueError(f"tau1 must be at least 0, got {self.tau1}")
+            raise FieldError("tau1", self.tau1, "be at least 0")
         if not 0 < self.cap_share <= 1:
-            raise ValueError(f"cap_share must lie in (0, 1], got {self.cap_share}")
+            raise FieldError("cap_share", self.cap_share, "lie in (0, 1]")
         if not 1 <= self.cap_least <= self.cap_most:
-            raise ValueError(f"cap_least must lie in [1, cap_most={self.cap_most}], got {self.cap_least}")
+            raise FieldError("cap_least", self.cap_least, f"lie in [1, cap_most={self.cap_most}]")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; the loop adds the best one where there is none."""
@@ -118,7 +119,7 @@ class NarrowOut:
 
     def __post_init__(self) -> None:
         if self.tau2 < 0:
-            raise ValueError(f"tau2 must be at least 0, got {self.tau2}")
+            raise FieldError("tau2", self.tau2, "be at least 0")
 
     def fit(self, method: DiffusionMethod) -> None:
         """Refuse to verify tokens by predictions that have seen them."""

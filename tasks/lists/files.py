@@ -1,9 +1,9 @@
 """Read list problems of a user's own from a file of JSON lines."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from harness import files
 from harness.errors import DataError
 from tasks.lists.instance import ListInstance
 
@@ -18,10 +18,10 @@ def read_instances(path: str | Path, op: str) -> list[ListInstance]:
     """
     file = Path(path)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = files.text(file).rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({error}); give the path of a UTF-8 JSON-lines file") from error
-    if not lines:
+    if lines == [""]:
         raise DataError(f'{file}: no rows; write one object per line, such as {{"items": ["A", "B", "C"]}}')
     found: dict[str, ListInstance] = {}
     for number, line in enumerate(lines, start=1):
@@ -37,8 +37,8 @@ def read_instances(path: str | Path, op: str) -> list[ListInstance]:
 
 def _read_row(line: str, op: str, default_id: str) -> ListInstance:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = files.parsed(line)
+    except ValueError as error:
         raise DataError(f"not JSON ({error}); write one object per line") from error
     if not isinstance(row, dict):
         raise DataError(f"{type(row).__name__} instead of an object with the fields {', '.join(_FIELDS)}")

@@ -164,6 +164,7 @@ class ListTask:
         }
         yield from settings.unknown(self, choices)
         yield from settings.below_one(self, "samples", "gen_length")
+        yield from settings.too_many(self)
         yield from self._problems_of_sizes()
         yield from self._problems_of_source()
 

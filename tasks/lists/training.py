@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.errors import FieldError
 from tasks.lists.splits import split_of
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -131,9 +132,9 @@ class Focus:
 
     def __post_init__(self) -> None:
         if self.operation not in OPERATIONS:
-            raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}, got {self.operation}")
+            raise FieldError("operation", self.operation, f"be one of {', '.join(OPERATIONS)}")
         if not 0 <= self.share <= 1:
-            raise ValueError(f"share must lie in [0, 1], got {self.share}")
+            raise FieldError("share", self.share, "lie in [0, 1]")
 
 
 def batches(

@@ -11,6 +11,7 @@ _SHORT_FRACTION = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])|\\frac\s*(
 _SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _FRACTION = re.compile(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}")
 _RATIO = re.compile(r"(-?\d+)/(\d+)")
+_MOST_DIGITS = 1000
 _DECIMAL = re.compile(r"-?\d*\.?\d+|-?\d+\.")
 
 
@@ -31,15 +32,16 @@ def normal(answer: str) -> str:
 
 def rational(text: str) -> Fraction | None:
     r"""Return the value of an integer, a decimal, `a/b` or \frac{a}{b} in normal form, or None for anything else."""
-    if _DECIMAL.fullmatch(text):
+    if len(text) <= _MOST_DIGITS and _DECIMAL.fullmatch(text):
         return Fraction(text.rstrip("."))
-    match = _RATIO.fullmatch(text)
-    if match and int(match[2]):
-        return Fraction(int(match[1]), int(match[2]))
-    match = _FRACTION.fullmatch(text)
-    if match and int(match[3]):
-        return Fraction(int(match[2]), int(match[3])) * (-1 if match[1] else 1)
-    return None
+    sign, above, below = "", "", ""
+    if match := _RATIO.fullmatch(text):
+        above, below = match.groups()
+    elif match := _FRACTION.fullmatch(text):
+        sign, above, below = match.groups()
+    if not match or not below.strip("0") or max(len(above), len(below)) > _MOST_DIGITS:
+        return None
+    return Fraction(int(above), int(below)) * (-1 if sign else 1)
 
 
 def equal(one: str, other: str) -> bool:

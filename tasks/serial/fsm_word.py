@@ -151,6 +151,7 @@ class FsmWord:
         choices = {"group": GROUPS, "split": SPLITS, "renderer": renderers, "template": self.templates}
         yield from settings.unknown(self, choices)
         yield from settings.below_one(self, "samples", "gen_length", "length", "stride")
+        yield from settings.too_many(self)
         if self.length % self.stride:
             divisors = [d for d in range(1, self.length + 1) if self.length % d == 0]
             yield "stride", f"must divide task.length={self.length}; {', '.join(map(str, divisors))} do"

@@ -141,6 +141,7 @@ class GraphReach:
         choices = {"notes": NOTES, "split": SPLITS, "renderer": renderers, "template": self.templates}
         yield from settings.unknown(self, choices)
         yield from settings.below_one(self, "samples", "gen_length")
+        yield from settings.too_many(self)
         if self.longest_path < 2:
             yield "longest_path", "must be at least 2"
         least = 2 * (self.longest_path + 1)

@@ -94,15 +94,28 @@ def test_the_table_says_what_went_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert "b: no such method yet" in lines
 
 
-def test_a_case_without_a_key_is_named(tmp_path: Path):
-    """Guards the place of what is missing."""
-    file = tmp_path / "cases.json"
-    file.write_text(json.dumps({"cases": [GOOD, {k: v for k, v in GOOD.items() if k not in ("params", "prompt")}]}))
-    with pytest.raises(DataError, match=rf"case 2 \({GOOD['id']}\) lacks params, prompt"):
-        read_cases(file)
+def test_a_case_without_a_key_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Guards the cases beside one that is not whole."""
+    half = {k: v for k, v in GOOD.items() if k not in ("params", "prompt")}
+    assert outcome(tmp_path, capsys, half, GOOD, {}) == (
+        1,
+        [
+            ("failed", "lacks params, prompt"),
+            ("passed", ""),
+            ("failed", "lacks id, method, params, gen_length, prompt, model, expected"),
+        ],
+    )
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"cases": [{}]}', '{"version": 1}', '{"cases": []}', '{"cases": [1]}'])
+@pytest.mark.parametrize("params", [{"selector._target_": "os.abort"}, {"selector": {"_target_": "os.abort"}}])
+def test_a_case_chooses_no_class(params: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Guards against a file of data that names what is to be called."""
+    code, said = outcome(tmp_path, capsys, {**GOOD, "params": params}, GOOD)
+    assert (code, [status for status, _ in said]) == (1, ["failed", "passed"])
+    assert said[0][1].startswith(f"params: {next(iter(params))} is no knob of {GOOD['method']}")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"version": 1}', '{"cases": []}', '{"cases": [1]}'])
 def test_a_broken_file_is_named(tmp_path: Path, text: str):
     """Guards the one clear line for something that is no trajectory file."""
     file = tmp_path / "broken.json"

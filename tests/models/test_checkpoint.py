@@ -48,6 +48,17 @@ def test_loading_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("field", ["rope_theta", "norm_eps"])
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "many"])
+def test_a_number_that_makes_every_logit_nan_is_refused(field: str, value: object, tmp_path: Path) -> None:
+    """Guards positions and norms: a division by zero shows in no shape."""
+    checkpoint.save(random_model(), tmp_path)
+    path = tmp_path / checkpoint.CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(DataError, match=f"{field} must be a finite number above 0"):
+        load(tmp_path)
+
+
 def _truncate(folder: Path) -> None:
     path = folder / checkpoint.WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])

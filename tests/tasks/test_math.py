@@ -163,6 +163,13 @@ def test_differences_of_writing_do_not_count(one: str, other: str) -> None:
     assert latex.equal(one, other) and latex.equal(other, one)
 
 
+def test_numbers_of_thousands_of_digits_are_graded() -> None:
+    """Guards a run against an answer that counts for ever: Python turns no such text into a number."""
+    long = "1" * 5000
+    assert latex.rational(long) is latex.rational(f"{long}/{long}") is latex.rational(rf"\frac{{{long}}}{{7}}") is None
+    assert latex.equal(long, long) and not latex.equal(long, "1")
+
+
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_differences_of_value_count(one: str, other: str) -> None:
     """Guards against a normal form that throws away what an answer says."""

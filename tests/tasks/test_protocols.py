@@ -11,8 +11,9 @@ from harness.config import compatibility, protocols
 from harness.config.build import build_task
 from harness.config.catalogue import describe as entries_of
 from harness.config.catalogue import names, read
-from harness.config.composition import completed, compose, parse
+from harness.config.composition import completed, compose
 from harness.config.identity import describe
+from harness.config.overrides import parse
 from harness.errors import ConfigError
 from tasks.asking import fill
 from tasks.questions import QuestionTask

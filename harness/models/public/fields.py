@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import files
 from harness.errors import DataError
 
 T = TypeVar("T", bound=int | float | str | bool | dict | list)
@@ -18,7 +19,7 @@ class Fields:
         """Read the file, as if the `ignored` fields were not in it; raise DataError if it is no JSON object."""
         self.path = path
         try:
-            values = json.loads(path.read_text())
+            values = files.parsed(files.text(path))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not a readable config ({error}); download it again") from None
         if not isinstance(values, dict):
