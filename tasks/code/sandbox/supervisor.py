@@ -64,7 +64,6 @@ class _Child:
     tail: bytes = b""
     written: int = 0
     cpu_s: float = 0.0
-    begun: bool = False
 
     def __enter__(self) -> "_Child":
         return self
@@ -80,24 +79,29 @@ class _Child:
         while (dying := usage.alive(dying)) and time.monotonic() < limit:
             time.sleep(_END_TICK_S)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the program's first line has been reached."""
+        return self.told.startswith(b"ready\n")
+
     def watch(self, limits: Limits) -> tuple[str, str]:
         """Return status and detail of the program at its end, or when it exceeds a limit.
 
         The wall limit counts from where the program itself begins: a busy machine starts interpreters slowly.
         """
-        deadline, look = time.monotonic() + _START_S, math.inf
+        deadline, look, begun = time.monotonic() + _START_S, math.inf, False
         with selectors.DefaultSelector() as selector:
             for pipe in (self.told_by, self.outputs):
                 selector.register(pipe, selectors.EVENT_READ)
             while (now := time.monotonic()) < deadline:
                 # Once nothing more can be told, the processes that wait only pass on how it ended.
-                tick = (_LOOK_S if self.begun else _TICK_S) if self.told_by in selector.get_map() else _END_TICK_S
+                tick = (_LOOK_S if begun else _TICK_S) if self.told_by in selector.get_map() else _END_TICK_S
                 for key, _ in selector.select(min(deadline - now, tick)):
                     if not self._read(key.fd):
                         selector.unregister(key.fd)
                 ended = self._has_ended(limits)
-                if not self.begun and self.told.startswith(b"ready\n"):
-                    self.begun = True
+                if self.begun and not begun:
+                    begun = True
                     deadline, look = time.monotonic() + limits.wall_s, time.monotonic() + _LOOK_S
                 if ended:
                     return self._judged(limits)
@@ -106,7 +110,11 @@ class _Child:
                         return excess
                     # Looking at thousands of files must not take the time of the programs beside this one.
                     look = time.monotonic() + max(_LOOK_S, 4 * (time.monotonic() - now))
-        if not self.begun:
+        # What was in time is not too late because we are.
+        self._take_the_rest(limits)
+        if self._has_ended(limits):
+            return self._judged(limits)
+        if not begun:
             return "sandbox_error", f"not ready within {_START_S:g} s"
         return "timeout", f"{limits.wall_s:g} s of wall time"
 

@@ -109,7 +109,11 @@ def reaching_out(near: Surroundings) -> dict[str, Hostile]:
             end("passed"),
         ),
         "writes_to_etc": ("open('/etc/x', 'w')", end(*_READ_ONLY, bubblewrap=(*_ABSENT, "error:OSError"))),
-        "writes_outside": (f"open({outside}, 'w').write('x')" + CORRECT, end(*_READ_ONLY, bubblewrap=("passed",))),
+        # In a file tree of its own, it may be that the machine's folder for temporary files is not there.
+        "writes_outside": (
+            f"open({outside}, 'w').write('x')" + CORRECT,
+            end(*_READ_ONLY, bubblewrap=("passed", *_ABSENT)),
+        ),
         "reads_secret": (f"open({secret}).read()", denied_or_absent),
         "reads_home": (f"import os; os.listdir({home})", denied_or_absent),
         "reads_environment_of_parent": (

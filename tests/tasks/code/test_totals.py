@@ -1,11 +1,12 @@
 """What a program has used by its end is found out at its end, whenever the supervisor looked before."""
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tasks.code.sandbox import Limits, Tier, supervisor
+from tasks.code.sandbox import Limits, Tier, supervisor, usage
 from tasks.code.sandbox.confinement import Machine
 from tasks.code.sandbox.supervisor import run_at
 from tasks.code.sandbox.tiers import self_test
@@ -76,3 +77,12 @@ def test_totals_do_not_hang_on_looking(tier: Tier, monkeypatch: pytest.MonkeyPat
     verdicts = {name: job.result() for name, job in jobs.items()}
     allowed = {name: ends.get(tier, ends["any"]) for name, (_, ends, _) in PROGRAMS.items()}
     assert {name: verdict for name, verdict in verdicts.items() if verdict.status not in allowed[name]} == {}
+
+
+def test_a_late_look_makes_nothing_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ended in time, and failed because its supervisor was kept from noticing until the time was up."""
+    look = usage.processes
+    monkeypatch.setattr(supervisor, "_LOOK_S", 0.0)
+    monkeypatch.setattr(usage, "processes", lambda session: (time.sleep(1.5), look(session))[1])
+    verdict = run_at(Tier.LIMITS, "import time; time.sleep(0.1)", Limits(wall_s=1.0), Machine.here())
+    assert (verdict.status, verdict.detail) == ("passed", "")
