@@ -107,7 +107,7 @@ class _Finder:
     """Finds results of earlier runs; lists the folder of every store once."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, frozenset[str]] = {}
+        self._known: dict[Path | str, frozenset[str]] = {}
 
     def find(self, job: Job) -> Row | None:
         """Return the row that is taken in place of a job, or None."""
