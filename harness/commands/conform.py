@@ -18,6 +18,7 @@ from harness.config.catalogue import nearest
 from harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from harness.engine.method import DiffusionMethod
     from harness.models.closed_form import ClosedFormModel
 
 REFERENCES = tuple(
@@ -72,27 +73,12 @@ def replay(case: dict, decode: Decode | None = None) -> Verdict:
 def _decode(case: dict) -> dict[str, object]:
     import torch
 
-    from harness.config.build import build_method
-    from harness.config.catalogue import knobs as published
-    from harness.config.catalogue import nearest, read
-    from harness.config.composition import compose
     from harness.engine.canvas import Canvas
     from harness.engine.diffusion import decode
-    from harness.engine.method import DiffusionMethod, Unverified
+    from harness.engine.method import Unverified
     from harness.engine.records import Ledger
 
-    known = published(read("method", case["method"]))
-    if strange := case["params"].keys() - known:
-        # Anything else could put a class of the file's choice in place.
-        raise DataError(f"params: {min(strange)} is no knob of {case['method']}; {nearest(min(strange), known)}")
-    knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
-    if "idle_calls" in known:
-        knobs.append("method.idle_calls=true")
-    cfg = compose(
-        [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
-    )
-    method = build_method(cfg)
-    assert isinstance(method, DiffusionMethod)
+    method = _method(case)
     model = _formula(case)
     canvas = Canvas.from_prompts(
         [case["prompt"]],
@@ -129,6 +115,28 @@ def _decode(case: dict) -> dict[str, object]:
             "static_forwards": without_drafts.counts([0])[0].nfe + static.idle,
         }
     return found
+
+
+def _method(case: dict) -> "DiffusionMethod":
+    from harness.config.build import build_method
+    from harness.config.catalogue import knobs as published
+    from harness.config.catalogue import read
+    from harness.config.composition import compose
+    from harness.engine.method import DiffusionMethod
+
+    known = published(read("method", case["method"]))
+    if strange := case["params"].keys() - known:
+        # Anything else could put a class of the file's choice in place.
+        raise DataError(f"params: {min(strange)} is no knob of {case['method']}; {nearest(min(strange), known)}")
+    knobs = [f"method.{name}={_override(value)}" for name, value in case["params"].items()]
+    if "idle_calls" in known:
+        knobs.append("method.idle_calls=true")
+    cfg = compose(
+        [f"method={case['method']}", f"gen_length={case['gen_length']}", "method.score_dtype=float64", *knobs]
+    )
+    method = build_method(cfg)
+    assert isinstance(method, DiffusionMethod)
+    return method
 
 
 def _formula(case: dict) -> "ClosedFormModel":

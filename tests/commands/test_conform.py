@@ -48,7 +48,7 @@ GOOD = next(c for c in CASES if c["method"] == "llada")
 GIVEN = next(c for c in CASES if c["method"] == "prophet")
 BAD = {
     "lacks model.f2": {"model": {key: value for key, value in GOOD["model"].items() if key != "f2"}},
-    "no such key": {"params": {"stride": 2}},
+    "stride is no knob of llada": {"params": {"stride": 2}},
     "out of bounds": {"model": {**GOOD["model"], "mask_id": 99}},
     "has no place 99": {"method": "prophet", "params": {**GIVEN["params"], "constraints": {"99": 1}}},
     "dimensions 'str'": {"prompt": "words"},
