@@ -237,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args([word for word in argv if word not in overrides])
     method, decode = external(overrides) if overrides else (None, None)
     cases = [case for file in arguments.files or REFERENCES for case in read_cases(file)]
-    wanted = [case for case in cases if method in (None, case["method"])]
+    wanted = [case for case in cases if method in (None, case.get("method"))]
     if not wanted:
         raise ConfigError(f"method={method}: no such case; {nearest(str(method), {case['method'] for case in cases})}")
     verdicts = [replay(case, decode) for case in wanted]
