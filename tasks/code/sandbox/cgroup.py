@@ -18,8 +18,11 @@ from pathlib import Path
 from tasks.code.sandbox.verdict import Limits
 
 _CONTROLLERS = {"memory", "pids"}
-# Those that start a program belong to its group, with what the kernel keeps for them.
-_ATTENDANTS, _ATTENDANCE_BYTES = 3, 64 << 20
+ATTENDANTS = 3
+"""The processes that start a program, it included: they count where the kernel does."""
+
+# What they and the kernel take for it, besides the program.
+_ATTENDANCE_BYTES = 64 << 20
 _DYING_S, _TICK_S = 1.0, 0.002
 
 
@@ -122,7 +125,7 @@ def _bounds(limits: Limits) -> dict[str, int]:
         "memory.max": limits.memory_bytes + limits.work_bytes + _ATTENDANCE_BYTES,
         "memory.swap.max": 0,
         "memory.oom.group": 1,
-        "pids.max": limits.processes + _ATTENDANTS,
+        "pids.max": limits.processes + ATTENDANTS,
     }
 
 

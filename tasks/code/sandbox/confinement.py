@@ -35,8 +35,6 @@ _OPTIONS = ("-S", "-s", "-B")
 _SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _LOADER_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 _DEVICES = ("/dev/null", "/dev/urandom")
-# The processes that start a program, it included.
-_ATTENDANTS = 3
 PORTABLE = 2
 """The version of marshal's format that every Python 3 reads, code excepted."""
 
@@ -98,7 +96,7 @@ def request(tier: Tier, machine: Machine, limits: Limits, *, user: int | None) -
     only_self = kernel.LIMITS_OF_OTHERS if scoped else kernel.LIMITS_OF_OTHERS | kernel.SIGNALS
     denied = kernel.DENIED | (kernel.METADATA if bare else {}) | ({} if scoped else kernel.PIDFD_SIGNALS)
     shared = bare and user is None
-    present = _processes_of(os.getuid()) if shared else _ATTENDANTS
+    present = _processes_of(os.getuid()) if shared else cgroup.ATTENDANTS
     python = interpreter.find()
     return {
         "limits": asdict(limits) | {"processes": limits.processes + present},
@@ -117,9 +115,8 @@ def code() -> bytes:
     here = files("tasks.code.sandbox")
     texts = {name: here.joinpath(f"{name}.py").read_text("utf-8") for name in _MODULES}
     compiler = [interpreter.find().path, *_OPTIONS, "-c", _COMPILE]
-    return subprocess.run(
-        compiler, input=marshal.dumps(texts, 2), env=ENVIRONMENT, capture_output=True, check=True
-    ).stdout
+    asked = marshal.dumps(texts, PORTABLE)
+    return subprocess.run(compiler, input=asked, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True).stdout
 
 
 def _bubblewrap(prefix: str, limits: Limits) -> list[str]:

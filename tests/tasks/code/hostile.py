@@ -225,6 +225,13 @@ LIMITED |= {
         ),
         ("becomes_another_program", "import os; os.execv('/usr/bin/id', ['id'])", end("crash")),
         ("kills_its_group", "import os; os.kill(0, 9)" + CORRECT, end("crash", "error:PermissionError")),
+        (
+            # A program stops when it has left its verdict.
+            "is_woken",
+            "import os, signal\nif os.fork() == 0:\n    while True:\n"
+            "        try: os.kill(os.getppid(), signal.SIGCONT)\n        except OSError: pass" + CORRECT,
+            PASSED,
+        ),
         ("own_priority", "import os; os.nice(1); os.sched_setaffinity(0, os.sched_getaffinity(0))" + CORRECT, PASSED),
         # What it leaves.
         (

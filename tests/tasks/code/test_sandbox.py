@@ -25,7 +25,8 @@ SETTINGS = ["bubblewrap", "namespaces", "landlock", "landlock_abi_1", "limits"]
 PEACEFUL = (
     "import os, time\nif os.fork() == 0:\n    time.sleep(0.6)\n    os._exit(0)\nassert os.wait()[1] == 0" + CORRECT
 )
-SIDE_BY_SIDE = 12
+# One beside so many hostile programs, and programs at a time.
+EVERY, SIDE_BY_SIDE = 6, 12
 # A busy machine may take its time over a program that ends by itself, or by another limit.
 PATIENT: dict[str, Any] = {"wall_s": 120.0}
 # Root gives every program a user of its own; other users share theirs with their programs.
@@ -90,8 +91,8 @@ def fight(name: str, near: Surroundings) -> Battle:
         return run_at(tier, named(job[1], job[0]), job[2], machine)
 
     jobs = [(tokens[name], h.program, Limits(**PATIENT | h.limits)) for name, h in programs.items()]
-    peace = [("peaceful", PEACEFUL, Limits(**PATIENT))] * (len(jobs) // 4)
-    mixed = [job for i, own in enumerate(jobs) for job in [own, *peace[i // 4 : i // 4 + 1][: i % 4 == 0]]]
+    peace = [("peaceful", PEACEFUL, Limits(**PATIENT))] * (len(jobs) // EVERY)
+    mixed = [job for i, own in enumerate(jobs) for job in [own, *peace[i // EVERY : i // EVERY + 1][: i % EVERY == 0]]]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         ended = list(pool.map(run, mixed))
     limit = time.monotonic() + 5
