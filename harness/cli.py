@@ -14,6 +14,8 @@ _HELP = """usage: decbench COMMAND [arguments]
 
   run [-m] key=value ...     decode a task: decbench run model=tiny_mdm method=threshold task=list_copy
   plan key=value ...         what `run` with the same arguments would do and cost; also run --dry-run
+  generate PROMPT key=value ...
+                             answer a prompt of your own (-: from standard input), with counts; trace=true: its steps
   list methods|models|tasks|experiments [--json]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
@@ -143,6 +145,7 @@ def _module(name: str) -> Callable[[list[str]], int]:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "plan": _plan,
+    "generate": _module("generate"),
     "list": _module("list"),
     "show": _module("show"),
     "doctor": _module("doctor"),

@@ -75,9 +75,7 @@ def summarize(
         "convergence": (emerged, lambda: convergence.draw(emerged)),
     }
     something, draw = drawn[kind]
-    figures = _draw(draw, figure_path, console) if something and figure_path else ()
-    if per_task and figure_path and not something:
-        console.print(f"no figure={kind}: no run has what it shows", style="yellow", soft_wrap=True, markup=False)
+    figures = _draw(draw if something else None, figure_path, console) if per_task and figure_path else ()
     if overall and figure_path:
         figure_path.parent.mkdir(parents=True, exist_ok=True)
         figure_path.with_suffix(".md").write_text(markdown + "\n")
@@ -119,9 +117,12 @@ def _name(row: dict[str, str]) -> str:
     return " ".join(row[key] for key in ("model", "setting", "task") if row[key] is not None)
 
 
-def _draw(draw: "Callable[[], tuple[Figure, DataFrame]]", path: Path, console: "Console") -> tuple[Path, ...]:
+def _draw(draw: "Callable[[], tuple[Figure, DataFrame]] | None", path: Path, console: "Console") -> tuple[Path, ...]:
     from harness.results import figures
 
+    if draw is None:
+        console.print("no figure: no run has what it shows", style="yellow")
+        return ()
     try:
         written = figures.save(*draw(), path)
     except MissingDependency as error:

@@ -11,7 +11,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.families import Method
 from harness.engine.generation import Generation
 from harness.engine.model import LanguageModel
-from harness.engine.records import Counts, Ledger
+from harness.engine.records import Counts, ForwardRecord, Ledger
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
@@ -21,7 +21,7 @@ from harness.runs.trace import DiffusionTrace, RoundTrace, Work
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """Results of a batch, by row: generations, counts, trace rows, and the time of the whole batch.
+    """Results of a batch, by row: generations, counts, trace rows, its model calls, and the time of the whole batch.
 
     `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
     `forward_s` is the time of the batch's model calls on the device's clock, None where it is not known.
@@ -30,6 +30,7 @@ class Decoded:
     generations: list[Generation]
     counts: list[Counts]
     steps: list[dict[str, object]]
+    calls: list[ForwardRecord]
     watch: Stopwatch
     room: int
     forward_s: float | None
@@ -113,6 +114,7 @@ def decode_batch(
         generations=generations,
         counts=ledger.counts(range(len(prompts))),
         steps=trace.rows,
+        calls=ledger.records,
         watch=watch,
         forward_s=ledger.seconds(),
         room=0 if isinstance(method, diffusion.DiffusionMethod) else gen_length,

@@ -125,7 +125,7 @@ def test_a_run_has_answers_and_time_and_no_counts(server: StandIn, call_decbench
     ]
     done = call_decbench(*command, "measure=timed", "name=mine", "--json")
     assert done.returncode == 0, done.stderr
-    assert "NaN" not in done.stdout and "no figure=calls: no run has what it shows" in done.stderr
+    assert "NaN" not in done.stdout and "no figure: no run has what it shows" in done.stderr
     (overall,) = json.loads(done.stdout.splitlines()[-1])["summary"]["overall"]
     assert (overall["nfe"], overall["tpf"], overall["efe"]) == (None, None, None) and overall["latency_s"] > 0
     for row in rows(tmp_path / "r"):
