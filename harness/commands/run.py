@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.config.catalogue import tell_problems
 from harness.config.composition import compose
 from harness.runs.progress import SweepProgress
 from harness.runs.runner import RunRecord, run
@@ -20,6 +21,7 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     overrides = [a for a in argv if a not in ("-m", "--multirun")]
     console = Console(stderr=as_json)
     sweep = expand(overrides)
+    tell_problems()
     if not sweep.base.points and len(sweep.jobs) == 1:
         cfg = compose(sweep.jobs[0])
         with SweepProgress(console=console, runs=1) as progress:

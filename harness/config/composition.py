@@ -12,13 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import options, protocols
-from harness.config.catalogue import names, nearest
+from harness.config.catalogue import names, nearest, refused
 from harness.config.loader import ROOT, loader
+from harness.config.located import class_at
 from harness.errors import ConfigError
 
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
@@ -64,10 +64,14 @@ class BenchConf:
     overrides: list[str]
 
 
-@cache
 def register() -> None:
     """Make typed options and the root's schema known to Hydra."""
     options.register()
+    _register_root()
+
+
+@cache
+def _register_root() -> None:
     ConfigStore.instance().store(name="bench_schema", node=BenchConf, provider="decbench")
 
 
@@ -98,7 +102,7 @@ def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
     """Return the overrides of the protocol, and the answer length of a task whose own files name it."""
     added = protocols.settings(cfg, parsed)
     if cfg.task.get("gen_length", 0) is None:
-        task = get_class(str(cfg.task["_target_"]))
+        task = class_at("task", cfg.task)
         if hasattr(task, "default_length"):
             added.append(f"task.gen_length={task.default_length(OmegaConf.to_container(cfg.task, resolve=True))}")
     return added
@@ -124,12 +128,15 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def _check_names(overrides: Sequence[Override]) -> None:
     for override in overrides:
-        value = override.value()
-        if override.key_or_group in GROUPS and isinstance(value, str) and value not in names(override.key_or_group):
-            raise ConfigError(
-                f"{override.key_or_group}={value}: no such {override.key_or_group}; "
-                f"{nearest(value, names(override.key_or_group))}"
-            )
+        group, value = override.key_or_group, override.value()
+        slot = group.startswith("method/")
+        known = names(group) if group in GROUPS else options.names_of(group) if slot else ()
+        if not known or not isinstance(value, str):
+            continue
+        if reason := refused(group, value):
+            raise ConfigError(f"{group}={value}: {reason}")
+        if value not in known:
+            raise ConfigError(f"{group}={value}: no such {group.rpartition('/')[2]}; {nearest(value, known)}")
 
 
 def _explain(error: Exception, overrides: Sequence[Override]) -> str:

@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from harness.config import build, compatibility, identity
 from harness.config.composition import resolved
 from harness.config.content import checkpoint_digest, checkpoint_folder, data_digest
 from harness.config.hardware import device_name
+from harness.config.located import function_at
 from harness.config.source_digest import Code, code_of
 from harness.engine.families import Method
 from tasks.task import Task
@@ -96,7 +96,7 @@ def _target(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, objec
     """Return what tells a model: its loader, the arguments that are no places, and the digest of its checkpoint."""
     loader = model["loader"]
     arguments = {name: value for name, value in loader.items() if name not in _PLACES}
-    told = identity.described_call(get_method(loader["_target_"]), arguments)
+    told = identity.described_call(function_at("model.loader", loader), arguments)
     return told | ({"checkpoint": checkpoint} if checkpoint else {})
 
 
@@ -115,6 +115,6 @@ def _producer(cfg: DictConfig, measure: Mapping[str, Any], device: str) -> dict[
 def _modules(method: Method, task: Task, model: Mapping[str, Any]) -> list[str]:
     """Return the modules of every class that the config chose."""
     parts = [getattr(method, slot.name) for slot in fields(method)]
-    chosen = [*map(type, (method, task, *parts)), get_method(model["loader"]["_target_"])]
+    chosen = [*map(type, (method, task, *parts)), function_at("model.loader", model["loader"])]
     modules = [inspect.getmodule(one) for one in chosen]
     return [module.__name__ for module in modules if module is not None and module.__name__ != "builtins"]
