@@ -27,6 +27,8 @@ _HELP = """usage: decbench COMMAND [arguments]
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=... `decbench --version` says which this is.
+Methods, policies, caches, tasks, models, protocols and experiments of your own: --config-dir FOLDER, or folders in
+DECBENCH_PATH; docs/plugins.md says what goes into them.
 """
 
 _RUN_HELP = """usage: decbench run key=value ... [--json]
@@ -54,7 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_HELP)
         return 0
-    command, rest = arguments[0], arguments[1:]
+    from harness.config import plugins
+
+    try:
+        with plugins.commanded(arguments) as kept:
+            return _dispatch(*kept[:1], rest=kept[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"decbench: {error}\n")
+        return 2
+
+
+def _dispatch(command: str = "", *, rest: list[str]) -> int:
     if command in COMMANDS and {"-h", "--help"} & {*rest}:
         sys.stdout.write(_HELP)
         return 0
@@ -67,10 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         with _ended_alike():
-            return COMMANDS[command](rest)
+            code = COMMANDS[command](rest)
+        _tell_problems()
+        return code
     except (ConfigError, DataError, MissingDependency) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        _tell_problems(str(error))
         sys.stderr.write(f"decbench {command}: {one_line(error)}\n")
         return 2
     except RunFailed as error:
@@ -84,8 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        _tell_problems(str(error))
         sys.stderr.write(f"decbench {command}: {one_line(error)} (HYDRA_FULL_ERROR=1 shows the traceback)\n")
         return 1
+
+
+def _tell_problems(said: str = "") -> None:
+    from harness.config.catalogue import tell_problems
+
+    tell_problems(said)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from rich.table import Table
 
 from harness.commands.console import console
-from harness.config.catalogue import names, read
+from harness.config.catalogue import names, origin, read
 from harness.errors import ConfigError, DataError, MissingDependency
 
 _EXTRAS = {
@@ -72,9 +72,26 @@ def examine(overrides: Sequence[str] = ()) -> Iterator[Finding]:
         there = _installed(module)
         remedy = "" if there else f"pip install 'decbench[{extra}]'"
         yield Finding(kind="extra", name=extra, available=there, detail=module, remedy=remedy)
+    yield from _plugins()
     yield from (_model(name) for name in names("model"))
     yield from (_task(name) for name in names("task"))
     yield from (finding for name in names("protocol") for finding in _wording(name, overrides))
+
+
+def _plugins() -> Iterator[Finding]:
+    """Look at every part of a plug-in, and say what of it is left out."""
+    from harness.config import plugins
+    from harness.config.catalogue import problems
+    from harness.config.matrix import policy_entries
+
+    policies = policy_entries()
+    for plugin in plugins.current():
+        parts = [f"{group}={n}" for group in plugins.GROUPS for n in names(group) if origin(group, n) == plugin.origin]
+        parts += [f"{one['slot']}={one['name']}" for one in policies if one.get("from") == plugin.origin]
+        detail = f"{plugin.code}: {', '.join(parts) or 'nothing that can be used'}"
+        yield Finding(kind="plugin", name=plugin.origin, available=bool(parts), detail=detail)
+    for file, problem in problems().items():
+        yield Finding(kind="plugin", name=file.name, available=False, detail=f"{file}: {problem}")
 
 
 def _sandbox() -> Finding:
@@ -109,7 +126,11 @@ def _model(name: str) -> Finding:
     try:
         loaded = load_model(compose([f"model={name}"]))
     except (ConfigError, DataError) as error:
-        return Finding(kind="model", name=name, available=False, detail=str(error), remedy=f"decbench train {name}")
+        remedy = f"decbench train {name}" if name in names("training") else ""
+        return Finding(kind="model", name=name, available=False, detail=str(error), remedy=remedy)
+    except Exception as error:
+        # Whatever is wrong with somebody's own model says nothing about the machine.
+        return Finding(kind="model", name=name, available=False, detail=f"{type(error).__name__}: {error}")
     digest = loaded.checkpoint_sha256[:12] if loaded.checkpoint_sha256 else "no checkpoint"
     return Finding(kind="model", name=name, available=True, detail=f"{loaded.parameters:,} parameters, {digest}")
 
@@ -157,6 +178,8 @@ def _task(name: str) -> Finding:
         samples = len(task.instances())
     except (ConfigError, DataError, MissingDependency) as error:
         return Finding(kind="task", name=name, available=False, detail=str(error), remedy=_command(error))
+    except Exception as error:
+        return Finding(kind="task", name=name, available=False, detail=f"{type(error).__name__}: {error}")
     return Finding(kind="task", name=name, available=True, detail=f"{samples} samples")
 
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from harness.commands.console import console
-from harness.config.catalogue import GROUPS, describe, names, nearest, read
+from harness.config.catalogue import GROUPS, describe, marked, names, nearest, read
 from harness.errors import ConfigError
+
+POLICIES = "policies"
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the options of a kind, as a table or as a JSON array; methods also as the README's Markdown table.
 
+    What is not ours says where it is from. `policies` are the parts of methods, of every slot, caches included.
     `compatibility` is two Markdown tables, of decoders by caches and by end-of-text rules.
     """
     kinds = [a for a in argv if a not in ("--json", "--markdown")]
@@ -22,26 +25,35 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(matrix.document() + "\n")
         return 0
-    if len(kinds) != 1 or kinds[0] not in GROUPS:
+    if len(kinds) != 1 or kinds[0] not in [*GROUPS, POLICIES]:
         given = " ".join(kinds)
-        raise ConfigError(f"list {given}: say what to list; {nearest(given, [*GROUPS, 'compatibility'])}")
-    entries = describe(GROUPS[kinds[0]])
+        raise ConfigError(f"list {given}: say what to list; {nearest(given, [*GROUPS, POLICIES, 'compatibility'])}")
+    entries = _policies() if kinds[0] == POLICIES else describe(GROUPS[kinds[0]])
     if "--json" in argv:
         sys.stdout.write(json.dumps(entries) + "\n")
         return 0
     if "--markdown" in argv and kinds[0] == "methods":
         sys.stdout.write(method_table() + "\n")
         return 0
-    last = {"methods": "runs on", "protocols": "tasks"}.get(kinds[0], "kind")
-    table = Table("name", "what it does", last, box=None)
+    last = {"methods": "runs on", "protocols": "tasks", "policies": "slot"}.get(kinds[0], "kind")
+    outside = any("from" in entry for entry in entries)
+    table = Table("name", "what it does", last, *(["from"] if outside else []), box=None)
     for entry in entries:
-        fits = entry.get("models") or entry.get("tasks") or entry.get("kind") or ""
+        fits = entry.get("models") or entry.get("tasks") or entry.get("kind") or entry.get("slot") or ""
         text = ", ".join(fits) if isinstance(fits, list) else str(fits)
         if ours := entry.get("reconstructed"):
             text += f"; wording reconstructed: {', '.join(ours)}"  # type: ignore[arg-type]
-        table.add_row(str(entry["name"]), str(entry["summary"]), text)
+        table.add_row(
+            str(entry["name"]), str(entry["summary"]), text, *([str(entry.get("from", ""))] if outside else [])
+        )
     console().print(table, highlight=False)
     return 0
+
+
+def _policies() -> list[dict[str, object]]:
+    from harness.config.matrix import policy_entries
+
+    return [dict(entry) for entry in policy_entries()]
 
 
 def method_table() -> str:
@@ -54,7 +66,13 @@ def method_table() -> str:
     lines = ["| method | family | paper | runs on | lossless | needs | shown by |", "|---|---|---|---|---|---|---|"]
     for name, option in ((name, read("method", name)) for name in names("method")):
         kinds = ", ".join(kind.replace("_", " ") for kind in option["models"])
-        shown = f"{cases[name]} reference trajectories" if cases[name] else option["shown_by"]
-        row = [f"`{name}`", option["family"], option["paper"] or "", kinds, "yes" if option["lossless"] else "no"]
+        shown = f"{cases[name]} reference trajectories" if cases[name] else option.get("shown_by", "")
+        row = [
+            f"`{name}`{marked('method', name)}",
+            option["family"],
+            option["paper"] or "",
+            kinds,
+            "yes" if option["lossless"] else "no",
+        ]
         lines.append("| " + " | ".join([*row, option.get("needs", ""), shown]) + " |")
     return "\n".join(lines)

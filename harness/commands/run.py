@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.config.catalogue import tell_problems
 from harness.runs.execution import execute
 from harness.runs.plan import plan
 from harness.runs.runner import RunRecord
@@ -19,6 +20,7 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     """Run what the overrides describe, print the outcome, and return the exit code."""
     console = Console(stderr=as_json)
     sweep = expand(argv)
+    tell_problems()
     records = execute(plan(sweep), console)
     summary = _summarise(sweep.base, records, console)
     if as_json:

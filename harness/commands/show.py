@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from harness.commands.console import console as output
-from harness.config.catalogue import knobs, read
+from harness.config.catalogue import file_of, knobs, names, origin, read
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     console = output()
     console.print(f"{method['name']}: {method['summary']}", highlight=False)
     console.print(f"paper: {method['paper'] or '-'}   runs on: {', '.join(method['models'])}", highlight=False)
+    _print_origin(console, "method", method["name"])
     table = Table("knob", "type", "default", "value", box=None)
     for name, default in defaults.items():
         shown = "gen_length" if str(default).startswith("${") else str(default)
@@ -44,9 +46,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _print_origin(console: Console, group: str, name: str) -> None:
+    """Say which file a choice that is not ours comes from."""
+    if name in names(group) and (plugin := origin(group, name)):
+        console.print(f"from: {plugin} ({file_of(group, name)})", highlight=False, soft_wrap=True)
+
+
 def _show_model(model: dict) -> int:
     loader, console = model["loader"], output()
     console.print(f"{model['name']}: {model['summary']}", highlight=False)
+    _print_origin(console, "model", model["name"])
     table = Table("field", "value", box=None)
     for name in ("family", "_target_"):
         if name in loader:
@@ -68,6 +77,7 @@ def _show_protocol(argv: Sequence[str]) -> int:
     origin = {} if chosen.get("wording") is None else origins(chosen.name, given)
     console.print(f"{protocol['name']}: {protocol['summary']}", highlight=False)
     console.print(f"paper: {protocol['paper'] or '-'}", highlight=False)
+    _print_origin(console, "protocol", protocol["name"])
     table = Table("task", "wording", "template", "shots", "turns", "gen_length", "reading", "stop", box=None)
     for task, preset in protocol["tasks"].items():
         keys = ("template", "shots", "turns", "gen_length", "reading")
@@ -87,16 +97,15 @@ def _type_of(method, knob: str) -> str:
     """Return the annotation of the policy field that a knob is wired to."""
     from typing import get_type_hints
 
-    from hydra.utils import get_class
-
     from harness.config.knobs import knob_of
+    from harness.config.located import class_at
 
     for slot, node in method.items():
         if not hasattr(node, "items") or "_target_" not in node:
             continue
         for field in node:
             if knob_of(method, str(slot), str(field)) == knob:
-                hint = get_type_hints(get_class(node["_target_"]))[str(field)]
+                hint = get_type_hints(class_at(f"method.{slot}", node))[str(field)]
                 return _spell(hint)
     return ""
 

@@ -1,18 +1,18 @@
 """From a config to the objects it describes: method, task and model."""
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import words
 from harness.config.composition import resolved
 from harness.config.knobs import knob_of, refuse_unread
+from harness.config.located import class_at, function_at, refuse_lacking
 from harness.config.options import schema
 from harness.engine.families import METHOD_CLASSES, Method
 from harness.errors import ConfigError, FieldError
@@ -27,10 +27,19 @@ def build_method(cfg: DictConfig) -> Method:
     method = cfg.method
     made = METHOD_CLASSES[method.family]
     policies = {f.name: _policy(method, f.name) for f in fields(made) if f.name in method}
+    if lacking := [slot.name for slot in fields(made) if slot.name not in policies and _needs_value(slot)]:
+        raise ConfigError(f"method={method.name}: its defaults choose no {', '.join(lacking)}")
+    for slot, interface in get_type_hints(made).items():
+        if slot in policies:
+            refuse_lacking(f"method.{slot}", policies[slot], interface)
     try:
         return made(**policies)
     except ValueError as error:
         raise ConfigError(f"method={method.name}: {error}") from error
+
+
+def _needs_value(slot: Field[Any]) -> bool:
+    return slot.default is MISSING and slot.default_factory is MISSING
 
 
 def _policy(method: DictConfig, slot: str) -> object:
@@ -40,11 +49,16 @@ def _policy(method: DictConfig, slot: str) -> object:
             values[name] = _plain(node[name])
         except OmegaConfBaseException as error:
             raise words.unreadable(method, _user_key(method, slot, str(name)), error) from error
-    cls = get_class(values.pop("_target_"))
+    if "_target_" not in values:
+        raise ConfigError(f"method.{slot}: no policy is chosen; name one in the method's defaults, or its _target_")
+    cls = class_at(f"method.{slot}", values)
+    values.pop("_target_")
     try:
         return cls(**values)
     except FieldError as error:
         raise words.refused_field(_user_key(method, slot, error.field), error) from error
+    except TypeError as error:
+        raise ConfigError(f"method.{slot}: {error}") from error
     except ValueError as error:
         raise ConfigError(f"method.{slot}: {error}") from error
 
@@ -63,7 +77,11 @@ def _user_key(method: DictConfig, slot: str, name: str) -> str:
 
 def build_task(cfg: DictConfig) -> Task:
     """Return the task of a config; raise ConfigError naming the key whose value has another type than the task's."""
-    target = get_class(str(cfg.task["_target_"]))
+    target = class_at("task", cfg.task)
+    if not is_dataclass(target):
+        raise ConfigError(
+            f"task._target_={cfg.task['_target_']}: must be a dataclass, whose fields are the task's keys"
+        )
     plain = OmegaConf.to_container(cfg.task, resolve=True)
     try:
         values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema(target)), plain))
@@ -71,7 +89,12 @@ def build_task(cfg: DictConfig) -> Task:
         key = error.full_key or "task"
         raise ConfigError(f"task.{key}={OmegaConf.select(cfg.task, key)}: {words.reason(error)}") from error
     assert isinstance(values, dict)
-    return target(**{str(k): v for k, v in values.items() if k != "_target_"})
+    try:
+        made: Any = target(**{str(k): v for k, v in values.items() if k != "_target_"})
+    except TypeError as error:
+        raise ConfigError(f"task={cfg.task.name}: {error}") from error
+    refuse_lacking("task", made, Task)
+    return made
 
 
 def device_of(cfg: DictConfig) -> str:
@@ -101,7 +124,7 @@ def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedM
         arguments["path"] = model["path"]
 
     def factory() -> LoadedModel:
-        loader = get_method(model["loader"]["_target_"])
+        loader = function_at("model.loader", model["loader"])
         return loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
 
     return from_pool(json.dumps([model, dtype, device, checkpoint_sha256], sort_keys=True), factory)

@@ -12,13 +12,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import options, protocols, words
-from harness.config.catalogue import NEAR, knobs, names, nearest, read
+from harness.config.catalogue import NEAR, knobs, names, nearest, read, refused
 from harness.config.loader import ROOT, loader
+from harness.config.located import class_at
 from harness.config.overrides import parse
 from harness.errors import ConfigError
 
@@ -75,10 +75,14 @@ class BenchConf:
     overrides: list[str]
 
 
-@cache
 def register() -> None:
     """Make typed options and the root's schema known to Hydra."""
     options.register()
+    _register_root()
+
+
+@cache
+def _register_root() -> None:
     ConfigStore.instance().store(name="bench_schema", node=BenchConf, provider="decbench")
 
 
@@ -112,7 +116,7 @@ def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
     if not chosen & {"method", "experiment"} and cfg.model.get("decoder"):
         added.append(f"method={cfg.model.decoder}")
     if cfg.task.get("gen_length", 0) is None:
-        task = get_class(str(cfg.task["_target_"]))
+        task = class_at("task", cfg.task)
         if hasattr(task, "default_length"):
             added.append(f"task.gen_length={task.default_length(OmegaConf.to_container(cfg.task, resolve=True))}")
     return added
@@ -130,12 +134,15 @@ def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
 
 def _check_names(overrides: Sequence[Override]) -> None:
     for override in overrides:
-        value = override.value()
-        if override.key_or_group in GROUPS and isinstance(value, str) and value not in names(override.key_or_group):
-            raise ConfigError(
-                f"{override.key_or_group}={value}: no such {override.key_or_group}; "
-                f"{nearest(value, names(override.key_or_group))}"
-            )
+        group, value = override.key_or_group, override.value()
+        slot = group.startswith("method/")
+        known = names(group) if group in GROUPS else options.names_of(group) if slot else ()
+        if not known or not isinstance(value, str):
+            continue
+        if reason := refused(group, value):
+            raise ConfigError(f"{group}={value}: {reason}")
+        if value not in known:
+            raise ConfigError(f"{group}={value}: no such {group.rpartition('/')[2]}; {nearest(value, known)}")
 
 
 def _explain(error: Exception, overrides: Sequence[Override]) -> str:

@@ -2,13 +2,14 @@
 
 import gzip
 import hashlib
+import sys
 import zlib
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from harness import files
+from harness.config.located import function_at
 from harness.config.remembered import remembered
 from harness.errors import DataError
 from harness.models import hub
@@ -47,7 +48,7 @@ def checkpoint_folder(model: dict[str, Any]) -> Path | None:
     It is `model.path`, or where the hub's cache has `model.hub_id`; a loader with a place of its own has a function
     `checkpoint_folder(model)` beside it. Raises ConfigError for a published model that is not on this machine.
     """
-    module = import_module(str(model["loader"]["_target_"]).rpartition(".")[0])
+    module = sys.modules[function_at("model.loader", model["loader"]).__module__]
     if find := getattr(module, "checkpoint_folder", None):
         return find(model)
     return hub.find_of(model) or (Path(model["path"]) if model.get("path") else None)

@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from harness import references
@@ -16,6 +15,7 @@ from harness.config import build, compatibility, identity
 from harness.config.composition import resolved
 from harness.config.content import checkpoint_digest, checkpoint_folder, data_digest
 from harness.config.hardware import device_name
+from harness.config.located import function_at
 from harness.config.source_digest import Code, code_of, has_no_version
 from harness.engine.families import Method
 from harness.errors import one_line
@@ -130,7 +130,7 @@ def _target(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, objec
     """Return what tells a model: its loader, the arguments that change answers, and the digest of its checkpoint."""
     loader = model["loader"]
     arguments = {name: value for name, value in loader.items() if name not in _NOT_TOLD}
-    told = identity.described_call(get_method(loader["_target_"]), arguments)
+    told = identity.described_call(function_at("model.loader", loader), arguments)
     return told | ({"checkpoint": checkpoint} if checkpoint else {})
 
 
@@ -149,7 +149,7 @@ def _producer(cfg: DictConfig, measure: Mapping[str, Any], device: str) -> dict[
 def _modules(method: Method, task: Task, model: Mapping[str, Any]) -> list[str]:
     """Return the modules of every class that the config chose, and of code of a user's own that it names."""
     parts = [getattr(method, slot.name) for slot in fields(method)]
-    chosen = [*map(type, (method, task, *parts)), get_method(model["loader"]["_target_"])]
+    chosen = [*map(type, (method, task, *parts)), function_at("model.loader", model["loader"])]
     modules = [inspect.getmodule(one) for one in chosen]
     named = [*references.modules_named("model", model["loader"]), *references.modules_named("task", vars(task))]
     path = model["loader"].get("module")

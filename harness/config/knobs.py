@@ -57,7 +57,7 @@ def refuse_unread(cfg: DictConfig) -> None:
 def _remedy(method: DictConfig, knob: str) -> str:
     """Return why nothing reads a knob, and what would do."""
     option = read("method", method.name)
-    own = {slot: name for part in option["defaults"] if isinstance(part, dict) for slot, name in part.items()}
+    own = options.parts_of(option)
     readers = [
         (slot, field) for slot in own for field, value in option.get(slot, {}).items() if value == f"${{..{knob}}}"
     ]

@@ -18,8 +18,8 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime, setup_globals
@@ -27,16 +27,30 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from harness.config import options, plugins
+from harness.config.option_files import ASSUMED
+from harness.config.plugin import Plugin
+
 ROOT = "bench"
+_OWN = SearchPathQuery(provider="main", path=None)
+"""Hydra's name for the folder that holds the root; plug-ins come right behind it."""
+
+
+def loader() -> "Loader":
+    """Return the loader of this process; every option must be registered before."""
+    return _loader(plugins.current())
 
 
 @cache
-def loader() -> "Loader":
-    """Return the loader of this process; every option must be registered before."""
+def _loader(others: tuple[Plugin, ...]) -> "Loader":
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "decbench")
-    return Loader(create_config_search_path("pkg://conf"))
+    search_path = create_config_search_path("pkg://conf")
+    for plugin in reversed(others):
+        if plugin.conf is not None:
+            search_path.append(plugin.origin, f"file://{plugin.conf}", anchor=_OWN)
+    return Loader(search_path)
 
 
 class Loader(ConfigLoaderImpl):
@@ -44,7 +58,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._read = CachingConfigRepository(self.repository)
+        self._read = _Completed(self.repository)
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Return the config with its `hydra` node."""
@@ -56,7 +70,7 @@ class Loader(ConfigLoaderImpl):
         """Return the config without its `hydra` node."""
         self.validate_sweep_overrides_legal(list(overrides), RunMode.RUN, from_shell=False)
         choices = [override for override in overrides if self._chooses(override)]
-        cfg = copy.deepcopy(_composed(*(str(choice.input_line) for choice in choices)))
+        cfg = copy.deepcopy(_composed(self, *(str(choice.input_line) for choice in choices)))
         self._apply_overrides_to_config([one for one in overrides if one not in choices], cfg)
         cfg.overrides = [override.input_line for override in overrides]
         return cfg
@@ -84,11 +98,40 @@ class Loader(ConfigLoaderImpl):
 
 
 @lru_cache(maxsize=64)
-def _composed(*choices: str) -> DictConfig:
-    cfg = loader().load_configuration(ROOT, list(choices), RunMode.RUN)
+def _composed(loader: Loader, *choices: str) -> DictConfig:
+    cfg = loader.load_configuration(ROOT, list(choices), RunMode.RUN)
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg
+
+
+class _Completed(CachingConfigRepository):
+    """Configs with what their files need not say: a name, what is assumed, and the parts that classes default to."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return a config, completed when it is read."""
+        known = f"config_path={config_path}" in self.cache
+        found = super().load_config(config_path)
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        if known or found is None or group not in ASSUMED:
+            return found
+        assert isinstance(found.config, DictConfig)
+        listed = found.defaults_list or []
+        at = next((i for i, one in enumerate(listed) if _is_self(one)), len(listed))
+        alone = not any(isinstance(one, ConfigDefault) and not _is_self(one) for one in listed)
+        with open_dict(found.config):
+            for key, value in {"name": name, **(ASSUMED[group] if alone else {})}.items():
+                found.config.setdefault(key, value)
+        if group == "method" and alone:
+            chosen = {one.group for one in listed if isinstance(one, GroupDefault)}
+            parts = options.parts_of({"defaults": [], "family": found.config.family})
+            more = [GroupDefault(group=slot, value=part) for slot, part in parts.items() if slot not in chosen]
+            found.defaults_list = [*listed[:at], *more, *listed[at:]]
+        return found
+
+
+def _is_self(one: InputDefault) -> bool:
+    return isinstance(one, ConfigDefault) and one.path == "_self_"
 
 
 class _Wired(CachingConfigRepository):

@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc
+from typing import Any
 
-from harness.config import options
+from harness.config import options, plugins
 from harness.config.build import build_method
-from harness.config.catalogue import names, read
+from harness.config.catalogue import file_of, marked, names, origin, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
+from harness.config.plugin import Plugin
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
 from harness.engine.policies import Cache
 from harness.engine.policy import REGISTRY
+from harness.errors import ConfigError
 
+_SLOTS = ("cache", "finish")
 _LETTERS = {ModelKind.MASKED_DIFFUSION: "m", ModelKind.BLOCK_DIFFUSION: "b"}
 _MODELS = {ModelKind.MASKED_DIFFUSION: "tiny_mdm", ModelKind.BLOCK_DIFFUSION: "tiny_block"}
 
@@ -34,7 +38,7 @@ class Combination:
 
 def caches() -> dict[str, Cache]:
     """Return every cache with its defaults."""
-    return {name: cls() for name, cls in policies("cache").items()}
+    return _with_defaults("cache")
 
 
 def policies(slot: str) -> dict[str, type]:
@@ -43,18 +47,47 @@ def policies(slot: str) -> dict[str, type]:
     return {name: cls for (group, name), cls in sorted(REGISTRY.items()) if group == f"method/{slot}"}
 
 
-@cache
+def _with_defaults(slot: str) -> dict[str, Any]:
+    """Return the policies of a slot with their defaults, less those of plug-ins that have none."""
+    found = policies(slot)
+    return {name: cls() for name, cls in found.items() if not (options.origin(cls) and options.needs_values(cls))}
+
+
+def policy_entries() -> list[dict[str, str]]:
+    """Return one JSON-able entry per policy of every slot; `from` is the plug-in of one that is not ours."""
+    options.register()
+    return [
+        {"name": name, "summary": (getdoc(cls) or "").split("\n\n")[0].replace("\n", " "), "slot": group}
+        | ({"from": plugin} if (plugin := options.origin(cls)) else {})
+        for (group, name), cls in sorted(REGISTRY.items())
+    ]
+
+
 def decoders() -> list[tuple[str, ModelKind, DiffusionMethod]]:
     """Return every diffusion decoder as its file has it, for each kind of model that it runs on.
 
-    They decode responses of 8 positions, in blocks of 4 where they have blocks.
+    They decode responses of 8 positions, in blocks of 4 where they have blocks. Those of plug-ins that cannot be built
+    are left out.
     """
+    return _decoders(plugins.current())
+
+
+@cache
+def _decoders(others: tuple[Plugin, ...]) -> list[tuple[str, ModelKind, DiffusionMethod]]:
     found = []
     for name in names("method"):
         option = read("method", name)
+        if option["family"] != "diffusion":
+            continue
         for kind in (kind for kind in _LETTERS if kind.value in option["models"]):
             sizes = ["gen_length=8", *(["method.block_length=4"] if "block_length" in option else [])]
-            method = build_method(compose([f"model={_MODELS[kind]}", f"method={name}", *sizes]))
+            try:
+                method = build_method(compose([f"model={_MODELS[kind]}", f"method={name}", *sizes]))
+            except ConfigError as error:
+                if not origin("method", name):
+                    raise
+                plugins.note(file_of("method", name), str(error))
+                continue
             assert isinstance(method, DiffusionMethod)
             found.append((name, kind, method))
     return found
@@ -65,7 +98,7 @@ def combinations(slot: str) -> list[Combination]:
 
     Everything else is as the decoder's file has it.
     """
-    made = {name: cls() for name, cls in policies(slot).items()}
+    made = _with_defaults(slot)
     return [
         Combination(row=name, column=other, kind=kind, reason=reason_against(method, kind, **{slot: policy}))
         for name, kind, method in decoders()
@@ -76,8 +109,8 @@ def combinations(slot: str) -> list[Combination]:
 def rules_with_caches(decoder: str) -> list[Combination]:
     """Return all combinations of end-of-text rules and caches, as a decoder has them."""
     return [
-        Combination(row=rule, column=name, kind=kind, reason=reason_against(method, kind, finish=cls(), cache=cache))
-        for rule, cls in policies("finish").items()
+        Combination(row=rule, column=name, kind=kind, reason=reason_against(method, kind, finish=finish, cache=cache))
+        for rule, finish in _with_defaults("finish").items()
         for own, kind, method in decoders()
         for name, cache in caches().items()
         if own == decoder
@@ -108,12 +141,19 @@ def markdown(corner: str, found: Sequence[Combination]) -> str:
     """Return a table, `corner` above its rows, and the reasons of the refusals."""
     columns = list(dict.fromkeys(one.column for one in found))
     numbers = {reason: i for i, reason in enumerate(dict.fromkeys(one.reason for one in found if one.reason), 1)}
-    head = [corner, *(f"`{column}`" for column in columns)]
+    head = [corner, *(f"`{column}`{_mark(column)}" for column in columns)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in dict.fromkeys(one.row for one in found):
         cells = [_cell([one for one in found if (one.row, one.column) == (row, c)], numbers) for c in columns]
-        lines.append(f"| `{row}` | " + " | ".join(cells) + " |")
+        mark = marked("method", row) if corner == "method" else _mark(row)
+        lines.append(f"| `{row}`{mark} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in numbers.items())])
+
+
+def _mark(policy: str) -> str:
+    """Return what is added to the name of a cache or a rule: the plug-in that it is from; nothing for ours."""
+    plugin = next((options.origin(made[policy]) for made in map(policies, _SLOTS) if policy in made), None)
+    return f" ({plugin})" if plugin else ""
 
 
 def _cell(combined: list[Combination], numbers: dict[str, int]) -> str:

@@ -2,9 +2,11 @@
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -12,24 +14,108 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config import plugins
+from harness.config.catalogue import nearest
+from harness.config.plugin import Plugin
+from harness.engine.families import METHOD_CLASSES
 from harness.engine.policy import REGISTRY
+from harness.errors import ConfigError
 
 _PACKAGES = ("harness.engine", "methods")
+_OURS: dict[tuple[str, str], type] = {}
+_STORED: set[tuple[str, str]] = set()
+
+
+def register() -> None:
+    """Import every module that may define a policy and store one typed option for each policy."""
+    _register_ours()
+    _register_others(plugins.current())
 
 
 @cache
-def register() -> None:
-    """Import every module that may define a policy and store one typed option for each policy."""
+def _register_ours() -> None:
     for package in _PACKAGES:
         for name in _modules(importlib.import_module(package)):
             importlib.import_module(name)
-    for (group, name), cls in REGISTRY.items():
-        ConfigStore.instance().store(group=group, name=name, node=schema(cls), provider="decbench")
+    _OURS.update(REGISTRY)
+    for key, cls in _OURS.items():
+        _store(*key, cls)
+
+
+@lru_cache(maxsize=1)
+def _register_others(others: tuple[Plugin, ...]) -> None:
+    """Register the policies of plug-ins, and nothing of a module that cannot be used."""
+    for group, name in _STORED - _OURS.keys():
+        ConfigStore.instance().repo["method"][group.partition("/")[2]].pop(f"{name}.yaml")
+        _STORED.discard((group, name))
+    for module, file in (one for plugin in others for one in plugin.policy_modules.items()):
+        try:
+            _import(module, file)
+            for key, cls in _of_module(module):
+                _store(*key, cls)
+        except (Exception, SystemExit) as error:
+            plugins.note(*plugins.explained(error, file))
+            for key, _ in _of_module(module):
+                del REGISTRY[key]
+
+
+def _import(module: str, file: Path) -> None:
+    """Import a module of a plug-in; raise ConfigError where another one has its name, or a slot is unknown."""
+    imported = importlib.import_module(module)
+    if Path(str(imported.__file__)).resolve() != file:
+        raise ConfigError(f"another module {module} is imported in its place ({imported.__file__}); rename the file")
+    slots = {group for group, _ in _OURS}
+    for (group, name), cls in _of_module(module):
+        if group not in slots:
+            raise ConfigError(f"{cls.__name__}: policy {group}={name}: no such slot; {nearest(group, slots)}")
+
+
+def _of_module(module: str) -> list[tuple[tuple[str, str], type]]:
+    return [(key, cls) for key, cls in REGISTRY.items() if cls.__module__ == module]
+
+
+def _store(group: str, name: str, cls: type) -> None:
+    ConfigStore.instance().store(group=group, name=name, node=schema(cls), provider="decbench")
+    _STORED.add((group, name))
+
+
+@cache
+def _default_parts(family: str) -> dict[str, str]:
+    """Return the policies that a family's methods have where a file chooses none, by slot."""
+    made = [
+        (slot.name, slot.default_factory()) for slot in fields(METHOD_CLASSES[family]) if callable(slot.default_factory)
+    ]
+    return {slot: option_of(f"method/{slot}", path_of(type(part))) for slot, part in made}
+
+
+def parts_of(method: Mapping[str, Any]) -> dict[str, str]:
+    """Return the policy that a method's option chooses for each slot, by itself or by its family's defaults."""
+    chosen = {slot: name for part in method["defaults"] for slot, name in part.items()}
+    return chosen | {slot: name for slot, name in _default_parts(method["family"]).items() if slot not in chosen}
+
+
+def names_of(group: str) -> list[str]:
+    """Return the names of the policies of a slot, `method/SLOT`."""
+    return sorted(name for of, name in REGISTRY if of == group)
 
 
 def option_of(group: str, target: str) -> str:
-    """Return the name under which the class with the dotted path `target` is an option of `group`."""
-    return next(name for (of, name), cls in REGISTRY.items() if of == group and path_of(cls) == target)
+    """Return the name under which the class with the dotted path `target` is an option of `group`.
+
+    A class that is no option, but was put there by its path, is known by that.
+    """
+    return next((name for (of, name), cls in REGISTRY.items() if of == group and path_of(cls) == target), target)
+
+
+def origin(cls: type) -> str | None:
+    """Return the plug-in that a class comes from, as people know it; None for ours."""
+    plugin = plugins.owner(getattr(sys.modules.get(cls.__module__), "__file__", None))
+    return plugin.origin if plugin else None
+
+
+def needs_values(cls: type) -> bool:
+    """Say whether a policy has a field without a default."""
+    return any(item.init and item.default is MISSING and item.default_factory is MISSING for item in fields(cls))
 
 
 def path_of(cls: type) -> str:
@@ -38,7 +124,9 @@ def path_of(cls: type) -> str:
 
 
 def changed_fields(group: str, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a policy's values that are not its class's defaults."""
+    """Return those of a policy's values that are not its class's defaults; all, of one that is no option."""
+    if (group, name) not in REGISTRY:
+        return {key: value for key, value in values.items() if key != "_target_"}
     node = OmegaConf.structured(schema(REGISTRY[group, name]))
     known = OmegaConf.to_container(node, enum_to_str=True)
     assert isinstance(known, dict)

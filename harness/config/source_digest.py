@@ -1,8 +1,8 @@
 """Digests of the code that produces a number: modules reached by static imports, without comments and docstrings.
 
 Reached means: from the modules given, along every import statement, also those inside functions, as long as they lead
-to code that a user may edit: the packages of this project, those of plug-ins, and files that no package installed.
-Other packages are named by version.
+to code that a user may edit: the packages of this project, those of plug-ins, and modules that no installed package
+has. Other packages are named by version.
 """
 
 import ast
@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from importlib.util import find_spec
 from pathlib import Path
 
+from harness.config import plugins
+from harness.config.plugin import Plugin
 from harness.config.remembered import remembered
 
 OWN = frozenset({"harness", "methods", "tasks"})
@@ -33,13 +35,14 @@ def code_of(roots: Iterable[str]) -> Code:
     """Return what the modules named `roots` reach; their top-level packages count as editable, as ours do."""
     waiting = list(dict.fromkeys(roots))
     editable = OWN | {name.partition(".")[0] for name in waiting}
+    sources = plugins.current()
     modules: dict[str, str] = {}
     foreign: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in modules:
             continue
-        digest, imported = _read(name)
+        digest, imported = _read(name, sources)
         if digest is None:
             continue
         modules[name] = digest
@@ -70,9 +73,17 @@ def _prefixes(target: str) -> Iterator[str]:
         yield ".".join(parts[:length])
 
 
-def _read(name: str) -> tuple[str | None, list[str]]:
+def has_no_version(top: str) -> bool:
+    """Say whether a top-level module is code that has no version: a plug-in's, or of no installed package."""
+    if top in {*sys.stdlib_module_names, "__main__"}:
+        return False
+    file = _file_of(top, plugins.current())
+    return file is not None and (plugins.owner(file) is not None or _versions_of(top) is None)
+
+
+def _read(name: str, sources: tuple[Plugin, ...]) -> tuple[str | None, list[str]]:
     """Return digest and imports of a module; (None, []) for what is no module of Python source."""
-    file = _file_of(name)
+    file = _file_of(name, sources)
     if file is None or not file.is_file():
         return None, []
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
@@ -81,8 +92,11 @@ def _read(name: str) -> tuple[str | None, list[str]]:
 
 
 @cache
-def _file_of(name: str) -> Path | None:
-    """Return the source file of a module, or None for what is no module of Python source; imports nothing."""
+def _file_of(name: str, sources: tuple[Plugin, ...]) -> Path | None:
+    """Return the source file of a module, or None for what is no module of Python source; imports nothing.
+
+    `sources` are the plug-ins in use, on which it depends.
+    """
     top, *inner = name.split(".")
     spec = find_spec(top)
     if spec is None:
@@ -122,11 +136,6 @@ def _imports(tree: ast.Module, package: str) -> Iterator[str]:
             base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             origin = ".".join(part for part in (base, node.module) if part)
             yield from (f"{origin}.{alias.name}" if alias.name != "*" else origin for alias in node.names)
-
-
-def has_no_version(top: str) -> bool:
-    """Say whether a package is told by its content, for want of a version."""
-    return top not in {*sys.stdlib_module_names, "__main__"} and _file_of(top) is not None and _versions_of(top) is None
 
 
 @cache

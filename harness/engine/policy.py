@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, dataclass_transform
 
+from harness.errors import ConfigError
+
 Policy = TypeVar("Policy")
 PROBABILITY = "probability"
 REGISTRY: dict[tuple[str, str], type] = {}
@@ -19,11 +21,19 @@ def probability(default: float) -> Any:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def policy(group: str, name: str) -> Callable[[type[Policy]], type[Policy]]:
-    """Make a class a frozen keyword-only dataclass and register it as option `name` of `group`."""
+    """Make a class a frozen keyword-only dataclass and register it as option `name` of `group`.
+
+    Raises ConfigError for a name that another class has.
+    """
 
     def wrap(cls: type[Policy]) -> type[Policy]:
         made = dataclass(frozen=True, kw_only=True)(cls)
-        assert REGISTRY.setdefault((group, name), made).__qualname__ == made.__qualname__, f"{group}={name} twice"
+        taken = REGISTRY.get((group, name), made)
+        if (taken.__module__, taken.__qualname__) != (made.__module__, made.__qualname__):
+            raise ConfigError(
+                f"{made.__module__}.{made.__qualname__}: {group}={name} is {taken.__module__}.{taken.__qualname__}"
+                f" already; give the policy another name"
+            )
         REGISTRY[group, name] = made
         return made
 

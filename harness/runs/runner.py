@@ -225,8 +225,7 @@ def setting(plain: Mapping[str, Any]) -> str:
     defaults = published(option)
     defaults = {k: plain["gen_length"] if v == "${.gen_length}" else v for k, v in defaults.items()}
     changed = [f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
-    own = {slot: name for part in option["defaults"] if isinstance(part, dict) for slot, name in part.items()}
-    for slot, name in own.items():
+    for slot, name in options.parts_of(option).items():
         put_in = options.option_of(f"method/{slot}", method[slot]["_target_"])
         if put_in != name:
             fields = options.changed_fields(f"method/{slot}", put_in, method[slot])
