@@ -58,7 +58,8 @@ class Sums:
     """The CPU time of processes that come and go, and the memory of those that are alive.
 
     Two readings of the time, neither complete: what each process was seen to use, and what those alive and the children
-    that they waited for have used. The greater one counts.
+    that they waited for have used. The greater one counts. What the child of a program that ignores the end of its
+    children used after the last look, nobody is told; a control group knows.
     """
 
     seen: dict[tuple[int, int], int] = field(default_factory=dict)

@@ -302,7 +302,8 @@ LIMITED |= {
     "cpu_of_the_forgotten": Hostile(
         program=_EIGHT.format(
             first="import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
-            each="end = time.process_time() + 0.25\n        while time.process_time() < end: pass",
+            # Nobody is told what they have used in the end: a look at most of it has to do.
+            each="end = time.process_time() + 0.8\n        while time.process_time() < end: pass",
         )
         + "time.sleep(60)",
         ends=_TIMEOUT,
