@@ -20,7 +20,8 @@ _HELP = """usage: decbench COMMAND [arguments]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
                              which of its published prompts that checkout has
-  conform [FILE] [--json]    replay reference trajectories through the real loop
+  conform [FILE] [--json]    replay reference trajectories through the real loop, or with model=external
+                             model.target=... method=NAME through the code that a method was ported from
   train NAME                 train an embedded model
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.commands.generate import main as generate
 from harness.config.composition import compose
 from harness.config.job import resolve
 from harness.errors import ConfigError, DataError
@@ -319,6 +320,18 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_asked(override: 
         resolve(compose(["model=served", "model.url=http://127.0.0.1:9", *LISTS, override]))
     assert REFUSED[override] in str(refused.value)
     assert "secret" not in str(refused.value) and "word" not in str(refused.value).replace("password", "")
+
+
+def test_one_prompt_is_answered_without_counts(server: StandIn, capsys: pytest.CaptureFixture[str]):
+    """Guards the command for one's own prompt where there is neither a tokenizer nor a call to show."""
+    server.reply(chat("Hello [you]", usage=USAGE))
+    generate(["Hi", "model=served", f"model.url={server.url}", "model.served_name=mine", "trace=true"])
+    assert capsys.readouterr().out.splitlines() == [
+        "Hello [you]",
+        "calls: -   query tokens: -   tokens: 7   tokens per call: -",
+        f"not seen: {', '.join(UNSEEN)}",
+    ]
+    assert server.asked[0]["messages"] == [{"role": "user", "content": "Hi"}] and server.asked[0]["max_tokens"] == 256
 
 
 def test_a_choice_of_models_is_put_to_the_user(server: StandIn):
