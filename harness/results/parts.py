@@ -91,19 +91,29 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
     folder.write(name, fill)
 
 
-def read_part(folder: Folder, table: str, attempt: Attempt, rows: int) -> pa.Table | None:
-    """Return the rows of an attempt's own file, or None, with a warning, where it cannot be trusted."""
+def rows_of(table: str) -> str:
+    """Return the column of runs that tells how many rows an attempt has in another table."""
+    return f"{table.removesuffix('s')}_rows"
+
+
+def read_part(
+    folder: Folder, table: str, attempt: Attempt, rows: int, columns: Sequence[str] | None = None
+) -> pa.Table | None:
+    """Return the rows of an attempt's own file, or some columns; None, with a warning, where it cannot be trusted."""
     name = f"{table}/{attempt.file}"
     try:
-        stored = pq.ParquetFile(pa.BufferReader(folder.read(name)), page_checksum_verification=True).read()
+        file = pq.ParquetFile(pa.BufferReader(folder.read(name)), page_checksum_verification=True)
+        stored = file.read(columns and [*NAMES, *columns])
     except UNREADABLE as error:
         skipped(folder.where(name), broken(error))
         return None
-    return trusted(stored, folder.where(name), table, attempt, rows)
+    return trusted(stored, folder.where(name), table, attempt, rows, columns)
 
 
-def trusted(stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int) -> pa.Table | None:
-    """Return a table with the present columns if it is what its name and its run say; else None, with a warning."""
+def trusted(
+    stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int, columns: Sequence[str] | None = None
+) -> pa.Table | None:
+    """Return the present columns of a table that is what its name and its run say; else None, with a warning."""
     told = stored.schema.metadata or {}
     version = int(told.get(b"schema_version", 0))
     if version > SCHEMA_VERSION:
@@ -113,7 +123,7 @@ def trusted(stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int
     try:
         reason = _mismatch(stored, table, told.get(b"table", b"").decode(), attempt, rows)
         if reason is None:
-            return with_known_columns(stored, table)
+            return with_known_columns(stored, table, columns)
     except UNREADABLE as error:
         reason = broken(error)
     skipped(path, reason)
@@ -142,11 +152,13 @@ def _mismatch(stored: pa.Table, table: str, told: str, attempt: Attempt, rows: i
     return None
 
 
-def with_known_columns(stored: pa.Table, table: str) -> pa.Table:
-    """Return the columns of the present schema; those that an older file lacks are null."""
-    known = set(stored.column_names)
-    columns = [
+def with_known_columns(stored: pa.Table, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the columns of the present schema, or some of them; those that an older file lacks are null."""
+    known, schema = set(stored.column_names), SCHEMAS[table]
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in dict.fromkeys([*NAMES, *columns])], metadata=schema.metadata)
+    values = [
         stored[field.name].cast(field.type) if field.name in known else pa.nulls(stored.num_rows, field.type)
-        for field in SCHEMAS[table]
+        for field in schema
     ]
-    return pa.table(columns, schema=SCHEMAS[table])
+    return pa.table(values, schema=schema)
