@@ -103,7 +103,8 @@ def read_part(
     name = f"{table}/{attempt.file}"
     try:
         file = pq.ParquetFile(pa.BufferReader(folder.read(name)), page_checksum_verification=True)
-        stored = file.read(columns and [*NAMES, *columns])
+        # Handing one row to other threads takes longer than reading it.
+        stored = file.read(columns and [*NAMES, *columns], use_threads=rows > 1)
     except UNREADABLE as error:
         skipped(folder.where(name), broken(error))
         return None
@@ -113,7 +114,10 @@ def read_part(
 def trusted(
     stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int, columns: Sequence[str] | None = None
 ) -> pa.Table | None:
-    """Return the present columns of a table that is what its name and its run say; else None, with a warning."""
+    """Return a table that is what its name and its run say, with the present columns; else None, with a warning.
+
+    Of which only some `columns` were asked for is returned as it is stored.
+    """
     told = stored.schema.metadata or {}
     version = int(told.get(b"schema_version", 0))
     if version > SCHEMA_VERSION:
@@ -123,7 +127,7 @@ def trusted(
     try:
         reason = _mismatch(stored, table, told.get(b"table", b"").decode(), attempt, rows)
         if reason is None:
-            return with_known_columns(stored, table, columns)
+            return stored if columns else with_known_columns(stored, SCHEMAS[table])
     except UNREADABLE as error:
         reason = broken(error)
     skipped(path, reason)
@@ -152,11 +156,15 @@ def _mismatch(stored: pa.Table, table: str, told: str, attempt: Attempt, rows: i
     return None
 
 
-def with_known_columns(stored: pa.Table, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the columns of the present schema, or some of them; those that an older file lacks are null."""
-    known, schema = set(stored.column_names), SCHEMAS[table]
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in dict.fromkeys([*NAMES, *columns])], metadata=schema.metadata)
+def columns_of(table: str, columns: Sequence[str]) -> pa.Schema:
+    """Return the schema of some columns of a table, with those that name its rows."""
+    schema = SCHEMAS[table]
+    return pa.schema([schema.field(name) for name in dict.fromkeys([*NAMES, *columns])], metadata=schema.metadata)
+
+
+def with_known_columns(stored: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of a present schema; those that an older file lacks are null."""
+    known = set(stored.column_names)
     values = [
         stored[field.name].cast(field.type) if field.name in known else pa.nulls(stored.num_rows, field.type)
         for field in schema

@@ -2,7 +2,10 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pyarrow as pa
 
 from harness.errors import ConfigError
 from harness.results.parts import Attempt
@@ -11,6 +14,7 @@ from harness.results.schemas import RUNS
 from harness.results.store import newest_of
 
 _SHOWN = 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_filters(words: Iterable[str]) -> dict[str, set[str]]:
@@ -43,9 +47,16 @@ def matching(
     """
     attempts = scan.attempts if every_attempt else newest_of(scan.attempts)
     wanted = list(dict.fromkeys([*columns, "status", "created", "setting_id", "run_id", "attempt", *filters]))
-    rows = scan.rows(attempts, wanted).to_pylist()
+    rows = _plain(scan.rows(attempts, wanted))
     passing = [row for row in rows if all(_passes(row, key, allowed, names or {}) for key, allowed in filters.items())]
     return sorted(passing, key=lambda row: (row["created"], row["setting_id"], row["attempt"]))
+
+
+def _plain(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as plain values; times by hand, since pyarrow imports pandas for those with a zone."""
+    micros = table["created"].cast(pa.int64()).to_pylist()
+    rows = table.drop_columns(["created"]).to_pylist()
+    return [row | {"created": _EPOCH + timedelta(microseconds=made)} for row, made in zip(rows, micros, strict=True)]
 
 
 def _passes(

@@ -5,20 +5,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from harness.commands.results.words import none_left, parse
 from harness.errors import ConfigError, DataError
-from harness.results.comparison import Measured, against, load
 from harness.results.export import FORMATS, as_markdown
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS
 from harness.results.selection import attempt_of, matching, parse_filters
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.results.comparison import Measured
 
 _LISTED = ("run_id", "status", "name", "model", "setting", "task", "n", "accuracy", "nfe", "tpf", "created")
 _EXPORTED = ("model", "setting", "task", "n", "accuracy", "accuracy_low", "accuracy_high", "nfe", "tpf", "efe",
@@ -37,12 +37,13 @@ def list_runs(argv: Sequence[str]) -> int:
     if "--json" in words.flags:
         sys.stdout.write(json.dumps(rows, default=str) + "\n")
         return 0
-    console = Console()
-    if console.is_terminal:
-        console.print(_grid(rows), highlight=False)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_grid(rows), highlight=False)
     else:
         sys.stdout.write(as_markdown(rows, _LISTED))
-    console.print(f"{len(rows)} runs in {words.store.root}", style="dim", highlight=False, soft_wrap=True)
+    sys.stdout.write(f"{len(rows)} runs in {words.store.root}\n")
     return 0
 
 
@@ -76,6 +77,8 @@ def compare_runs(argv: Sequence[str]) -> int:
         raise ConfigError(f"compare {' '.join(words.rest)}: takes two runs; decbench results list names them")
     attempts = words.store.attempts()
     ids = [attempt_of(attempts, name).run_id for name in words.rest]
+    from harness.results.comparison import load
+
     measured = {one.run["run_id"]: one for one in load(words.store, ids)}
     for run_id in ids:
         if run_id not in measured:
@@ -112,8 +115,10 @@ def export_runs(argv: Sequence[str]) -> int:
     return 0
 
 
-def _grid(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _grid(rows: Sequence[Mapping[str, Any]]) -> "Table":
+    from rich import box
     from rich.markup import escape
+    from rich.table import Table
 
     table = Table(*_LISTED, box=box.SIMPLE_HEAD, padding=0)
     for row in rows:
@@ -152,7 +157,9 @@ def _answers(store: Any, run_ids: Sequence[str]) -> dict[str, dict[str, list[int
     return found
 
 
-def _compared(base: Measured, one: Measured, answers: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Any]:
+def _compared(base: "Measured", one: "Measured", answers: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Any]:
+    from harness.results.comparison import Measured, against
+
     shared = base.samples.index.intersection(one.samples.index)
     ids = base.run["run_id"], one.run["run_id"]
     if not len(shared):
