@@ -24,6 +24,7 @@ _HELP = """usage: decbench COMMAND [arguments]
                              model.target=... method=NAME through the code that a method was ported from
   train NAME                 train an embedded model
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
+  results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
@@ -176,4 +177,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _module("train"),
     "lm_eval": _module("lm_eval.command"),
     "bench": _module("bench"),
+    "results": _module("results"),
 }

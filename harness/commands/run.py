@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.config.catalogue import tell_problems
+from harness.errors import DataError
+from harness.results.requests import new_sweep, write_requests
+from harness.results.store import Store
 from harness.runs.execution import execute
 from harness.runs.plan import plan
 from harness.runs.runner import RunRecord
@@ -22,11 +26,26 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     sweep = expand(argv)
     tell_problems()
     records = execute(plan(sweep), console)
+    _note_requests(sweep.base, records, console)
     summary = _summarise(sweep.base, records, console)
     if as_json:
         sys.stdout.write(json.dumps(summary, default=str) + "\n")
     lost = any(line["status"] == "lost" for line in summary["summary"]["missing"])
     return int(lost or any(record.status == "failed" for record in records))
+
+
+def _note_requests(base: DictConfig, records: list[RunRecord], console: Console) -> None:
+    """Store which runs this command has asked for, those included that were stored already."""
+    columns = ("setting_id", "run_id", "attempt", "status")
+    asked = {"name": base.name, "created": datetime.now(UTC)}
+    rows = [{name: one.row[name] for name in columns} | {"resumed": one.resumed} | asked for one in records]
+    try:
+        write_requests(Store(root=Path(base.results_dir)), new_sweep(), rows)
+    except DataError as error:
+        if not all(one.resumed for one in records):
+            raise
+        # A store from which all was taken may be one that cannot be written.
+        console.print(f"not noted who asked for these runs: {error}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> dict[str, Any]:

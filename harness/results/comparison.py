@@ -182,6 +182,13 @@ def _worst_template(group: Sequence[Measured], accuracies: Sequence[float]) -> f
     return min(fmean(values) for values in by_template.values())
 
 
+def against(one: Measured, base: Measured) -> AgainstBaseline:
+    """Return what a run gains and loses against another one of the same samples, in the same order."""
+    found = _against([one], [base])
+    assert found is not None
+    return found
+
+
 def _against(group: Sequence[Measured], baselines: Sequence[Measured | None]) -> AgainstBaseline | None:
     known = [one for one in baselines if one is not None]
     if len(known) < len(group):

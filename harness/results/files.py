@@ -55,6 +55,10 @@ class Folder:
             return [_last(one) for one in self.fs.ls(self.where(folder), detail=True) if one["type"] == "directory"]
         return []
 
+    def exists(self, name: str) -> bool:
+        """Say whether there is a regular file."""
+        return self.fs.isfile(self.where(name))
+
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         return cast(bytes, self.fs.cat_file(self.where(name)))
@@ -87,6 +91,11 @@ class Folder:
             with suppress(OSError):
                 self.fs.rm_file(temporary)
             raise
+
+    def move(self, name: str, folder: str) -> None:
+        """Move a file into another folder."""
+        self.fs.makedirs(self.where(folder), exist_ok=True)
+        self.fs.mv(self.where(name), self.where(f"{folder}/{name.rpartition('/')[2]}"))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -91,19 +91,33 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
     folder.write(name, fill)
 
 
-def read_part(folder: Folder, table: str, attempt: Attempt, rows: int) -> pa.Table | None:
-    """Return the rows of an attempt's own file, or None, with a warning, where it cannot be trusted."""
+def rows_of(table: str) -> str:
+    """Return the column of runs that tells how many rows an attempt has in another table."""
+    return f"{table.removesuffix('s')}_rows"
+
+
+def read_part(
+    folder: Folder, table: str, attempt: Attempt, rows: int, columns: Sequence[str] | None = None
+) -> pa.Table | None:
+    """Return the rows of an attempt's own file, or some columns; None, with a warning, where it cannot be trusted."""
     name = f"{table}/{attempt.file}"
     try:
-        stored = pq.ParquetFile(pa.BufferReader(folder.read(name)), page_checksum_verification=True).read()
+        file = pq.ParquetFile(pa.BufferReader(folder.read(name)), page_checksum_verification=True)
+        # Handing one row to other threads takes longer than reading it.
+        stored = file.read(columns and [*NAMES, *columns], use_threads=rows > 1)
     except UNREADABLE as error:
         skipped(folder.where(name), broken(error))
         return None
-    return trusted(stored, folder.where(name), table, attempt, rows)
+    return trusted(stored, folder.where(name), table, attempt, rows, columns)
 
 
-def trusted(stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int) -> pa.Table | None:
-    """Return a table with the present columns if it is what its name and its run say; else None, with a warning."""
+def trusted(
+    stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int, columns: Sequence[str] | None = None
+) -> pa.Table | None:
+    """Return a table that is what its name and its run say, with the present columns; else None, with a warning.
+
+    Of which only some `columns` were asked for is returned as it is stored.
+    """
     told = stored.schema.metadata or {}
     version = int(told.get(b"schema_version", 0))
     if version > SCHEMA_VERSION:
@@ -113,7 +127,7 @@ def trusted(stored: pa.Table, path: str, table: str, attempt: Attempt, rows: int
     try:
         reason = _mismatch(stored, table, told.get(b"table", b"").decode(), attempt, rows)
         if reason is None:
-            return with_known_columns(stored, table)
+            return stored if columns else with_known_columns(stored, SCHEMAS[table])
     except UNREADABLE as error:
         reason = broken(error)
     skipped(path, reason)
@@ -142,11 +156,17 @@ def _mismatch(stored: pa.Table, table: str, told: str, attempt: Attempt, rows: i
     return None
 
 
-def with_known_columns(stored: pa.Table, table: str) -> pa.Table:
-    """Return the columns of the present schema; those that an older file lacks are null."""
+def columns_of(table: str, columns: Sequence[str]) -> pa.Schema:
+    """Return the schema of some columns of a table, with those that name its rows."""
+    schema = SCHEMAS[table]
+    return pa.schema([schema.field(name) for name in dict.fromkeys([*NAMES, *columns])], metadata=schema.metadata)
+
+
+def with_known_columns(stored: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of a present schema; those that an older file lacks are null."""
     known = set(stored.column_names)
-    columns = [
+    values = [
         stored[field.name].cast(field.type) if field.name in known else pa.nulls(stored.num_rows, field.type)
-        for field in SCHEMAS[table]
+        for field in schema
     ]
-    return pa.table(columns, schema=SCHEMAS[table])
+    return pa.table(values, schema=schema)

@@ -1,42 +1,72 @@
 """One look at a store: which attempts there are, and their rows. It opens no file twice."""
 
+from collections.abc import Iterable, Sequence
+
 import pyarrow as pa
 
 from harness.results.files import Folder
-from harness.results.parts import Attempt, read_part
-from harness.results.schemas import SCHEMAS
+from harness.results.packs import PACK, Pack
+from harness.results.parts import Attempt, columns_of, read_part, rows_of, with_known_columns
+from harness.results.schemas import RESULTS, SCHEMAS
 
 
 class Scan:
     """What lies in a store when it is made, from the names of files alone; rows are read when they are asked for.
 
-    `attempts` are by setting and number. What is no regular file, or has another name, is passed over.
+    `attempts` are by setting and number; `single` are those with files of their own, `packs` hold the others. What is
+    no regular file, or has another name, is passed over.
     """
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        parsed = map(Attempt.parse, folder.names("runs"))
-        self.attempts = sorted(attempt for attempt in parsed if attempt is not None)
+        self.folder = folder
         self._runs: dict[Attempt, pa.Table | None] = {}
+        self._look()
+
+    def _look(self) -> None:
+        names = self.folder.names("runs")
+        self.single = {attempt for name in names if (attempt := Attempt.parse(name)) is not None}
+        self.packs = [Pack(folder=self.folder, name=name) for name in sorted(names) if PACK.fullmatch(name)]
+        self._packed = {attempt: pack for pack in self.packs for attempt in pack.attempts}
+        self.attempts = sorted({*self.single, *self._packed})
 
     def run(self, attempt: Attempt) -> pa.Table | None:
         """Return the row of an attempt, or None, with a warning, where it cannot be trusted."""
         if attempt not in self._runs:
-            self._runs[attempt] = read_part(self._folder, "runs", attempt, 1)
+            self._runs[attempt] = self._part(attempt, "runs", 1)
         return self._runs[attempt]
 
     def part(self, attempt: Attempt, table: str) -> pa.Table | None:
-        """Return an attempt's rows of samples or steps; None, with a warning, where the run or they are not whole."""
+        """Return an attempt's rows of a table; None, with a warning, where the run or they are not whole."""
         run = self.run(attempt)
-        if run is None:
-            return None
-        rows = run[f"{table.removesuffix('s')}_rows"][0].as_py()
-        return read_part(self._folder, table, attempt, rows) if rows else SCHEMAS[table].empty_table()
+        if run is None or table == "runs":
+            return run
+        rows = run[rows_of(table)][0].as_py()
+        return self._part(attempt, table, rows) if rows else SCHEMAS[table].empty_table()
+
+    def rows(self, attempts: Iterable[Attempt], columns: Sequence[str]) -> pa.Table:
+        """Return some columns of the rows of attempts, in their order, without those that cannot be trusted."""
+        found = [row for one in attempts if (row := self._part(one, "runs", 1, columns)) is not None]
+        schema = columns_of("runs", columns)
+        # Completed together: doing it file by file takes as long as reading.
+        return with_known_columns(pa.concat_tables([schema.empty_table(), *found], promote_options="default"), schema)
 
     def good(self, run_id: str) -> pa.Table | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
         good = (one for one in reversed(self.attempts) if one.run_id == run_id and one.ok)
-        return next((self.run(one) for one in good if self._whole(one)), None)
+        return next((self.run(one) for one in good if self.whole(one)), None)
 
-    def _whole(self, attempt: Attempt) -> bool:
-        return all(self.part(attempt, table) is not None for table in ("samples", "steps"))
+    def whole(self, attempt: Attempt) -> bool:
+        """Say whether all rows of an attempt can be read."""
+        return all(self.part(attempt, table) is not None for table in RESULTS)
+
+    def _part(self, attempt: Attempt, table: str, rows: int, columns: Sequence[str] | None = None) -> pa.Table | None:
+        own = f"{table}/{attempt.file}"
+        if attempt not in self._packed and not self.folder.exists(own):
+            # Somebody may have packed it since.
+            self._look()
+        if attempt not in self._packed or self.folder.exists(own):
+            found = read_part(self.folder, table, attempt, rows, columns)
+            if found is not None or attempt not in self._packed:
+                return found
+        pack = self._packed[attempt]
+        return pack.run(attempt, columns) if table == "runs" else pack.part(attempt, table, rows)

@@ -182,4 +182,18 @@ STEPS = _schema(
     _column("n_accepted", pa.int32(), "tokens", "accepted draft tokens (autoregressive)"),
 )
 
-SCHEMAS: dict[str, pa.Schema] = {"runs": RUNS, "samples": SAMPLES, "steps": STEPS}
+REQUESTS = _schema(
+    "requests",
+    _text("sweep_id", "name of one command that asked for runs"),
+    _text("name", "label of the sweep"),
+    _text("setting_id", "name of what was asked"),
+    _text("run_id", "name of the run that answered"),
+    _column("attempt", pa.int32(), "", "number of the attempt that answered"),
+    _text("status", "ok, failed or skipped"),
+    _column("resumed", pa.bool_(), "", "whether it was taken from the store"),
+    _column("created", pa.timestamp("us", tz="UTC"), "UTC", "when the sweep ended"),
+)
+
+SCHEMAS: dict[str, pa.Schema] = {"runs": RUNS, "samples": SAMPLES, "steps": STEPS, "requests": REQUESTS}
+RESULTS = ("runs", "samples", "steps")
+"""The tables whose rows are named by attempt."""

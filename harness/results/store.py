@@ -19,7 +19,7 @@ from harness.errors import DataError
 from harness.results.files import Folder
 from harness.results.parts import Attempt, Row, table_of, write_table
 from harness.results.scan import Scan
-from harness.results.schemas import SCHEMAS
+from harness.results.schemas import RESULTS, SCHEMAS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Store:
         Raises DataError where they cannot be written.
         """
         with self.writing():
-            for table in SCHEMAS:
+            for table in RESULTS:
                 self.folder.make(table)
 
     @contextmanager

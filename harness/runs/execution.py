@@ -13,7 +13,7 @@ from harness.errors import RunFailed
 from harness.results.store import Store
 from harness.runs.plan import Plan, Planned
 from harness.runs.progress import Progress, Silent, SweepProgress
-from harness.runs.runner import RunRecord, perform, run, skip
+from harness.runs.runner import RunRecord, perform, run, skip, taken
 
 
 def execute(plan: Plan, console: Console) -> list[RunRecord]:
@@ -42,9 +42,8 @@ def _inline(plan: Plan, console: Console) -> list[RunRecord]:
 def _carried_out(one: Planned, plan: Plan, progress: Progress) -> RunRecord:
     if isinstance(one.job, Refused):
         return skip(one.job, Store(root=Path(plan.base.results_dir)), plan.base.name)
-    if one.stored is not None:
-        return RunRecord(row=dict(one.stored), resumed=True)
-    return perform(one.job, Store(root=Path(one.job.plain["results_dir"])), progress)
+    store = Store(root=Path(one.job.plain["results_dir"]))
+    return perform(one.job, store, progress) if one.stored is None else taken(one.job, store, dict(one.stored))
 
 
 def _outcome(record: RunRecord) -> str:

@@ -73,7 +73,7 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
             raise
         return skip(refused(refusal, cfg.overrides, cfg), store, cfg.name)
     if cfg.resume and (row := store.completed(job.run_id)) is not None:
-        return RunRecord(row=dict(row), resumed=True)
+        return taken(job, store, dict(row))
     record = perform(job, store, progress or Silent())
     if record.error is not None and cfg.on_error == OnError.STOP.value:
         raise record.error
@@ -150,11 +150,24 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     row["attempt"] = store.write(row, samples, steps)
     keeper.discard()
     try:
-        tracker.report(row, plain, samples)
+        tracker.report(row, plain, samples, asked_as=cfg.name)
     except Exception as error:
         # The parquet rows are written: a tracker that fails costs its report, not the run.
         _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), store.root)
     return RunRecord(row=row)
+
+
+def taken(job: Job, store: Store, row: dict[str, Any]) -> RunRecord:
+    """Return the record of a stored run, and report it where it was not: to another tracker, or under another name."""
+    settings, name = job.plain["tracker"], job.cfg.name
+    if settings["name"] != "none" and (row["name"], json.loads(row["config"])["tracker"]) != (name, settings):
+        try:
+            samples = store.read("samples", [job.run_id]).to_pylist()
+            tracker = build_tracker(settings, Path(job.cfg.results_dir) / "wandb")
+            tracker.report(row, json.loads(row["config"]), samples, asked_as=name)
+        except Exception as error:
+            _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), store.root)
+    return RunRecord(row=row, resumed=True)
 
 
 def _provenance(

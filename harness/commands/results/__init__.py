@@ -1,0 +1,38 @@
+"""`decbench results`: look at what is stored, take it elsewhere, and keep it in order."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from harness.errors import ConfigError
+
+_HELP = """usage: decbench results WHAT [column=value ...] [results_dir=results/raw]
+
+  list [column=value ...] [--all] [--json]    newest attempts of every run, or all; name= finds resumed runs, too
+  show RUN [--json]                           one run: what was asked, what came out, on what it rests
+  compare RUN RUN [--json]                    the second against the first, on the same samples
+  export [column=value ...] [--format csv|markdown|latex] [--columns a,b] [--output FILE]
+  delete RUN ... | column=value ... [--yes]   remove runs, all their attempts, for good
+  compact                                     pack many small files into few
+  migrate                                     bring a store of older columns to the present ones
+
+RUN is the beginning of a run_id. Columns are those of the table `runs`; column=null finds what is not known.
+"""
+_LOOKING = ("list", "show", "compare", "export")
+_KEEPING = ("delete", "compact", "migrate")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do one of the above and return the exit code."""
+    if not argv:
+        sys.stdout.write(_HELP)
+        return 2
+    what, *rest = argv
+    if what not in (*_LOOKING, *_KEEPING):
+        import difflib
+
+        close = difflib.get_close_matches(what, (*_LOOKING, *_KEEPING), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*_LOOKING, *_KEEPING))}"
+        raise ConfigError(f"{what}: nothing to do with results; {hint}")
+    module = import_module(f"harness.commands.results.{'looking' if what in _LOOKING else 'keeping'}")
+    return getattr(module, f"{what}_runs")(rest)

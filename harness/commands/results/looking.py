@@ -1,0 +1,193 @@
+"""`decbench results list|show|compare|export`: what is stored, on the terminal or elsewhere."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.commands.results.words import none_left, parse
+from harness.errors import ConfigError, DataError
+from harness.results.export import FORMATS, as_markdown
+from harness.results.requests import read_requests
+from harness.results.scan import Scan
+from harness.results.schemas import RUNS
+from harness.results.selection import attempt_of, matching, parse_filters
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.results.comparison import Measured
+
+_LISTED = ("run_id", "status", "name", "model", "setting", "task", "n", "accuracy", "nfe", "tpf", "created")
+_EXPORTED = ("model", "setting", "task", "n", "accuracy", "accuracy_low", "accuracy_high", "nfe", "tpf", "efe",
+             "query_tokens", "latency_s")  # fmt: skip
+_SAMPLES_NAMED = 10
+
+
+def list_runs(argv: Sequence[str]) -> int:
+    """Print one line per run that passes the filters."""
+    words = parse(argv, flags=("--all", "--json"))
+    none_left(words.names)
+    requests, filters = read_requests(words.store), parse_filters(words.filters)
+    rows = matching(
+        Scan(words.store.folder), filters, _LISTED, every_attempt="--all" in words.flags, names=requests.names()
+    )
+    if "--json" in words.flags:
+        sys.stdout.write(json.dumps(rows, default=str) + "\n")
+        return 0
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_grid(rows), highlight=False)
+    else:
+        sys.stdout.write(as_markdown(rows, _LISTED))
+    sys.stdout.write(f"{len(rows)} runs in {words.store.root}\n")
+    return 0
+
+
+def show_runs(argv: Sequence[str]) -> int:
+    """Print all that is known of one run."""
+    words = parse(argv, flags=("--json",))
+    if len(words.rest) != 1:
+        raise ConfigError(f"show {' '.join(words.rest)}: takes one run; decbench results list names them")
+    scan = Scan(words.store.folder)
+    attempt = attempt_of(scan.attempts, words.rest[0])
+    run = scan.run(attempt)
+    if run is None:
+        raise DataError(f"{attempt.run_id}: its row cannot be read; run it again, or: decbench results delete")
+    row = run.to_pylist()[0]
+    row["asked_for_by"] = sorted({*read_requests(words.store).names().get(attempt.run_id, ())})
+    row["attempts"] = [one.number for one in scan.attempts if one.run_id == attempt.run_id]
+    if "--json" in words.flags:
+        sys.stdout.write(json.dumps(row, default=str) + "\n")
+        return 0
+    width = max(map(len, row))
+    for name, value in row.items():
+        if value is not None and value != []:
+            sys.stdout.write(f"{name:{width}}  {_told(name, value, width)}\n")
+    return 0
+
+
+def compare_runs(argv: Sequence[str]) -> int:
+    """Print what the second run gains and loses against the first, on the samples that both have."""
+    words = parse(argv, flags=("--json",))
+    if len(words.rest) != 2:
+        raise ConfigError(f"compare {' '.join(words.rest)}: takes two runs; decbench results list names them")
+    attempts = words.store.attempts()
+    ids = [attempt_of(attempts, name).run_id for name in words.rest]
+    from harness.results.comparison import load
+
+    measured = {one.run["run_id"]: one for one in load(words.store, ids)}
+    for run_id in ids:
+        if run_id not in measured:
+            raise DataError(f"{run_id}: has no graded samples to compare; decbench results show {run_id} says why")
+    told = _compared(measured[ids[0]], measured[ids[1]], _answers(words.store, ids))
+    if "--json" in words.flags:
+        sys.stdout.write(json.dumps(told, default=str) + "\n")
+        return 0
+    for name, value in told.items():
+        sys.stdout.write(f"{name:20}  {_listed(value) if isinstance(value, list) else value}\n")
+    return 0
+
+
+def export_runs(argv: Sequence[str]) -> int:
+    """Write the runs that pass the filters in another format."""
+    words = parse(argv, options=("--format", "--columns", "--output"))
+    none_left(words.names)
+    form = words.options.get("--format", "csv")
+    if form not in FORMATS:
+        raise ConfigError(f"--format={form}: no such format; known: {', '.join(FORMATS)}")
+    chosen = words.options.get("--columns")
+    columns = tuple(chosen.split(",")) if chosen else tuple(RUNS.names) if form == "csv" else _EXPORTED
+    parse_filters(f"{name}=null" for name in columns)
+    names = read_requests(words.store).names()
+    rows = matching(Scan(words.store.folder), parse_filters(words.filters), columns, names=names)
+    text, output = FORMATS[form](rows, columns), words.options.get("--output")
+    if output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--output={output}: cannot be written ({error.strerror}); give another file") from error
+    return 0
+
+
+def _grid(rows: Sequence[Mapping[str, Any]]) -> "Table":
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*_LISTED, box=box.SIMPLE_HEAD, padding=0)
+    for row in rows:
+        table.add_row(*(escape(_cell(row[name])) for name in _LISTED))
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+
+
+def _told(name: str, value: object, width: int) -> str:
+    """Return a value for reading: what is JSON on lines of its own."""
+    if name in ("config", "provenance", "produced_by") and isinstance(value, str):
+        inner = json.loads(value)
+        return f"\n{' ' * (width + 2)}".join(f"{key}: {json.dumps(part)}" for key, part in inner.items())
+    return _listed(value) if isinstance(value, list) else str(value)
+
+
+def _listed(values: Sequence[object]) -> str:
+    more = f" and {len(values) - _SAMPLES_NAMED} more" if len(values) > _SAMPLES_NAMED else ""
+    return ", ".join(map(str, values[:_SAMPLES_NAMED])) + more or "none"
+
+
+def _answers(store: Any, run_ids: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+    """Return the answers of repetition 0, by run and sample."""
+    columns = ["run_id", "sample_id", "repetition", "output_ids"]
+    found: dict[str, dict[str, list[int]]] = {run_id: {} for run_id in run_ids}
+    for row in store.read("samples", run_ids).select(columns).to_pylist():
+        if row["repetition"] == 0:
+            found[row["run_id"]][row["sample_id"]] = row["output_ids"]
+    return found
+
+
+def _compared(base: "Measured", one: "Measured", answers: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Any]:
+    from harness.results.comparison import Measured, against
+
+    shared = base.samples.index.intersection(one.samples.index)
+    ids = base.run["run_id"], one.run["run_id"]
+    if not len(shared):
+        raise DataError(f"{ids[0]} and {ids[1]}: have no sample with the same prompt; compare runs of one task")
+    base, one = (Measured(run=each.run, samples=each.samples.loc[shared]) for each in (base, one))
+    found = against(one, base)
+    names = [name for name, _ in shared]
+    right = [each.column("correct") > 0.5 for each in (base, one)]
+    first, second = answers[ids[0]], answers[ids[1]]
+    keys = ("model", "setting", "task", "template", "protocol", "seed", "gen_length", "batch_size", "device", "dtype")
+    return {
+        "first": f"{ids[0]} {base.run['model']} {base.run['setting']} {base.run['task']}",
+        "second": f"{ids[1]} {one.run['model']} {one.run['setting']} {one.run['task']}",
+        "differ in": [f"{key}: {base.run[key]} / {one.run[key]}" for key in keys if base.run[key] != one.run[key]],
+        "samples": len(shared),
+        "accuracy": f"{right[0].mean():.4f} / {right[1].mean():.4f}",
+        "accuracy difference": _interval(found.accuracy_difference),
+        "p value": f"{found.p_value:.4g} (McNemar, mid-p)",
+        "fewer calls, times": _interval(found.speedup_nfe),
+        "less work, times": _interval(found.speedup_efe),
+        "faster, times": _interval(found.speedup_wall) if found.speedup_wall else "not timed",
+        "answer length": f"{100 * found.length_change:+.1f} %",
+        "answers differ": [name for name in names if first.get(name) != second.get(name)],
+        "lost": [name for name, a, b in zip(names, *right, strict=True) if a and not b],
+        "gained": [name for name, a, b in zip(names, *right, strict=True) if b and not a],
+    }
+
+
+def _interval(estimate: Any) -> str:
+    ends = "" if estimate.low is None else f" [{estimate.low:.4g}, {estimate.high:.4g}]"
+    return f"{estimate.value:.4g}{ends}"

@@ -1,0 +1,63 @@
+"""The words of a command: a store, options that it knows, and the rest in order."""
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from harness.errors import ConfigError
+from harness.results.store import Store
+
+_RESULTS = "results_dir="
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What was typed: `flags` without value, `options` with one, and the other words."""
+
+    store: Store
+    flags: frozenset[str]
+    options: dict[str, str]
+    rest: list[str]
+
+    @property
+    def filters(self) -> list[str]:
+        """Words that look like filters."""
+        return [word for word in self.rest if "=" in word]
+
+    @property
+    def names(self) -> list[str]:
+        """Words that look like names of runs."""
+        return [word for word in self.rest if "=" not in word]
+
+
+def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collection[str] = ()) -> Words:
+    """Sort the words of a command; raise ConfigError, with the nearest one, for an option that it does not know."""
+    root, found, given, rest = "results/raw", set(), {}, []
+    waiting = list(argv)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        if word.startswith(_RESULTS):
+            root = word.removeprefix(_RESULTS)
+        elif name in options:
+            if not equals and not waiting:
+                raise ConfigError(f"{name}: needs a value")
+            given[name] = value if equals else waiting.pop(0)
+        elif word in flags:
+            found.add(word)
+        elif word.startswith("-"):
+            known = [*flags, *options]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{word}: no such option; {hint}")
+        else:
+            rest.append(word)
+    if not root.strip():
+        raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
+    return Words(store=Store(root=root), flags=frozenset(found), options=given, rest=rest)
+
+
+def none_left(words: Sequence[str]) -> None:
+    """Raise ConfigError if there are words that the command has no use for."""
+    if words:
+        raise ConfigError(f"{words[0]}: nothing is made of this; decbench results shows how it is written")

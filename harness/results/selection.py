@@ -1,0 +1,95 @@
+"""Which stored runs somebody means: filters over columns, and names shortened to what tells them apart."""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from harness.errors import ConfigError
+from harness.results.parts import Attempt
+from harness.results.scan import Scan
+from harness.results.schemas import RUNS
+from harness.results.store import newest_of
+
+_SHOWN = 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_filters(words: Iterable[str]) -> dict[str, set[str]]:
+    """Return the values that each column may have, of words `column=value,value`; raise ConfigError for others."""
+    filters: dict[str, set[str]] = {}
+    for word in words:
+        column, equals, values = word.partition("=")
+        if not equals or not values:
+            raise ConfigError(f"{word}: is no filter; filters look like column=value, or column=value,value")
+        if column not in RUNS.names:
+            close = difflib.get_close_matches(column, RUNS.names, n=1)
+            hint = f"did you mean {close[0]}?" if close else "columns of runs are listed by: decbench results show RUN"
+            raise ConfigError(f"{word}: runs have no column {column}; {hint}")
+        filters.setdefault(column, set()).update(values.split(","))
+    return filters
+
+
+def matching(
+    scan: Scan,
+    filters: Mapping[str, Collection[str]],
+    columns: Sequence[str],
+    *,
+    every_attempt: bool = False,
+    names: Mapping[str, Collection[str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return some columns of the runs that pass all filters, in the order in which they were made.
+
+    They are the newest attempts of every run, or all of them. `names` are further names of runs, by `run_id`: those of
+    sweeps that took a stored run.
+    """
+    attempts = scan.attempts if every_attempt else newest_of(scan.attempts)
+    wanted = list(dict.fromkeys([*columns, "status", "created", "setting_id", "run_id", "attempt", *filters]))
+    rows = _plain(scan.rows(attempts, wanted))
+    passing = [row for row in rows if all(_passes(row, key, allowed, names or {}) for key, allowed in filters.items())]
+    return sorted(passing, key=lambda row: (row["created"], row["setting_id"], row["attempt"]))
+
+
+def _plain(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as plain values; times by hand, since pyarrow imports pandas for those with a zone."""
+    micros = table["created"].cast(pa.int64()).to_pylist()
+    rows = table.drop_columns(["created"]).to_pylist()
+    return [row | {"created": _EPOCH + timedelta(microseconds=made)} for row, made in zip(rows, micros, strict=True)]
+
+
+def _passes(
+    row: Mapping[str, Any], column: str, allowed: Collection[str], names: Mapping[str, Collection[str]]
+) -> bool:
+    if column == "name" and {*allowed} & {*names.get(row["run_id"], ())}:
+        return True
+    value = row[column]
+    return any(_equals(value, text) for text in allowed)
+
+
+def _equals(value: object, text: str) -> bool:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text.lower() == ("null" if value is None else str(value).lower())
+
+
+def attempt_of(attempts: Collection[Attempt], name: str) -> Attempt:
+    """Return the newest attempt, a good one where there is one, of the run whose `run_id` begins with `name`.
+
+    Raises ConfigError, with the nearest names, where that is none or several.
+    """
+    known = sorted({one.run_id for one in attempts})
+    found = [one for one in known if one == name] or [one for one in known if one.startswith(name)]
+    if not known:
+        raise ConfigError(f"{name}: no runs are stored here; choose another store: results_dir=PATH")
+    if not name or not found:
+        close = difflib.get_close_matches(name, known, n=_SHOWN, cutoff=0.3) or known[:_SHOWN]
+        raise ConfigError(f"{name}: no such run; nearest: {', '.join(close)}; all: decbench results list")
+    if len(found) > 1:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ConfigError(f"{name}: begins the names of several runs, {', '.join(found[:_SHOWN])}{more}; write more")
+    return newest_of(attempts, found)[0]
