@@ -19,6 +19,8 @@ _HELP = """usage: decbench COMMAND [arguments]
                              which of its published prompts that checkout has
   conform [FILE] [--json]    replay reference trajectories through the real loop
   train NAME                 train an embedded model
+  new method|task|model NAME [--into FOLDER]    files of a part of your own, which work, to start from
+  check method=NAME          whether it keeps the promises of methods; also cache=, task=, model= NAME
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
@@ -150,6 +152,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _module("doctor"),
     "conform": _module("conform"),
     "train": _module("train"),
+    "new": _module("new.command"),
+    "check": _module("check.command"),
     "lm_eval": _module("lm_eval.command"),
     "bench": _module("bench"),
 }
