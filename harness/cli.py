@@ -23,6 +23,8 @@ _HELP = """usage: decbench COMMAND [arguments]
   conform [FILE] [--json]    replay reference trajectories through the real loop, or with model=external
                              model.target=... method=NAME through the code that a method was ported from
   train NAME                 train an embedded model
+  new method|task|model NAME [--into FOLDER]    files of a part of your own, which work, to start from
+  check method=NAME          whether it keeps the promises of methods; also cache=, task=, model= NAME
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
@@ -175,6 +177,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _module("doctor"),
     "conform": _module("conform"),
     "train": _module("train"),
+    "new": _module("new.command"),
+    "check": _module("check.command"),
     "lm_eval": _module("lm_eval.command"),
     "bench": _module("bench"),
     "results": _module("results"),

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ["conf", "harness", "methods", "tasks", "scripts", "tests"]
 ROOT_LAYOUT = {"pyproject.toml", "conf", "harness", "methods", "tasks", "results", "scripts", "tests", "README.md"}
-ROOT_LAYOUT |= {"LICENSE"}
+ROOT_LAYOUT |= {"LICENSE", "docs"}
 ROOMS = {"engine", "models", "config", "runs", "commands", "results"}
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PRODUCT = [path for path in SOURCES if not path.is_relative_to(ROOT / "tests")]
@@ -48,7 +48,7 @@ def imported_at_module_level(path: Path) -> set[str]:
 def texts() -> Iterator[tuple[str, str]]:
     """Yield name and content of every text file that a reader of the repository sees."""
     inside = [path for folder in [*FOLDERS, ".ci"] for path in (ROOT / folder).rglob("*")]
-    for path in [*inside, ROOT / "README.md", ROOT / "pyproject.toml"]:
+    for path in [*inside, *(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "pyproject.toml"]:
         if path.is_file() and path.suffix in TEXT:
             yield name_of(path), path.read_text()
 
