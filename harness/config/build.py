@@ -1,8 +1,8 @@
 """From a config to the objects it describes: method, task and model."""
 
 import json
+import sys
 from dataclasses import MISSING, Field, fields, is_dataclass
-from importlib import import_module
 from typing import Any, get_type_hints
 
 import torch
@@ -107,7 +107,7 @@ def device_of(cfg: DictConfig) -> str:
 def check_model(cfg: DictConfig) -> None:
     """Raise ConfigError for settings that a model's loader refuses at a look: by the function `check` beside it."""
     model = resolved(cfg)["model"]
-    module = import_module(str(model["loader"]["_target_"]).rpartition(".")[0])
+    module = sys.modules[function_at("model.loader", model["loader"]).__module__]
     if check := getattr(module, "check", None):
         check(model)
 

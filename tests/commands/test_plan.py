@@ -79,7 +79,7 @@ def test_a_piped_plan_has_one_line_per_job(call_decbench: RunDecbench):
     process = call_decbench("plan", *SMALL, *knobs)
     lines = process.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["job", "1", "2", "3", "4"]
-    assert "method.cfg_scale=nan: is no value that a setting can have" in lines[2]
+    assert "method.cfg_scale=nan: must be a finite number" in lines[2]
     assert lines[5] == "4 jobs: 0 stored, 2 new, 2 refused"
     assert lines[7] == "as it stands nothing runs; on_error=record leaves out what is refused"
     assert call_decbench("run", "--dry-run", *SMALL, *knobs).stdout == process.stdout

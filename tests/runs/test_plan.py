@@ -18,10 +18,10 @@ REFUSALS = {
     ("method=llada,ar_greedy",): "method=ar_greedy: does not run on model=random_mdm",
     ("method=llada", "method.block_length=4,5"): "method.block_length=5: must divide gen_length=8",
     ("task.data=null,absent.jsonl",): "job 2 of 2 (task.data=absent.jsonl): absent.jsonl: cannot be read",
-    ("method=threshold", "method.threshold=0.5,nan"): "method.threshold=nan: is no value that a setting can have",
-    ("seed=1,99999999999999999999",): "seed=99999999999999999999: is stored in 64 bits",
+    ("method=threshold", "method.threshold=0.5,nan"): "method.threshold=nan: must be a finite number",
+    ("seed=1,99999999999999999999",): "seed=99999999999999999999: must lie from",
     ("batch_size=1,9999999999",): "batch_size=9999999999: must be at most 2147483647",
-    ("device.threads=1,two",): "device.threads=two: must be at least 1",
+    ("device.threads=1,two",): "device.threads=two: must be a whole number from 1 to 1024",
 }
 
 

@@ -20,7 +20,7 @@ from harness.runs.street import Batch
 from harness.runs.unfinished import Unfinished
 
 RUN = ["model=random_mdm", "task.samples=7", "gen_length=8", "batch_size=2", "measure=traced", "method.temperature=1"]
-OF_THE_MOMENT = ["created", "attempt", "peak_memory_bytes", "provenance", "config"]
+OF_THE_MOMENT = ["created", "attempt", "wall_s", "peak_memory_bytes", "provenance", "config"]
 
 
 def composed(folder: Path, *overrides: str):
