@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(command: str = "", *, rest: list[str]) -> int:
     if command in COMMANDS and {"-h", "--help"} & {*rest}:
-        sys.stdout.write(_HELP)
+        sys.stdout.write(_help_of(command))
         return 0
     if command not in COMMANDS:
         import difflib
@@ -157,6 +157,20 @@ def _plan(argv: list[str]) -> int:
     return plan(_overrides(argv), as_json="--json" in argv)
 
 
+def _help_of(command: str) -> str:
+    """Return what the module of a command says of itself; it is read, not run, so that help needs no framework."""
+    if command not in _MODULES:
+        return _RUN_HELP
+    import ast
+    from importlib.resources import files
+
+    place = _MODULES[command].replace(".", "/")
+    folder = files("harness").joinpath("commands")
+    package = folder.joinpath(place, "__init__.py")
+    file = package if package.is_file() else folder.joinpath(f"{place}.py")
+    return f"{ast.get_docstring(ast.parse(file.read_text('utf-8')))}\n"
+
+
 def _overrides(argv: list[str]) -> list[str]:
     return [one for one in argv if one not in ("--json", "-m", "--multirun")]
 
@@ -168,18 +182,22 @@ def _module(name: str) -> Callable[[list[str]], int]:
     return command
 
 
+_MODULES = {
+    "generate": "generate",
+    "list": "list",
+    "show": "show",
+    "doctor": "doctor",
+    "conform": "conform",
+    "train": "train",
+    "new": "new.command",
+    "check": "check.command",
+    "lm_eval": "lm_eval.command",
+    "bench": "bench",
+    "results": "results",
+}
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "plan": _plan,
-    "generate": _module("generate"),
-    "list": _module("list"),
-    "show": _module("show"),
-    "doctor": _module("doctor"),
-    "conform": _module("conform"),
-    "train": _module("train"),
-    "new": _module("new.command"),
-    "check": _module("check.command"),
-    "lm_eval": _module("lm_eval.command"),
-    "bench": _module("bench"),
-    "results": _module("results"),
+    **{name: _module(place) for name, place in _MODULES.items()},
 }

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ["conf", "harness", "methods", "tasks", "scripts", "tests"]
 ROOT_LAYOUT = {"pyproject.toml", "conf", "harness", "methods", "tasks", "results", "scripts", "tests", "README.md"}
-ROOT_LAYOUT |= {"LICENSE", "docs"}
+ROOT_LAYOUT |= {"LICENSE", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}
 ROOMS = {"engine", "models", "config", "runs", "commands", "results"}
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PRODUCT = [path for path in SOURCES if not path.is_relative_to(ROOT / "tests")]

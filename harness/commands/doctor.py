@@ -1,4 +1,7 @@
-"""`decbench doctor`: what can run on this machine, and the one command that would get what is missing."""
+"""`decbench doctor [--json] [protocol=NAME protocol.wording=FOLDER]`: what can run on this machine.
+
+What cannot is told with the one command that would get what is missing.
+"""
 
 import importlib.util
 import json

@@ -1,4 +1,9 @@
-"""`decbench list`: what exists."""
+"""`decbench list methods|models|tasks|protocols|experiments|policies|compatibility [--json]`: what exists.
+
+Parts that are not ours say where they are from. Policies are the parts of methods, of every slot, caches included;
+compatibility is Markdown tables, of decoders by caches and by end-of-text rules. `list methods --markdown` is the
+README's table.
+"""
 
 import json
 import sys

@@ -1,4 +1,8 @@
-"""`decbench show`: what a choice means."""
+"""`decbench show method=NAME|model=NAME|protocol=NAME [key=value ...]`: what a choice means.
+
+Of a method every knob with type, default and value, and its policies; of a model every field; of a protocol what it
+fixes for each task, with protocol.wording=FOLDER the files that its sentences are from.
+"""
 
 import json
 from collections.abc import Sequence

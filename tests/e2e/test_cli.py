@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import COMMANDS
+from harness.config.catalogue import names
 from harness.results.store import Store
 from tests.conftest import RunDecbench
 
@@ -21,6 +23,21 @@ def test_looking_around_imports_nothing_heavy(command: str):
     code = "import sys; from harness.cli import main; main(sys.argv[1:]); print({'torch', 'hydra'} & {*sys.modules})"
     process = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
     assert process.stdout.strip().endswith("set()"), process.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_of_its_own(command: str, call_decbench: RunDecbench):
+    """Guards the page of a command against being that of all."""
+    shown = call_decbench(command, "--help")
+    assert shown.returncode == 0 and f"decbench {command}" in shown.stdout
+    assert shown.stdout != call_decbench("--help").stdout
+
+
+def test_experiments_say_what_they_do(call_decbench: RunDecbench):
+    """Guards the second column, and that lines are not broken where a program reads them."""
+    lines = call_decbench("list", "experiments").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(names("experiment"))
+    assert all(len(line.split()) > 6 for line in lines)
 
 
 def test_methods_are_listed_for_programs(run_decbench: RunDecbench):

@@ -1,12 +1,4 @@
-"""`decbench results`: look at what is stored, take it elsewhere, and keep it in order."""
-
-import sys
-from collections.abc import Sequence
-from importlib import import_module
-
-from harness.errors import ConfigError
-
-_HELP = """usage: decbench results WHAT [column=value ...] [results_dir=results/raw]
+"""`decbench results WHAT`: look at what is stored, take it elsewhere, and keep it in order.
 
   list [column=value ...] [--all] [--json]    newest attempts of every run, or all; name= finds resumed runs, too
   show RUN [--json]                           one run: what was asked, what came out, on what it rests
@@ -18,14 +10,21 @@ _HELP = """usage: decbench results WHAT [column=value ...] [results_dir=results/
 
 RUN is the beginning of a run_id. Columns are those of the table `runs`; column=null finds what is not known.
 """
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from harness.errors import ConfigError
+
 _LOOKING = ("list", "show", "compare", "export")
 _KEEPING = ("delete", "compact", "migrate")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do one of the above and return the exit code."""
+    """Do what the first word says and return the exit code."""
     if not argv:
-        sys.stdout.write(_HELP)
+        sys.stdout.write(f"{__doc__}")
         return 2
     what, *rest = argv
     if what not in (*_LOOKING, *_KEEPING):
