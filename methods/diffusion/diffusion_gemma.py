@@ -13,7 +13,7 @@ Symbol -> argument: N -> max_denoising_steps. Invariant: the tokens are those of
 from collections.abc import Mapping
 
 from harness.engine.policy import policy
-from harness.errors import ConfigError
+from harness.errors import FieldError
 
 
 @policy("method/sampler", "entropy_bound")
@@ -30,12 +30,12 @@ class EntropyBound:
     def __post_init__(self) -> None:
         for name, least in (("max_denoising_steps", 1), ("stability_threshold", 0), ("t_min", 0)):
             if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+                raise FieldError(name, getattr(self, name), f"be at least {least}")
         for name in ("entropy_bound", "confidence_threshold"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise FieldError(name, getattr(self, name), "be above 0")
         if self.t_max <= self.t_min:
-            raise ConfigError(f"t_max must be above t_min={self.t_min}, got {self.t_max}")
+            raise FieldError("t_max", self.t_max, f"be above t_min={self.t_min}")
 
     def settings(self) -> Mapping[str, object]:
         """Return the parameters by name."""

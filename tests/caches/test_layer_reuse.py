@@ -113,6 +113,6 @@ def test_impossible_depths_are_refused():
     """Guards k against the layers of the model, which are known when it runs."""
     with pytest.raises(DecodeError, match="k=3 leaves no layer to run of the 3"):
         run(*STEPWISE, CACHE, "method.cache.k=3", prompts=ONE)
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"k=0[.0]*: must be at least 1"):
         method_of(*STEPWISE, CACHE, "method.cache.k=0")
     assert random_model().spec.layers == N

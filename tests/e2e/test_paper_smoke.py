@@ -18,7 +18,7 @@ from tests.models.public.miniature import KINDS
 CONF = Path(conf.__file__).parent
 SWEEP = ["experiment=paper_smoke"]
 # Symbols for embedded models, rows that are not in the package, or a task that the user names.
-OTHERS = ("list_", "words_to_sentence", "samsum", "chatgpt_paraphrases", "lm_eval")
+OTHERS = ("jsonl", "list_", "words_to_sentence", "samsum", "chatgpt_paraphrases", "lm_eval")
 
 
 @pytest.fixture(scope="module")

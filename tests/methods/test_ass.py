@@ -58,7 +58,7 @@ def test_given_tokens_leave_steps_idle():
 
 def test_other_steps_are_refused():
     """Guards the message: key, what would do, and the value."""
-    with pytest.raises(ConfigError, match=r"method.steps=8: steps must be 4 .*gen_length=16"):
+    with pytest.raises(ConfigError, match=r"method.steps=8: must be 4 .*gen_length=16"):
         build_method(compose(["method=ass", "method.steps=8", "gen_length=16"]))
-    with pytest.raises(ConfigError, match=r"method.block_num=5: block_num must lie in 1 to 4 for gen_length=16"):
+    with pytest.raises(ConfigError, match=r"method.block_num=5: must lie in 1 to 4 for gen_length=16"):
         build_method(compose(["method=ass", "method.block_num=5", "gen_length=16"]))

@@ -45,5 +45,5 @@ def test_a_trained_model_closes_one_position_per_step_at_zero():
 
 def test_a_bound_below_zero_is_refused():
     """Guards the knob's range."""
-    with pytest.raises(ValueError, match=r"theta must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"theta=-1[.0]*: must be at least 0"):
         EntropyThreshold(theta=-1)

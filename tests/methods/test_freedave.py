@@ -294,7 +294,7 @@ def test_a_row_steps_on_a_prediction_made_before_others_grew():
 
 def test_wrong_knobs_are_refused():
     """Guards the message, which names the knob."""
-    with pytest.raises(ValueError, match="draft_steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"draft_steps=0[.0]*: must be at least 1"):
         FreeDave(draft_steps=0)
-    with pytest.raises(ConfigError, match=r"method\.draft_steps=0: draft_steps must be at least 1"):
+    with pytest.raises(ConfigError, match=r"method\.draft_steps=0: must be at least 1"):
         check(compose(["method=freedave", "method.draft_steps=0"]))

@@ -188,5 +188,5 @@ def test_a_focus_adds_short_lists_of_one_operation() -> None:
 @pytest.mark.parametrize(("operation", "share"), [("shufle", 0.5), ("shuffle", 1.5)])
 def test_a_focus_that_means_nothing_is_refused(operation: str, share: float) -> None:
     """Guards the recipe files against a name or a share that trains something else."""
-    with pytest.raises(ValueError, match=f"got {operation if share < 1 else share}"):
+    with pytest.raises(ValueError, match=f"={operation if share < 1 else share}: must"):
         Focus(operation=operation, max_items=4, share=share)

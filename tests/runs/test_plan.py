@@ -12,7 +12,7 @@ SMALL = ("run", "model=random_mdm", "task.samples=2", "gen_length=8", "results_d
 
 REFUSALS = {
     ("seed=range(0,6)", "task.samples=2,0"): "job 2 of 12 (seed=0 task.samples=0): task.samples=0: must be at least",
-    ("method=threshold,eb", "method.threshold=0.5"): "job 2 of 2 (method=eb): method.threshold: no such key",
+    ("method=threshold,eb", "method.threshold=0.5"): "job 2 of 2 (method=eb): method.threshold: method=eb has no such",
     ("method=llada,thresold",): "(method=thresold): method=thresold: no such method; did you mean threshold",
     ("method=llada", "method.steps=4,many"): "job 2 of 2 (method.steps=many): method.",
     ("method=llada,ar_greedy",): "method=ar_greedy: does not run on model=random_mdm",
