@@ -49,10 +49,26 @@ def modules_named(group: str, settings: Mapping[str, object]) -> list[str]:
 def is_there(module: str) -> bool:
     """Tell whether the top-level package of a module can be imported, from the folder of the command too."""
     # As `python -m` has it; the command's own folder is not there when it is a script of the environment.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    make_importable(os.getcwd())
     importlib.invalidate_caches()
     return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def make_importable(folder: str) -> bool:
+    """Have modules of a folder found, behind everything that is found already; return whether that is new."""
+    known = folder in sys.path
+    ours = [name for name in ("conf", "methods", "tasks") if getattr(sys.modules.get(name), "__file__", None) is None]
+    if known and not ours:
+        return False
+    # A folder of the user's may hold one that is called as a package of ours: a checkout's finder gives way to it, and
+    # a worker process is born with the path of the process that started it.
+    sys.path[:] = [path for path in sys.path if path != folder]
+    for name in ours:
+        sys.modules.pop(name, None)
+        importlib.import_module(name)
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    return not known
 
 
 def find(key: str, reference: object) -> object:

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
+from importlib.resources import files
 from typing import Any
 
 from hydra import version
@@ -46,7 +47,7 @@ def _loader(others: tuple[Plugin, ...]) -> "Loader":
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "decbench")
-    search_path = create_config_search_path("pkg://conf")
+    search_path = create_config_search_path(f"file://{files('conf')}")
     for plugin in reversed(others):
         if plugin.conf is not None:
             search_path.append(plugin.origin, f"file://{plugin.conf}", anchor=_OWN)

@@ -7,7 +7,6 @@ and `hydra.searchpath=[DIR]`. The variable is all that a worker process has to b
 What is wrong with a file is one line, and harms nothing else. Imports no framework, and no module of a plug-in.
 """
 
-import importlib
 import os
 import sys
 import traceback
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from harness import references
 from harness.config.interface import INTERFACE, mismatch
 from harness.config.plugin import GROUPS, Plugin
 from harness.config.plugin_folders import VARIABLE, folders, split
@@ -145,10 +145,8 @@ def commanded(arguments: Sequence[str]) -> Iterator[list[str]]:
 
 def _make_importable(folder: Path) -> None:
     """Have modules of a folder found, behind everything that is found already."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    if references.make_importable(str(folder)):
         _HELD.rooted.append(str(folder))
-        importlib.invalidate_caches()
 
 
 def _forget() -> None:
