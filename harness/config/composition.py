@@ -102,13 +102,6 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     return cfg
 
 
-def completed(overrides: Sequence[str]) -> list[str]:
-    """Return overrides together with those that protocol and task add, for a composition that is not `compose`'s."""
-    compose(overrides)
-    parsed = parse(overrides)
-    return [*(str(one.input_line) for one in parsed), *_added(_composed(parsed, with_hydra=False), parsed)]
-
-
 def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
     """Return the overrides of the protocol, the decoder of a model that has one of its own, and a task's own length."""
     added = protocols.settings(cfg, parsed)

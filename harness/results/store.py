@@ -109,8 +109,7 @@ class Store:
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
-        run = Scan(self.folder).good(run_id)
-        return None if run is None else run.to_pylist()[0]
+        return Scan(self.folder).completed(run_id)
 
     def latest_of(self, setting_id: str) -> Row | None:
         """Return the row of the newest good attempt at a setting, whatever produced it, or None."""

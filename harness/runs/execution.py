@@ -6,8 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness.config.composition import completed
-from harness.config.job import Refused
+from harness.config.job import Job, Refused
 from harness.config.loader import ROOT, loader
 from harness.errors import RunFailed
 from harness.results.store import Store
@@ -67,7 +66,8 @@ def _launched(plan: Plan) -> list[RunRecord]:
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    jobs = [[*completed(one.overrides), "on_error=record"] for one in plan.waiting]
+    # A launcher composes by itself: it is given what protocols and tasks have added, too.
+    jobs = [[*one.job.cfg.overrides, "on_error=record"] for one in plan.waiting if isinstance(one.job, Job)]
     config = loader().load_configuration(ROOT, jobs[0], RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)

@@ -1,6 +1,6 @@
 """A sweep as a plan: every job composed, checked and named, and the store asked, before the first model is loaded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,9 @@ from omegaconf import DictConfig
 from harness.config.composition import OnError, compose
 from harness.config.job import Job, Refused, refused, resolve
 from harness.errors import ConfigError, RunFailed, one_line
-from harness.results.store import Row, Store
+from harness.results.parts import Row
+from harness.results.scan import Scan
+from harness.results.store import Store
 from harness.runs.runner import setting
 from harness.runs.sweep import Sweep
 
@@ -104,18 +106,16 @@ def _resolved(overrides: Sequence[str]) -> Job | Refused:
 
 
 class _Finder:
-    """Finds results of earlier runs; lists the folder of every store once."""
+    """Finds results of earlier runs; looks once at what every store holds."""
 
     def __init__(self) -> None:
-        self._known: dict[Path | str, frozenset[str]] = {}
+        self._scans: dict[str, Scan] = {}
 
     def find(self, job: Job) -> Row | None:
         """Return the row that is taken in place of a job, or None."""
-        store = Store(root=Path(job.plain["results_dir"]))
-        if store.root not in self._known:
-            self._known[store.root] = frozenset(_good(store))
-        return store.completed(job.run_id) if job.plain["resume"] and job.run_id in self._known[store.root] else None
-
-
-def _good(store: Store) -> Iterable[str]:
-    return (attempt.run_id for attempt in store.attempts() if attempt.ok)
+        if not job.plain["resume"]:
+            return None
+        root = str(job.plain["results_dir"])
+        if root not in self._scans:
+            self._scans[root] = Scan(Store(root=Path(root)).folder)
+        return self._scans[root].completed(job.run_id)

@@ -4,8 +4,8 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from harness.runs.device import DeviceState
 from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
-from harness.runs.trackers import build_tracker
+from harness.runs.trackers import Tracker, build_tracker
 from harness.runs.unfinished import KeepsNothing, Unfinished
 
 _LOG = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def skip(job: Refused, store: Store, name: str | None) -> RunRecord:
 
 def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     cfg, plain = job.cfg, job.plain
-    tracker = build_tracker(plain["tracker"], Path(cfg.results_dir) / "wandb")
+    tracker = _tracker(job)
     _say_what_changed(job, store)
     cautions = knobs.cautions(cfg.method, job.method)
     switches = device_switches.apply(
@@ -149,24 +149,32 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     }
     row["attempt"] = store.write(row, samples, steps)
     keeper.discard()
-    try:
+    with _reporting(job):
         tracker.report(row, plain, samples, asked_as=cfg.name)
-    except Exception as error:
-        # The parquet rows are written: a tracker that fails costs its report, not the run.
-        _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), store.root)
     return RunRecord(row=row)
+
+
+def _tracker(job: Job) -> Tracker:
+    return build_tracker(job.plain["tracker"], Path(job.cfg.results_dir) / "wandb")
+
+
+@contextmanager
+def _reporting(job: Job) -> Iterator[None]:
+    """Let a tracker fail: the rows are written, so it costs its report, not the run."""
+    try:
+        yield
+    except Exception as error:
+        where = job.cfg.results_dir
+        _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), where)
 
 
 def taken(job: Job, store: Store, row: dict[str, Any]) -> RunRecord:
     """Return the record of a stored run, and report it where it was not: to another tracker, or under another name."""
     settings, name = job.plain["tracker"], job.cfg.name
     if settings["name"] != "none" and (row["name"], json.loads(row["config"])["tracker"]) != (name, settings):
-        try:
+        with _reporting(job):
             samples = store.read("samples", [job.run_id]).to_pylist()
-            tracker = build_tracker(settings, Path(job.cfg.results_dir) / "wandb")
-            tracker.report(row, json.loads(row["config"]), samples, asked_as=name)
-        except Exception as error:
-            _LOG.warning("%s: the tracker failed (%s); results are in %s", job.run_id, one_line(error), store.root)
+            _tracker(job).report(row, json.loads(row["config"]), samples, asked_as=name)
     return RunRecord(row=row, resumed=True)
 
 

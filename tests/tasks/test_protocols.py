@@ -11,7 +11,7 @@ from harness.config import compatibility, protocols
 from harness.config.build import build_task
 from harness.config.catalogue import describe as entries_of
 from harness.config.catalogue import names, read
-from harness.config.composition import completed, compose
+from harness.config.composition import compose
 from harness.config.identity import describe
 from harness.config.overrides import parse
 from harness.errors import ConfigError
@@ -185,8 +185,8 @@ def test_a_method_without_the_knob_runs_under_the_protocol() -> None:
 def test_a_launched_job_gets_what_the_protocol_sets() -> None:
     """Guards sweeps on other launchers, which compose their configs from overrides alone."""
     overrides = ["task=gsm8k", "protocol=fast_dllm"]
-    assert completed(overrides) == [*overrides, "method.block_length=32"]
-    assert completed(["task=list_copy"]) == ["task=list_copy"]
+    assert compose(overrides).overrides == [*overrides, "method.block_length=32"]
+    assert compose(["task=list_copy"]).overrides == ["task=list_copy"]
 
 
 def test_settings_of_a_model_come_on_top() -> None:

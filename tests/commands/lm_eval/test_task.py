@@ -10,7 +10,7 @@ import pytest
 from harness.cli import main
 from harness.config.build import build_task
 from harness.config.compatibility import check
-from harness.config.composition import completed, compose
+from harness.config.composition import compose
 from harness.errors import ConfigError, DataError
 from harness.results.store import Store
 from tasks.lm_eval import LmEvalTask
@@ -41,7 +41,7 @@ def test_length_examples_and_turns_come_from_the_definition(tmp_path: Path) -> N
     folder = local.write(tmp_path / "t", "sums", splits, fewshot_split="train", num_fewshot=1, gen_prefix="It is")
     chosen = ["task=lm_eval", "task.name=sums", f"task.include_path={folder}"]
     cfg = compose([*chosen, "task.turns=many"])
-    assert cfg.gen_length == 16 and f"task.gen_length={cfg.gen_length}" in completed(chosen)
+    assert cfg.gen_length == 16 and f"task.gen_length={cfg.gen_length}" in cfg.overrides
     assert compose([*chosen, "gen_length=32"]).gen_length == 32
     prompt = build_task(cfg).instances()[0].prompt
     assert [turn["role"] for turn in prompt] == ["user", "assistant", "user", "assistant"]
