@@ -6,10 +6,12 @@ the model reports them, with the same counter. Whether rows depend on each other
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from harness.engine.generation import Generation, Outside
-from harness.engine.model import LanguageModel
+from harness.engine.model import LanguageModel, ModelSpec
 from harness.engine.records import Ledger, Role
 
 
@@ -59,6 +61,20 @@ class SamplingModel(Protocol):
         A model with canvases (`spec.block_length`) reports the calls of a row canvas by canvas.
         """
         ...
+
+
+class SamplesOnly:
+    """What a model says, of which nothing but `sample` can be used, to whoever would call it or keep its K/V."""
+
+    spec: ModelSpec
+
+    def new_store(self, rows: int, slots: int) -> NoReturn:
+        """Refuse: the sampler keeps its own."""
+        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
+
+    def forward(self, tokens_BT: Tensor, **arguments: object) -> NoReturn:
+        """Refuse: calls are the sampler's."""
+        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.own_sampler import Called, Sampled
+from harness.engine.own_sampler import Called, Sampled, SamplesOnly
 from harness.engine.randomness import seeded
 from harness.engine.records import Role
 from harness.errors import ConfigError, DataError
@@ -18,8 +18,11 @@ from harness.models.pool import LoadedModel
 CLASS, SINCE = "DiffusionGemmaForBlockDiffusion", (5, 23)
 
 
-class DiffusionGemma:
-    """The class behind `harness.engine.own_sampler`: one row per `sample`."""
+class DiffusionGemma(SamplesOnly):
+    """The class behind `harness.engine.own_sampler`: one row per `sample`.
+
+    A call without the class's self-conditioning is not what it was trained for, and it keeps its own store.
+    """
 
     def __init__(self, inner: Any, spec: ModelSpec) -> None:
         self.inner, self.spec = inner, spec
@@ -88,14 +91,6 @@ class DiffusionGemma:
             for hook in hooks:
                 hook.remove()
         return made.sequences[0, len(prompt) :].tolist()
-
-    def new_store(self, rows: int, slots: int) -> NoReturn:
-        """Refuse: the class keeps its own."""
-        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
-
-    def forward(self, tokens_BT: torch.Tensor, **arguments: object) -> NoReturn:
-        """Refuse: a call without the class's self-conditioning is not what it was trained for."""
-        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
 
 
 def require() -> None:

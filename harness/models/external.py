@@ -9,14 +9,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.engine.generation import Outside
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.own_sampler import Called, Sampled
+from harness.engine.own_sampler import Called, Sampled, SamplesOnly
 from harness.engine.randomness import seeded
 from harness.engine.records import Role
 from harness.errors import ConfigError, DataError
@@ -38,8 +38,11 @@ Generate = Callable[..., object]
 """`generate(prompts: list[list[int]], gen_length, seeds, **kwargs) -> list[list[int]]`: responses without prompts."""
 
 
-class ExternalModel:
-    """A black-box `generate` and the module that it calls; `where` names it in messages."""
+class ExternalModel(SamplesOnly):
+    """A black-box `generate` and the module that it calls; `where` names it in messages.
+
+    Nobody else knows what the module wants to be called with, and the function keeps its own store.
+    """
 
     def __init__(self, generate: Generate, module: nn.Module, spec: ModelSpec, *, where: str) -> None:
         self.generate, self.module, self.spec, self.where = generate, module, spec, where
@@ -78,14 +81,6 @@ class ExternalModel:
             raise DataError(f"{self.where}: did not call model.module; name the module whose forward does the work")
         unknown = _UNKNOWN if watch.told_apart else _UNKNOWN | _BY_ROW
         return [Sampled(tokens=one, outside=Outside(unseen=UNSEEN, unknown=unknown)) for one in responses]
-
-    def new_store(self, rows: int, slots: int) -> NoReturn:
-        """Refuse: the function keeps its own."""
-        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
-
-    def forward(self, tokens_BT: Tensor, **arguments: object) -> NoReturn:
-        """Refuse: nobody knows what the module wants to be called with."""
-        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
 
 
 @dataclass

@@ -9,15 +9,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from torch import Tensor
 
 from harness.engine.generation import Outside
 from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.own_sampler import Called, Sampled
+from harness.engine.own_sampler import Called, Sampled, SamplesOnly
 from harness.engine.records import Counts
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
@@ -39,8 +38,8 @@ _SEEDS = 1 << 31
 """Servers take seeds of 32 bits; more are cut to these."""
 
 
-class ServedModel:
-    """Asks a server once per prompt, those of a batch at the same time."""
+class ServedModel(SamplesOnly):
+    """Asks a server once per prompt, those of a batch at the same time; it gives text, and keeps its own store."""
 
     def __init__(self, service: Service, spec: ModelSpec, *, served_name: str, api: str, fields: Mapping[str, object]):
         self.service, self.spec = service, spec
@@ -90,14 +89,6 @@ class ServedModel:
                 f"model.url={self.service.base}: answered without choices[0].{place}; try another model.api"
             )
         return text or "", reason if isinstance(reason, str) else None
-
-    def new_store(self, rows: int, slots: int) -> NoReturn:
-        """Refuse: the server keeps its own."""
-        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
-
-    def forward(self, tokens_BT: Tensor, **arguments: object) -> NoReturn:
-        """Refuse: a server gives text."""
-        raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
 
 
 class Spoken:
