@@ -203,7 +203,8 @@ def _decode(model: "LanguageModel", method: Any, batch: int, o: Options) -> dict
         reset_peak_memory(model.device)
         made = decode_batch(clock, method, prompts, **arguments, measure=Measure(name=Measurement.COUNTS))
     calls_s, wall_s = clock.seconds(), made.watch.wall_s
-    narrow = [s for s, width in zip(calls_s, clock.widths, strict=True) if width == min(clock.widths)]
+    widths = [width for _, width in clock.shapes]
+    narrow = [s for s, width in zip(calls_s, widths, strict=True) if width == min(widths)]
     return {
         "calls": len(calls_s),
         "call_ms": 1e3 * statistics.median(calls_s),

@@ -3,7 +3,6 @@
 Shapes: B rows of a call. Names and definitions of counts are the project's; nobody else counts.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engine import device_clock
 from harness.engine.model import LanguageModel, LayerPlan
 
 
@@ -49,10 +49,7 @@ class ForwardRecord:
     @property
     def seconds(self) -> float | None:
         """Time of the call on the device's clock, which must have got there; None unless timed."""
-        if self.span is None:
-            return None
-        started, ended = self.span
-        return ended - started if isinstance(started, float) else started.elapsed_time(ended) / 1e3
+        return None if self.span is None else device_clock.seconds_between(*self.span)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +104,7 @@ class Ledger:
         `reused` tells how many visible positions of each row earlier calls have computed; without it none were, or
         those that a plan left out.
         """
-        started = self._now(model)
+        started = device_clock.mark(model.device) if self.timed else None
         planned = {} if plan is None else {"plan": plan}
         logits = model.forward(tokens_BT, **planned, **arguments)  # type: ignore[arg-type]
         total = model.spec.layers
@@ -129,7 +126,7 @@ class Ledger:
                 layers=total if layers is None else layers,
                 layers_total=total,
                 reused_B=self._reused(reused, query_B, keys_B, planned=plan is not None),
-                span=None if started is None else (started, self._now(model)),
+                span=None if started is None else (started, device_clock.mark(model.device)),
             )
         )
         return logits
@@ -160,15 +157,6 @@ class Ledger:
                 layers_total=model.spec.layers,
             )
         )
-
-    def _now(self, model: LanguageModel) -> Any:
-        if not self.timed:
-            return None
-        if model.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
     def seconds(self) -> float | None:
         """Return the time that all calls took, None if one was not timed; the device must be done with them."""

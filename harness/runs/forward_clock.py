@@ -1,19 +1,19 @@
 """The time that a model's own forwards take inside a decode, without waiting for the device in between."""
 
-import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.engine.device_clock import mark, seconds_between
 from harness.engine.model import LanguageModel, Store
 
 
 class ForwardClock:
     """A model that notes when each of its forwards begins and ends, on the device's clock.
 
-    On CUDA these are events of the stream, so that nothing is synchronised before `seconds` is asked. `widths` are the
-    numbers of positions of the forwards.
+    On CUDA these are events of the stream, so that nothing is synchronised before `seconds` is asked. `shapes` are
+    those of the tokens that the forwards were shown.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -22,7 +22,7 @@ class ForwardClock:
 
     def reset(self) -> None:
         """Forget all forwards."""
-        self.widths: list[int] = []
+        self.shapes: list[torch.Size] = []
         self._marks: list[tuple[Any, Any]] = []
 
     @property
@@ -36,22 +36,14 @@ class ForwardClock:
 
     def forward(self, tokens_BT: Tensor, **arguments: object) -> Tensor:
         """Return what the model does."""
-        started = self._now()
+        started = mark(self.device)
         logits = self.model.forward(tokens_BT, **arguments)  # type: ignore[arg-type]
-        self._marks.append((started, self._now()))
-        self.widths.append(tokens_BT.shape[1])
+        self._marks.append((started, mark(self.device)))
+        self.shapes.append(tokens_BT.shape)
         return logits
 
     def seconds(self) -> list[float]:
         """Return the seconds of every forward, in their order."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-            return [started.elapsed_time(ended) / 1e3 for started, ended in self._marks]
-        return [ended - started for started, ended in self._marks]
-
-    def _now(self) -> Any:
-        if self.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        return [seconds_between(*marks) for marks in self._marks]

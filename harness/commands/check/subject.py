@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from harness.engine import diffusion, draft_verify, own_sampler
 from harness.engine.canvas import GIVEN, Canvas
@@ -13,41 +12,16 @@ from harness.engine.drafting import AutoregressiveMethod, Round, Sequences
 from harness.engine.families import Method
 from harness.engine.generation import Generation
 from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel, ModelSpec, Store
+from harness.engine.model import LanguageModel
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.prediction import Candidates
 from harness.engine.records import Counts, ForwardRecord, Ledger
+from harness.runs.forward_clock import ForwardClock
 
 LENGTH = 16
 PROMPTS: tuple[tuple[int, ...], ...] = tuple((2, 30 + i, *range(76, 76 + i), 4) for i in range(1, 9))
 CONSTRAINTS = {0: 40, 9: 41}
 """Tokens that stand in a response from the start, by place."""
-
-
-@dataclass
-class Watched:
-    """A model that keeps how many positions each of its calls was shown, whoever made it."""
-
-    model: LanguageModel
-    shown: list[int] = field(default_factory=list)
-    spec: ModelSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.spec = self.model.spec
-
-    @property
-    def device(self) -> torch.device:
-        """The model's."""
-        return self.model.device
-
-    def new_store(self, rows: int, slots: int) -> Store:
-        """Return the model's."""
-        return self.model.new_store(rows, slots)
-
-    def forward(self, tokens_BT: Tensor, **arguments: object) -> Tensor:
-        """Return the model's logits."""
-        self.shown.append(tokens_BT.numel())
-        return self.model.forward(tokens_BT, **arguments)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +63,20 @@ class Subject:
 
     def decode(self, rows: Sequence[int], *, constrained: bool = False) -> Decoding:
         """Decode some of the prompts together, each with its own seed; `constrained`, with tokens that are given."""
-        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), Watched(self.model)
+        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), ForwardClock(self.model)
         guard = _Guard([list(prompt) for prompt in prompts], CONSTRAINTS if constrained else {})
         with torch.inference_mode():
             generations = self._decode(watched, prompts, list(rows), ledger, guard)
         return Decoding(
             generations=generations,
             counts=ledger.counts(range(len(prompts))),
-            shown=watched.shown,
+            shown=[shape.numel() for shape in watched.shapes],
             records=ledger.records,
             touched=list(guard.touched),
         )
 
     def _decode(
-        self, model: Watched, prompts: list[Sequence[int]], seeds: list[int], ledger: Ledger, guard: "_Guard"
+        self, model: ForwardClock, prompts: list[Sequence[int]], seeds: list[int], ledger: Ledger, guard: "_Guard"
     ) -> list[Generation]:
         spec, method = model.spec, self.method
         if isinstance(method, DiffusionMethod):
