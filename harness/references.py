@@ -56,19 +56,14 @@ def is_there(module: str) -> bool:
 
 def make_importable(folder: str) -> bool:
     """Have modules of a folder found, behind everything that is found already; return whether that is new."""
-    known = folder in sys.path
-    ours = [name for name in ("conf", "methods", "tasks") if getattr(sys.modules.get(name), "__file__", None) is None]
-    if known and not ours:
+    if folder in sys.path:
         return False
-    # A folder of the user's may hold one that is called as a package of ours: a checkout's finder gives way to it, and
-    # a worker process is born with the path of the process that started it.
-    sys.path[:] = [path for path in sys.path if path != folder]
-    for name in ours:
-        sys.modules.pop(name, None)
-        importlib.import_module(name)
+    # A folder of the user's may hold one that is called as a package of ours, which a checkout's finder gives way to.
+    for own in ("methods", "tasks"):
+        importlib.import_module(own)
     sys.path.append(folder)
     importlib.invalidate_caches()
-    return not known
+    return True
 
 
 def find(key: str, reference: object) -> object:

@@ -12,7 +12,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Any
 
 from hydra import version
@@ -47,7 +46,7 @@ def _loader(others: tuple[Plugin, ...]) -> "Loader":
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "decbench")
-    search_path = create_config_search_path(f"file://{files('conf')}")
+    search_path = create_config_search_path(f"file://{plugins.ours().conf}")
     for plugin in reversed(others):
         if plugin.conf is not None:
             search_path.append(plugin.origin, f"file://{plugin.conf}", anchor=_OWN)

@@ -46,9 +46,8 @@ _HELD = _Held()
 @cache
 def ours() -> Plugin:
     """Return this package's own parts, which are found as everybody's are."""
-    import conf
-
-    folder = Path(str(conf.__file__)).parent
+    # By its place and not by its name: a folder of the user's may hold one of that name, too.
+    folder = Path(__file__).parents[2] / "conf"
     return Plugin(origin="decbench", conf=folder, code=folder)
 
 
