@@ -10,7 +10,6 @@ from harness.errors import ConfigError, FieldError
 
 _LONGEST = 120
 _OMEGACONF = {
-    r"Value '(.*)' of type 'float' could not be converted to Integer": "must be a whole number",
     r"Value '(.*)' of type '\w+' could not be converted to Integer": "must be a whole number",
     r"Value '(.*)' of type '\w+' could not be converted to Float": "must be a number",
     r"Value '(.*)' is not a valid bool.*": "must be true or false",

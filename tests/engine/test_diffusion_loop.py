@@ -41,7 +41,7 @@ class Scripted:
 
     def new_store(self, rows: int, slots: int) -> Any:
         """Nothing is stored."""
-        raise NotImplementedError
+        raise AssertionError("no cache was asked for")
 
     def forward(self, tokens_BT: Tensor, *, select_N: Tensor, **_: object) -> Tensor:
         """Return logits in which the row's first token leads, more so further left."""

@@ -244,8 +244,8 @@ def test_endless_answers_are_read(unit: str) -> None:
     """Guards against a repeated beginning that ends in an error, or in work that outlasts the test's time limit."""
     text = unit * (20_000 // len(unit))
     (sample,) = (task := Gsm8k(name="g", template="own-1", reading="own", samples=1)).instances()
-    task.score(sample, text)
-    task.score(sample, f"\\boxed{{{text}}}")
+    scores = [task.score(sample, text), task.score(sample, f"\\boxed{{{text}}}")]
+    assert [score.correct for score in scores] == [False, False]
 
 
 def test_boxes_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     what, *rest = argv
     if what not in (*_LOOKING, *_KEEPING):
-        import difflib
+        from harness.config.catalogue import nearest
 
-        close = difflib.get_close_matches(what, (*_LOOKING, *_KEEPING), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*_LOOKING, *_KEEPING))}"
-        raise ConfigError(f"{what}: nothing to do with results; {hint}")
+        raise ConfigError(f"{what}: nothing to do with results; {nearest(what, (*_LOOKING, *_KEEPING))}")
     module = import_module(f"harness.commands.results.{'looking' if what in _LOOKING else 'keeping'}")
     return getattr(module, f"{what}_runs")(rest)
