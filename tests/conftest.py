@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from harness.cli import main
 from tests.offline import sitecustomize as offline
@@ -35,6 +36,14 @@ def one_thread() -> None:
 def results_dir(tmp_path: Path) -> Path:
     """Name a folder for the store of one test, not yet made."""
     return tmp_path / "results"
+
+
+@pytest.fixture
+def memory_files() -> dict[str, object]:
+    """Empty the file system in memory, which all tests of a process share, and return its files."""
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    return MemoryFileSystem.store
 
 
 @pytest.fixture

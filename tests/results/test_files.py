@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
 from harness.results.files import Folder
 from harness.results.store import Store
@@ -13,9 +12,8 @@ from tests.results.factory import add_run, run_row
 
 
 @pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, memory_files: dict[str, object]) -> Folder:
     """Return an empty folder of a file system."""
-    MemoryFileSystem.store.clear()
     place = Folder.at(tmp_path / "a~b" if request.param == "local" else "memory://store")
     place.make("runs")
     return place
@@ -52,9 +50,10 @@ def test_one_of_many_creates_a_name(folder: Folder):
         assert sum(pool.map(claim, range(32))) == 1
 
 
-def test_a_store_outside_of_the_disk_does_not_touch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_outside_of_the_disk_does_not_touch_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_files: dict[str, object]
+):
     """Guards the way to an object store: whatever is written, numbered, read and noted goes through the interface."""
-    MemoryFileSystem.store.clear()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LocalFileSystem, "open", None)
     store = Store(root="memory://results")
@@ -63,5 +62,5 @@ def test_a_store_outside_of_the_disk_does_not_touch_it(tmp_path: Path, monkeypat
     store.note_error("a", "Traceback")
     assert [one.number for one in store.attempts()] == [1, 2]
     assert store.completed("a") and store.read("samples")["nfe"].to_pylist() == [4, 2]
-    assert sorted(MemoryFileSystem.store)[:2] == ["/results/errors/a.txt", "/results/runs/of_a.000001.a.ok.parquet"]
+    assert sorted(memory_files)[:2] == ["/results/errors/a.txt", "/results/runs/of_a.000001.a.ok.parquet"]
     assert list(tmp_path.iterdir()) == []

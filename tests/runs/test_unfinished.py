@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from harness.config.composition import compose
 from harness.results.files import Folder
@@ -157,9 +156,9 @@ def batch(first: int) -> Batch:
     return Batch(repetition=0, first=first, samples=[sample], steps=[step])
 
 
+@pytest.mark.usefixtures("memory_files")
 def test_writing_is_rare():
     """Guards the time of a run of many short batches: files are written once in thirty seconds, on any file system."""
-    MemoryFileSystem.store.clear()
     seconds = iter([0.0, 10.0, 29.0, 30.0, 30.0, 45.0, 59.0, 59.0])
     folder = Folder.at("memory://store")
     made = Unfinished(folder=folder, setting_id="s", run_id="r", every_s=30, clock=lambda: next(seconds))
