@@ -23,6 +23,19 @@ def test_a_block_opens_when_enough_of_the_last_one_is_decided():
     assert ends == [2, 2, 4, 6]
 
 
+def test_blocks_of_one_position_open_one_after_the_other():
+    """Guards the share of a block that a single position decides."""
+    canvas = Canvas.from_prompts([[3]], gen_length=3, mask_id=MASK_ID, pad_id=0, seeds=[0])
+    window, ends = Pipeline(length=1, add=0.5), []
+    for places in ([], [], [0], [1]):
+        commit_BL = torch.isin(canvas.place_BL, torch.tensor(places, dtype=torch.int64))
+        canvas.commit(commit_BL, torch.zeros_like(canvas.tokens_BL))
+        canvas.tick(torch.tensor([True]))
+        window.update(canvas)
+        ends.append(int(canvas.window_BL.sum()))
+    assert ends == [1, 1, 2, 3]
+
+
 def test_no_share_opens_one_block_per_step_from_the_start():
     """Guards the first step, in which the second block opens already."""
     canvas = Canvas.from_prompts([[3]], gen_length=8, mask_id=MASK_ID, pad_id=0, seeds=[0])
