@@ -60,7 +60,8 @@ def read_baseline(file: Path) -> Baseline:
 def _take(line: dict[str, Any], settings: dict[str, Setting]) -> None:
     """Add the setting, or the answer of a setting, that a line holds."""
     if "setting" in line:
-        settings[line["setting_id"]] = Setting(**dict.fromkeys(("model", "method", "task", "dtype")) | line)
+        told: dict[str, Any] = dict.fromkeys(("model", "method", "task", "dtype"))
+        settings[line["setting_id"]] = Setting(**told | line)
         return
     owner = settings[line.pop("of")]
     settings[owner.setting_id] = replace(owner, answers=(*owner.answers, _answer(line)))
