@@ -27,6 +27,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   check method=NAME          whether it keeps the promises of methods; also cache=, task=, model= NAME
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
+  gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
@@ -194,6 +195,7 @@ _MODULES = {
     "lm_eval": "lm_eval.command",
     "bench": "bench",
     "results": "results",
+    "gate": "gate",
 }
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

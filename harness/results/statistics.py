@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-REPLICATES = 10_000
-_SEED = 20_251_124
-_CHUNK = 1_000
-
-Floats = NDArray[np.float64]
+from harness.results.resampling import REPLICATES, Floats, resampled_means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +78,8 @@ def paired_means(first: Sequence[Floats], second: Sequence[Floats], replicates: 
     for all columns of both settings, which is what pairs them; tasks weigh equally, whatever their N.
     """
     cells = [np.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)]
-    generator = np.random.default_rng(_SEED)
     means = np.mean([cell.mean(axis=0) for cell in cells], axis=0)
-    draws = np.mean([_resampled_means(cell, replicates, generator) for cell in cells], axis=0)
+    draws = np.mean([resampled_means(cell, part, replicates) for part, cell in enumerate(cells)], axis=0)
     columns = first[0].shape[1]
     return PairedMeans(
         first_C=means[:columns],
@@ -93,18 +87,6 @@ def paired_means(first: Sequence[Floats], second: Sequence[Floats], replicates: 
         first_RC=draws[:, :columns],
         second_RC=draws[:, columns:],
     )
-
-
-def _resampled_means(values_NC: Floats, replicates: int, generator: np.random.Generator) -> Floats:
-    n = len(values_NC)
-    # A replicate is how often each sample was drawn; chunks bound the memory.
-    chunks = (min(_CHUNK, replicates - start) for start in range(0, replicates, _CHUNK))
-    return np.concatenate([_draw_counts(n, rows, generator) @ values_NC for rows in chunks]) / n
-
-
-def _draw_counts(n: int, rows: int, generator: np.random.Generator) -> Floats:
-    drawn_RN = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-    return np.bincount(drawn_RN.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 def _estimate(value: float, replicates_R: Floats) -> Estimate:

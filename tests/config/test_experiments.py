@@ -2,7 +2,11 @@
 
 from collections import defaultdict
 
+from harness.config import options
 from harness.config.catalogue import names, read
+from harness.config.matrix import caches
+
+EMBEDDED = ("tiny_mdm", "tiny_block", "tiny_ar")
 
 
 def test_every_decoder_is_compared_at_its_defaults_and_two_more_points():
@@ -16,3 +20,14 @@ def test_every_decoder_is_compared_at_its_defaults_and_two_more_points():
     assert set(points) == decoders
     assert all(frozenset() in knobs for knobs in points.values())
     assert {name for name, knobs in points.items() if len(knobs) < 3} == {"oracle"}
+
+
+def test_every_decoder_and_every_cache_is_in_the_smoke_experiment():
+    """Guards the gate against what is new: a decoder that an embedded model takes, or a cache, that it never runs."""
+    points = [dict(part.split("=", 1) for part in one.split()) for one in read("experiment", "smoke")["points"]]
+    kinds = {read("model", name)["kind"] for name in EMBEDDED}
+    assert {one["method"] for one in points} == {
+        name for name in names("method") if kinds & {*read("method", name)["models"]}
+    }
+    own = {name: options.parts_of(read("method", name)).get("cache") for name in names("method")}
+    assert {one.get("method/cache", own[one["method"]]) for one in points} - {None} == {*caches()}
