@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.results.figures import new_figure, tidy
+from harness.results.figures.style import drawing, new_figure, tidy
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _emergence(sample: dict, steps: list[tuple[int, list[int]]]) -> float:
     return 100 * first / len(in_order)
 
 
+@drawing()
 def draw(found: Sequence[Emergence]) -> "tuple[Figure, pd.DataFrame]":
     """Draw, per task, the share of correct answers that have emerged over the steps; return figure and data.
 

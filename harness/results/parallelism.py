@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.results.comparison import Comparison
-from harness.results.figures import new_figure, tidy
+from harness.results.figures.style import drawing, new_figure, tidy
 from harness.results.metrics import OperatingPoint, area_under_parallelism
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _area(points: Sequence[OperatingPoint], best_accuracy: float) -> float:
     return area_under_parallelism(points, best_accuracy) if best_accuracy else 0.0
 
 
+@drawing()
 def draw(found: Sequence[Area]) -> "tuple[Figure, pd.DataFrame]":
     """Draw the areas of all methods, largest first; return figure and data.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
-    from harness.results.figures import TheoryPoint
+    from harness.results.figures.calls import TheoryPoint
 
 _PIPE_COLUMNS = 100
 
@@ -44,7 +44,7 @@ def summarize(
     """
     from harness.results import convergence, parallelism, table
     from harness.results.convergence import emergences
-    from harness.results.figures import accuracy_over_calls
+    from harness.results.figures.calls import accuracy_over_calls
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
@@ -118,13 +118,13 @@ def _name(row: dict[str, str]) -> str:
 
 
 def _draw(draw: "Callable[[], tuple[Figure, DataFrame]] | None", path: Path, console: "Console") -> tuple[Path, ...]:
-    from harness.results import figures
+    from harness.results.figures.calls import save
 
     if draw is None:
         console.print("no figure: no run has what it shows", style="yellow")
         return ()
     try:
-        written = figures.save(*draw(), path)
+        written = save(*draw(), path)
     except MissingDependency as error:
         console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
         return ()

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.results.comparison import Comparison, compare, load
-from harness.results.figures import TheoryPoint, accuracy_over_calls, save
+from harness.results.figures.calls import TheoryPoint, accuracy_over_calls, save
+from harness.results.figures.style import marks_of
 from harness.results.store import Store
 from tests.results.factory import add_run, add_sweep
 
@@ -55,17 +56,34 @@ def test_the_theory_is_drawn_where_it_belongs(per_task: list[Comparison]) -> Non
     assert drawn[0][0].get_xydata().tolist() == [[1, 25], [4, 100]]
 
 
-def test_markers_of_equal_values_do_not_hide_each_other(tmp_path: Path) -> None:
-    """Guards against methods that vanish behind the one drawn last."""
+def test_a_point_stands_at_its_x_and_none_hides_another(tmp_path: Path) -> None:
+    """Guards against one call drawn at 0.6: equal points differ in shape, are hollow, and are moved vertically only."""
     store = Store(root=tmp_path)
-    for method in ("llada", "dream", "other"):
+    methods = ("llada", "dream", "other")
+    for method in methods:
+        add_run(store, method, method=method, setting=method, nfe=[1, 1])
+    figure, _ = accuracy_over_calls(compare(load(store, methods), per_task=True))
+    (panel,) = figure.axes
+    marks = marks_of(panel)
+    assert [line.get_xydata().tolist() for line in marks] == [[[1, 100]]] * 3
+    assert len({line.get_marker() for line in marks}) == 3
+    assert {line.get_markerfacecolor() for line in marks} == {"none"}
+    shown = [line.get_transform().transform([1, 100]) * 72 / figure.dpi for line in marks]
+    assert [x for x, _ in shown] == pytest.approx([shown[0][0]] * 3)
+    heights = sorted(y for _, y in shown)
+    assert heights[1] - heights[0] == pytest.approx(2.4) == heights[2] - heights[1]
+
+
+def test_a_crowd_of_equal_points_stays_near_its_place(tmp_path: Path) -> None:
+    """Guards accuracies that can be read off: twelve equal points span what five would, 11 points of 1/72 inch."""
+    store = Store(root=tmp_path)
+    methods = [f"m{at}" for at in range(12)]
+    for method in methods:
         add_run(store, method, method=method, setting=method)
-    figure, _ = accuracy_over_calls(compare(load(store, ["llada", "dream", "other"]), per_task=True))
-    lines = [container.lines[0] for container in figure.axes[0].containers]
-    calls = sorted(float(line.get_xdata()[0]) for line in lines)
-    assert calls[1] == pytest.approx(4)
-    assert calls[1] / calls[0] == pytest.approx(calls[2] / calls[1])
-    assert calls[1] / calls[0] > 1.1
+    figure, _ = accuracy_over_calls(compare(load(store, methods), per_task=True))
+    marks = marks_of(figure.axes[0])
+    heights = [line.get_transform().transform([4, 100])[1] * 72 / figure.dpi for line in marks]
+    assert max(heights) - min(heights) == pytest.approx(11)
 
 
 def test_the_same_data_give_the_same_bytes(per_task: list[Comparison], tmp_path: Path) -> None:
