@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor, isnan, log
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import MissingDependency
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -27,6 +28,7 @@ _RATIO = 0.8
 _LINE_INCHES = 0.14
 
 # Points of 1/72 inch: markers nearer than the first are moved apart by the second, within the third in all.
+_MOST_DOUBLINGS = 256
 _NEAR, _APART, _MOST = 4.0, 2.4, 11.0
 
 
@@ -99,6 +101,17 @@ def new_panels(
     return figure, panels
 
 
+def label_axes(panels: "Sequence[Axes]", x: str, y: str) -> None:
+    """Write what all panels share below the lowest and beside the leftmost of them."""
+    for panel in panels:
+        place = panel.get_subplotspec()
+        assert place is not None
+        if place.is_first_col():
+            panel.set_ylabel(y)
+        if panel.xaxis.get_tick_params()["labelbottom"]:
+            panel.set_xlabel(x)
+
+
 def tidy(panel: "Axes", grid: "Literal['both', 'x', 'y']" = "both") -> None:
     """Put a light grid behind what is drawn, and leave out the frame's top and right."""
     panel.grid(axis=grid, color=_LIGHT, lw=0.5)
@@ -106,13 +119,31 @@ def tidy(panel: "Axes", grid: "Literal['both', 'x', 'y']" = "both") -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def mark(
-    panel: "Axes", x: float, y: float, style: Style, *, low: float | None = None, high: float | None = None
+def draw_points(
+    panel: "Axes",
+    points: "pd.DataFrame",
+    style: Style,
+    name: str,
+    *,
+    across: float = 1.0,
+    up: float = 1.0,
+    dashes: Any = None,
+    joined: bool = True,
 ) -> None:
-    """Draw a hollow marker at a point, and the bar of its interval where there is one."""
-    if low is not None and high is not None:
-        panel.plot([x, x], [low, high], color=style.colour, lw=0.6, zorder=2)
-    panel.plot([x], [y], color=style.colour, marker=style.marker, mfc="none", ls="", zorder=3)
+    """Draw the points of a group, with columns x, y, low and high: hollow markers, bars of intervals, a line through.
+
+    Values are multiplied by `across` and `up`; `low` and `high` may be unknown.
+    """
+    ordered = points.sort_values("x").astype({"low": float, "high": float})
+    line = (style.dashes if dashes is None else dashes) if joined and len(points) > 1 else ""
+    # What the legend shows; each marker is drawn alone, so that it can be moved.
+    panel.plot(across * ordered["x"], up * ordered["y"], color=style.colour, ls=line, lw=0.7, marker=style.marker,
+               mfc="none", markevery=[], label=name)  # fmt: skip
+    for one in ordered.itertuples():
+        x, low, high = across * float(one.x), up * float(one.low), up * float(one.high)
+        if not isnan(low):
+            panel.plot([x, x], [low, high], color=style.colour, lw=0.6, zorder=2)
+        panel.plot([x], [up * float(one.y)], color=style.colour, marker=style.marker, mfc="none", ls="", zorder=3)
 
 
 def separate(figure: "Figure") -> None:
@@ -174,3 +205,28 @@ def add_legend(figure: "Figure", *, title: str | None = None, columns: int | Non
         columnspacing=1.0,
         labelspacing=0.3,
     )
+
+
+def scale_axis(panel: "Axes", axis: "Literal['x', 'y']", values: "Iterable[float]") -> None:
+    """Give an axis a logarithmic scale with ticks at powers of two, of ten where these would be many."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return
+    base = 2 if max(positive) / min(positive) <= _MOST_DOUBLINGS else 10
+    first, last = floor(log(min(positive), base) + 1e-9), ceil(log(max(positive), base) - 1e-9)
+    ticks = [base**power for power in range(first, max(last, first + 1) + 1)]
+    getattr(panel, f"set_{axis}scale")("log", base=base)
+    one = getattr(panel, f"{axis}axis")
+    one.set_major_locator(FixedLocator(ticks))
+    one.set_minor_locator(NullLocator())
+    one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    edge = base**0.3
+    getattr(panel, f"set_{axis}lim")(min(positive[0], *positive) / edge, max(positive) * edge)
+
+
+def percent_axis(panel: "Axes", axis: "Literal['x', 'y']" = "y") -> None:
+    """Show all of 0 to 100 percent."""
+    getattr(panel, f"set_{axis}lim")(-6, 108)
+    getattr(panel, f"set_{axis}ticks")([0, 25, 50, 75, 100])
