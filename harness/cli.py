@@ -16,7 +16,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   plan key=value ...         what `run` with the same arguments would do and cost; also run --dry-run
   generate PROMPT key=value ...
                              answer a prompt of your own (-: from standard input), with counts; trace=true: its steps
-  list methods|models|tasks|experiments [--json]
+  list methods|models|tasks|experiments|figures [--json]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
                              which of its published prompts that checkout has
@@ -26,6 +26,9 @@ _HELP = """usage: decbench COMMAND [arguments]
   new method|task|model NAME [--into FOLDER]    files of a part of your own, which work, to start from
   check method=NAME          whether it keeps the promises of methods; also cache=, task=, model= NAME
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
+  figures NAME|FILE ...      draw stored runs: svg, pdf, png and csv; which figures: decbench list figures
+  tables [NAME|FILE] ...     tables of stored runs, best and ties marked: markdown, LaTeX, csv
+  trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
@@ -194,6 +197,9 @@ _MODULES = {
     "check": "check.command",
     "lm_eval": "lm_eval.command",
     "bench": "bench",
+    "figures": "figures",
+    "tables": "tables",
+    "trace": "trace",
     "results": "results",
     "gate": "gate",
 }

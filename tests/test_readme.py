@@ -10,7 +10,8 @@ from harness.commands.list import method_table
 from tests.conftest import RunDecbench
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 # A block that needs what a bare machine lacks says so: "# needs: a GPU".
 LINES = [line for block in BLOCKS if "# needs:" not in block for line in block.replace("\\\n", " ").splitlines()]
 # Long ones, which these files execute through the same dispatcher: runs/test_conform.py and runs/test_matrix.py.
@@ -20,8 +21,11 @@ COMMANDS = [words for line in LINES if (words := shlex.split(line, comments=True
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give all commands one working directory, since later ones read what earlier ones stored."""
-    return tmp_path_factory.mktemp("readme")
+    """Give all commands one working directory, with a reader's file, since later ones read what earlier ones stored."""
+    folder = tmp_path_factory.mktemp("readme")
+    (own,) = re.findall(r"^```yaml\n(# mine.yaml\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (folder / "mine.yaml").write_text(own)
+    return folder
 
 
 @pytest.mark.timeout(300)
@@ -51,5 +55,5 @@ def test_the_readme_shows_the_first_steps():
 
 def test_the_table_of_methods_is_the_one_that_is_printed():
     """Guards the README's claims: a new method, paper or conformance count shows at once."""
-    shown = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README, re.DOTALL)
     assert shown is not None and shown[1] == method_table()

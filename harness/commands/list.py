@@ -1,4 +1,4 @@
-"""`decbench list methods|models|tasks|protocols|experiments|policies|compatibility [--json]`: what exists.
+"""`decbench list methods|models|tasks|protocols|experiments|figures|policies|compatibility [--json]`: what exists.
 
 Parts that are not ours say where they are from. Policies are the parts of methods, of every slot, caches included;
 compatibility is Markdown tables, of decoders by caches and by end-of-text rules. `list methods --markdown` is the

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from harness.config.catalogue import tell_problems
 from harness.errors import DataError
+from harness.results.figures.definition import Definition, read_definition
 from harness.results.requests import new_sweep, write_requests
 from harness.results.store import Store
 from harness.runs.execution import execute
@@ -25,9 +26,10 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     console = Console(stderr=as_json)
     sweep = expand(argv)
     tell_problems()
+    figure = read_definition(OmegaConf.to_container(sweep.base.figure), "figure")
     records = execute(plan(sweep), console)
     _note_requests(sweep.base, records, console)
-    summary = _summarise(sweep.base, records, console)
+    summary = _summarise(sweep.base, figure, records, console)
     if as_json:
         sys.stdout.write(json.dumps(summary, default=str) + "\n")
     lost = any(line["status"] == "lost" for line in summary["summary"]["missing"])
@@ -48,14 +50,13 @@ def _note_requests(base: DictConfig, records: list[RunRecord], console: Console)
         console.print(f"not noted who asked for these runs: {error}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> dict[str, Any]:
+def _summarise(base: DictConfig, definition: Definition, records: list[RunRecord], console: Console) -> dict[str, Any]:
     from harness.results.report_sweep import summarize
     from harness.runs.theory_points import theory
 
     root = Path(base.results_dir)
-    figure = root / "figures" / f"{base.name}.svg" if base.name else None
-    done = [record.row for record in records if record.status == "ok"]
-    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else (), base.figure)
+    figure = root / "figures" / base.name if base.name else None
+    summary = summarize(root, [r.run_id for r in records], console, figure, definition, theory)
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ GROUPS = {
     "tasks": "task",
     "protocols": "protocol",
     "experiments": "experiment",
+    "figures": "figure",
 }
 METADATA = tuple(
     "name family summary paper lossless models needs shown_by kind license defaults notes closed_form".split()
@@ -98,6 +99,8 @@ def _entry(group: str, name: str, option: dict) -> dict[str, object]:
     if group == "protocol":
         ours = [task for task, preset in option["tasks"].items() if preset.get("wording") == "reconstruction"]
         return entry | {"paper": option["paper"], "tasks": list(option["tasks"]), "reconstructed": ours}
+    if group == "figure":
+        return entry | {"kind": option["kind"]}
     if group == "model":
         return entry | {"kind": option["kind"], "license": option.get("license")}
     return entry

@@ -22,7 +22,7 @@ from harness.config.located import class_at
 from harness.config.overrides import parse
 from harness.errors import ConfigError
 
-GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol")
+GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol", "figure")
 
 
 _LARGEST = 2**31 - 1
@@ -38,14 +38,6 @@ class OnError(Enum):
 
     STOP = "stop"
     RECORD = "record"
-
-
-class FigureKind(Enum):
-    """What a named sweep draws: accuracy over `calls`, `areas` under parallelism, or the `convergence` of answers."""
-
-    CALLS = "calls"
-    AREAS = "areas"
-    CONVERGENCE = "convergence"
 
 
 @dataclass
@@ -69,7 +61,7 @@ class BenchConf:
     on_error: str
     name: str | None
     summary: str
-    figure: str
+    figure: Any
     points: list[str] | None
     axes: Any
     overrides: list[str]
@@ -209,8 +201,6 @@ def _check_values(cfg: DictConfig) -> None:
     if cfg.on_error not in {e.value for e in OnError}:
         renamed = "; raise is called stop now" if cfg.on_error == "raise" else ""
         raise ConfigError(f"on_error={cfg.on_error}: must be stop or record{renamed}")
-    if cfg.figure not in {e.value for e in FigureKind}:
-        raise ConfigError(f"figure={cfg.figure}: must be calls, areas or convergence")
 
 
 def resolved(cfg: DictConfig) -> dict:
@@ -225,6 +215,6 @@ def resolved(cfg: DictConfig) -> dict:
         raise ConfigError(f"{error.full_key}: {words.reason(error)}") from error
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
-    plain.pop("overrides")
-    plain.pop("summary")
+    for how in ("overrides", "summary", "figure"):
+        plain.pop(how)
     return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

@@ -14,6 +14,7 @@ NEEDED = {
     "model": {"kind": str, "loader": dict, "tokenizer": str, "max_length": int},
     "task": {"_target_": str, "gen_length": object},
     "protocol": {"tasks": dict},
+    "figure": {"kind": str},
 }
 """Keys without which an option means nothing; what its `defaults` begin with may have them in its place."""
 

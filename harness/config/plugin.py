@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.config.interface import INTERFACE, declared
 
-GROUPS = tuple("method model task protocol experiment measure tracker device launch training".split())
+GROUPS = tuple("method model task protocol experiment measure tracker device launch figure training".split())
 _REGISTERS = re.compile(r"^@(?:\w+\.)*policy\(", re.MULTILINE)
 _ASIDE = re.compile(r"test_.*|.*_test|conftest|setup")
 

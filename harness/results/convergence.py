@@ -8,25 +8,17 @@ models that are trained on masked positions alone predict nothing of use at othe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from harness.results.figures import new_figure, tidy
 from harness.results.store import Store
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-_EARLY, _HALF = 25.0, 50.0
-_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", "-"))
-_COLUMNS = 4
-_PANEL_INCHES = (1.9, 1.7)
+_ASKED = (25.0, 50.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Emergence:
     """Of one run: the emergence of every correct sample, in percent of its steps (step 0: 0 percent)."""
 
+    run_id: str
     model: str
     setting: str
     task: str
@@ -35,7 +27,11 @@ class Emergence:
 
     def within(self, percent: float) -> float | None:
         """Return the share of correct samples whose answer has emerged by then; None if none is correct."""
-        return sum(one <= percent for one in self.percent) / len(self.percent) if self.percent else None
+        return _share(self.percent, percent)
+
+
+def _share(emerged: Sequence[float], percent: float) -> float | None:
+    return sum(one <= percent for one in emerged) / len(emerged) if emerged else None
 
 
 def emergences(store: Store, run_ids: Sequence[str]) -> list[Emergence]:
@@ -59,7 +55,12 @@ def emergences(store: Store, run_ids: Sequence[str]) -> list[Emergence]:
             run = runs[run_id]
             found.append(
                 Emergence(
-                    model=run["model"], setting=run["setting"], task=run["task"], samples=len(mine), percent=percent
+                    run_id=run_id,
+                    model=run["model"],
+                    setting=run["setting"],
+                    task=run["task"],
+                    samples=len(mine),
+                    percent=percent,
                 )
             )
     return found
@@ -72,58 +73,13 @@ def _emergence(sample: dict, steps: list[tuple[int, list[int]]]) -> float:
     return 100 * first / len(in_order)
 
 
-def draw(found: Sequence[Emergence]) -> "tuple[Figure, pd.DataFrame]":
-    """Draw, per task, the share of correct answers that have emerged over the steps; return figure and data.
-
-    Raises MissingDependency without matplotlib.
-    """
-    import pandas as pd
-
-    tasks, settings = (list(dict.fromkeys(getattr(one, key) for one in found)) for key in ("task", "setting"))
-    rows = -(-len(tasks) // _COLUMNS)
-    width, height = _PANEL_INCHES
-    columns = min(_COLUMNS, len(tasks))
-    figure = new_figure(width * columns + 0.4, height * rows + 0.9)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for panel in panels.flat[len(tasks) :]:
-        panel.remove()
-    for task, panel in zip(tasks, panels.flat, strict=False):
-        for one in (one for one in found if one.task == task and one.percent):
-            colour, line = _STYLES[settings.index(one.setting) % len(_STYLES)]
-            panel.ecdf([*one.percent], color=colour, ls=line, lw=1.4, label=one.setting)
-        panel.set_title(task, fontsize=8, loc="left")
-        panel.set_xlim(-2, 102)
-        panel.set_xticks([0, 25, 50, 75, 100])
-        panel.tick_params(labelsize=7)
-        tidy(panel)
-    figure.supxlabel("steps, %", fontsize=8)
-    figure.supylabel("share of correct answers that have emerged", fontsize=8)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=7, frameon=False)
-    return figure, pd.DataFrame([_record(one) for one in found])
-
-
-def _record(one: Emergence) -> dict[str, object]:
-    return {
-        "model": one.model,
-        "setting": one.setting,
-        "task": one.task,
-        "samples": one.samples,
-        "correct": len(one.percent),
-        "within_25_percent": one.within(_EARLY),
-        "within_50_percent": one.within(_HALF),
-    }
-
-
 def markdown(found: Sequence[Emergence]) -> str:
     """Return the shares that have emerged by a quarter and by half of the steps, over all tasks of a setting."""
     lines = ["| model | setting | correct | by 25 % of the steps | by 50 % |", "|---|---|---|---|---|"]
     for model, setting in dict.fromkeys((one.model, one.setting) for one in found):
         mine = [one for one in found if (one.model, one.setting) == (model, setting)]
         percent = [p for one in mine for p in one.percent]
-        whole = Emergence(
-            model=model, setting=setting, task="", samples=sum(one.samples for one in mine), percent=tuple(percent)
-        )
-        shares = ["-" if share is None else f"{100 * share:.1f} %" for share in map(whole.within, (_EARLY, _HALF))]
-        lines.append(f"| {model} | {setting} | {len(percent)} of {whole.samples} | {' | '.join(shares)} |")
+        shares = ["-" if share is None else f"{100 * share:.1f} %" for share in (_share(percent, by) for by in _ASKED)]
+        samples = sum(one.samples for one in mine)
+        lines.append(f"| {model} | {setting} | {len(percent)} of {samples} | {' | '.join(shares)} |")
     return "\n".join(lines)

@@ -46,7 +46,12 @@ FORMATS: dict[str, Callable[[Rows, Sequence[str]], str]] = {"csv": as_csv, "mark
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_ESCAPES.get(sign, sign) for sign in cell) for cell in cells) + " \\\\\n"
+    return " & ".join(map(latex_text, cells)) + " \\\\\n"
+
+
+def latex_text(text: str) -> str:
+    """Return a text whose signs mean themselves in LaTeX."""
+    return "".join(_ESCAPES.get(sign, sign) for sign in text)
 
 
 def _exact(value: object) -> str:

@@ -74,16 +74,23 @@ def area_under_parallelism(points: Sequence[OperatingPoint], best_accuracy: floa
     slowest one are dropped, the last included, where the authors' code raises. The value depends on which points
     were run: publish them with it.
     """
-    slowest, *others = sorted(points, key=lambda point: (point.tpf, -point.accuracy))
-    kept = [slowest, *(point for point in others if point.accuracy >= slowest.accuracy - _ALLOWED_DROP)]
-
-    def weighted(accuracy: float) -> float:
-        return accuracy * min(1.0, math.exp(-_DECAY * (1 - accuracy / best_accuracy)))
-
-    area = slowest.tpf * slowest.accuracy
+    kept = kept_points(points)
+    area = kept[0].tpf * kept[0].accuracy
     for left, right in pairwise(kept):
-        area += (right.tpf - left.tpf) * (weighted(right.accuracy) + weighted(left.accuracy)) / 2
+        heights = weighed_accuracy(right.accuracy, best_accuracy) + weighed_accuracy(left.accuracy, best_accuracy)
+        area += (right.tpf - left.tpf) * heights / 2
     return area
+
+
+def kept_points(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    """Return the points that count in an area, slowest first: the others are more than 5 points below that one."""
+    slowest, *others = sorted(points, key=lambda point: (point.tpf, -point.accuracy))
+    return [slowest, *(point for point in others if point.accuracy >= slowest.accuracy - _ALLOWED_DROP)]
+
+
+def weighed_accuracy(accuracy: float, best_accuracy: float) -> float:
+    """Return what an accuracy counts in an area, both in percent: less, the farther it is below the best."""
+    return accuracy * min(1.0, math.exp(-_DECAY * (1 - accuracy / best_accuracy)))
 
 
 def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | None = None) -> dict[str, object]:

@@ -3,18 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from harness.results.comparison import Comparison
-from harness.results.figures import new_figure, tidy
 from harness.results.metrics import OperatingPoint, area_under_parallelism
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
 # What is put in place of a method's own part makes another method; a knob makes another operating point.
-_PARTS = ("cache", "finish", "verifier")
+PARTS = ("cache", "finish", "verifier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,29 +54,9 @@ def areas(per_task: Sequence[Comparison]) -> list[Area]:
 
 def method_of(one: Comparison) -> str:
     """Return the method of a setting with the parts put in place of its own, without its knobs."""
-    parts = [word for word in one.setting.split() if word.split("=")[0] in _PARTS]
+    parts = [word for word in one.setting.split() if word.split("=")[0] in PARTS]
     return " ".join([one.method, *parts])
 
 
 def _area(points: Sequence[OperatingPoint], best_accuracy: float) -> float:
     return area_under_parallelism(points, best_accuracy) if best_accuracy else 0.0
-
-
-def draw(found: Sequence[Area]) -> "tuple[Figure, pd.DataFrame]":
-    """Draw the areas of all methods, largest first; return figure and data.
-
-    Raises MissingDependency without matplotlib.
-    """
-    import pandas as pd
-
-    ordered = sorted(found, key=lambda one: one.value)
-    figure = new_figure(5.2, 0.19 * len(ordered) + 0.8)
-    panel = figure.subplots()
-    labels = [f"{one.method} ({one.model})" for one in ordered]
-    panel.barh(labels, [one.value for one in ordered], color="#0072B2", height=0.7)
-    panel.set_xlabel("area under accuracy (%) over tokens per call, mean over tasks", fontsize=8)
-    panel.tick_params(labelsize=7)
-    panel.margins(y=0.01)
-    tidy(panel, "x")
-    columns = ("model", "method", "points", "value")
-    return figure, pd.DataFrame([{name: getattr(one, name) for name in columns} for one in reversed(ordered)])

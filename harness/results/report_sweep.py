@@ -1,20 +1,19 @@
 """What a sweep says at its end: the table, the figure, and which runs are missing and why."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import MissingDependency
+from harness.errors import ConfigError, MissingDependency
 from harness.results.comparison import compare, load
+from harness.results.figures.definition import Definition
 from harness.results.store import Store
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
     from rich.console import Console
 
-    from harness.results.figures import TheoryPoint
+    from harness.results.figures.making import Theory
 
 _PIPE_COLUMNS = 100
 
@@ -33,18 +32,17 @@ def summarize(
     run_ids: Sequence[str],
     console: "Console",
     figure_path: Path | None,
-    theory: "Sequence[TheoryPoint]" = (),
-    kind: str = "calls",
+    definition: Definition | None = None,
+    theory: "Theory | None" = None,
 ) -> SweepSummary:
-    """Print the tables of the runs, write figure and tables beside `figure_path` (svg, png, csv, md), return all.
+    """Print the tables of the runs, write figure and tables to `figure_path` with their suffixes, return all.
 
     Runs that failed, were skipped or cannot be read are listed with their reason. Without matplotlib the figure is
-    left out and the console says so. Areas under parallelism are shown where a method has several settings. `kind` is
-    the figure: `calls`, accuracy over calls; `areas`; or `convergence`, of traced runs that predict whole responses.
+    left out and the console says so. Areas under parallelism are shown where a method has several settings, and the
+    shares of answers that have emerged where the figure is about them.
     """
-    from harness.results import convergence, parallelism, table
+    from harness.results import convergence, table
     from harness.results.convergence import emergences
-    from harness.results.figures import accuracy_over_calls
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
@@ -52,7 +50,7 @@ def summarize(
     overall, per_task = compare(measured), compare(measured, per_task=True)
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []
-    emerged = emergences(store, run_ids) if kind == "convergence" else []
+    emerged = emergences(store, run_ids) if definition is not None and definition.kind == "convergence" else []
     markdown = table.markdown(overall, under) if overall else ""
     if emerged:
         shares = convergence.markdown(emerged)
@@ -69,16 +67,10 @@ def summarize(
         console.print(
             f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
         )
-    drawn = {
-        "calls": (any(one.nfe for one in per_task), lambda: accuracy_over_calls(per_task, theory)),
-        "areas": (every_area, lambda: parallelism.draw(every_area)),
-        "convergence": (emerged, lambda: convergence.draw(emerged)),
-    }
-    something, draw = drawn[kind]
-    figures = _draw(draw if something else None, figure_path, console) if per_task and figure_path else ()
+    figures = _draw(store, definition, run_ids, figure_path, theory, console) if definition and figure_path else ()
     if overall and figure_path:
         figure_path.parent.mkdir(parents=True, exist_ok=True)
-        figure_path.with_suffix(".md").write_text(markdown + "\n")
+        (figure_path.parent / f"{figure_path.name}.md").write_text(markdown + "\n")
     values = {
         "overall": [asdict(one) for one in overall],
         "per_task": [asdict(one) for one in per_task],
@@ -117,15 +109,18 @@ def _name(row: dict[str, str]) -> str:
     return " ".join(row[key] for key in ("model", "setting", "task") if row[key] is not None)
 
 
-def _draw(draw: "Callable[[], tuple[Figure, DataFrame]] | None", path: Path, console: "Console") -> tuple[Path, ...]:
-    from harness.results import figures
+def _draw(
+    store: Store,
+    definition: Definition,
+    run_ids: Sequence[str],
+    path: Path,
+    theory: "Theory | None",
+    console: "Console",
+) -> tuple[Path, ...]:
+    from harness.results.figures.making import make, save
 
-    if draw is None:
-        console.print("no figure: no run has what it shows", style="yellow")
-        return ()
     try:
-        written = figures.save(*draw(), path)
-    except MissingDependency as error:
+        return tuple(save(make(store, definition, {"run_id": run_ids}, theory), path))
+    except (ConfigError, MissingDependency) as error:
         console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
         return ()
-    return tuple(written)

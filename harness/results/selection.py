@@ -1,8 +1,10 @@
 """Which stored runs somebody means: filters over columns, and names shortened to what tells them apart."""
 
 import difflib
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from harness.results.store import newest_of
 
 _SHOWN = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CONFIG = "config."
 
 
 def parse_filters(words: Iterable[str]) -> dict[str, set[str]]:
@@ -24,12 +27,37 @@ def parse_filters(words: Iterable[str]) -> dict[str, set[str]]:
         column, equals, values = word.partition("=")
         if not equals or not values:
             raise ConfigError(f"{word}: is no filter; filters look like column=value, or column=value,value")
-        if column not in RUNS.names:
-            close = difflib.get_close_matches(column, RUNS.names, n=1)
-            hint = f"did you mean {close[0]}?" if close else "columns of runs are listed by: decbench results show RUN"
-            raise ConfigError(f"{word}: runs have no column {column}; {hint}")
+        require_column(column, word)
         filters.setdefault(column, set()).update(values.split(","))
     return filters
+
+
+def require_column(column: str, where: str) -> None:
+    """Raise ConfigError, with the nearest one, for what is neither a column of runs nor a `config.` place in one."""
+    if column not in RUNS.names and not column.startswith(_CONFIG):
+        close = difflib.get_close_matches(column, RUNS.names, n=1)
+        hint = f"did you mean {close[0]}?" if close else "columns of runs are listed by: decbench results show RUN"
+        raise ConfigError(f"{where}: runs have no column {column}; {hint}")
+
+
+def stored_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns of runs that hold the values of others, such as `config.method.threshold`."""
+    return list(dict.fromkeys("config" if column.startswith(_CONFIG) else column for column in columns))
+
+
+def value_of(row: Mapping[str, Any], column: str) -> Any:
+    """Return what a run has in a column; `config.a.b` is a place in its configuration, None where it has none."""
+    if not column.startswith(_CONFIG):
+        return row[column]
+    place = _parsed(row["config"])
+    for key in column.split(".")[1:]:
+        place = place.get(key) if isinstance(place, dict) else None
+    return place
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Any:
+    return json.loads(text)
 
 
 def matching(
@@ -45,8 +73,8 @@ def matching(
     They are the newest attempts of every run, or all of them. `names` are further names of runs, by `run_id`: those of
     sweeps that took a stored run.
     """
-    attempts = scan.attempts if every_attempt else newest_of(scan.attempts)
-    wanted = list(dict.fromkeys([*columns, "status", "created", "setting_id", "run_id", "attempt", *filters]))
+    attempts = scan.attempts if every_attempt else newest_of(scan.attempts, filters.get("run_id"))
+    wanted = stored_columns([*columns, "status", "created", "setting_id", "run_id", "attempt", *filters])
     rows = _plain(scan.rows(attempts, wanted))
     passing = [row for row in rows if all(_passes(row, key, allowed, names or {}) for key, allowed in filters.items())]
     return sorted(passing, key=lambda row: (row["created"], row["setting_id"], row["attempt"]))
@@ -64,7 +92,7 @@ def _passes(
 ) -> bool:
     if column == "name" and {*allowed} & {*names.get(row["run_id"], ())}:
         return True
-    value = row[column]
+    value = value_of(row, column)
     return any(_equals(value, text) for text in allowed)
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
-from harness.results.figures import TheoryPoint
+from harness.results.figures.scatter import TheoryPoint
 from tasks.lists import theory as closed
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.results.convergence import Emergence, draw, emergences, markdown
+from harness.results.convergence import emergences, markdown
+from harness.results.figures.definition import read_definition
 from harness.results.report_sweep import summarize
 from harness.results.schemas import STEPS
 from harness.results.store import Store
@@ -59,28 +60,18 @@ def test_the_figure_of_a_sweep_is_the_one_that_was_asked_for(tmp_path: Path):
     ]
     store.write(run_row("a", samples, measure="traced"), samples, steps)
     console = Console(file=io.StringIO())
-    shown = {kind: summarize(tmp_path, ["a"], console, tmp_path / kind, kind=kind) for kind in ("calls", "convergence")}
+    asked = {
+        "calls": {"kind": "scatter", "x": "nfe", "y": "accuracy"},
+        "convergence": {"kind": "convergence"},
+    }
+    shown = {
+        kind: summarize(tmp_path, ["a"], console, tmp_path / kind, read_definition(option, kind))
+        for kind, option in asked.items()
+    }
     heading = "by 25 % of the steps"
     assert {kind: heading in summary.markdown for kind, summary in shown.items()} == {
         "calls": False,
         "convergence": True,
     }
-    assert "within_25_percent" in (tmp_path / "convergence.csv").read_text()
-
-
-def test_every_task_has_a_panel_that_shows_all_steps():
-    """Guards curves cut off at an end: shares rise from the first step to the last one, 100 % of them."""
-    pytest.importorskip("matplotlib")
-    found = [
-        Emergence(model="m", setting=setting, task=task, samples=2, percent=(50.0, 100.0))
-        for task in ("copy", "sort")
-        for setting in ("llada", "dream")
-    ]
-    figure, points = draw(found)
-    assert [panel.get_title(loc="left") for panel in figure.axes] == ["copy", "sort"]
-    for panel in figure.axes:
-        assert [*panel.get_xticks()] == [0, 25, 50, 75, 100]
-        assert [line.get_label() for line in panel.lines] == ["llada", "dream"]
-        assert panel.lines[0].get_xydata().tolist()[-2:] == [[50, 0.5], [100, 1]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["llada", "dream"]
-    assert points["within_50_percent"].tolist() == [0.5] * 4
+    assert [(tmp_path / f"{kind}.csv").read_text().split(",")[0] for kind in shown] == ["kind", "panel"]
+    assert [path.name for path in shown["calls"].figures] == [f"calls.{end}" for end in ("svg", "pdf", "png", "csv")]

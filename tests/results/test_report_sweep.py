@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.results.figures.definition import read_definition
 from harness.results.report_sweep import SweepSummary, summarize
 from harness.results.store import Store
 from tests.results.factory import add_run, add_sweep, run_row
+
+CALLS = read_definition({"kind": "scatter", "x": "nfe", "y": "accuracy"}, "figure")
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 
 def _report(store: Store, run_ids: list[str], figure: Path | None = None) -> tuple[SweepSummary, str]:
     console = Console(file=io.StringIO(), width=80)
-    summary = summarize(store.root, run_ids, console, figure)
+    summary = summarize(store.root, run_ids, console, figure, CALLS)
     return summary, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -97,7 +100,7 @@ def test_a_sweep_without_a_successful_run_says_only_why(store: Store) -> None:
     """Guards against a crash or an empty table where every run failed."""
     store.write(run_row("bad", status="failed", error="no weights"))
     summary, text = _report(store, ["bad"], store.root / "figure")
-    assert text == "failed: tiny llada copy: no weights\n"
+    assert text.startswith("failed: tiny llada copy: no weights\nno figure: figure: no run in ")
     assert (summary.figures, summary.markdown) == ((), "")
 
 

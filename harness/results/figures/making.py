@@ -1,0 +1,120 @@
+"""From a definition and a store to files that say what is in them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError, DataError
+from harness.results.figures.columns import text_of
+from harness.results.figures.definition import Definition
+from harness.results.figures.scatter import TheoryPoint
+from harness.results.figures.selected import Filters, Selected, select
+from harness.results.figures.style import drawing
+from harness.results.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".svg", ".pdf", ".png", ".csv")
+_SETTINGS = ("model", "task", "protocol", "gen_length", "batch_size", "dtype", "device", "measure")
+_MOST_NAMED = 4
+_MOVED = "Markers that would hide each other are moved up or down."
+
+Theory = Callable[[Sequence[Mapping[str, Any]]], Sequence[TheoryPoint]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A figure, the data that it draws, and what is written into its files; all for one definition."""
+
+    name: str
+    figure: "Figure"
+    data: "pd.DataFrame"
+    caption: str
+    provenance: dict[str, Any]
+
+
+def make(store: Store, definition: Definition, filters: Filters | None = None, theory: Theory | None = None) -> Made:
+    """Draw a figure from stored runs.
+
+    `theory` gives what an ideal sampler reaches on the tasks of runs. Raises ConfigError where no run has what is
+    drawn, and MissingDependency without matplotlib.
+    """
+    selected = select(store, definition, filters)
+    kind: Any = import_module(f"harness.results.figures.{definition.kind}")
+    with drawing():
+        known = {"theory": theory(selected.runs)} if theory and definition.theory else {}
+        frame = kind.data(selected, **known)
+        if not len(frame):
+            raise ConfigError(f"{definition.name}: {_lacking(selected)}")
+        figure = kind.draw(frame, definition)
+    caption = f"{caption_of(selected)} {kind.INTERVAL[:1].upper()}{kind.INTERVAL[1:]}. {_MOVED}"
+    return Made(name=definition.name, figure=figure, data=frame, caption=caption, provenance=_provenance(selected))
+
+
+def save(made: Made, path: Path) -> list[Path]:
+    """Write `path` as svg, pdf, png and csv, the same bytes for the same data; return the paths.
+
+    Caption and provenance (JSON) stand in the metadata of the pictures: Description and Source of svg and png, Subject
+    and Keywords of pdf. Raises DataError where the folder cannot be written.
+    """
+    # A name may hold a full stop: no suffix is taken from it.
+    svg, pdf, png, csv = (path.parent / f"{path.name}{suffix}" for suffix in SUFFIXES)
+    source = json.dumps(made.provenance, sort_keys=True)
+    told = {"Title": made.name, "Description": made.caption, "Source": source}
+    in_pdf = {"Title": made.name, "Subject": made.caption, "Keywords": source, "Creator": "decbench"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with drawing():
+            made.figure.savefig(svg, metadata={**told, "Creator": "decbench", "Date": None})
+            made.figure.savefig(pdf, metadata={**in_pdf, "Producer": None, "CreationDate": None})
+            made.figure.savefig(png, metadata={**told, "Software": "decbench"})
+        made.data.to_csv(csv, index=False, float_format="%.6g")
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path.parent}: cannot be written ({reason}); choose another folder") from error
+    return [svg, pdf, png, csv]
+
+
+def _lacking(selected: Selected) -> str:
+    definition = selected.definition
+    drawn = ", ".join((*definition.x, *definition.y)) or definition.kind
+    traced = any(run["measure"] == "traced" for run in selected.runs)
+    hint = "" if traced else "; steps are stored with measure=traced, times with measure=timed"
+    return f"none of its {len(selected.runs)} runs has what is drawn ({drawn}){hint}"
+
+
+def caption_of(selected: Selected) -> str:
+    """Return what the runs have in common, and how many samples there are, as sentences for a caption."""
+    settings = [f"{column}: {_named(selected, column)}" for column in _SETTINGS]
+    counts = [run["n"] for run in selected.runs if run["n"] is not None]
+    n = f"n = {min(counts)}" + (f" to {max(counts)}" if max(counts) > min(counts) else "") if counts else "n unknown"
+    summary = selected.definition.summary.strip().rstrip(".")
+    return f"{summary or selected.definition.name}. {'; '.join(settings)}; {n} samples per run."
+
+
+def _named(selected: Selected, column: str) -> str:
+    values = sorted({text_of(run, column) for run in selected.runs})
+    more = f" and {len(values) - _MOST_NAMED} more" if len(values) > _MOST_NAMED else ""
+    return ", ".join(values[:_MOST_NAMED]) + more
+
+
+def _provenance(selected: Selected) -> dict[str, Any]:
+    definition = selected.definition
+    asked = {name: getattr(definition, name) for name in ("kind", "x", "y", "groups", "panels", "log", "width")}
+    on = {
+        column: sorted({str(run[column]) for run in selected.runs})
+        for column in ("git_commit", "dirty", "packages_sha256", "driver", "device")
+    }
+    return {
+        "decbench": version("decbench"),
+        "figure": {"name": definition.name, **asked},
+        "filters": {column: sorted(values) for column, values in definition.runs.items()},
+        "runs": {run["run_id"]: run["setting_id"] for run in selected.runs},
+        **on,
+    }

@@ -1,0 +1,55 @@
+"""What each call gives: tokens committed, call by call, and how many drafted tokens were accepted."""
+
+from typing import TYPE_CHECKING, Any
+
+from harness.results.figures.definition import Definition
+from harness.results.figures.selected import Selected
+from harness.results.figures.style import add_legend, draw_points, new_panels, separate, styles
+from harness.results.figures.values import mean_of, share_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+INTERVAL = "bars: 95 % intervals over samples and rounds, Student's of means and Wilson's of shares"
+_COMMITTED, _ACCEPTED = "committed", "accepted"
+_AXES = {_COMMITTED: ("step", "tokens committed"), _ACCEPTED: ("accepted draft tokens", "rounds, %")}
+
+
+def data(selected: Selected) -> "pd.DataFrame":
+    """Return the mean number of tokens that each call committed, over the samples that were still decoding, and the
+    share of rounds in which so many drafted tokens were accepted.
+    """
+    import pandas as pd
+
+    steps = selected.named("steps", ["step", "n_committed", "n_drafted", "n_accepted"])
+    rows: list[dict[str, Any]] = []
+    for (group, step), part in steps.groupby(["group", "step"], sort=False):
+        found = mean_of(part["n_committed"])
+        rows.append({"panel": _COMMITTED, "group": group, "x": step + 1, "y": found.value, "low": found.low,
+                     "high": found.high, "n": len(part)})  # fmt: skip
+    drafting = steps[steps["n_drafted"] > 0]
+    for group, part in drafting.groupby("group", sort=False):
+        for accepted in range(int(part["n_accepted"].max()) + 1):
+            found = share_of(part["n_accepted"] == accepted)
+            rows.append({"panel": _ACCEPTED, "group": group, "x": accepted, "y": 100 * found.value,
+                         "low": 100 * (found.low or 0), "high": 100 * (found.high or 0), "n": len(part)})  # fmt: skip
+    return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
+
+
+def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+    """Draw a line per group and call, and one per group and accepted length where anything was drafted."""
+    by_group = styles(frame["group"])
+    names = list(dict.fromkeys(frame["panel"]))
+    figure, panels = new_panels([""] * len(names), width=definition.width, legend=1 + len(by_group) // 2, share=False)
+    for name, panel in zip(names, panels, strict=True):
+        for group, points in frame[frame["panel"] == name].groupby("group", sort=False):
+            draw_points(panel, points, by_group[group], group)
+        panel.set_ylim(bottom=0)
+        across, up = _AXES[name]
+        panel.set_xlabel(across)
+        panel.set_ylabel(up)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    add_legend(figure)
+    separate(figure)
+    return figure

@@ -1,0 +1,159 @@
+"""One column over another, a point per setting: what fast decoding costs, and what nothing else beats."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.results.figures.columns import MORE_IS_BETTER, label, number_of, scale
+from harness.results.figures.definition import Definition
+from harness.results.figures.selected import Selected
+from harness.results.figures.style import (
+    GREY,
+    add_legend,
+    draw_points,
+    label_axes,
+    new_panels,
+    percent_axis,
+    scale_axis,
+    separate,
+    styles,
+)
+from harness.results.statistics import wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INTERVAL = "bars: Wilson 95 % intervals of accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TheoryPoint:
+    """What an ideal sampler reaches on a task: `nfe` calls, `accuracy` in [0, 1].
+
+    Points of kind `ideal` (k positions per step) are joined to a line; `fewest` marks the fewest calls without loss.
+    """
+
+    task: str
+    kind: Literal["ideal", "fewest"]
+    nfe: float
+    accuracy: float
+
+
+def data(selected: Selected, theory: Sequence[TheoryPoint] = ()) -> "pd.DataFrame":
+    """Return one row per setting, panel and pair of columns; runs of one setting weigh equally.
+
+    Theory is added where accuracy is drawn over calls, a panel per task. `front` says that no other point of the panel
+    is at least as good in both and better in one.
+    """
+    import pandas as pd
+
+    definition = selected.definition
+    rows = [row for x in definition.x for y in definition.y for row in _measured(selected, x, y)]
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    frame["front"] = False
+    for (_, x, y), part in frame.groupby(["panel", "x_column", "y_column"]):
+        frame.loc[part.index, "front"] = _front(part, str(x), str(y))
+    if definition.panels == "task" and definition.x == ("nfe",) and definition.y == ("accuracy",):
+        frame = pd.concat([frame, pd.DataFrame([_theory_row(one) for one in theory])], ignore_index=True)
+    return frame
+
+
+_COLUMNS = ["kind", "panel", "x_column", "y_column", "group", "setting", "x", "y", "low", "high", "n", "runs"]
+
+
+def _measured(selected: Selected, x: str, y: str) -> list[dict[str, Any]]:
+    where = selected.definition.name
+    points: dict[tuple[str, ...], list[tuple[float, float, dict[str, Any]]]] = {}
+    for run in selected.runs:
+        place = number_of(run, x, where), number_of(run, y, where)
+        if place[0] is not None and place[1] is not None:
+            key = (selected.panel(run), selected.group(run), run["model"], selected.setting(run))
+            points.setdefault(key, []).append((place[0], place[1], run))
+    return [
+        {
+            "kind": "measured", "panel": panel, "x_column": x, "y_column": y, "group": group, "setting": setting,
+            "x": fmean(at for at, _, _ in of), "y": fmean(value for _, value, _ in of),
+            **_interval([(value, run["n"]) for _, value, run in of], y),
+            "runs": " ".join(run["run_id"] for _, _, run in of),
+        }
+        for (panel, group, _, setting), of in points.items()
+    ]  # fmt: skip
+
+
+def _interval(values: Sequence[tuple[float, int]], y: str) -> dict[str, float | None]:
+    n = sum(count for _, count in values)
+    if y != "accuracy":
+        return {"low": None, "high": None, "n": n}
+    found = wilson(round(fmean(value for value, _ in values) * n), n)
+    return {"low": found.low, "high": found.high, "n": n}
+
+
+def _front(part: "pd.DataFrame", x: str, y: str) -> "list[bool]":
+    signs = [1 if column in MORE_IS_BETTER else -1 for column in (x, y)]
+    places = [(signs[0] * a, signs[1] * b) for a, b in zip(part["x"], part["y"], strict=True)]
+    return [not any(one != at and one[0] >= at[0] and one[1] >= at[1] for one in places) for at in places]
+
+
+def _theory_row(point: TheoryPoint) -> dict[str, Any]:
+    return {
+        "kind": point.kind, "panel": point.task, "x_column": "nfe", "y_column": "accuracy", "x": point.nfe,
+        "y": point.accuracy, "front": False,
+    }  # fmt: skip
+
+
+def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+    """Draw a panel per panel and pair of columns, a marker per setting, and a line through those of a group."""
+    measured = frame[frame["kind"] == "measured"]
+    places = list(measured[["panel", "x_column", "y_column"]].drop_duplicates().itertuples(index=False, name=None))
+    by_group = styles(measured["group"])
+    share = len(definition.x) == len(definition.y) == 1
+    figure, panels = new_panels([panel for panel, _, _ in places], width=definition.width,
+                                legend=2 + len(by_group) // 2, share=share)  # fmt: skip
+    for (name, x, y), panel in zip(places, panels, strict=True):
+        inside = frame[(frame["panel"] == name) & (frame["x_column"] == x) & (frame["y_column"] == y)]
+        _draw_theory(panel, inside)
+        _draw_measured(panel, inside[inside["kind"] == "measured"], by_group, definition)
+    for (_, x, y), panel in zip(places, panels, strict=True):
+        of = measured[(measured["x_column"] == x) & (measured["y_column"] == y)]
+        _scale(panel, of["x"] * scale(x), of["y"] * scale(y), definition, y)
+        if not share:
+            panel.set_xlabel(label(x))
+            panel.set_ylabel(label(y))
+    if share:
+        label_axes(panels, label(definition.x[0]), label(definition.y[0]))
+    add_legend(figure)
+    separate(figure)
+    return figure
+
+
+def _draw_measured(panel: "Axes", inside: "pd.DataFrame", by_group: dict, definition: Definition) -> None:
+    for name, points in inside.groupby("group", sort=False):
+        across, up = (scale(points[key].iloc[0]) for key in ("x_column", "y_column"))
+        draw_points(panel, points, by_group[name], name, across=across, up=up, joined=definition.join)
+    if definition.front:
+        best = inside[inside["front"]].sort_values("x")
+        across, up = scale(best["x_column"].iloc[0]), scale(best["y_column"].iloc[0])
+        # A halo stays where it is (markevery) when markers are moved apart.
+        panel.plot(across * best["x"], up * best["y"], color=GREY, lw=4, alpha=0.25, zorder=1, marker="o", ms=8,
+                   mew=0, markevery=1, label="not beaten in both")  # fmt: skip
+
+
+def _draw_theory(panel: "Axes", inside: "pd.DataFrame") -> None:
+    ideal = inside[inside["kind"] == "ideal"].sort_values("x")
+    if len(ideal):
+        panel.plot(ideal["x"], 100 * ideal["y"], color=GREY, lw=0.8, ls=(0, (4, 2)), label="ideal sampler, k per step")
+    for one in inside[inside["kind"] == "fewest"].itertuples():
+        panel.plot([one.x], [100 * one.y], color=GREY, marker="*", ms=6, mfc="none", ls="",
+                   label="fewest calls without loss")  # fmt: skip
+
+
+def _scale(panel: "Axes", xs: "pd.Series", ys: "pd.Series", definition: Definition, y: str) -> None:
+    if "x" in definition.log:
+        scale_axis(panel, "x", xs)
+    if y in ("accuracy", "accuracy_strict"):
+        percent_axis(panel)
+    elif "y" in definition.log:
+        scale_axis(panel, "y", ys)

@@ -1,0 +1,27 @@
+"""Means with the ends of their 95 % intervals."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.results.statistics import Estimate, wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def mean_of(values: "Sequence[float] | pd.Series") -> Estimate:
+    """Return a mean with Student's interval, without one for fewer than two values."""
+    import numpy as np
+    from scipy.stats import t
+
+    array = np.asarray(values, dtype=float)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return Estimate(value=mean, low=None, high=None)
+    half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    return Estimate(value=mean, low=mean - half, high=mean + half)
+
+
+def share_of(values: "Sequence[bool] | pd.Series") -> Estimate:
+    """Return a share with Wilson's interval."""
+    return wilson(sum(map(bool, values)), len(values))

@@ -1,0 +1,148 @@
+"""Tables of stored runs: one row per group, columns per panel and quantity, the best and its ties marked.
+
+What is best is looked for among the rows of one model. A value ties with the best one where it is not significantly
+worse on the same samples: exact McNemar of verdicts, paired bootstrap of counts and times, both at 5 percent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from harness.results.comparison import Measured, load
+from harness.results.export import latex_text
+from harness.results.figures.columns import MORE_IS_BETTER, label, number_of, scale
+from harness.results.figures.selected import Selected
+from harness.results.statistics import mcnemar, paired_means
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SIGNIFICANT = 0.05
+_DIGITS = {"accuracy": 1, "accuracy_strict": 1, "nfe": 1, "query_tokens": 0, "tpf": 2, "tps": 1}
+NOTE = "Bold: best of its model. Dagger: not significantly worse on the same samples (McNemar, paired bootstrap)"
+_COLUMNS = ["panel", "column", "model", "group", "value", "n", "best", "tie", "runs"]
+
+
+def data(selected: Selected) -> "pd.DataFrame":
+    """Return one row per cell: `best` and `tie` as the module says, None where a tie cannot be told."""
+    import pandas as pd
+
+    samples = {one.run["run_id"]: one for one in load(selected.store, selected.ids)}
+    cells: dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]] = {}
+    for run in selected.runs:
+        for column in selected.definition.y:
+            if number_of(run, column, selected.definition.name) is not None:
+                key = (selected.panel(run), column, run["model"])
+                cells.setdefault(key, {}).setdefault(selected.group(run), []).append(run)
+    rows = []
+    for (panel, column, model), groups in cells.items():
+        values = {group: fmean(float(run[column]) for run in runs) for group, runs in groups.items()}
+        best = (max if column in MORE_IS_BETTER else min)(values.values())
+        leader = groups[next(group for group, value in values.items() if value == best)]
+        for group, runs in groups.items():
+            tie = values[group] == best or _not_worse(leader, runs, column, samples)
+            rows.append({"panel": panel, "column": column, "model": model, "group": group, "value": values[group],
+                         "n": sum(run["n"] for run in runs), "best": values[group] == best, "tie": tie,
+                         "runs": " ".join(run["run_id"] for run in runs)})  # fmt: skip
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _not_worse(
+    best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], column: str, samples: Mapping[str, Measured]
+) -> bool | None:
+    """Say whether runs are not significantly worse than the best ones; None where their samples are not the same."""
+    pairs = _paired(best, runs, samples)
+    if pairs is None:
+        return None
+    if column == "accuracy":
+        right = [(top.column("correct") > 0.5, one.column("correct") > 0.5) for top, one in pairs]
+        lost, gained = (sum(int((a & ~b).sum()) for a, b in order) for order in (right, [(b, a) for a, b in right]))
+        return mcnemar(lost, gained).exact >= _SIGNIFICANT
+    if any(column not in one.samples for pair in pairs for one in pair):
+        return None
+    first, second = ([pair[at].column(column)[:, None] for pair in pairs] for at in (0, 1))
+    gain = paired_means(first, second).gain(0)
+    return gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
+
+
+def _paired(
+    best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], samples: Mapping[str, Measured]
+) -> list[tuple[Measured, Measured]] | None:
+    def by_condition(some: Sequence[Mapping[str, Any]]) -> dict[Any, Measured | None]:
+        return {(run["task"], run["template"], run["seed"]): samples.get(run["run_id"]) for run in some}
+
+    first, second = by_condition(best), by_condition(runs)
+    if len(first) < len(best) or len(second) < len(runs) or first.keys() != second.keys():
+        return None
+    found = []
+    for condition, top in first.items():
+        one = second[condition]
+        if top is None or one is None or not top.samples.index.equals(one.samples.index):
+            return None
+        found.append((top, one))
+    return found
+
+
+def as_csv(frame: "pd.DataFrame", caption: str) -> str:
+    """Return every cell in full, a line each."""
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def as_markdown(frame: "pd.DataFrame", caption: str) -> str:
+    """Return the table, and below it the caption and what marks mean."""
+    heads, rows = _laid_out(frame, {"best": "**{}**", "tie": "{}†", "none": "{}", "gap": "-"})
+    titles = ["", *(f"{panel} {label(column)}".strip() for panel, column in heads)]
+    lines = [titles, ["---", *["---:"] * len(heads)], *rows]
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped) + f"\n{caption}\n{NOTE} (†).\n"
+
+
+def as_latex(frame: "pd.DataFrame", caption: str) -> str:
+    """Return a table environment with the rules of booktabs, the columns of a panel under one heading."""
+    marks = {"best": r"\textbf{{{}}}", "tie": r"{}$^{{\dagger}}$", "none": "{}", "gap": "--"}
+    heads, rows = _laid_out(frame, marks, escape=latex_text)
+    panels = list(dict.fromkeys(panel for panel, _ in heads))
+    lines, at = [], 2
+    if panels != [""]:
+        over, rules = [], []
+        for panel in panels:
+            width = sum(one == panel for one, _ in heads)
+            over.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_text(panel)}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+            at += width
+        lines += [f" & {' & '.join(over)} \\\\", " ".join(rules)]
+    lines += [f" & {' & '.join(latex_text(label(column)) for _, column in heads)} \\\\", r"\midrule"]
+    lines += [f"{' & '.join(row)} \\\\" for row in rows]
+    return (
+        f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\caption{{{latex_text(caption)} {NOTE}.}}\n"
+        f"\\begin{{tabular}}{{l{'r' * len(heads)}}}\n\\toprule\n" + "\n".join(lines) + "\n"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )  # fmt: skip
+
+
+FORMATS: dict[str, Callable[["pd.DataFrame", str], str]] = {
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": as_csv,
+}
+
+
+def _laid_out(
+    frame: "pd.DataFrame", marks: Mapping[str, str], escape: Callable[[str], str] = str
+) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Return panel and quantity of every column, and the rows, labels first."""
+    columns = list(dict.fromkeys(frame["column"]))
+    heads = [(panel, column) for panel in dict.fromkeys(frame["panel"]) for column in columns]
+    cells = {(one.group, one.panel, one.column): one for one in frame.itertuples()}
+    rows = []
+    for group in dict.fromkeys(frame["group"]):
+        found = [cells.get((group, *head)) for head in heads]
+        rows.append([escape(group), *(_cell(one, marks) for one in found)])
+    return heads, rows
+
+
+def _cell(one: Any, marks: Mapping[str, str]) -> str:
+    if one is None:
+        return marks["gap"]
+    text = f"{scale(one.column) * one.value:.{_DIGITS.get(one.column, 3)}f}"
+    return marks["best" if one.best else "tie" if one.tie else "none"].format(text)
