@@ -16,7 +16,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   plan key=value ...         what `run` with the same arguments would do and cost; also run --dry-run
   generate PROMPT key=value ...
                              answer a prompt of your own (-: from standard input), with counts; trace=true: its steps
-  list methods|models|tasks|experiments [--json]
+  list methods|models|tasks|experiments|systems [--json]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
                              which of its published prompts that checkout has
@@ -27,6 +27,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   check method=NAME          whether it keeps the promises of methods; also cache=, task=, model= NAME
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
+  claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
@@ -193,6 +194,7 @@ _MODULES = {
     "check": "check.command",
     "lm_eval": "lm_eval.command",
     "bench": "bench",
+    "claims": "claims",
     "results": "results",
 }
 
