@@ -16,7 +16,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   plan key=value ...         what `run` with the same arguments would do and cost; also run --dry-run
   generate PROMPT key=value ...
                              answer a prompt of your own (-: from standard input), with counts; trace=true: its steps
-  list methods|models|tasks|experiments|figures [--json]
+  list methods|models|tasks|experiments|figures|systems [--json]
   show method=NAME [...]     resolved options with types, defaults and the paper; also model=NAME, protocol=NAME
   doctor [--json] [...]      what can run here, and why the rest cannot; with protocol=NAME protocol.wording=FOLDER,
                              which of its published prompts that checkout has
@@ -31,6 +31,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
+  claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
@@ -200,6 +201,7 @@ _MODULES = {
     "figures": "figures",
     "tables": "tables",
     "trace": "trace",
+    "claims": "claims",
     "results": "results",
     "gate": "gate",
 }

@@ -1,8 +1,9 @@
-"""`decbench list methods|models|tasks|protocols|experiments|figures|policies|compatibility [--json]`: what exists.
+"""`decbench list methods|tasks|experiments|figures|policies|systems|compatibility [--json]` and more: what exists.
 
 Parts that are not ours say where they are from. Policies are the parts of methods, of every slot, caches included;
-compatibility is Markdown tables, of decoders by caches and by end-of-text rules. `list methods --markdown` is the
-README's table.
+systems are published ones, with what runs here of each under which name, and what does not; compatibility is Markdown
+tables, of decoders by caches and by end-of-text rules. `list methods --markdown` is the README's table,
+`list systems --markdown` that of `results/systems.md`.
 """
 
 import json
@@ -15,7 +16,7 @@ from harness.commands.console import console
 from harness.config.catalogue import GROUPS, describe, marked, names, nearest, read
 from harness.errors import ConfigError
 
-POLICIES = "policies"
+POLICIES, SYSTEMS = "policies", "systems"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,9 +31,12 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(matrix.document() + "\n")
         return 0
+    if kinds == [SYSTEMS]:
+        _print_systems(argv)
+        return 0
     if len(kinds) != 1 or kinds[0] not in [*GROUPS, POLICIES]:
-        given = " ".join(kinds)
-        raise ConfigError(f"list {given}: say what to list; {nearest(given, [*GROUPS, POLICIES, 'compatibility'])}")
+        given, known = " ".join(kinds), [*GROUPS, POLICIES, SYSTEMS, "compatibility"]
+        raise ConfigError(f"list {given}: say what to list; {nearest(given, known)}")
     entries = _policies() if kinds[0] == POLICIES else describe(GROUPS[kinds[0]])
     if "--json" in argv:
         sys.stdout.write(json.dumps(entries) + "\n")
@@ -53,6 +57,20 @@ def main(argv: Sequence[str]) -> int:
         )
     console().print(table, highlight=False)
     return 0
+
+
+def _print_systems(argv: Sequence[str]) -> None:
+    from harness.commands import systems
+
+    if "--json" in argv:
+        sys.stdout.write(json.dumps(systems.entries()) + "\n")
+    elif "--markdown" in argv:
+        sys.stdout.write(systems.markdown() + "\n")
+    else:
+        table = Table("#", "system", "runs here as", "not built", box=None)
+        for row in systems.rows():
+            table.add_row(*row)
+        console().print(table, highlight=False, markup=False)
 
 
 def _policies() -> list[dict[str, object]]:

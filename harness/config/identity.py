@@ -50,16 +50,21 @@ def setting_of(
     dtype: str,
 ) -> dict[str, object]:
     """Return what was asked as plain values: `target` tells the model, `data` is the digest of the task's data."""
-    told = describe(task)
-    assert isinstance(told, dict)
     return {
         "models": {"target": target},
         "method": describe(method),
-        "task": {key: value for key, value in told.items() if key not in PLACES} | ({"data": data} if data else {}),
+        "task": task_of(task, data),
         "seed": plain_number(seed),
         "gen_length": plain_number(gen_length),
         "dtype": dtype,
     }
+
+
+def task_of(task: object, data: str | None) -> dict[str, Any]:
+    """Return what a setting says of its task: `data` is the digest of its data."""
+    told = describe(task)
+    assert isinstance(told, dict)
+    return {key: value for key, value in told.items() if key not in PLACES} | ({"data": data} if data else {})
 
 
 def described_call(function: Callable[..., object], arguments: Mapping[str, object]) -> dict[str, object]:
