@@ -144,6 +144,9 @@ def _explain(error: Exception, overrides: Sequence[Override]) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         return _unknown(unknown.group(1), overrides)
+    if launcher := re.search(r"Could not find 'hydra/launcher/(\w+)'", text):
+        how = "for joblib and slurm: pip install 'decbench[launchers]'"
+        return f"hydra/launcher={launcher[1]}: is not installed; {how}"
     merged = re.fullmatch(r"Error merging override ([^=]*)=.*", text, re.DOTALL)
     if merged and error.__cause__:
         typed = [str(one.input_line) for one in overrides if one.get_key_element() == merged[1]]

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.config.job import Job, Refused
-from harness.config.loader import ROOT, loader
+from harness.config.loader import launch
 from harness.errors import RunFailed
 from harness.results.store import Store
 from harness.runs.plan import Plan, Planned
@@ -63,24 +63,10 @@ def work(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _launched(plan: Plan) -> list[RunRecord]:
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
     # A launcher composes by itself: it is given what protocols and tasks have added, too.
     jobs = [[*one.job.cfg.overrides, "on_error=record"] for one in plan.waiting if isinstance(one.job, Job)]
-    config = loader().load_configuration(ROOT, jobs[0], RunMode.MULTIRUN)
-    context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
-    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    results = launcher.launch(jobs, initial_job_idx=0)
-    made = {one.number: RunRecord(**result.return_value) for one, result in zip(plan.waiting, results, strict=True)}
+    made = {one.number: RunRecord(**result) for one, result in zip(plan.waiting, launch(jobs, work), strict=True)}
     records = [made[one.number] if one.number in made else _carried_out(one, plan, Silent()) for one in plan.jobs]
     for one, record in zip(plan.jobs, records, strict=True):
         _require_success(record, one, plan)
     return records
-
-
-def _callbacks(config: DictConfig) -> Any:
-    from hydra._internal.callbacks import Callbacks
-
-    return Callbacks(config)

@@ -45,6 +45,7 @@ SLIPS = {
     f"task.lengths={'[' * 100_000}": "task.lengths: brackets are nested 100000 deep; 32 at most can be read",
     "resume=maybe": "resume=maybe: must be true or false",
     "task.lengths=[3": "task.lengths=[3: cannot be read",
+    "hydra/launcher=ray": "hydra/launcher=ray: is not installed; for joblib and slurm: pip install",
 }
 
 
