@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.commands.console import console as output
 from harness.config.catalogue import tell_problems
 from harness.errors import DataError
 from harness.results.requests import new_sweep, write_requests
@@ -22,7 +23,7 @@ from harness.runs.sweep import expand
 
 def main(argv: Sequence[str], *, as_json: bool) -> int:
     """Run what the overrides describe, print the outcome, and return the exit code."""
-    console = Console(stderr=as_json)
+    console = output(stderr=as_json)
     sweep = expand(argv)
     tell_problems()
     records = execute(plan(sweep), console)
@@ -55,7 +56,9 @@ def _summarise(base: DictConfig, records: list[RunRecord], console: Console) -> 
     root = Path(base.results_dir)
     figure = root / "figures" / f"{base.name}.svg" if base.name else None
     done = [record.row for record in records if record.status == "ok"]
-    summary = summarize(root, [r.run_id for r in records], console, figure, theory(done) if figure else (), base.figure)
+    spelled = {record.run_id: str(record.row["setting"]) for record in records}
+    points = theory(done) if figure else ()
+    summary = summarize(root, list(spelled), console, figure, points, base.figure, spelled)
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)

@@ -1,12 +1,12 @@
 """What a sweep says at its end: the table, the figure, and which runs are missing and why."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import MissingDependency
-from harness.results.comparison import compare, load
+from harness.results.comparison import Measured, compare, load
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ def summarize(
     figure_path: Path | None,
     theory: "Sequence[TheoryPoint]" = (),
     kind: str = "calls",
+    settings: Mapping[str, str] | None = None,
 ) -> SweepSummary:
     """Print the tables of the runs, write figure and tables beside `figure_path` (svg, png, csv, md), return all.
 
     Runs that failed, were skipped or cannot be read are listed with their reason. Without matplotlib the figure is
     left out and the console says so. Areas under parallelism are shown where a method has several settings. `kind` is
     the figure: `calls`, accuracy over calls; `areas`; or `convergence`, of traced runs that predict whole responses.
+    `settings` are how the sweep spells those of its runs, by `run_id`; others are spelled as stored.
     """
     from harness.results import convergence, parallelism, table
     from harness.results.convergence import emergences
@@ -48,7 +50,7 @@ def summarize(
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
-    measured = load(store, run_ids)
+    measured = [_spelled(one, settings or {}) for one in load(store, run_ids)]
     overall, per_task = compare(measured), compare(measured, per_task=True)
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []
@@ -60,7 +62,8 @@ def summarize(
         console.print(shares, highlight=False, soft_wrap=True, markup=False)
     if overall:
         wide = console if console.is_terminal else _plain(console)
-        for grid in (table.overview(overall), *table.by_task(per_task), *([table.parallelism(under)] if under else [])):
+        tables = (table.overview(overall), *table.by_task(per_task, narrow=console.is_terminal))
+        for grid in (*tables, *([table.parallelism(under)] if under else [])):
             wide.print(grid, highlight=False)
         for note in (*table.notes(overall), *([table.AREA_NOTE] if under else [])):
             wide.print(note, style="dim", highlight=False, markup=False)
@@ -87,6 +90,11 @@ def summarize(
         "figures": [str(path) for path in figures],
     }
     return SweepSummary(figures=figures, markdown=markdown, values=values)
+
+
+def _spelled(one: Measured, settings: Mapping[str, str]) -> Measured:
+    setting = settings.get(one.run["run_id"], one.run["setting"])
+    return replace(one, run=one.run | {"setting": setting})
 
 
 def _plain(console: "Console") -> "Console":

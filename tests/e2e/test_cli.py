@@ -91,8 +91,8 @@ def test_a_typo_ends_in_one_line_of_a_process(run_decbench: RunDecbench):
 
 def test_show_names_types_and_paper(call_decbench: RunDecbench):
     """Guards the answer to: which knobs does this method have?"""
-    text = call_decbench("show", "method=threshold", "method.threshold=0.8").stdout
-    assert "method.threshold" in text and "0.8" in text and "2505.22618" in text
+    text = call_decbench("show", "method=threshold", "method.threshold=0.80").stdout
+    assert "method.threshold" in text and "0.80" in text and "2505.22618" in text
 
 
 def test_show_of_a_model_says_which_fields_are_ignored(call_decbench: RunDecbench):
