@@ -20,7 +20,6 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from harness.engine.model import LanguageModel
 
-_TABLE_WIDTH = 120
 _KINDS = {"shrink": int, "prompt_length": int, "gen_length": int, "block_length": int}
 
 
@@ -64,9 +63,9 @@ def options(overrides: Sequence[str]) -> Options:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table, and write every cell and what it rests on as JSON."""
-    from rich.console import Console
     from rich.table import Table
 
+    from harness.commands.console import console
     from harness.runs import device as device_switches
     from harness.runs.provenance import collect
 
@@ -80,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         # After every cell: hours of measuring that are cut short leave what they got to.
         Path(o.out).write_text(json.dumps(record, indent=1) + "\n")
         table.add_row(*_shown(cell))
-    Console(width=_TABLE_WIDTH).print(table, highlight=False)
+    console().print(table, highlight=False)
     return 0
 
 

@@ -7,6 +7,8 @@ from rich.console import Console
 _UNBOUNDED = 10_000
 
 
-def console() -> Console:
-    """Return a console on standard output that wraps lines on a terminal only."""
-    return Console() if sys.stdout.isatty() else Console(width=_UNBOUNDED, color_system=None)
+def console(*, stderr: bool = False) -> Console:
+    """Return a console on standard output, or error, that wraps lines on a terminal only; no text is markup."""
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(stderr=stderr, markup=False)
+    return Console(stderr=stderr, markup=False, width=_UNBOUNDED, color_system=None)

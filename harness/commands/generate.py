@@ -149,12 +149,12 @@ def _shown(token: int, loaded: "LoadedModel") -> str:
 
 
 def _print(answer: str, counters: dict[str, Any], unseen: Sequence[str], lines: "Sequence[Text]") -> None:
-    from rich.console import Console
+    from harness.commands.console import console as output
 
-    console = Console()
+    console = output()
     for line in lines:
         console.print(line, soft_wrap=True)
-    console.print(answer, highlight=False, markup=False, soft_wrap=True)
+    console.print(answer, highlight=False, soft_wrap=True)
     calls, query, tokens = (counters[name] for name in _SHOWN)
     per_call = f"{tokens / calls:.2f}" if calls and tokens is not None else "-"
     numbers = {"calls": calls, "query tokens": query, "tokens": tokens, "tokens per call": per_call}

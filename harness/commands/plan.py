@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from harness.commands.console import console as output
 from harness.config.job import Job, Refused
 from harness.results.store import Store
 from harness.runs import estimate
@@ -16,7 +16,6 @@ from harness.runs.plan import Plan, Planned, plan
 from harness.runs.runner import setting
 from harness.runs.sweep import expand
 
-_PIPE_COLUMNS = 10_000
 _HEADER = ("job", "model", "setting", "task", "state", "calls", "seconds", "basis")
 
 
@@ -58,7 +57,7 @@ def _names(one: Planned) -> dict[str, Any]:
         return names | {"model": None, "setting": " ".join(one.told or one.overrides), "task": None}
     plain = one.job.plain
     model, task = plain["models"]["target"]["name"], plain["task"]["name"]
-    return names | {"model": model, "setting": setting(plain), "task": task}
+    return names | {"model": model, "setting": setting(plain, one.job.cfg.overrides), "task": task}
 
 
 def _totals(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -72,17 +71,15 @@ def _totals(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _print(planned: Plan, entries: Sequence[dict[str, Any]]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_COLUMNS)
+    console = output()
     table = Table(*_HEADER, box=None, pad_edge=False)
     for column in ("job", "calls", "seconds"):
         table.columns[_HEADER.index(column)].justify = "right"
     for entry in entries:
         table.add_row(*_cells(entry))
-    console.print(table, highlight=False, markup=False)
+    console.print(table, highlight=False)
     for line in _lines(planned, entries):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from harness.commands.console import console as output
 from harness.config.catalogue import tell_problems
 from harness.errors import DataError
 from harness.results.figures.definition import Definition, read_definition
@@ -23,7 +24,7 @@ from harness.runs.sweep import expand
 
 def main(argv: Sequence[str], *, as_json: bool) -> int:
     """Run what the overrides describe, print the outcome, and return the exit code."""
-    console = Console(stderr=as_json)
+    console = output(stderr=as_json)
     sweep = expand(argv)
     tell_problems()
     figure = read_definition(OmegaConf.to_container(sweep.base.figure), "figure")
@@ -56,7 +57,8 @@ def _summarise(base: DictConfig, definition: Definition, records: list[RunRecord
 
     root = Path(base.results_dir)
     figure = root / "figures" / base.name if base.name else None
-    summary = summarize(root, [r.run_id for r in records], console, figure, definition, theory)
+    spelled = {record.run_id: str(record.row["setting"]) for record in records}
+    summary = summarize(root, list(spelled), console, figure, definition, theory, spelled)
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)

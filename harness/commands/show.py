@@ -5,7 +5,7 @@ fixes for each task, with protocol.wording=FOLDER the files that its sentences a
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """
     from harness.config.build import build_method
     from harness.config.composition import compose, resolved
+    from harness.config.overrides import numbers_typed
 
     if any(override.startswith("protocol=") for override in argv):
         return _show_protocol(argv)
@@ -30,17 +31,18 @@ def main(argv: Sequence[str]) -> int:
     cfg = compose(list(argv))
     groups = {override.partition("=")[0] for override in argv}
     if "model" in groups and "method" not in groups:
-        return _show_model(resolved(cfg)["model"])
+        return _show_model(resolved(cfg)["model"], numbers_typed(argv))
     method, defaults = resolved(cfg)["method"], knobs(read("method", cfg.method.name))
     build_method(cfg)
-    console = output()
+    console, typed = output(), numbers_typed(argv)
     console.print(f"{method['name']}: {method['summary']}", highlight=False)
     console.print(f"paper: {method['paper'] or '-'}   runs on: {', '.join(method['models'])}", highlight=False)
     _print_origin(console, "method", method["name"])
     table = Table("knob", "type", "default", "value", box=None)
     for name, default in defaults.items():
         shown = "gen_length" if str(default).startswith("${") else str(default)
-        table.add_row(f"method.{name}", _type_of(cfg.method, name), shown, str(method[name]))
+        value = typed.get(f"method.{name}", str(method[name]))
+        table.add_row(f"method.{name}", _type_of(cfg.method, name), shown, value)
     console.print(table, highlight=False)
     slots = Table("policy", "class", box=None)
     for name, value in method.items():
@@ -56,7 +58,7 @@ def _print_origin(console: Console, group: str, name: str) -> None:
         console.print(f"from: {plugin} ({file_of(group, name)})", highlight=False, soft_wrap=True)
 
 
-def _show_model(model: dict) -> int:
+def _show_model(model: dict, typed: Mapping[str, str]) -> int:
     loader, console = model["loader"], output()
     console.print(f"{model['name']}: {model['summary']}", highlight=False)
     _print_origin(console, "model", model["name"])
@@ -66,7 +68,7 @@ def _show_model(model: dict) -> int:
             table.add_row(f"model.loader.{name}", str(loader[name]))
     for name, value in model.items():
         if name not in ("name", "summary", "loader"):
-            table.add_row(f"model.{name}", json.dumps(value))
+            table.add_row(f"model.{name}", typed.get(f"model.{name}", json.dumps(value)))
     console.print(table, highlight=False)
     return 0
 

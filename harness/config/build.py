@@ -1,7 +1,9 @@
 """From a config to the objects it describes: method, task and model."""
 
+import inspect
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -14,13 +16,17 @@ from harness.config.composition import resolved
 from harness.config.knobs import knob_of, refuse_unread
 from harness.config.located import class_at, function_at, refuse_lacking
 from harness.config.options import schema
+from harness.config.overrides import tells_as_typed
 from harness.engine.families import METHOD_CLASSES, Method
 from harness.errors import ConfigError, FieldError
 from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool
 from tasks.task import Task
 
+_PLAIN: dict[Any, str] = {int: "a whole number", str: "a text", bool: "true or false"}
 
+
+@tells_as_typed
 def build_method(cfg: DictConfig) -> Method:
     """Return the method of a config; raise ConfigError naming the knob whose value cannot be used, or is not read."""
     refuse_unread(cfg)
@@ -75,6 +81,7 @@ def _user_key(method: DictConfig, slot: str, name: str) -> str:
     return f"method.{knob}" if knob else f"method.{slot}.{name}"
 
 
+@tells_as_typed
 def build_task(cfg: DictConfig) -> Task:
     """Return the task of a config; raise ConfigError naming the key whose value has another type than the task's."""
     target = class_at("task", cfg.task)
@@ -107,9 +114,29 @@ def device_of(cfg: DictConfig) -> str:
 def check_model(cfg: DictConfig) -> None:
     """Raise ConfigError for settings that a model's loader refuses at a look: by the function `check` beside it."""
     model = resolved(cfg)["model"]
-    module = sys.modules[function_at("model.loader", model["loader"]).__module__]
+    loader = function_at("model.loader", model["loader"])
+    _fits(loader, model["loader"]["_target_"], _arguments(model))
+    module = sys.modules[loader.__module__]
     if check := getattr(module, "check", None):
         check(model)
+
+
+def _arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {key: value for key, value in model["loader"].items() if key != "_target_"}
+    return arguments | ({"path": model["path"]} if "path" in model else {})
+
+
+def _fits(loader: Callable[..., Any], target: str, arguments: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an argument that a loader does not take, or that is not of its plain type."""
+    try:
+        signature = inspect.signature(loader)
+        signature.bind(name="", dtype=torch.float32, device="cpu", **arguments)
+    except TypeError as error:
+        raise ConfigError(f"model.loader._target_={target}: {error}") from error
+    for name, value in arguments.items():
+        wanted = signature.parameters[name].annotation if name in signature.parameters else None
+        if wanted in _PLAIN and not isinstance(value, wanted):
+            raise words.refused(f"model.loader.{name}", value, f"must be {_PLAIN[wanted]}")
 
 
 def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedModel:
@@ -119,9 +146,7 @@ def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedM
     """
     model: dict[str, Any] = resolved(cfg)["model"]
     dtype, device = str(cfg.device.dtype), device_of(cfg)
-    arguments = {k: v for k, v in model["loader"].items() if k != "_target_"}
-    if "path" in model:
-        arguments["path"] = model["path"]
+    arguments = _arguments(model)
 
     def factory() -> LoadedModel:
         loader = function_at("model.loader", model["loader"])

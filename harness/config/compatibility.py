@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config import build, protocols
 from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
+from harness.config.overrides import tells_as_typed
 from harness.config.words import refused
 from harness.engine.families import Method
 from harness.engine.method import DiffusionMethod
@@ -23,6 +24,7 @@ MOST_THREADS = 1024
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
+@tells_as_typed
 def check(cfg: DictConfig) -> tuple[Method, Task]:
     """Return the method and the task of a config.
 
@@ -39,6 +41,7 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
     return method, task
 
 
+@tells_as_typed
 def check_decoding(cfg: DictConfig) -> Method:
     """Return the method; raise ConfigError likewise if it and the length do not fit, whatever is decoded.
 
@@ -97,6 +100,7 @@ def _device(device: DictConfig) -> None:
             raise ConfigError(f"device.{knob}={device[knob]}: must be {what}")
 
 
+@tells_as_typed
 def check_kinds(cfg: DictConfig) -> None:
     """Raise ConfigError for a device that cannot be, or a method that is not for models of this kind."""
     _device(cfg.device)

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from harness.config import options, protocols, words
 from harness.config.catalogue import NEAR, knobs, names, nearest, read, refused
 from harness.config.loader import ROOT, loader
 from harness.config.located import class_at
-from harness.config.overrides import parse
+from harness.config.overrides import parse, shown_as_typed
 from harness.errors import ConfigError
 
 GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol", "figure")
@@ -87,10 +87,11 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     register()
     parsed = parse(overrides)
     _check_names(parsed)
-    cfg = _composed(parsed, with_hydra=with_hydra)
-    if settings := _added(cfg, parsed):
-        cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
-    _check_values(cfg)
+    with shown_as_typed(overrides):
+        cfg = _composed(parsed, with_hydra=with_hydra)
+        if settings := _added(cfg, parsed):
+            cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
+        _check_values(cfg)
     return cfg
 
 
@@ -122,8 +123,11 @@ def _check_names(overrides: Sequence[Override]) -> None:
         group, value = override.key_or_group, override.value()
         slot = group.startswith("method/")
         known = names(group) if group in GROUPS else options.names_of(group) if slot else ()
-        if not known or not isinstance(value, str):
+        if not known or isinstance(value, dict):
             continue
+        if not isinstance(value, str):
+            what = f"must be the name of a {group.rpartition('/')[2]}"
+            raise ConfigError(f"{override.input_line}: {what}; {nearest(str(value), known)}")
         if reason := refused(group, value):
             raise ConfigError(f"{group}={value}: {reason}")
         if value not in known:
@@ -136,6 +140,9 @@ def _explain(error: Exception, overrides: Sequence[Override]) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         return _unknown(unknown.group(1), overrides)
+    if launcher := re.search(r"Could not find 'hydra/launcher/(\w+)'", text):
+        how = "for joblib and slurm: pip install 'decbench[launchers]'"
+        return f"hydra/launcher={launcher[1]}: is not installed; {how}"
     merged = re.fullmatch(r"Error merging override ([^=]*)=.*", text, re.DOTALL)
     if merged and error.__cause__:
         typed = [str(one.input_line) for one in overrides if one.get_key_element() == merged[1]]
@@ -178,7 +185,7 @@ def _known_keys(group: str, overrides: Sequence[Override]) -> list[str]:
 def _check_values(cfg: DictConfig) -> None:
     typed = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(typed, dict)
-    for key in ("seed", "gen_length", "batch_size", "resume", "save_every_s"):
+    for key in (one.name for one in fields(BenchConf) if one.type is not Any):
         try:
             cfg[key]
         except OmegaConfBaseException as error:
@@ -201,6 +208,8 @@ def _check_values(cfg: DictConfig) -> None:
     if cfg.on_error not in {e.value for e in OnError}:
         renamed = "; raise is called stop now" if cfg.on_error == "raise" else ""
         raise ConfigError(f"on_error={cfg.on_error}: must be stop or record{renamed}")
+    if cfg.sandbox not in ("safe", "unsafe"):
+        raise ConfigError(f"sandbox={cfg.sandbox}: must be safe or unsafe")
 
 
 def resolved(cfg: DictConfig) -> dict:

@@ -1,4 +1,4 @@
-"""Hydra's config loader: what it reads is kept, and one rule is added.
+"""Hydra's config loader: what it reads is kept, and one rule is added. All that rests on Hydra's inside is here.
 
 Composing reads thirty files and merges them, which takes as long as decoding a batch with a small model. Files are
 read once here, and options are composed once: an override that sets a value is applied to a copy.
@@ -9,12 +9,13 @@ would merge it all the same and fail; here it reaches the file's own choice only
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
 from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
@@ -22,18 +23,22 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.config_source import ConfigResult
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
-from harness.config import options, plugins
+from harness.config import options, plugins, words
 from harness.config.option_files import ASSUMED
 from harness.config.plugin import Plugin
+from harness.errors import RunFailed, one_line
 
 ROOT = "bench"
 _OWN = SearchPathQuery(provider="main", path=None)
 """Hydra's name for the folder that holds the root; plug-ins come right behind it."""
+
+_GO_ON = "finished runs and batches are stored, the same command runs what is missing, launch=inline in this process"
 
 
 def loader() -> "Loader":
@@ -51,6 +56,23 @@ def _loader(others: tuple[Plugin, ...]) -> "Loader":
         if plugin.conf is not None:
             search_path.append(plugin.origin, f"file://{plugin.conf}", anchor=_OWN)
     return Loader(search_path)
+
+
+def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> list[Any]:
+    """Have the launcher that the first of some jobs chooses do `work` with the config of each; return what it returned.
+
+    Raises what `work` raised, and RunFailed where a process ended before its work did, or none could be started.
+    """
+    config = loader().load_configuration(ROOT, list(jobs[0]), RunMode.MULTIRUN)
+    context = HydraContext(config_loader=loader(), callbacks=Callbacks(config))
+    try:
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
+        results = launcher.launch(jobs, initial_job_idx=0)
+    except Exception as error:
+        # What work raises lies in its result; this is about processes: killed, refused by a cluster, not picklable.
+        what = words.short(one_line(error).partition(". ")[0])
+        raise RunFailed(f"launch={config.hydra.runtime.choices.launch}: {what}; {_GO_ON}") from error
+    return [result.return_value for result in results]
 
 
 class Loader(ConfigLoaderImpl):

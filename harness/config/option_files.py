@@ -115,6 +115,19 @@ def read_option(file: Path, sources: tuple[Plugin, ...]) -> dict[str, Any]:
     return ASSUMED.get(file.parent.name, {}) | whole | named | {k: v for k, v in option.items() if k != "defaults"}
 
 
+def written(file: Path, key: str) -> dict[str, list[str]]:
+    """Return the lists of single values below a key of a file, as they are written there."""
+    import yaml
+
+    lists = {}
+    for name, node in (yaml.compose(file.read_text()) or yaml.MappingNode("", [])).value:
+        if name.value == key and isinstance(node, yaml.MappingNode):
+            for axis, values in node.value:
+                if isinstance(values, yaml.SequenceNode):
+                    lists[axis.value] = [str(one.value) for one in values.value]
+    return lists
+
+
 def _base(base: str, file: Path, sources: tuple[Plugin, ...]) -> dict[str, Any]:
     inner = Path(f"{base.lstrip('/')}.yaml") if base.startswith("/") else Path(file.parent.name, f"{base}.yaml")
     for source in sources:

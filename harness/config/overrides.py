@@ -1,19 +1,25 @@
 """The words of a command line, read as overrides, and refused in one line where they are none."""
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, wraps
 from itertools import accumulate
+from typing import TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from harness.config import words
 from harness.errors import ConfigError
 
 OPEN = ("model.kwargs.",)
 """Keys whose entries are somebody else's, so that none is unknown."""
+
+_ADDABLE = ("method.", "method@", "model.", "task.", "hydra.", "hydra/")
+"""Where a key may be added: the parts that are built say whether they read it."""
 
 TEXTS = ("task.prompt",)
 """Keys whose value is a text whatever stands in it: braces and commas, as a shell hands them over without quotes."""
@@ -22,11 +28,49 @@ _EXAMPLE = "settings are written key=value, as in task.samples=4"
 _DEEPEST = 32
 _PUNCTUATION = "[]{}()=,:"
 _WORD = re.compile(rf"[^{re.escape(_PUNCTUATION)}]+")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}|\[\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*\]", re.IGNORECASE)
+
+Made = TypeVar("Made")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides; raise ConfigError for what is none. What lies below an open key may be new."""
     return [_parsed(text) for text in overrides]
+
+
+def numbers_typed(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the values that are numbers or lists of them as they were typed, blanks aside, by key.
+
+    Reading makes 0.9 of 0.90 and 0.001 of 1e-3, which is for computing; people are shown what they wrote.
+    """
+    given = (text.lstrip("+").partition("=") for text in overrides)
+    return {key: re.sub(r"\s", "", value) for key, _, value in given if _NUMBERS.fullmatch(value.strip())}
+
+
+@contextmanager
+def shown_as_typed(overrides: Sequence[str]) -> Iterator[None]:
+    """Have a refusal that begins with a setting show its number as it was typed."""
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        for key, typed in numbers_typed(overrides).items():
+            read = f"{key}={_parsed(f'{key}={typed}').value()}"
+            if text.startswith(f"{read}:"):
+                error.args = (f"{key}={typed}{text[len(read) :]}",)
+        raise
+
+
+def tells_as_typed(function: Callable[[DictConfig], Made]) -> Callable[[DictConfig], Made]:
+    """Have the refusals of a function of a config show numbers as they were typed."""
+
+    @wraps(function)
+    def telling(cfg: DictConfig) -> Made:
+        with shown_as_typed(cfg.overrides):
+            return function(cfg)
+
+    return telling
 
 
 @cache
@@ -37,11 +81,13 @@ def _parser() -> OverridesParser:
 def _parsed(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):
-        raise ConfigError(f"{text}: nothing can be taken out; give the setting a value, such as {key[1:]}=null")
+        raise ConfigError(f"{text}: nothing can be taken out; give {key[1:]} a value, such as none or null")
     if key.startswith("-"):
         raise ConfigError(f"{text}: no such option; {_EXAMPLE}")
-    if not equals:
+    if not equals or not key.strip("+"):
         raise ConfigError(f"{text}: is no setting; {_EXAMPLE}")
+    if key.startswith("+") and not key.lstrip("+").startswith(_ADDABLE):
+        raise ConfigError(f"{text}: nothing would read a new key; what is there is set without +")
     typed = _text(value) if key in TEXTS else _quoted(value)
     if _depth(value) > _DEEPEST:
         raise ConfigError(f"{key}: brackets are nested {_depth(value)} deep; {_DEEPEST} at most can be read")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from harness.results.canonical import canonical_setting
 from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Store
@@ -105,13 +106,17 @@ def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
 def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Comparison]:
     """Return one comparison per model and setting, or also per task: by model, then in order of appearance.
 
+    A setting is spelled as in its first run.
+
     Baselines are looked for among `measured`. A run condition that varies (such as the batch size) is part of
     the setting, and so is the protocol: no mean mixes two of them.
     """
     varying = [key for key in (*_CONDITIONS, "protocol") if len({_condition(one, key) for one in measured}) > 1]
     groups: dict[tuple[str, ...], list[Measured]] = {}
+    spelled: dict[str, str] = {}
     for one in measured:
         label = " ".join([one.run["setting"], *(f"{key}={_condition(one, key)}" for key in varying)])
+        label = spelled.setdefault(canonical_setting(label), label)
         task = one.run["task"] if per_task else ""
         groups.setdefault((one.run["model"], label, task), []).append(one)
     models = list(dict.fromkeys(one.run["model"] for one in measured))

@@ -1,12 +1,12 @@
 """What a sweep says at its end: the table, the figure, and which runs are missing and why."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, MissingDependency
-from harness.results.comparison import compare, load
+from harness.results.comparison import Measured, compare, load
 from harness.results.figures.definition import Definition
 from harness.results.store import Store
 
@@ -34,19 +34,21 @@ def summarize(
     figure_path: Path | None,
     definition: Definition | None = None,
     theory: "Theory | None" = None,
+    settings: Mapping[str, str] | None = None,
 ) -> SweepSummary:
     """Print the tables of the runs, write figure and tables to `figure_path` with their suffixes, return all.
 
     Runs that failed, were skipped or cannot be read are listed with their reason. Without matplotlib the figure is
     left out and the console says so. Areas under parallelism are shown where a method has several settings, and the
-    shares of answers that have emerged where the figure is about them.
+    shares of answers that have emerged where the figure is about them. `settings` are how the sweep spells those of its
+    runs, by `run_id`; others are spelled as stored.
     """
     from harness.results import convergence, table
     from harness.results.convergence import emergences
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
-    measured = load(store, run_ids)
+    measured = [_spelled(one, settings or {}) for one in load(store, run_ids)]
     overall, per_task = compare(measured), compare(measured, per_task=True)
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []
@@ -58,7 +60,8 @@ def summarize(
         console.print(shares, highlight=False, soft_wrap=True, markup=False)
     if overall:
         wide = console if console.is_terminal else _plain(console)
-        for grid in (table.overview(overall), *table.by_task(per_task), *([table.parallelism(under)] if under else [])):
+        tables = (table.overview(overall), *table.by_task(per_task, narrow=console.is_terminal))
+        for grid in (*tables, *([table.parallelism(under)] if under else [])):
             wide.print(grid, highlight=False)
         for note in (*table.notes(overall), *([table.AREA_NOTE] if under else [])):
             wide.print(note, style="dim", highlight=False, markup=False)
@@ -79,6 +82,11 @@ def summarize(
         "figures": [str(path) for path in figures],
     }
     return SweepSummary(figures=figures, markdown=markdown, values=values)
+
+
+def _spelled(one: Measured, settings: Mapping[str, str]) -> Measured:
+    setting = settings.get(one.run["run_id"], one.run["setting"])
+    return replace(one, run=one.run | {"setting": setting})
 
 
 def _plain(console: "Console") -> "Console":

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.errors import ConfigError
+from harness.results.canonical import canonical_setting
 from harness.results.parts import Attempt
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS
@@ -102,7 +103,7 @@ def _equals(value: object, text: str) -> bool:
             return float(text) == value
         except ValueError:
             return False
-    return text.lower() == ("null" if value is None else str(value).lower())
+    return canonical_setting(text.lower()) == canonical_setting("null" if value is None else str(value).lower())
 
 
 def attempt_of(attempts: Collection[Attempt], name: str) -> Attempt:

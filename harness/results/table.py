@@ -27,48 +27,49 @@ LENGTH_NOTE = f"{LENGTH_MARK} answers more than 5 % longer or shorter than the b
 
 def overview(comparisons: Sequence[Comparison]) -> "Table":
     """Return one row per model and setting; readable at 100 columns."""
-    from rich.markup import escape
+    from rich.text import Text
 
     table = _grid(_HEADER)
     for model, rows in groupby(comparisons, key=lambda one: one.model):
-        table.add_row(f"[bold]{model}", *[""] * (len(_HEADER) - 1))
+        table.add_row(Text(model, "bold"), *[""] * (len(_HEADER) - 1))
         for one in rows:
-            table.add_row(*map(escape, _cells(one)))
+            table.add_row(*map(Text, _cells(one)))
         table.add_section()
     return table
 
 
-def by_task(comparisons: Sequence[Comparison]) -> "Iterator[Table]":
+def by_task(comparisons: Sequence[Comparison], *, narrow: bool = True) -> "Iterator[Table]":
     """Yield tables of one row per model and setting and one column per task, each cell accuracy and mean nfe.
 
-    Takes comparisons made per task; at most six tasks share a table.
+    Takes comparisons made per task; at most six tasks share a table. Where lines are `narrow`, names of tasks are
+    broken.
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     cells = {(one.model, one.setting, one.tasks[0]): one for one in comparisons}
     tasks = list(dict.fromkeys(task for _, _, task in cells))
     settings = dict.fromkeys((model, setting) for model, setting, _ in cells)
     for start in range(0, len(tasks), _TASKS_PER_TABLE):
         some = tasks[start : start + _TASKS_PER_TABLE]
-        table = _grid(("accuracy % / nfe", *(task.replace("_", "_\n", 1) for task in some)))
+        table = _grid(("accuracy % / nfe", *(task.replace("_", "_\n", 1) if narrow else task for task in some)))
         for model, rows in groupby(settings, key=lambda row: row[0]):
-            table.add_row(f"[bold]{model}", *[""] * len(some))
+            table.add_row(Text(model, "bold"), *[""] * len(some))
             for _, setting in rows:
                 found = [cells.get((model, setting, task)) for task in some]
-                table.add_row(escape(f" {setting}"), *[_task_cell(one) for one in found])
+                table.add_row(Text(f" {setting}"), *[_task_cell(one) for one in found])
             table.add_section()
         yield table
 
 
 def parallelism(areas: Sequence[Area]) -> "Table":
     """Return one row per model and method: its operating points and the area under them."""
-    from rich.markup import escape
+    from rich.text import Text
 
     table = _grid(_AREA_HEADER)
     for model, rows in groupby(areas, key=lambda one: one.model):
-        table.add_row(f"[bold]{model}", *[""] * (len(_AREA_HEADER) - 1))
+        table.add_row(Text(model, "bold"), *[""] * (len(_AREA_HEADER) - 1))
         for one in rows:
-            table.add_row(escape(f" {one.method}"), *_area_cells(one))
+            table.add_row(Text(f" {one.method}"), *_area_cells(one))
         table.add_section()
     return table
 

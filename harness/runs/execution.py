@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.config.job import Job, Refused
-from harness.config.loader import ROOT, loader
+from harness.config.loader import launch
 from harness.errors import RunFailed
 from harness.results.store import Store
 from harness.runs.plan import Plan, Planned
@@ -23,7 +23,7 @@ def execute(plan: Plan, console: Console) -> list[RunRecord]:
     """
     plan.require_possible()
     inline = str(plan.base.hydra.launcher._target_).endswith("BasicLauncher")
-    return _inline(plan, console) if inline or not plan.waiting else _launched(plan)
+    return _inline(plan, console) if inline or not plan.waiting else _launched(plan, console)
 
 
 def _inline(plan: Plan, console: Console) -> list[RunRecord]:
@@ -62,25 +62,13 @@ def work(cfg: DictConfig) -> dict[str, Any]:
     return {"row": record.row, "resumed": record.resumed}
 
 
-def _launched(plan: Plan) -> list[RunRecord]:
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
+def _launched(plan: Plan, console: Console) -> list[RunRecord]:
     # A launcher composes by itself: it is given what protocols and tasks have added, too.
     jobs = [[*one.job.cfg.overrides, "on_error=record"] for one in plan.waiting if isinstance(one.job, Job)]
-    config = loader().load_configuration(ROOT, jobs[0], RunMode.MULTIRUN)
-    context = HydraContext(config_loader=loader(), callbacks=_callbacks(config))
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
-    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    results = launcher.launch(jobs, initial_job_idx=0)
-    made = {one.number: RunRecord(**result.return_value) for one, result in zip(plan.waiting, results, strict=True)}
+    made = {one.number: RunRecord(**result) for one, result in zip(plan.waiting, launch(jobs, work), strict=True)}
     records = [made[one.number] if one.number in made else _carried_out(one, plan, Silent()) for one in plan.jobs]
     for one, record in zip(plan.jobs, records, strict=True):
+        told = f"run {one.number}/{len(plan.jobs)} {one.label}: {_outcome(record) or record.status}"
+        console.print(told, highlight=False, soft_wrap=True, markup=False)
         _require_success(record, one, plan)
     return records
-
-
-def _callbacks(config: DictConfig) -> Any:
-    from hydra._internal.callbacks import Callbacks
-
-    return Callbacks(config)

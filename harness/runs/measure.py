@@ -4,10 +4,11 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import torch
 
@@ -37,6 +38,9 @@ class Measure:
     repetitions: int = 1
 
     def __post_init__(self) -> None:
+        for knob, value in (("repetitions", self.repetitions), ("warmup", self.warmup)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"measure.{knob}={value}: must be a whole number")
         if self.repetitions < 1:
             raise ConfigError(f"measure.repetitions={self.repetitions}: must be at least 1")
         if self.timed and self.warmup < _LEAST_WARMUP:
@@ -53,6 +57,12 @@ class Measure:
     def traced(self) -> bool:
         """Whether steps are recorded."""
         return self.name is Measurement.TRACED
+
+
+def measure_of(settings: Mapping[str, Any]) -> Measure:
+    """Return how a run is measured, by its resolved settings; raise ConfigError for those that cannot be."""
+    numbers = {key: value for key, value in settings.items() if key in ("warmup", "repetitions")}
+    return Measure(name=Measurement(settings["name"]), **numbers)
 
 
 @dataclass

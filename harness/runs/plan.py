@@ -13,6 +13,7 @@ from harness.errors import ConfigError, RunFailed, one_line
 from harness.results.parts import Row
 from harness.results.scan import Scan
 from harness.results.store import Store
+from harness.runs.measure import measure_of
 from harness.runs.runner import setting
 from harness.runs.sweep import Sweep
 
@@ -36,7 +37,7 @@ class Planned:
         if isinstance(self.job, Refused):
             return " ".join(self.told or self.overrides)
         plain = self.job.plain
-        return f"{plain['models']['target']['name']} {setting(plain)} {plain['task']['name']}"
+        return f"{plain['models']['target']['name']} {setting(plain, self.job.cfg.overrides)} {plain['task']['name']}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,9 @@ def _resolved(overrides: Sequence[str]) -> Job | Refused:
     cfg = None
     try:
         cfg = compose(overrides)
-        return resolve(cfg)
+        job = resolve(cfg)
+        measure_of(job.plain["measure"])
+        return job
     except SystemExit as ending:
         return refused(RunFailed(one_line(ending)), overrides, cfg)
     except Exception as error:

@@ -46,7 +46,7 @@ class SweepProgress:
     def __enter__(self) -> "SweepProgress":
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[speed]}"),
@@ -65,7 +65,7 @@ class SweepProgress:
         self._done += 1
         self._current, self._counts = f"run {self._done}/{self.runs} {label}", {"tokens_out": 0, "nfe": 0}
         if self._bar is None:
-            self.console.print(self._current, highlight=False, soft_wrap=True)
+            self.console.print(self._current, highlight=False, soft_wrap=True, markup=False)
 
     def start(self, samples: int) -> None:
         """Show a new bar."""
@@ -87,4 +87,6 @@ class SweepProgress:
             self._bar.remove_task(self._task)
             self._task = None
         if outcome:
-            self.console.print(f"  {outcome}", highlight=False, soft_wrap=True, markup=False)
+            # Behind the run's name, which stands in the line above or was on a bar that is gone.
+            text = f"  {outcome}" if self._bar is None else f"{self._current}: {outcome}"
+            self.console.print(text, highlight=False, soft_wrap=True, markup=False)

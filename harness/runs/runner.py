@@ -19,7 +19,7 @@ from harness.config.catalogue import read
 from harness.config.composition import OnError
 from harness.config.hardware import device_name
 from harness.config.job import Job, Refused, refused, resolve
-from harness.config.overrides import parse
+from harness.config.overrides import numbers_typed, parse
 from harness.config.source_digest import Code, differences
 from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
 from harness.models.pool import LoadedModel
@@ -31,7 +31,7 @@ from harness.results.store import Store
 from harness.runs import device as device_switches
 from harness.runs import provenance
 from harness.runs.device import DeviceState
-from harness.runs.measure import Measure, Measurement, peak_memory_bytes, reset_peak_memory, settled_heap
+from harness.runs.measure import measure_of, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
 from harness.runs.trackers import Tracker, build_tracker
@@ -89,7 +89,8 @@ def perform(job: Job, store: Store, progress: Progress) -> RunRecord:
     try:
         return _execute(job, store, progress)
     except (Exception, SystemExit) as error:
-        row = _row(job.plain, (job.setting_id, job.run_id)) | {"status": "failed", "error": one_line(error)}
+        row = _row(job.plain, (job.setting_id, job.run_id), job.cfg.overrides)
+        row |= {"status": "failed", "error": one_line(error)}
         _keep(store, row)
         store.note_error(job.run_id, traceback.format_exc())
         _LOG.info("%s failed: %s", job.run_id, row["error"])
@@ -107,7 +108,10 @@ def _keep(store: Store, row: dict[str, Any]) -> None:
 def skip(job: Refused, store: Store, name: str | None) -> RunRecord:
     """Store a run that cannot be, with the reason; `name` is the sweep's."""
     names = (job.setting_id, job.run_id)
-    row = _asked_row(job.overrides, names) | {"name": name} if job.plain is None else _row(job.plain, names)
+    if job.plain is None:
+        row = _asked_row(job.overrides, names) | {"name": name}
+    else:
+        row = _row(job.plain, names, job.overrides)
     row |= {"status": "skipped", "error": job.reason}
     _keep(store, row)
     return RunRecord(row=row)
@@ -122,7 +126,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
         device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
     )
     loaded = build.load_model(cfg, job.checkpoint_sha256)
-    _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain), cfg.task.name)
+    _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain, cfg.overrides), cfg.task.name)
     device = loaded.model.device
     reset_peak_memory(device)
     street = _street(job, loaded, progress)
@@ -135,7 +139,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     warnings = [*grading.warnings, *found]
     for warning in found:
         _LOG.warning("%s: %s", job.run_id, warning)
-    row = _row(plain, (job.setting_id, job.run_id)) | {"status": "ok", "warnings": warnings}
+    row = _row(plain, (job.setting_id, job.run_id), cfg.overrides) | {"status": "ok", "warnings": warnings}
     row |= metrics.summarize(samples, seconds)
     row |= {
         "wall_s": wall_s,
@@ -169,7 +173,11 @@ def _reporting(job: Job) -> Iterator[None]:
 
 
 def taken(job: Job, store: Store, row: dict[str, Any]) -> RunRecord:
-    """Return the record of a stored run, and report it where it was not: to another tracker, or under another name."""
+    """Return the record of a stored run, told as this job asks for it.
+
+    Report it where it was not: to another tracker, or under another name.
+    """
+    row["setting"] = setting(job.plain, job.cfg.overrides)
     settings, name = job.plain["tracker"], job.cfg.name
     if settings["name"] != "none" and (row["name"], json.loads(row["config"])["tracker"]) != (name, settings):
         with _reporting(job):
@@ -220,13 +228,12 @@ def _say_what_changed(job: Job, store: Store) -> None:
 
 
 def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
-    cfg, settings = job.cfg, job.plain["measure"]
-    numbers = {k: int(v) for k, v in settings.items() if k in ("warmup", "repetitions")}
+    cfg = job.cfg
     return Street(
         task=job.task,
         method=job.method,
         loaded=loaded,
-        measure=Measure(name=Measurement(settings["name"]), **numbers),
+        measure=measure_of(job.plain["measure"]),
         batch_size=cfg.batch_size,
         gen_length=cfg.gen_length,
         seed=cfg.seed,
@@ -235,34 +242,37 @@ def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
     )
 
 
-def setting(plain: Mapping[str, Any]) -> str:
+def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """Return the method, its knobs that differ from the published defaults, and the policies put in place of its own.
 
     A policy that was put in is followed by those of its fields that differ from its class's defaults. What a model is
-    told that decodes by itself (`model.kwargs`) stands where the knobs do.
+    told that decodes by itself (`model.kwargs`) stands where the knobs do. Numbers are written as in the overrides.
     """
-    method = plain["method"]
+    method, typed = plain["method"], numbers_typed(overrides)
     option = read("method", method["name"])
     defaults = published(option)
     defaults = {k: plain["gen_length"] if v == "${.gen_length}" else v for k, v in defaults.items()}
-    changed = [f"{k}={method[k]}" for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
+    own = [k for k, v in defaults.items() if not str(v).startswith("${") and method.get(k) != v]
+    changed = [f"{key}={typed.get(f'method.{key}', method[key])}" for key in own]
     for slot, name in options.parts_of(option).items():
         put_in = options.option_of(f"method/{slot}", method[slot]["_target_"])
         if put_in != name:
             fields = options.changed_fields(f"method/{slot}", put_in, method[slot])
-            changed += [f"{slot}={put_in}", *(f"{slot}.{key}={value}" for key, value in fields.items())]
-    told = plain["models"]["target"].get("kwargs") or {}
-    return " ".join([method["name"], *changed, *(f"{key}={value}" for key, value in told.items())])
+            told = {key: typed.get(f"method.{slot}.{key}", value) for key, value in fields.items()}
+            changed += [f"{slot}={put_in}", *(f"{slot}.{key}={value}" for key, value in told.items())]
+    kwargs = plain["models"]["target"].get("kwargs") or {}
+    changed += [f"{key}={typed.get(f'model.kwargs.{key}', value)}" for key, value in kwargs.items()]
+    return " ".join([method["name"], *changed])
 
 
-def _row(plain: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+def _row(plain: Mapping[str, Any], names: tuple[str, str], overrides: Sequence[str]) -> dict[str, Any]:
     task = plain["task"]
     return _empty_row(names) | {
         "name": plain["name"],
         "model": plain["models"]["target"]["name"],
         "family": plain["method"]["family"],
         "method": plain["method"]["name"],
-        "setting": setting(plain),
+        "setting": setting(plain, overrides),
         "task": task["name"],
         "template": task.get("template"),
         "protocol": task.get("protocol"),

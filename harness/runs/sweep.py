@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
-from harness.config.catalogue import names
+from harness.config.catalogue import file_of, names
 from harness.config.composition import GROUPS, compose
-from harness.config.overrides import parse
+from harness.config.option_files import written
+from harness.config.overrides import numbers_typed, parse
 from harness.errors import ConfigError
 
 
@@ -36,12 +37,13 @@ def expand(overrides: Sequence[str]) -> Sweep:
     base = compose([*single, *_first_options(choices)], with_hydra=True)
     written = [shlex.split(point) for point in base.points or [""]]
     every = _axes(base)
+    spelled = _axes_as_written(base)
     chosen = {one.partition("=")[0] for point in written for one in point} | every.keys()
     # What belongs to an option that the experiment does not choose is about any option, the one typed included.
     beaten = {override.get_key_element() for override in parse(overrides)} & chosen
     points = [[one for one in point if not _is_set(one, beaten)] for point in written]
     axes = [
-        [f"{key}={_written(value)}" for value in values]
+        [f"{key}={spelled.get((key, place), _written(value))}" for place, value in enumerate(values)]
         for key, values in every.items()
         if not _is_set(f"{key}=", beaten)
     ]
@@ -60,12 +62,27 @@ def _first_options(choices: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _axes(base: DictConfig) -> dict[str, list[Any]]:
+    if base.axes is not None and not isinstance(base.axes, DictConfig):
+        raise ConfigError(f"axes={base.axes}: must be lists of values by key, written {{seed: [1, 2]}}")
     axes = OmegaConf.to_container(base.axes) if base.axes else {}
     assert isinstance(axes, dict)
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"axes.{key}={values}: an axis is a list of values; write [a, b]")
     return {str(key): values for key, values in axes.items()}
+
+
+def _axes_as_written(base: DictConfig) -> dict[tuple[str, int], str]:
+    """Return the floats of the experiment's axes as its file has them, by axis and place."""
+    name, axes = base.hydra.runtime.choices.get("experiment"), _axes(base)
+    if name not in names("experiment"):
+        return {}
+    found = {}
+    for key, texts in written(file_of("experiment", name), "axes").items():
+        for place, (text, value) in enumerate(zip(texts, axes.get(key, []), strict=False)):
+            if isinstance(value, float) and numbers_typed([f"={text}"]) and float(text) == value:
+                found[key, place] = text
+    return found
 
 
 def _written(value: object) -> str:
@@ -94,16 +111,30 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     return single, choices
 
 
+def _cut(text: str) -> list[str]:
+    """Cut a text at the commas that stand in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for before, letter in zip(f" {text}", text, strict=False):
+        if letter in "'\"" and before != "\\" and quote in ("", letter):
+            quote = "" if quote else letter
+        depth += 0 if quote else (letter in "[{(") - (letter in ")}]")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
 def _values(text: str, override: Override) -> list[str]:
     """Return the values of a choice, as they were typed."""
     if override.is_interval_sweep():
         raise ConfigError(f"{text}: an interval has no end of values; write range(start,stop,step), or a list: a,b,c")
     chosen = override.value()
     if not isinstance(chosen, Glob):
-        written = text.partition("=")[2]
-        # Parsing turns 0.50 into 0.5; a plain list of words is cut as it stands.
-        plain = re.fullmatch(r"[\w.+/:-]+(,[\w.+/:-]+)*", written)
-        return written.split(",") if plain else list(override.sweep_string_iterator())
+        # Parsing turns 0.50 into 0.5, so that what is no more than a list is cut as it stands.
+        cut = _cut(re.sub(r"^choice\((.*)\)$", r"\1", text.partition("=")[2].strip()))
+        listed = isinstance(chosen, ChoiceSweep) and len(cut) == len(chosen.list)
+        return cut if listed and not chosen.tags and not chosen.shuffle else list(override.sweep_string_iterator())
     if override.key_or_group not in GROUPS:
         raise ConfigError(f"{text}: glob chooses among the options of {', '.join(GROUPS)}; write a list: a,b,c")
     return chosen.filter(list(names(override.key_or_group)))

@@ -85,6 +85,13 @@ def test_a_piped_plan_has_one_line_per_job(call_decbench: RunDecbench):
     assert call_decbench("run", "--dry-run", *SMALL, *knobs).stdout == process.stdout
 
 
+@pytest.mark.parametrize("wrong", ["repetitions=0", "repetitions=1.5", "warmup=-1", "warmup=true"])
+def test_a_measurement_that_cannot_be_is_refused_before_anything_runs(wrong: str, call_decbench: RunDecbench):
+    """Guards a night of timing against its last job."""
+    process = call_decbench("run", *SMALL, "measure=counts,timed", f"measure.{wrong}")
+    assert process.returncode == 2 and f"measure.{wrong.split('=')[0]}" in process.stderr
+
+
 def test_a_plan_of_nothing_explains_itself(call_decbench: RunDecbench):
     """Guards the same first words as `run`'s."""
     assert call_decbench("plan").returncode == call_decbench("run", "--dry-run").returncode == 2

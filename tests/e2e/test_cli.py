@@ -91,8 +91,8 @@ def test_a_typo_ends_in_one_line_of_a_process(run_decbench: RunDecbench):
 
 def test_show_names_types_and_paper(call_decbench: RunDecbench):
     """Guards the answer to: which knobs does this method have?"""
-    text = call_decbench("show", "method=threshold", "method.threshold=0.8").stdout
-    assert "method.threshold" in text and "0.8" in text and "2505.22618" in text
+    text = call_decbench("show", "method=threshold", "method.threshold=0.80").stdout
+    assert "method.threshold" in text and "0.80" in text and "2505.22618" in text
 
 
 def test_show_of_a_model_says_which_fields_are_ignored(call_decbench: RunDecbench):
@@ -155,12 +155,40 @@ def test_an_offline_wandb_run_is_written(run_decbench: RunDecbench, tmp_path: Pa
     assert list((tmp_path / "store" / "wandb").rglob(f"run-{run_id}-1.wandb"))
 
 
-def test_a_sweep_runs_in_worker_processes(run_decbench: RunDecbench):
-    """Guards Hydra's launchers: typed options must exist in a worker too."""
+FATAL = """
+import os, signal, time
+from pathlib import Path
+import torch
+
+MODULE = torch.nn.Identity()
+
+
+def generate(prompts, gen_length, seeds, *, fatal):
+    if fatal and not Path("killed").exists():
+        while not list(Path("store", "runs").glob("[!.]*.parquet")):
+            time.sleep(0.01)
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    MODULE(torch.tensor(prompts))
+    return [[2] for _ in prompts]
+"""
+"""A decoder that has its process killed once, when the run of the one that is not fatal is stored."""
+
+
+def test_a_killed_worker_ends_in_one_line(tmp_path: Path, call_decbench: RunDecbench, monkeypatch: pytest.MonkeyPatch):
+    """Guards sweeps in worker processes against one that runs out of memory: what is finished is stored."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    process = run_decbench(*RUN, "seed=0,1", "launch=joblib", "results_dir=store", "--json")
-    runs = json.loads(process.stdout.splitlines()[-1])["runs"]
-    assert [one["status"] for one in runs] == ["ok", "ok"], process.stderr
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "fatal_sampler.py").write_text(FATAL)
+    code = ("model.target=fatal_sampler:generate", "model.module=fatal_sampler.MODULE", "model.tokenizer=symbols")
+    sweep = ("run", "model=external", *code, "model.kwargs.fatal=false,true", "task.samples=1", "results_dir=store")
+    killed = call_decbench(*sweep, "launch=joblib")
+    assert killed.returncode == 1 and "Traceback" not in killed.stderr
+    (line,) = (one for one in killed.stderr.splitlines() if one.startswith("decbench run: "))
+    assert line.startswith("decbench run: launch=joblib: TerminatedWorkerError: ")
+    assert "the same command runs what is missing" in line
+    again = json.loads(call_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
+    assert [(one["status"], one["resumed"]) for one in again] == [("ok", True), ("ok", False)]
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def test_a_setting_names_what_was_put_in_place():
     """Guards tables against one line for a method with and without another part."""
 
     def named(*overrides: str) -> str:
-        return setting(by_role(resolved(compose(overrides))))
+        return setting(by_role(resolved(compose(overrides))), overrides)
 
     assert named("method=llada") == "llada"
     assert named("method=llada", "method.block_length=8") == "llada block_length=8"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 
-from rich.console import Console
 from rich.table import Table
 
+from harness.commands.console import console as output
 from harness.config import plugins
 from harness.config.catalogue import names, nearest
 from harness.errors import ConfigError, DataError, MissingDependency
@@ -115,13 +115,13 @@ def _judge(trial: Trial) -> Verdict:
 
 
 def _print(verdicts: list[Verdict]) -> None:
-    console, table = Console(), Table("rule", "kept", "broken", box=None)
+    console, table = output(), Table("rule", "kept", "broken", box=None)
     for rule in dict.fromkeys(one.rule for one in verdicts):
         mine = [one.verdict for one in verdicts if one.rule == rule]
         table.add_row(rule, str(mine.count("kept")), str(mine.count("broken") or ""))
     console.print(table)
     for one in verdicts:
         for problem in one.broken_by:
-            console.print(f"broken: {one.rule}: {problem}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"broken: {one.rule}: {problem}", soft_wrap=True, highlight=False)
         if one.broken_by:
-            console.print(f"  see: {one.see}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"  see: {one.see}", soft_wrap=True, highlight=False)

@@ -131,7 +131,7 @@ class DecbenchLM(LM):
         tpf = {"tpf": sums["tokens_out"] / sums["nfe"]} if sums.get("nfe") and "tokens_out" in sums else {}
         about = {
             "model": self._cfg.model.name,
-            "setting": setting(by_role(resolved(self._cfg))),
+            "setting": setting(by_role(resolved(self._cfg)), self._cfg.overrides),
             "seed": self._cfg.seed,
         }
         digest = {"checkpoint_sha256": self._loaded.checkpoint_sha256}

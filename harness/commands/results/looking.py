@@ -38,9 +38,9 @@ def list_runs(argv: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(rows, default=str) + "\n")
         return 0
     if sys.stdout.isatty():
-        from rich.console import Console
+        from harness.commands.console import console
 
-        Console().print(_grid(rows), highlight=False)
+        console().print(_grid(rows), highlight=False)
     else:
         sys.stdout.write(as_markdown(rows, _LISTED))
     sys.stdout.write(f"{len(rows)} runs in {words.store.root}\n")
@@ -117,12 +117,11 @@ def export_runs(argv: Sequence[str]) -> int:
 
 def _grid(rows: Sequence[Mapping[str, Any]]) -> "Table":
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(*_LISTED, box=box.SIMPLE_HEAD, padding=0)
     for row in rows:
-        table.add_row(*(escape(_cell(row[name])) for name in _LISTED))
+        table.add_row(*(_cell(row[name]) for name in _LISTED))
     return table
 
 
