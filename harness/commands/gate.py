@@ -25,7 +25,7 @@ from rich.console import Console
 
 from harness.commands.results.words import Words, parse
 from harness.config.catalogue import nearest, tell_problems
-from harness.errors import ConfigError, DataError, RunFailed
+from harness.errors import ConfigError, DataError, RunFailed, one_line
 from harness.results.gate.baseline import Acceptance, Baseline, accepted_anew, read_baseline, write_baseline
 from harness.results.gate.observed import Setting, observe
 from harness.results.gate.report import Report, junit, markdown, plain
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     if reason is not None:
         return _accept(file, known, runs, found, Acceptance(reason=reason, day=_today(), commit=commit, changed=0))
     assert known is not None
-    report = _against_base(asked, known, found) if asked.base else Report(verdicts=found)
+    report = _against_base(asked, asked.base, known, found) if asked.base else Report(verdicts=found)
     _write(report, words)
     return int(report.red)
 
@@ -143,18 +143,15 @@ def _accept(
     return 0
 
 
-def _against_base(asked: Asked, known: Baseline, found: list[Verdict]) -> Report:
+def _against_base(asked: Asked, base: Checkout, known: Baseline, found: list[Verdict]) -> Report:
     """Judge verdicts and times against the checkout without the change; one that cannot run it says nothing."""
-    assert asked.base is not None
     try:
-        with asked.base.stored(asked.overrides) as store:
+        with base.stored(asked.overrides) as store:
             names = [attempt.run_id for attempt in store.newest()]
-            without = verdicts(known.settings, observe(store, names))
-        return Report(
-            verdicts=blameless(found, without), speeds=_speeds(asked, asked.base), blocks=asked.time == "block"
-        )
+            found = blameless(found, verdicts(known.settings, observe(store, names)))
+        return Report(verdicts=found, speeds=_speeds(asked, base), blocks=asked.time == "block")
     except RunFailed as error:
-        return Report(verdicts=found, notes=[f"Nothing is known of the base: {error}."])
+        return Report(verdicts=found, notes=[f"The base could not be compared with: {one_line(error)}"])
 
 
 def _speeds(asked: Asked, base: Checkout) -> list[Speed]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.cli import main
 from harness.engine import diffusion, prediction
 from harness.engine.canvas import Canvas
+from harness.errors import RunFailed
 from harness.results.gate.baseline import read_baseline
 from harness.results.store import Store
 from harness.runs.checkouts import Checkout
@@ -134,6 +135,18 @@ def test_what_is_red_without_the_change_does_not_blame_it(
     found = gate(f"gate.base={ROOT}", "gate.time=off")
     assert (found["code"], asked) == (0, list(ASKED))
     assert {one["colour"] for each in found["settings"] for one in each["findings"]} == {"known"}
+
+
+def test_a_base_that_cannot_run_it_says_nothing(gate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
+    """Guards the change that brings an experiment: its base does not know it, and that is told, not red."""
+
+    def stored(self: Checkout, overrides: list[str]) -> None:
+        raise RunFailed("base: could not run experiment=new")
+
+    monkeypatch.setattr(Checkout, "stored", stored)
+    found = gate(f"gate.base={ROOT}")
+    assert (found["code"], found["time"]) == (0, [])
+    assert found["notes"] == ["The base could not be compared with: base: could not run experiment=new"]
 
 
 def test_accepting_says_what_changes_and_keeps_why(
