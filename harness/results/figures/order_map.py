@@ -77,15 +77,17 @@ def order_of(decided_at: list[int], window: int) -> float | None:
 
     Positions that were given (-1), or never decided (-2), belong to no window.
     """
+    steps = [step for step in decided_at if step >= 0]
+    windows = (steps[start : start + window] for start in range(0, len(steps) - window + 1, window))
+    taus = [_tau(one) for one in windows if len(set(one)) > 1]
+    return sum(taus) / len(taus) if taus else None
+
+
+def _tau(steps: list[int]) -> float:
     from scipy.stats import kendalltau
 
-    steps = [step for step in decided_at if step >= 0]
-    taus = [
-        float(kendalltau(range(window), steps[start : start + window])[0])
-        for start in range(0, len(steps) - window + 1, window)
-        if len(set(steps[start : start + window])) > 1
-    ]
-    return sum(taus) / len(taus) if taus else None
+    found: Any = kendalltau(range(len(steps)), steps)
+    return float(found.statistic)
 
 
 def draw(frame: Frame, definition: Definition) -> "Figure":
