@@ -6,16 +6,14 @@ worse on the same samples: exact McNemar of verdicts, paired bootstrap of counts
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.results.comparison import Measured, load
 from harness.results.export import latex_text
 from harness.results.figures.columns import MORE_IS_BETTER, label, number_of, scale
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.statistics import mcnemar, paired_means
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SIGNIFICANT = 0.05
 _DIGITS = {"accuracy": 1, "accuracy_strict": 1, "nfe": 1, "query_tokens": 0, "tpf": 2, "tps": 1}
@@ -23,7 +21,7 @@ NOTE = "Bold: best of its model. Dagger: not significantly worse on the same sam
 _COLUMNS = ["panel", "column", "model", "group", "value", "n", "best", "tie", "runs"]
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return one row per cell: `best` and `tie` as the module says, None where a tie cannot be told."""
     import pandas as pd
 
@@ -83,12 +81,12 @@ def _paired(
     return found
 
 
-def as_csv(frame: "pd.DataFrame", caption: str) -> str:
+def as_csv(frame: Frame, caption: str) -> str:
     """Return every cell in full, a line each."""
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def as_markdown(frame: "pd.DataFrame", caption: str) -> str:
+def as_markdown(frame: Frame, caption: str) -> str:
     """Return the table, and below it the caption and what marks mean."""
     heads, rows = _laid_out(frame, {"best": "**{}**", "tie": "{}†", "none": "{}", "gap": "-"})
     titles = ["", *(f"{panel} {label(column)}".strip() for panel, column in heads)]
@@ -97,7 +95,7 @@ def as_markdown(frame: "pd.DataFrame", caption: str) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped) + f"\n{caption}\n{NOTE} (†).\n"
 
 
-def as_latex(frame: "pd.DataFrame", caption: str) -> str:
+def as_latex(frame: Frame, caption: str) -> str:
     """Return a table environment with the rules of booktabs, the columns of a panel under one heading."""
     marks = {"best": r"\textbf{{{}}}", "tie": r"{}$^{{\dagger}}$", "none": "{}", "gap": "--"}
     heads, rows = _laid_out(frame, marks, escape=latex_text)
@@ -120,7 +118,7 @@ def as_latex(frame: "pd.DataFrame", caption: str) -> str:
     )  # fmt: skip
 
 
-FORMATS: dict[str, Callable[["pd.DataFrame", str], str]] = {
+FORMATS: dict[str, Callable[[Frame, str], str]] = {
     "markdown": as_markdown,
     "latex": as_latex,
     "csv": as_csv,
@@ -128,7 +126,7 @@ FORMATS: dict[str, Callable[["pd.DataFrame", str], str]] = {
 
 
 def _laid_out(
-    frame: "pd.DataFrame", marks: Mapping[str, str], escape: Callable[[str], str] = str
+    frame: Frame, marks: Mapping[str, str], escape: Callable[[str], str] = str
 ) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Return panel and quantity of every column, and the rows, labels first."""
     columns = list(dict.fromkeys(frame["column"]))

@@ -50,3 +50,26 @@ def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecben
     assert said.returncode == 2
     assert message in said.stderr
     assert len(said.stderr.splitlines()) == 1
+
+
+def test_a_paper_is_tables_and_figures(folder: Path, call_decbench: RunDecbench):
+    """Guards the files of a paper: each table as a figure in all formats, as markdown and as LaTeX."""
+    said = call_decbench("figures", "paper=dream", "results_dir=store")
+    assert said.returncode == 0, said.stderr
+    found = sorted(path.suffix for path in (folder / "store" / "figures" / "dream").iterdir())
+    assert found == [".csv", ".md", ".pdf", ".png", ".svg", ".tex"]
+    assert "| Dream-7B-Instruct | 81 / - | 55.5 / - | 58.8 / - |" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["paper=dreem"], "paper=dreem: no numbers of such a paper are here; did you mean dream?"),
+        (["paper=dream", "task=gsm8k"], "a paper says which runs it is about; give paper=NAME alone"),
+    ],
+)
+def test_a_wrong_paper_ends_in_one_line(folder: Path, call_decbench: RunDecbench, words: list[str], message: str):
+    """Guards against tracebacks."""
+    said = call_decbench("figures", "results_dir=store", *words)
+    assert said.returncode == 2
+    assert message in said.stderr

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from harness.results.figures import scatter
 from harness.results.figures.columns import number_of
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import (
     add_legend,
@@ -19,13 +20,12 @@ from harness.results.metrics import OperatingPoint, kept_points, weighed_accurac
 from harness.results.statistics import wilson
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = f"{scatter.INTERVAL}; shaded: what counts, accuracy weighed by its distance to the best"
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return every operating point: tokens per call, accuracy and weighed accuracy in percent, and whether it counts.
 
     A point counts unless it is more than five points below the slowest of its group.
@@ -44,7 +44,8 @@ def data(selected: Selected) -> "pd.DataFrame":
              "setting": selected.setting(run), "x": tpf, "y": 100 * accuracy, "low": 100 * (ends.low or 0),
              "high": 100 * (ends.high or 0), "n": run["n"]}
         )  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["panel", "model", "task", "group", "setting", "x", "y", "low", "high", "n"])
+    columns = ["panel", "model", "task", "group", "setting", "x", "y", "low", "high", "n"]
+    frame: Frame = pd.DataFrame(rows, columns=columns)
     best = frame.groupby(["model", "task"])["y"].transform("max")
     frame["weighed"] = [weighed_accuracy(y, top) if top else 0.0 for y, top in zip(frame["y"], best, strict=True)]
     frame["counts"] = False
@@ -55,7 +56,7 @@ def data(selected: Selected) -> "pd.DataFrame":
     return frame
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a panel per panel: points, lines through them, and the weighed area under those that count."""
     names, by_group = list(dict.fromkeys(frame["panel"])), styles(frame["group"])
     figure, panels = new_panels(names, width=definition.width, legend=1 + len(by_group) // 2)

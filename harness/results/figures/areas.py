@@ -1,18 +1,16 @@
 """Accuracy under parallelism (AUP): the points and the weighed area under them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.results.figures.columns import text_of
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.metrics import OperatingPoint, area_under_parallelism
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 INTERVAL = "no interval; the area depends on the points that were run"
 
 
-def areas_of(selected: Selected) -> "pd.DataFrame":
+def areas_of(selected: Selected) -> Frame:
     """Return, per model and task, the area of every group and the number of its points, best accuracy first.
 
     Areas are weighed by the best accuracy of any group on the model and task, as `harness.results.parallelism` does.
@@ -39,7 +37,7 @@ def areas_of(selected: Selected) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["model", "task", "group", "points", "n", "area"])
 
 
-def over_tasks(frame: "pd.DataFrame") -> "pd.DataFrame":
+def over_tasks(frame: Frame) -> Frame:
     """Return the mean area over tasks of every group, largest first."""
     found = frame.groupby("group", sort=False).agg(
         area=("area", "mean"), tasks=("task", "nunique"), points=("points", "max"), n=("n", "sum")

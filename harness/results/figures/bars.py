@@ -4,22 +4,22 @@ from typing import TYPE_CHECKING
 
 from harness.results.figures import areas
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import new_figure, styles, tidy
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = areas.INTERVAL
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return the mean area over tasks of every group, largest first."""
     return areas.over_tasks(areas.areas_of(selected))
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw one bar per group, its value beside it."""
     ordered = frame.iloc[::-1]
     figure = new_figure(definition.width, 0.13 * len(ordered) + 0.6)

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING
 
 from harness.results.figures.columns import label, scale
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import label_axes, new_panels, scale_axis, styles
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = "boxes: quartiles over samples; whiskers: 1.5 times the distance of the quartiles, or the last sample within"
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return quartiles and ends of whiskers per panel and group, by matplotlib's rule."""
     import pandas as pd
     from matplotlib.cbook import boxplot_stats
@@ -29,7 +29,7 @@ def data(selected: Selected) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["panel", "group", "low", "q1", "median", "q3", "high", "n"])
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a panel per panel and a lying box per group, the first at the top."""
     by_group = styles(frame["group"])
     names, groups = list(dict.fromkeys(frame["panel"])), list(by_group)[::-1]

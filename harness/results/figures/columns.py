@@ -23,6 +23,10 @@ _MEMORY = "peak_memory_bytes"
 MEASURED_ON = _TIMES | {_MEMORY}
 """Columns whose values compare only where device and batch size are equal."""
 
+_FIRST, _LAST = (RUNS.names.index(one) for one in ("accuracy", _MEMORY))
+OUTCOMES = {*RUNS.names[_FIRST : _LAST + 1], REUSED}
+"""Columns that a run finds out; by all others it is told what to do."""
+
 MORE_IS_BETTER = {"accuracy", "accuracy_strict", "tpf", "tps", "correct"}
 
 _LABELS = {

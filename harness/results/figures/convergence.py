@@ -4,19 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 from harness.results.convergence import emergences
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, label_axes, new_panels, percent_axis, styles
 from harness.results.statistics import wilson
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = "Wilson 95 % intervals in the csv"
 _ASKED = (25.0, 50.0)
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return, per panel and group, the share of correct answers that have emerged by each percentage of the steps.
 
     Rows stand where the share rises, at 25, at 50 and at 100 percent. Correct samples only.
@@ -37,7 +37,7 @@ def data(selected: Selected) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw, per panel, a staircase per group."""
     names, by_group = list(dict.fromkeys(frame["panel"])), styles(frame["group"])
     figure, panels = new_panels(names, width=definition.width, legend=1 + len(by_group))

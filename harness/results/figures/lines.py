@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError
 from harness.results.figures.columns import label, number_of, scale
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import (
     add_legend,
@@ -19,7 +20,6 @@ from harness.results.figures.values import mean_of, share_of
 from harness.results.schemas import SAMPLES
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = "bars: 95 % intervals over samples, Wilson's of accuracy and Student's of means"
@@ -27,7 +27,7 @@ _BINS = 8
 """More values of x than twice so many are put into so many equally full bins."""
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return, for every column that is drawn, one row per group and value (or bin) of x, with the mean over samples."""
     import pandas as pd
 
@@ -55,12 +55,12 @@ def _stored(column: str) -> str:
     return "correct" if column == "accuracy" else column
 
 
-def _mean(values: "pd.Series", y: str) -> dict[str, Any]:
+def _mean(values: Frame, y: str) -> dict[str, Any]:
     found = share_of(values) if y == "accuracy" else mean_of(values)
     return {"y": found.value, "low": found.low, "high": found.high, "n": len(values)}
 
 
-def _binned(values: "pd.Series") -> "pd.Series":
+def _binned(values: Frame) -> Frame:
     import pandas as pd
 
     if values.nunique() <= 2 * _BINS:
@@ -69,7 +69,7 @@ def _binned(values: "pd.Series") -> "pd.Series":
     return values.groupby(bins, observed=True).transform("mean")
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a panel per column and a line per group."""
     by_group = styles(frame["group"])
     names = [name for name in definition.y if name in set(frame["panel"])]

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError, DataError
 from harness.results.figures.columns import text_of
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.scatter import TheoryPoint
 from harness.results.figures.selected import Filters, Selected, select
 from harness.results.figures.style import drawing
+from harness.results.published import Paper, PublishedTable, beside, caption
 from harness.results.store import Store
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".pdf", ".png", ".csv")
@@ -34,7 +35,7 @@ class Made:
 
     name: str
     figure: "Figure"
-    data: "pd.DataFrame"
+    data: Frame
     caption: str
     provenance: dict[str, Any]
 
@@ -55,6 +56,24 @@ def make(store: Store, definition: Definition, filters: Filters | None = None, t
         figure = kind.draw(frame, definition)
     caption = f"{caption_of(selected)} {kind.INTERVAL[:1].upper()}{kind.INTERVAL[1:]}. {_MOVED}"
     return Made(name=definition.name, figure=figure, data=frame, caption=caption, provenance=_provenance(selected))
+
+
+def make_published(store: Store, paper: Paper, table: PublishedTable) -> Made:
+    """Draw a published table beside what stored runs measure; raise MissingDependency without matplotlib."""
+    from harness.results.figures.published import draw
+
+    with drawing():
+        frame = beside(store, table)
+        figure = draw(frame, table)
+    measured = sorted({run for runs in frame["runs"] for run in runs.split()})
+    provenance = {"decbench": version("decbench"), "paper": paper.paper, "source": table.source, "runs": measured}
+    return Made(
+        name=f"{paper.name} {table.name}",
+        figure=figure,
+        data=frame,
+        caption=caption(paper, table),
+        provenance=provenance,
+    )
 
 
 def save(made: Made, path: Path) -> list[Path]:

@@ -7,12 +7,12 @@ to right, -1 right to left, 0 no order. A window that was committed in one step 
 from typing import TYPE_CHECKING, Any
 
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, draw_points, new_panels, scale_axis, separate, styles
 from harness.results.figures.values import mean_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = "shade: share of the samples that committed the position then; bars: Student's 95 % intervals over samples"
@@ -24,7 +24,7 @@ _MOST_CELLS = 32
 _COLUMNS = ["kind", "group", "position", "time", "window", "y", "low", "high", "n", "positions", "rows", "columns"]
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return two kinds of rows per group: `share` of the samples that committed a position (cell) at a time (cell) in
     [0, 1), and `tau` of windows of so many positions, the mean over samples.
     """
@@ -77,18 +77,20 @@ def order_of(decided_at: list[int], window: int) -> float | None:
 
     Positions that were given (-1), or never decided (-2), belong to no window.
     """
-    from scipy.stats import kendalltau
-
     steps = [step for step in decided_at if step >= 0]
-    taus = [
-        float(kendalltau(range(window), steps[start : start + window]).statistic)
-        for start in range(0, len(steps) - window + 1, window)
-        if len(set(steps[start : start + window])) > 1
-    ]
+    windows = (steps[start : start + window] for start in range(0, len(steps) - window + 1, window))
+    taus = [_tau(one) for one in windows if len(set(one)) > 1]
     return sum(taus) / len(taus) if taus else None
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def _tau(steps: list[int]) -> float:
+    from scipy.stats import kendalltau
+
+    found: Any = kendalltau(range(len(steps)), steps)
+    return float(found.statistic)
+
+
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a map per group, dark where all samples committed, and the order over the width of windows below."""
     by_group = styles(frame["group"])
     figure, panels = new_panels([*by_group, "order in windows"], width=definition.width,
@@ -108,7 +110,7 @@ def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
     return figure
 
 
-def _grid(cells: "pd.DataFrame") -> "tuple[Any, int]":
+def _grid(cells: Frame) -> "tuple[Any, int]":
     """Return the shares as rows of time and columns of position, and how many positions there are."""
     import numpy as np
 
@@ -119,7 +121,7 @@ def _grid(cells: "pd.DataFrame") -> "tuple[Any, int]":
     return grid, positions
 
 
-def _draw_order(panel: Any, taus: "pd.DataFrame", by_group: Any) -> None:
+def _draw_order(panel: Any, taus: Frame, by_group: Any) -> None:
     for group, points in taus.groupby("group", sort=False):
         draw_points(panel, points.rename(columns={"window": "x"}), by_group[group], group)
     scale_axis(panel, "x", taus["window"])

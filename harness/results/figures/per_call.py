@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, draw_points, new_panels, separate, styles
 from harness.results.figures.values import mean_of, share_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = "bars: 95 % intervals over samples and rounds, Student's of means and Wilson's of shares"
@@ -16,7 +16,7 @@ _COMMITTED, _ACCEPTED = "committed", "accepted"
 _AXES = {_COMMITTED: ("step", "tokens committed"), _ACCEPTED: ("accepted draft tokens", "rounds, %")}
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return the mean number of tokens that each call committed, over the samples that were still decoding, and the
     share of rounds in which so many drafted tokens were accepted.
     """
@@ -37,8 +37,10 @@ def data(selected: Selected) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a line per group and call, and one per group and accepted length where anything was drafted."""
+    from matplotlib.ticker import MaxNLocator
+
     by_group = styles(frame["group"])
     names = list(dict.fromkeys(frame["panel"]))
     figure, panels = new_panels([""] * len(names), width=definition.width, legend=1 + len(by_group) // 2, share=False)
@@ -49,7 +51,7 @@ def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
         across, up = _AXES[name]
         panel.set_xlabel(across)
         panel.set_ylabel(up)
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     add_legend(figure)
     separate(figure)
     return figure

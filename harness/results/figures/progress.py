@@ -5,12 +5,12 @@ step, and scores against the share that is decided already.
 from typing import TYPE_CHECKING, Any
 
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, draw_points, new_panels, separate, styles
 from harness.results.figures.values import mean_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = "bars: Student's 95 % intervals over steps"
@@ -23,7 +23,7 @@ _PANELS = {
 }
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return, per quantity, group and tenth of the way, the mean over the steps that committed something in it.
 
     `x` is the middle of the tenth in percent: of the sample's steps, or of its positions that were decided before.
@@ -56,7 +56,7 @@ def _mean(values: Any) -> float:
     return sum(known) / len(known) if known else float("nan")
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a panel per quantity and a line per group."""
     by_group = styles(frame["group"])
     names = [name for name in _PANELS if name in set(frame["panel"])]

@@ -1,23 +1,23 @@
 """Areas under parallelism per task around a circle, in percent of the best group's."""
 
 from math import pi
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.results.figures import areas
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, new_figure, styles
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = areas.INTERVAL
 _FEWEST = 3
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return the area of every group and task, and what it is of the task's largest; at least three tasks."""
     frame = areas.areas_of(selected).groupby(["group", "task"], sort=False, as_index=False).agg(
         area=("area", "mean"), points=("points", "max"), n=("n", "sum")
@@ -32,13 +32,13 @@ def data(selected: Selected) -> "pd.DataFrame":
     return frame
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a closed line per group over the tasks that it ran; a task that it did not run interrupts the line."""
     import numpy as np
 
     by_group, tasks = styles(frame["group"]), list(dict.fromkeys(frame["task"]))
     figure = new_figure(definition.width, definition.width + 0.1 * len(by_group))
-    panel = figure.subplots(subplot_kw={"projection": "polar"})
+    panel: Any = figure.subplots(subplot_kw={"projection": "polar"})
     angles = [2 * pi * at / len(tasks) for at in range(len(tasks))]
     for group, part in frame.groupby("group", sort=False):
         shares = part.set_index("task")["share"].reindex(tasks).to_numpy()

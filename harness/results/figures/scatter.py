@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.results.figures.columns import MORE_IS_BETTER, label, number_of, scale
+from harness.results.figures.columns import MORE_IS_BETTER, OUTCOMES, label, number_of, scale
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import (
     GREY,
@@ -22,7 +23,6 @@ from harness.results.figures.style import (
 from harness.results.statistics import wilson
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -42,7 +42,7 @@ class TheoryPoint:
     accuracy: float
 
 
-def data(selected: Selected, theory: Sequence[TheoryPoint] = ()) -> "pd.DataFrame":
+def data(selected: Selected, theory: Sequence[TheoryPoint] = ()) -> Frame:
     """Return one row per setting, panel and pair of columns; runs of one setting weigh equally.
 
     Theory is added where accuracy is drawn over calls, a panel per task. `front` says that no other point of the panel
@@ -52,7 +52,7 @@ def data(selected: Selected, theory: Sequence[TheoryPoint] = ()) -> "pd.DataFram
 
     definition = selected.definition
     rows = [row for x in definition.x for y in definition.y for row in _measured(selected, x, y)]
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    frame: Frame = pd.DataFrame(rows, columns=_COLUMNS)
     frame["front"] = False
     for (_, x, y), part in frame.groupby(["panel", "x_column", "y_column"]):
         frame.loc[part.index, "front"] = _front(part, str(x), str(y))
@@ -70,7 +70,9 @@ def _measured(selected: Selected, x: str, y: str) -> list[dict[str, Any]]:
     for run in selected.runs:
         place = number_of(run, x, where), number_of(run, y, where)
         if place[0] is not None and place[1] is not None:
-            key = (selected.panel(run), selected.group(run), run["model"], selected.setting(run))
+            # What a run was told tells points apart; what it found out is averaged.
+            told = "" if x in OUTCOMES else str(place[0])
+            key = (selected.panel(run), selected.group(run), run["model"], selected.setting(run), told)
             points.setdefault(key, []).append((place[0], place[1], run))
     return [
         {
@@ -79,7 +81,7 @@ def _measured(selected: Selected, x: str, y: str) -> list[dict[str, Any]]:
             **_interval([(value, run["n"]) for _, value, run in of], y),
             "runs": " ".join(run["run_id"] for _, _, run in of),
         }
-        for (panel, group, _, setting), of in points.items()
+        for (panel, group, _, setting, _), of in points.items()
     ]  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def _interval(values: Sequence[tuple[float, int]], y: str) -> dict[str, float | 
     return {"low": found.low, "high": found.high, "n": n}
 
 
-def _front(part: "pd.DataFrame", x: str, y: str) -> "list[bool]":
+def _front(part: Frame, x: str, y: str) -> "list[bool]":
     signs = [1 if column in MORE_IS_BETTER else -1 for column in (x, y)]
     places = [(signs[0] * a, signs[1] * b) for a, b in zip(part["x"], part["y"], strict=True)]
     return [not any(one != at and one[0] >= at[0] and one[1] >= at[1] for one in places) for at in places]
@@ -104,7 +106,7 @@ def _theory_row(point: TheoryPoint) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw a panel per panel and pair of columns, a marker per setting, and a line through those of a group."""
     measured = frame[frame["kind"] == "measured"]
     places = list(measured[["panel", "x_column", "y_column"]].drop_duplicates().itertuples(index=False, name=None))
@@ -129,7 +131,7 @@ def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
     return figure
 
 
-def _draw_measured(panel: "Axes", inside: "pd.DataFrame", by_group: dict, definition: Definition) -> None:
+def _draw_measured(panel: "Axes", inside: Frame, by_group: dict, definition: Definition) -> None:
     for name, points in inside.groupby("group", sort=False):
         across, up = (scale(points[key].iloc[0]) for key in ("x_column", "y_column"))
         draw_points(panel, points, by_group[name], name, across=across, up=up, joined=definition.join)
@@ -141,7 +143,7 @@ def _draw_measured(panel: "Axes", inside: "pd.DataFrame", by_group: dict, defini
                    mew=0, markevery=1, label="not beaten in both")  # fmt: skip
 
 
-def _draw_theory(panel: "Axes", inside: "pd.DataFrame") -> None:
+def _draw_theory(panel: "Axes", inside: Frame) -> None:
     ideal = inside[inside["kind"] == "ideal"].sort_values("x")
     if len(ideal):
         panel.plot(ideal["x"], 100 * ideal["y"], color=GREY, lw=0.8, ls=(0, (4, 2)), label="ideal sampler, k per step")
@@ -150,7 +152,7 @@ def _draw_theory(panel: "Axes", inside: "pd.DataFrame") -> None:
                    label="fewest calls without loss")  # fmt: skip
 
 
-def _scale(panel: "Axes", xs: "pd.Series", ys: "pd.Series", definition: Definition, y: str) -> None:
+def _scale(panel: "Axes", xs: Frame, ys: Frame, definition: Definition, y: str) -> None:
     if "x" in definition.log:
         scale_axis(panel, "x", xs)
     if y in ("accuracy", "accuracy_strict"):

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import ConfigError
 from harness.results.figures.columns import DERIVED, MEASURED_ON, REUSED, text_of
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS, SAMPLES
 from harness.results.selection import matching, stored_columns
 from harness.results.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Filters = Mapping[str, Iterable[str]]
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "protocol")
@@ -50,7 +48,7 @@ class Selected:
         varying = [one for one in _CONDITIONS if one not in shown and len({text_of(run, one) for run in self.runs}) > 1]
         return " ".join([run["setting"], *(f"{one}={text_of(run, one)}" for one in varying)])
 
-    def named(self, table: str, columns: Sequence[str]) -> "pd.DataFrame":
+    def named(self, table: str, columns: Sequence[str]) -> Frame:
         """Return columns of samples or steps of all runs, with `panel`, `group` and `run_id`."""
         import pandas as pd
 

@@ -7,9 +7,9 @@ from math import ceil, floor, isnan, log
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import MissingDependency
+from harness.results.figures.frame import Frame
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -59,7 +59,7 @@ def drawing() -> "Iterator[None]":
         import matplotlib.figure
     except ImportError as error:
         raise MissingDependency("figures need matplotlib: pip install 'decbench[figures]'") from error
-    with mpl.rc_context(_look()):
+    with mpl.rc_context(_look()):  # type: ignore[arg-type]
         yield
 
 
@@ -121,7 +121,7 @@ def tidy(panel: "Axes", grid: "Literal['both', 'x', 'y']" = "both") -> None:
 
 def draw_points(
     panel: "Axes",
-    points: "pd.DataFrame",
+    points: Frame,
     style: Style,
     name: str,
     *,

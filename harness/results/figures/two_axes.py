@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from harness.results.figures import scatter
 from harness.results.figures.columns import label, scale
 from harness.results.figures.definition import Definition
+from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import (
     add_legend,
@@ -19,18 +20,17 @@ from harness.results.figures.style import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INTERVAL = scatter.INTERVAL
 
 
-def data(selected: Selected) -> "pd.DataFrame":
+def data(selected: Selected) -> Frame:
     """Return one row per value of x, group, panel and drawn column; runs of one setting weigh equally."""
     return scatter.data(selected)
 
 
-def draw(frame: "pd.DataFrame", definition: Definition) -> "Figure":
+def draw(frame: Frame, definition: Definition) -> "Figure":
     """Draw the first column on the left axis, solid, and the second on the right one, dashed."""
     names, groups = list(dict.fromkeys(frame["panel"])), list(dict.fromkeys(frame["group"]))
     left, right = definition.y

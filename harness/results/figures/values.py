@@ -1,15 +1,12 @@
 """Means with the ends of their 95 % intervals."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from harness.results.figures.frame import Frame
 from harness.results.statistics import Estimate, wilson
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def mean_of(values: "Sequence[float] | pd.Series") -> Estimate:
+def mean_of(values: "Sequence[float] | Frame") -> Estimate:
     """Return a mean with Student's interval, without one for fewer than two values."""
     import numpy as np
     from scipy.stats import t
@@ -22,6 +19,6 @@ def mean_of(values: "Sequence[float] | pd.Series") -> Estimate:
     return Estimate(value=mean, low=mean - half, high=mean + half)
 
 
-def share_of(values: "Sequence[bool] | pd.Series") -> Estimate:
+def share_of(values: "Sequence[bool] | Frame") -> Estimate:
     """Return a share with Wilson's interval."""
     return wilson(sum(map(bool, values)), len(values))

@@ -81,6 +81,16 @@ def test_runs_of_one_setting_are_one_point(tmp_path: Path):
     assert found == [(3, 0.5, 4, wilson(2, 4).low)]
 
 
+def test_what_runs_were_told_is_no_mean(tmp_path: Path):
+    """Guards against one point for all batch sizes, or all seeds, of a setting."""
+    store = Store(root=tmp_path)
+    for batch in (1, 2):
+        add_run(store, f"b{batch}", setting_id="one", batch_size=batch, seed=batch, minutes=batch, tps=float(batch))
+    for x in ("batch_size", "seed"):
+        found = rows(made(store, kind="scatter", x=x, y="tps", groups="model"), "x", "y")
+        assert found == [(1, 1), (2, 2)]
+
+
 def test_a_setting_that_was_measured_twice_is_one_run(tmp_path: Path):
     """Guards n: counts and a trace of the same samples tell nothing new, and no interval is narrower for them."""
     store = Store(root=tmp_path)
