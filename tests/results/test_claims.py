@@ -214,7 +214,7 @@ def test_a_claim_is_read_with_what_it_shares(tmp_path: Path):
     entry = {**GOOD, "with": "tiny", "of": "method=fast", "against": "method=slow", "compare": "saving",
              "published": {"copy": 2, "sort": 4}}  # fmt: skip
     first, second = read(tmp_path, entry, settings={"tiny": "model=tiny gen_length=4"})
-    assert (first.id, second.id) == ("c-copy", "c-sort")
+    assert (first.id, second.id, second.text) == ("c-copy", "c-sort", "t: sort")
     assert second.published == Published(value=4, unit="x", tolerance=0.2)
     tiny = ("model=tiny", "gen_length=4")
     sides = [Side(overrides=(*tiny, f"method={name}"), tasks=("sort",)) for name in ("fast", "slow")]

@@ -4,7 +4,7 @@ Every claim of FILE (results/claims.yaml) with a verdict that follows from store
 reproduced, within interval, differs; mechanism holds, fails or is undecided on the models asked; not comparable; not
 run. IDs (or their beginnings, or names of systems) choose some; one alone is told whole, with its commands.
 Runs are looked for in results_dir (results/raw) and, where that has none and was not named, among those that are kept
-beside FILE (claims.parquet). --keep writes such a file, of the runs that verdicts rest on.
+beside FILE (claims.parquet). --keep writes such a file, of the runs of all settings that claims speak of.
 """
 
 import sys

@@ -42,14 +42,13 @@ def chosen(claims: Sequence[Claim], words: Sequence[str]) -> list[Claim]:
 
 
 def judge_all(claims: Sequence[Claim], store: Store, kept: Cells) -> tuple[list[Judged], list[Cell]]:
-    """Return every claim with its verdict, and the runs used; `kept` ones answer where the store has none."""
+    """Return every claim with its verdict, and all runs of their settings; `kept` ones answer where the store has none."""
     namer = Namer()
     named = {side: namer.name(side) for claim in claims for side in claim.sides}
     wanted = {one for ids in named.values() if not isinstance(ids, Missing) for one in ids}
     cells = {**kept, **collect(store, wanted)}
     judged = [judged_one(claim, named, cells, namer.lacking(claim)) for claim in claims]
-    rested = {run_id for one in judged for run_id in one.verdict.run_ids}
-    return judged, [cell for name in wanted & cells.keys() for cell in cells[name] if cell.run_id in rested]
+    return judged, [cell for name in wanted & cells.keys() for cell in cells[name]]
 
 
 def judged_one(claim: Claim, named: Named, cells: Cells, lacking: Sequence[str]) -> Judged:

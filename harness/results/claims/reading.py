@@ -67,7 +67,8 @@ class _Reader:
         published = entry.get("published")
         if isinstance(published, dict):
             for task, value in published.items():
-                one = {**entry, "id": f"{entry['id']}-{task}", "published": value, "tasks": task}
+                told = {"id": f"{entry['id']}-{task}", "claim": f"{entry['claim']}: {task}"}
+                one = {**entry, **told, "published": value, "tasks": task}
                 yield self._claim(f"{where}: published.{task}", one)
         else:
             yield self._claim(where, entry)

@@ -19,6 +19,8 @@ from harness.results.statistics import Estimate, PairedMeans, paired_means, wils
 
 _CERTAIN = 0.025
 """What lies beyond one end of a 95 % interval."""
+_REPLICATES = 2_000
+"""Hundreds of intervals are asked for at once, and what they decide is printed to two digits."""
 
 
 class Outcome(Enum):
@@ -136,7 +138,7 @@ def _ordered(check: Check, metric: Metric, sides: Sequence[Sequence[Cell]], n: i
 
 
 def _paired(first: Sequence[Cell], second: Sequence[Cell]) -> PairedMeans:
-    return paired_means([cell.values_NC for cell in first], [cell.values_NC for cell in second])
+    return paired_means([cell.values_NC for cell in first], [cell.values_NC for cell in second], _REPLICATES)
 
 
 def _means(cells: Sequence[Cell]) -> Floats:
