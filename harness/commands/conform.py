@@ -234,7 +234,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: the files in the package")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     overrides = [word for word in argv if _SETTING.match(word)]
-    arguments = parser.parse_args([word for word in argv if word not in overrides])
+    arguments, unknown = parser.parse_known_args([word for word in argv if word not in overrides])
+    if unknown:
+        raise ConfigError(f"conform {unknown[0]}: no such option; it takes files of cases and --json")
     method, decode = external(overrides) if overrides else (None, None)
     cases = [case for file in arguments.files or REFERENCES for case in read_cases(file)]
     wanted = [case for case in cases if method in (None, case.get("method"))]

@@ -28,6 +28,8 @@ _EXTRAS = {
     "lm-eval": "lm_eval",
 }
 
+_ASKED = ("protocol=", "protocol.wording=", "model=", "model.")
+
 _COMMAND = re.compile(r"(?:pip|apt) install (?:'[^']+'|\w+)")
 """The command inside of an error's text that would get what is missing."""
 
@@ -45,7 +47,11 @@ class Finding:
 
 def main(argv: Sequence[str]) -> int:
     """Print the findings as a table or a JSON array; `protocol=` with `protocol.wording=` looks into that checkout."""
-    findings = list(examine([argument for argument in argv if not argument.startswith("--")]))
+    asked = [argument for argument in argv if argument != "--json"]
+    for word in asked:
+        if not word.startswith(_ASKED):
+            raise ConfigError(f"doctor {word}: takes protocol=NAME, protocol.wording=FOLDER, model=NAME and --json")
+    findings = list(examine(asked))
     if "--json" in argv:
         sys.stdout.write(json.dumps([asdict(f) for f in findings]) + "\n")
         return 0

@@ -41,6 +41,8 @@ class Options:
             raise ConfigError(f"scale={self.scale}: must lie in (0, 1]")
         if self.evaluate < 0:
             raise ConfigError(f"evaluate={self.evaluate}: must be at least 0")
+        if self.out is not None and not self.out.strip():
+            raise ConfigError("out=: names no folder; leave it out to replace the model that is shipped")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,16 +55,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _options(overrides: Sequence[str]) -> Options:
-    kinds = {"scale": float, "evaluate": int, "out": str}
+    kinds = {"scale": (float, "a number"), "evaluate": (int, "a whole number"), "out": (str, "a folder")}
     values: dict[str, Any] = {}
     for override in overrides:
         key, _, value = override.partition("=")
         if key not in kinds:
             raise ConfigError(f"{key}: no such training option; {nearest(key, kinds)}")
         try:
-            values[key] = kinds[key](value)
+            values[key] = kinds[key][0](value)
         except ValueError:
-            raise ConfigError(f"{key}={value}: must be a {kinds[key].__name__}") from None
+            raise ConfigError(f"{key}={value}: must be {kinds[key][1]}") from None
     return Options(**values)
 
 

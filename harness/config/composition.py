@@ -126,8 +126,8 @@ def _check_names(overrides: Sequence[Override]) -> None:
         if not known or isinstance(value, dict):
             continue
         if not isinstance(value, str):
-            what = f"must be the name of a {group.rpartition('/')[2]}"
-            raise ConfigError(f"{override.input_line}: {what}; {nearest(str(value), known)}")
+            what = f"must be the name of a {group.rpartition('/')[2]}, such as {known[0]}"
+            raise ConfigError(f"{override.input_line}: {what}")
         if reason := refused(group, value):
             raise ConfigError(f"{group}={value}: {reason}")
         if value not in known:

@@ -50,6 +50,16 @@ WRONG = {
         "        return NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n",
         "the model was called",
     ),
+    "counting ": (
+        HEAD + "from harness.engine.method import NoCache\n" + '@policy("method/cache", "wrong")\nclass Lean:\n'
+        "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"
+        "        logits_NV = NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n"
+        "        last = ledger.records[-1]\n"
+        "        less = {'query_B': last.query_B // 2, 'layer_tokens_B': last.layer_tokens_B // 2}\n"
+        "        ledger.records[-1] = replace(last, **less)\n"
+        "        return logits_NV\n",
+        "positions went through the layers, summed over these,",
+    ),
 }  # fmt: skip
 OPTION = "defaults: [threshold, {parts}, _self_]\nsummary: Wrong.\nmodels: [masked_diffusion]\nthreshold: 0.5\n"
 

@@ -69,7 +69,7 @@ def test_attempts_are_listed_on_demand(folder: Path, call_decbench: RunDecbench)
         (["list", "copy"], "copy: nothing is made of this"),
         (["list", "--jsn"], "--jsn: no such option; did you mean --json?"),
         (["export", "--format", "xls"], "--format=xls: no such format; known: csv, markdown, latex"),
-        (["export", "--columns=taks"], "no column taks"),
+        (["export", "--columns=taks"], "--columns=taks: runs have no such column; did you mean task?"),
         (["export", "--output", "no/such/file"], "--output=no/such/file: cannot be written"),
         (["delete"], "delete: needs runs, or filters"),
         (["delete", "aa01"], "nobody is there to be asked; add --yes"),
@@ -81,6 +81,14 @@ def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecben
     said = call_decbench("results", *words, "results_dir=store")
     assert said.returncode == 2 and message in said.stderr and len(said.stderr.strip().splitlines()) == 1
     assert len(Store(root=folder / "store").attempts()) == 4
+
+
+def test_a_file_is_no_store(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards against an empty list of what was looked for in the wrong place."""
+    (tmp_path / "rows.jsonl").touch()
+    said = call_decbench("results", "list", "results_dir=rows.jsonl")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "results_dir=rows.jsonl: is a file; give the folder that holds a store" in said.stderr
 
 
 def test_a_run_is_shown_whole(folder: Path, call_decbench: RunDecbench):

@@ -1,18 +1,24 @@
 """What can be asked for is typed, and what cannot run is refused in one line before a model loads."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
+from harness.config import options
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.compatibility import check, reason_against
 from harness.config.composition import compose
+from harness.config.option_files import ASSUMED
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
 from harness.errors import ConfigError
 from methods.caches.block_causal import BlockCausalCache
 from methods.caches.dllm_cache import FeatureCache
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL_OF = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
 
 
@@ -106,3 +112,16 @@ def test_whether_a_cache_fits_can_be_asked_without_a_model():
     assert "no exact predictions of drafts" in str(
         reason_against(freedave, ModelKind.MASKED_DIFFUSION, cache=FeatureCache())
     )
+
+
+def test_a_method_file_says_only_what_differs():
+    """Guards defaults, which stand in the classes: a second place is one that can differ."""
+    twice = {}
+    for file in sorted((ROOT / "conf" / "method").glob("*.yaml")):
+        said = yaml.safe_load(file.read_text())
+        chosen = [item for part in said["defaults"] if isinstance(part, dict) for item in part.items()]
+        known = options.parts_of({"defaults": [], "family": said["family"]})
+        assumed = ASSUMED["method"] | {"name": file.stem}
+        twice[file.stem] = [slot for slot, part in chosen if known.get(slot) == part]
+        twice[file.stem] += [key for key, value in assumed.items() if key in said and said[key] == value]
+    assert len(twice) > 30 and {name: keys for name, keys in twice.items() if keys} == {}

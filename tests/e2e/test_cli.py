@@ -70,7 +70,12 @@ def test_a_run_prints_json_for_programs(call_decbench: RunDecbench, tmp_path: Pa
         (["run", "task.samples=0"], "task.samples=0"),
         (["run", "nonsense"], "key=value"),
         (["conform", "missing.json"], "missing.json"),
+        (["conform", "--jsn"], "conform --jsn: no such option"),
+        (["doctor", "--bad"], "doctor --bad: takes protocol=NAME"),
+        (["doctor", "threshold"], "doctor threshold: takes protocol=NAME"),
         (["train", "tiny"], "no such embedded model"),
+        (["train", "tiny_mdm", "out="], "out=: names no folder"),
+        (["train", "tiny_mdm", "scale=fast"], "scale=fast: must be a number"),
     ],
 )
 def test_a_wrong_request_ends_in_one_line(call_decbench: RunDecbench, arguments: list[str], message: str):

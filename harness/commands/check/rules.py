@@ -8,8 +8,9 @@ from dataclasses import replace
 from itertools import count
 
 from harness.commands.check.subject import Decoding, Subject
-from harness.engine.canvas import UNDECIDED
+from harness.engine.canvas import GIVEN, UNDECIDED
 from harness.engine.method import DiffusionMethod
+from harness.engine.own_sampler import OwnSamplerMethod
 
 Rule = Callable[[Subject], Iterator[str]]
 
@@ -57,23 +58,38 @@ def batch(subject: Subject) -> Iterator[str]:
 
 
 def given(subject: Subject) -> Iterator[str]:
-    """Prompts, and tokens that are given in the response, stay as they are in every state."""
-    yield from subject.together.touched
+    """Prompts, and tokens that are given in the response, stay as they are in every state; nothing else is given."""
+    together = subject.together
+    yield from together.touched
+    if not together.looks and not isinstance(subject.method, OwnSamplerMethod):
+        yield "no state was seen on the way"
+    for row, one in enumerate(together.generations):
+        if places := [place for place, decided_at in enumerate(one.decided_at) if decided_at == GIVEN]:
+            yield f"row {row} says of places {_listed(places)} that they were given, which nobody did"
     if isinstance(subject.method, DiffusionMethod):
         yield from subject.decode(range(min(3, len(subject.prompts))), constrained=True).touched
 
 
 def counting(subject: Subject) -> Iterator[str]:
-    """Every call that the model saw is on record, with as many positions as it was shown."""
+    """Every call that the model saw is on record, with the positions that went through its layers, no fewer, no more.
+
+    Where a call has several rows, the shorter ones are filled up, which is no work of theirs.
+    """
     for row in range(min(2, len(subject.prompts))):
         decoding = subject.decode([row])
         if len(decoding.shown) != len(decoding.records):
             yield f"row {row}: the model was called {len(decoding.shown)} times, {len(decoding.records)} are on record"
             continue
-        for call, shown, record in zip(count(), decoding.shown, decoding.records):
-            charged = int(record.query_B.sum())
-            if charged > shown:
-                yield f"row {row}, call {call}: {charged} positions are on record, the model was shown {shown}"
+        calls = zip(count(), decoding.shown, decoding.layer_tokens, decoding.records)
+        for call, shape, computed, record in calls:
+            charged, told = int(record.query_B.sum()), int(record.layer_tokens_B.sum())
+            if charged > shape.numel():
+                yield f"row {row}, call {call}: {charged} positions are on record, the model was shown {shape.numel()}"
+            elif computed is not None and (computed < told or (shape[0] == 1 and computed > told)):
+                yield (
+                    f"row {row}, call {call}: {computed} positions went through the layers, summed over these, "
+                    f"{told} are on record"
+                )
 
 
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in (progress, mask, determinism, batch, given, counting)}

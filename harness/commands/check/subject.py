@@ -1,10 +1,12 @@
 """What is held to the rules: a method on a model, and what it did with a few prompts of different lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from harness.engine import diffusion, draft_verify, own_sampler
 from harness.engine.canvas import GIVEN, Canvas
@@ -16,6 +18,7 @@ from harness.engine.model import LanguageModel
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.prediction import Candidates
 from harness.engine.records import Counts, ForwardRecord, Ledger
+from harness.models.transformer import Block
 from harness.runs.forward_clock import ForwardClock
 
 LENGTH = 16
@@ -28,14 +31,18 @@ CONSTRAINTS = {0: 40, 9: 41}
 class Decoding:
     """What came of some prompts decoded together.
 
-    `shown` has an entry for each call that the model saw, `touched` says what was changed that must not be.
+    `shown` has an entry for each call that the model saw, with the shape of its tokens; `layer_tokens` too: positions
+    that went through its layers, summed over these, None of models whose layers are not ours. `touched` says what was
+    changed that must not be, in the `looks` that were taken at a state.
     """
 
     generations: list[Generation]
     counts: list[Counts]
-    shown: list[int]
+    shown: list[torch.Size]
+    layer_tokens: list[int | None]
     records: list[ForwardRecord]
     touched: list[str]
+    looks: int
 
     @property
     def answers(self) -> list[tuple[object, ...]]:
@@ -63,16 +70,18 @@ class Subject:
 
     def decode(self, rows: Sequence[int], *, constrained: bool = False) -> Decoding:
         """Decode some of the prompts together, each with its own seed; `constrained`, with tokens that are given."""
-        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), ForwardClock(self.model)
+        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), _Watched(self.model)
         guard = _Guard([list(prompt) for prompt in prompts], CONSTRAINTS if constrained else {})
-        with torch.inference_mode():
+        with torch.inference_mode(), watched.layers():
             generations = self._decode(watched, prompts, list(rows), ledger, guard)
         return Decoding(
             generations=generations,
             counts=ledger.counts(range(len(prompts))),
-            shown=[shape.numel() for shape in watched.shapes],
+            shown=watched.shapes,
+            layer_tokens=watched.layer_tokens,
             records=ledger.records,
             touched=list(guard.touched),
+            looks=guard.looks,
         )
 
     def _decode(
@@ -106,6 +115,41 @@ class Subject:
         return own_sampler.decode(self.model, method, prompts, gen_length=self.length, seeds=seeds, ledger=ledger)
 
 
+class _Watched(ForwardClock):
+    """A model of which is seen, besides, how many positions every call takes through the layers.
+
+    The feed-forward part of a layer is shown what the layer computes, and nothing that comes from memory.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__(model)
+        modules = [one for one in (model, *getattr(model, "__dict__", {}).values()) if isinstance(one, torch.nn.Module)]
+        self._blocks = [block for one in modules for block in one.modules() if isinstance(block, Block)]
+        self._seen = 0
+        self.layer_tokens: list[int | None] = []
+
+    @contextmanager
+    def layers(self) -> Iterator[None]:
+        """Watch the layers for as long as this lasts."""
+
+        def see(module: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            self._seen += arguments[0].shape[:-1].numel()
+
+        hooks = [block.feed_forward.register_forward_pre_hook(see) for block in self._blocks]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def forward(self, tokens_BT: Tensor, **arguments: object) -> Tensor:
+        """Return what the model does."""
+        before = self._seen
+        logits = super().forward(tokens_BT, **arguments)
+        self.layer_tokens.append(self._seen - before if self._blocks else None)
+        return logits
+
+
 @dataclass
 class _Guard:
     """Looks at every state of a decoding for what must not change."""
@@ -113,6 +157,7 @@ class _Guard:
     prompts: list[list[int]]
     given: dict[int, int]
     touched: dict[str, None] = field(default_factory=dict)
+    looks: int = 0
 
     def after_step(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
         """Look at the canvas behind a step."""
@@ -123,6 +168,7 @@ class _Guard:
         self._look(completed.after)
 
     def _look(self, state: Canvas | Sequences) -> None:
+        self.looks += 1
         rows = zip(state.sample_B.tolist(), state.tokens_BL.tolist(), state.decided_at_BL.tolist(), strict=True)
         for sample, tokens, decided_at in rows:
             prompt = self.prompts[sample]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.results.words import none_left, parse
+from harness.config.catalogue import nearest
 from harness.errors import ConfigError, DataError
 from harness.results.export import FORMATS, as_markdown
 from harness.results.requests import read_requests
@@ -101,7 +102,8 @@ def export_runs(argv: Sequence[str]) -> int:
         raise ConfigError(f"--format={form}: no such format; known: {', '.join(FORMATS)}")
     chosen = words.options.get("--columns")
     columns = tuple(chosen.split(",")) if chosen else tuple(RUNS.names) if form == "csv" else _EXPORTED
-    parse_filters(f"{name}=null" for name in columns)
+    if unknown := [name for name in columns if name not in RUNS.names]:
+        raise ConfigError(f"--columns={unknown[0]}: runs have no such column; {nearest(unknown[0], RUNS.names)}")
     names = read_requests(words.store).names()
     rows = matching(Scan(words.store.folder), parse_filters(words.filters), columns, names=names)
     text, output = FORMATS[form](rows, columns), words.options.get("--output")

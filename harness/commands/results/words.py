@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.results.store import Store
@@ -54,6 +55,8 @@ def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collecti
             rest.append(word)
     if not root.strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
+    if Path(root).is_file():
+        raise ConfigError(f"results_dir={root}: is a file; give the folder that holds a store")
     return Words(store=Store(root=root), flags=frozenset(found), options=given, rest=rest)
 
 
