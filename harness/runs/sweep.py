@@ -129,7 +129,7 @@ def _values(text: str, override: Override) -> list[str]:
     """Return the values of a choice, as they were typed."""
     if override.is_interval_sweep():
         raise ConfigError(f"{text}: an interval has no end of values; write range(start,stop,step), or a list: a,b,c")
-    chosen = override.value()
+    chosen: Any = override.value()
     if not isinstance(chosen, Glob):
         # Parsing turns 0.50 into 0.5, so that what is no more than a list is cut as it stands.
         cut = _cut(re.sub(r"^choice\((.*)\)$", r"\1", text.partition("=")[2].strip()))
