@@ -41,4 +41,4 @@ def surely_beaten(cost_S2: Floats, accuracy_S2: Floats) -> Flags:
     """
     cheaper_SS = cost_S2[:, None, 1] < cost_S2[None, :, 0]
     better_SS = accuracy_S2[:, None, 0] > accuracy_S2[None, :, 1]
-    return np.asarray((cheaper_SS & better_SS).any(axis=0))
+    return np.logical_or.reduce(cheaper_SS & better_SS, axis=0)
