@@ -12,8 +12,8 @@ from rich.console import Console
 
 from harness.commands.console import console as output
 from harness.config.catalogue import tell_problems
-from harness.errors import DataError
-from harness.results.figures.definition import Definition, read_definition
+from harness.errors import ConfigError, DataError
+from harness.results.figures.definition import TABLE, Definition, read_definition
 from harness.results.requests import new_sweep, write_requests
 from harness.results.store import Store
 from harness.runs.execution import execute
@@ -28,6 +28,8 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     sweep = expand(argv)
     tell_problems()
     figure = read_definition(OmegaConf.to_container(sweep.base.figure), "figure")
+    if figure.kind == TABLE:
+        raise ConfigError("figure: is a table, which a sweep prints anyway; decbench tables makes it afterwards")
     records = execute(plan(sweep), console)
     _note_requests(sweep.base, records, console)
     summary = _summarise(sweep.base, figure, records, console)

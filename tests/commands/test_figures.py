@@ -52,6 +52,13 @@ def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecben
     assert len(said.stderr.splitlines()) == 1
 
 
+def test_a_sweep_draws_no_table(call_decbench: RunDecbench):
+    """Guards against a refusal at the end of a sweep, when everything was run."""
+    said = call_decbench("run", "figure=leaderboard", "model=random_mdm", "task.samples=1")
+    assert said.returncode == 2
+    assert "figure: is a table, which a sweep prints anyway" in said.stderr
+
+
 def test_a_paper_is_tables_and_figures(folder: Path, call_decbench: RunDecbench):
     """Guards the files of a paper: each table as a figure in all formats, as markdown and as LaTeX."""
     said = call_decbench("figures", "paper=dream", "results_dir=store")

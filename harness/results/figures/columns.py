@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from harness.errors import ConfigError
 from harness.results.parallelism import PARTS
 from harness.results.schemas import RUNS, SAMPLES
@@ -55,6 +57,14 @@ def check_column(column: str, where: str, *, of_samples: bool = False) -> None:
         if close:
             raise ConfigError(f"{where}: samples have no column {column}; did you mean {close[0]}?")
     require_column(column, where)
+
+
+def check_number(column: str, where: str) -> None:
+    """Raise ConfigError for a column of samples that holds no numbers; what runs hold is seen when they are read."""
+    if column in SAMPLES.names and column not in RUNS.names:
+        kind = SAMPLES.field(column).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise ConfigError(f"{where}: {column}: holds {kind}, no numbers; draw a column of numbers")
 
 
 def label(column: str) -> str:

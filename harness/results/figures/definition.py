@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.results.figures.columns import VARIANT, check_column
+from harness.results.figures.columns import VARIANT, check_column, check_number
 from harness.results.figures.style import COLUMN_INCHES
 from harness.results.selection import require_column
 
@@ -111,6 +111,7 @@ def _check_columns(definition: Definition, where: str) -> None:
     for key in ("x", "y"):
         for column in getattr(definition, key):
             check_column(column, f"{where}: {key}", of_samples=of_samples)
+            check_number(column, f"{where}: {key}")
     for column in definition.groups:
         check_column(column, f"{where}: groups")
     if definition.panels is not None:
@@ -131,6 +132,12 @@ def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{where}: {value}: must be a word or a text")
     return value
+
+
+def _file_name(value: object, where: str) -> str:
+    if "/" in (name := _text(value, where)):
+        raise ConfigError(f"{where}: {name}: must be the name of a file, without its folder: --output FOLDER")
+    return name
 
 
 def _maybe_text(value: object, where: str) -> str | None:
@@ -173,7 +180,8 @@ def _written(value: object) -> str:
 
 
 _READERS: dict[str, Any] = {
-    **dict.fromkeys(("kind", "name", "summary"), _text),
+    **dict.fromkeys(("kind", "summary"), _text),
+    "name": _file_name,
     **dict.fromkeys(("x", "y", "groups", "log"), _texts),
     **dict.fromkeys(("front", "theory", "join"), _flag),
     "panels": _maybe_text,

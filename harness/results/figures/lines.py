@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
 from harness.results.figures.columns import label, number_of, scale
 from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
@@ -39,8 +38,6 @@ def data(selected: Selected) -> Frame:
         if _stored(one) not in SAMPLES.names:
             known = {run["run_id"]: number_of(run, one, definition.name) for run in selected.runs}
             frame[one] = frame["run_id"].map(known)
-    if not pd.api.types.is_numeric_dtype(frame[_stored(x)]):
-        raise ConfigError(f"{definition.name}: x: {x}: holds no numbers; draw over a column that does")
     frame["x"] = _binned(frame[_stored(x)].astype(float))
     rows = [
         {"panel": y, "group": group, "x_column": x, "x": at, **_mean(part[_stored(y)].dropna(), y)}

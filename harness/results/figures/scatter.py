@@ -119,7 +119,7 @@ def draw(frame: Frame, definition: Definition) -> "Figure":
         _draw_theory(panel, inside)
         _draw_measured(panel, inside[inside["kind"] == "measured"], by_group, definition)
     for (_, x, y), panel in zip(places, panels, strict=True):
-        of = measured[(measured["x_column"] == x) & (measured["y_column"] == y)]
+        of = frame[(frame["x_column"] == x) & (frame["y_column"] == y)]
         _scale(panel, of["x"] * scale(x), of["y"] * scale(y), definition, y)
         if not share:
             panel.set_xlabel(label(x))
@@ -136,7 +136,7 @@ def _draw_measured(panel: "Axes", inside: Frame, by_group: dict, definition: Def
         across, up = (scale(points[key].iloc[0]) for key in ("x_column", "y_column"))
         draw_points(panel, points, by_group[name], name, across=across, up=up, joined=definition.join)
     if definition.front:
-        best = inside[inside["front"]].sort_values("x")
+        best = inside[inside["front"]].drop_duplicates(["x", "y"]).sort_values("x")
         across, up = scale(best["x_column"].iloc[0]), scale(best["y_column"].iloc[0])
         # A halo stays where it is (markevery) when markers are moved apart.
         panel.plot(across * best["x"], up * best["y"], color=GREY, lw=4, alpha=0.25, zorder=1, marker="o", ms=8,

@@ -85,8 +85,8 @@ def new_panels(
     titles: Sequence[str], *, width: float = COLUMN_INCHES, legend: int = 0, share: bool = True
 ) -> "tuple[Figure, list[Axes]]":
     """Return a figure with one panel per title in a grid, and room for a legend of so many entries below it."""
-    columns = min(len(titles), max(1, round(width / _PANEL_INCHES)))
-    rows = ceil(len(titles) / columns)
+    rows = ceil(len(titles) / max(1, round(width / _PANEL_INCHES)))
+    columns = ceil(len(titles) / rows)
     height = rows * (0.25 + _RATIO * min(width / columns, 1.6 * _PANEL_INCHES)) + _LINE_INCHES * legend
     figure = new_figure(width, height + 0.3)
     places = list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
@@ -228,5 +228,5 @@ def scale_axis(panel: "Axes", axis: "Literal['x', 'y']", values: "Iterable[float
 
 def percent_axis(panel: "Axes", axis: "Literal['x', 'y']" = "y") -> None:
     """Show all of 0 to 100 percent."""
-    getattr(panel, f"set_{axis}lim")(-6, 108)
+    getattr(panel, f"set_{axis}lim")(-9, 111)
     getattr(panel, f"set_{axis}ticks")([0, 25, 50, 75, 100])

@@ -49,7 +49,7 @@ def draw(frame: Frame, definition: Definition) -> "Figure":
             elif "y" in definition.log:
                 scale_axis(axis, "y", scale(column) * inside[inside["y_column"] == column]["y"])
             else:
-                axis.set_ylim(bottom=0)
+                axis.set_ylim(0, 1.1 * scale(column) * inside[inside["y_column"] == column]["y"].max())
         if "x" in definition.log:
             scale_axis(panel, "x", frame["x"] * scale(definition.x[0]))
         second.grid(False)

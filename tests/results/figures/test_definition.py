@@ -45,6 +45,9 @@ def test_a_definition_is_what_was_said():
         (SCATTER | {"width": 200}, "width: 200: must be inches, from 2 to 20"),
         (SCATTER | {"width": True}, "width: True: must be inches"),
         ({"kind": "two_axes", "x": "nfe", "y": "accuracy"}, "y: two columns are drawn over x"),
+        ({"kind": "box", "y": "decided_at"}, "y: decided_at: holds list<"),
+        ({"kind": "lines", "x": "output_text", "y": "accuracy"}, "x: output_text: holds string, no numbers"),
+        (SCATTER | {"name": "../else"}, "name: ../else: must be the name of a file, without its folder"),
         ({"kind": "box", "y": "latencys"}, "y: samples have no column latencys; did you mean latency_s?"),
     ],
 )

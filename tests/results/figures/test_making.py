@@ -80,6 +80,13 @@ def test_what_cannot_be_drawn_is_said(store: Store, option: dict[str, Any], filt
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("kind", ["progress", "convergence", "per_call", "order_map"])
+def test_kinds_that_need_more_than_is_stored_say_what(store: Store, kind: str):
+    """Guards runs that were not traced."""
+    with pytest.raises(ConfigError, match=f"none of its 6 runs has what is drawn .{kind}.; steps are stored with"):
+        make(store, read_definition({"kind": kind}, "f"))
+
+
 @pytest.mark.parametrize(
     ("column", "values", "x"),
     [("protocol", (None, "d1"), "nfe"), ("device", ("cpu", "gpu"), "latency_s")],

@@ -77,6 +77,12 @@ def test_any_number_of_panels_fits_the_grid(count: int):
     assert figure.get_figwidth() == 3.3
 
 
+def test_panels_are_spread_evenly_over_rows():
+    """Guards against six panels as four and two: at most four of 6.9 inches fit a row, three and three look better."""
+    _, panels = new_panels([""] * 6, width=6.9)
+    assert [panel.get_subplotspec().colspan.start for panel in panels] == [0, 1, 2, 0, 1, 2]
+
+
 def test_one_call_has_a_tick():
     """Guards logarithmic axes whose ends cannot be read."""
     _, (panel,) = new_panels([""])
