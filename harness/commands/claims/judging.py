@@ -42,7 +42,7 @@ def chosen(claims: Sequence[Claim], words: Sequence[str]) -> list[Claim]:
 
 
 def judge_all(claims: Sequence[Claim], store: Store, kept: Cells) -> tuple[list[Judged], list[Cell]]:
-    """Return every claim with its verdict, and all runs of their settings; `kept` ones stand in for the store."""
+    """Return every claim with its verdict, and all runs of their settings; `kept` ones stand in for missing ones."""
     namer = Namer()
     named = {side: namer.name(side) for claim in claims for side in claim.sides}
     wanted = {one for ids in named.values() if not isinstance(ids, Missing) for one in ids}

@@ -23,6 +23,7 @@ _ALLOWED = (
     *_NEEDED, "tasks", "with", "of", "against", "compare", "metric", "published", "unit", "tolerance", "bound",
     "hardware", "holds_if", "needs", "not_comparable",
 )  # fmt: skip
+_TEXTS = (*_NEEDED, "with", "compare", "metric", "unit", "bound", "hardware", "not_comparable")
 _CHECK = ("compare", "metric", "of", "against", "along", "tasks", "with", "at_least", "at_most")
 _POINTS, _SHARE = 0.5, 0.05
 """What is reproduced where a claim does not say: accuracy to half a point, anything else to 5 %."""
@@ -42,7 +43,8 @@ def read_claims(file: Path) -> list[Claim]:
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
         raise DataError(f"{file}: claims must be a list; write claims: [{{id: ..., system: ...}}]")
     _only(str(file), content, _TOP)
-    reader = _Reader(file=file, tasks=content.get("tasks") or {}, settings=content.get("settings") or {})
+    shared = {key: _a_mapping(f"{file}: {key}", content.get(key) or {}, "name: ...") for key in ("tasks", "settings")}
+    reader = _Reader(file=file, **shared)
     claims = [claim for entry in content["claims"] for claim in reader.claims(entry)]
     ids = [claim.id for claim in claims]
     if repeated := [one for one in ids if ids.count(one) > 1]:
@@ -64,7 +66,10 @@ class _Reader:
         _only(where, entry, _ALLOWED)
         if missing := [key for key in _NEEDED if not entry.get(key)]:
             raise DataError(f"{where}: lacks {', '.join(missing)}")
+        _texts(where, entry)
         published = entry.get("published")
+        if published == {}:
+            raise DataError(f"{where}: published={{}}: names no task; write task: value")
         if isinstance(published, dict):
             for task, value in published.items():
                 told = {"id": f"{entry['id']}-{task}", "claim": f"{entry['claim']}: {task}"}
@@ -74,20 +79,18 @@ class _Reader:
             yield self._claim(where, entry)
 
     def _claim(self, where: str, entry: Mapping[str, Any]) -> Claim:
-        mechanism = entry.get("holds_if")
-        if (entry.get("published") is None) == (mechanism is None) and not entry.get("not_comparable"):
+        mechanism, value = entry.get("holds_if"), entry.get("published")
+        if (value is None) == (mechanism is None) and not entry.get("not_comparable"):
             raise DataError(f"{where}: needs either a published value, or holds_if with checks of the mechanism")
-        if mechanism is not None and not (isinstance(mechanism, list) and mechanism):
-            raise DataError(f"{where}: holds_if={mechanism}: must be a list of checks")
-        checks = [self._check(where, {**_shared(entry), **_a_mapping(where, one)}) for one in mechanism or []]
-        for one in checks:
-            _bounded(where, one)
-        published = None
-        if entry.get("published") is not None:
-            if entry.get("of") is not None:
-                checks = [self._check(where, {**_shared(entry), "compare": entry.get("compare", "value")})]
-            published = _published(where, entry, checks)
-        needs = {kind: tuple(_words(where, f"needs.{kind}", v)) for kind, v in (entry.get("needs") or {}).items()}
+        if mechanism is not None:
+            checks = self._mechanism(where, entry, mechanism)
+        elif entry.get("of") is not None:
+            checks = [self._check(where, {**_shared(entry), "compare": entry.get("compare", "value")})]
+        else:
+            checks = []
+        published = None if value is None else _published(where, entry, checks)
+        lacking = _a_mapping(f"{where}: needs", entry.get("needs") or {}, "method: [name]")
+        needs = {kind: tuple(_words(where, f"needs.{kind}", names)) for kind, names in lacking.items()}
         if not checks and not needs and not entry.get("not_comparable"):
             raise DataError(f"{where}: says neither of which setting (of), nor what it needs, nor not_comparable")
         return Claim(
@@ -102,8 +105,19 @@ class _Reader:
             not_comparable=entry.get("not_comparable"),
         )
 
+    def _mechanism(self, where: str, entry: Mapping[str, Any], given: object) -> list[Check]:
+        if not isinstance(given, list) or not given:
+            raise DataError(f"{where}: holds_if={given}: must be a list of checks")
+        example = "compare: ratio, metric: nfe, at_most: 1"
+        own = [_a_mapping(f"{where}: holds_if", one, example) for one in given]
+        checks = [self._check(where, {**_shared(entry), **one}) for one in own]
+        for check in checks:
+            _bounded(where, check)
+        return checks
+
     def _check(self, where: str, entry: Mapping[str, Any]) -> Check:
         _only(where, entry, _CHECK)
+        _texts(where, entry)
         compare = entry.get("compare")
         if compare not in (known := [one.value for one in Compare]):
             raise DataError(f"{where}: compare={compare}: {_near(str(compare), known)}")
@@ -129,11 +143,16 @@ class _Reader:
         shared = entry.get("with")
         if shared is not None and shared not in self.settings:
             raise DataError(f"{where}: with={shared}: {_near(str(shared), self.settings)}")
-        words = shlex.split(f"{self.settings[shared] if shared else ''} {overrides}")
+        try:
+            words = shlex.split(f"{self.settings[shared] if shared else ''} {overrides}")
+        except ValueError as error:
+            raise DataError(f"{where}: {overrides}: cannot be read ({error})") from error
         if bad := [one for one in words if "=" not in one]:
             raise DataError(f"{where}: {bad[0]}: is no override; they look like method=threshold")
         named = entry.get("tasks") or []
         tasks = self.tasks.get(named, [named]) if isinstance(named, str) else named
+        if not isinstance(tasks, list):
+            raise DataError(f"{where}: tasks={tasks}: must be a task, a list of tasks, or the name of one")
         if any(word.startswith("task=") for word in words) == bool(tasks):
             raise DataError(f"{where}: {overrides}: needs its tasks once, as tasks: NAME or as task=NAME")
         own = [word.removeprefix("task=") for word in words if word.startswith("task=")]
@@ -173,10 +192,16 @@ def _bounded(where: str, check: Check) -> None:
         raise DataError(f"{where}: holds_if: {check.compare.value} {wanted}")
 
 
-def _a_mapping(where: str, check: object) -> Mapping[str, Any]:
-    if not isinstance(check, dict):
-        raise DataError(f"{where}: holds_if: {check!r}: a check looks like {{compare: ratio, metric: nfe, at_most: 1}}")
-    return check
+def _a_mapping(where: str, value: object, example: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: {value!r}: must be a mapping, such as {{{example}}}")
+    return value
+
+
+def _texts(where: str, entry: Mapping[str, Any]) -> None:
+    for key in _TEXTS:
+        if entry.get(key) is not None and not isinstance(entry[key], str):
+            raise DataError(f"{where}: {key}={entry[key]}: must be a text; put it in quotes")
 
 
 def _words(where: str, key: str, value: object) -> list[str]:

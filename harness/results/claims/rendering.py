@@ -72,7 +72,8 @@ def document(judged: Sequence[Judged], systems: Mapping[str, str]) -> str:
 
     `systems` are the headings by system, in order.
     """
-    lines = ["| verdict | claims | what it means |", "|---|---|---|"]
+    lines = ["Written by `decbench claims --markdown`: claims are data, verdicts follow from stored runs.", ""]
+    lines += ["| verdict | claims | what it means |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {_EXPLAINED[Outcome(name)]} |" for name, count in counted(judged).items()]
     for system, heading in systems.items():
         own = [one for one in judged if one.claim.system == system]
