@@ -134,7 +134,7 @@ def _fits(loader: Callable[..., Any], target: str, arguments: Mapping[str, Any])
     except TypeError as error:
         raise ConfigError(f"model.loader._target_={target}: {error}") from error
     for name, value in arguments.items():
-        wanted = signature.parameters[name].annotation if name in signature.parameters else None
+        wanted: Any = signature.parameters[name].annotation if name in signature.parameters else None
         if wanted in _PLAIN and not isinstance(value, wanted):
             raise words.refused(f"model.loader.{name}", value, f"must be {_PLAIN[wanted]}")
 
