@@ -21,7 +21,7 @@ METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")
 HEAVY = {"transformers", "datasets", "wandb", "pandas", "matplotlib", "scipy"}
 # Places and services of one machine; the classes in brackets keep the pattern from finding itself.
 PRIVATE = re.compile(r"/(?:work|tmp|root|home|farm)/[\w.]|[.][.]/shared|pypi[.]org|python[h]osted|npm[j]s")
-TEXT = {".py", ".yaml", ".toml", ".md", ".json", ""}
+TEXT = {".py", ".yaml", ".toml", ".md", ".json", ".lock", ""}
 
 
 def name_of(path: Path) -> str:

@@ -113,7 +113,7 @@ RUNS = _schema(
     _text("git_commit", "commit of the code; null where it is not in a repository"),
     _column("dirty", pa.bool_(), "", "whether files differed from the commit or were unknown to it"),
     _text("packages_sha256", "digest of the versions of Python and of the packages that numbers hang on"),
-    _text("lock_sha256", "digest of the lock file of the checkout; null for an installed package"),
+    _text("lock_sha256", "digest of the lock files of the checkout; null for an installed package"),
     _text("driver", "version of the accelerator's driver; null without one"),
     _text("attention_kernel", "attention kernels that could be chosen; null where a model does not say"),
     _column("threads", pa.int32(), "threads", "threads of the process"),

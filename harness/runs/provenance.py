@@ -34,7 +34,7 @@ _PACKAGES = ("decbench", "torch", "transformers", "hydra-core", "omegaconf", "nu
 _SECRET = re.compile(r"(?i)([\w.]*(?:api_?key|password|secret|credential)[\w.]*=)\S+")
 
 
-_LOCK = Path(__file__).resolve().parents[2] / "scripts" / "constraints.txt"
+_LOCKS = Path(__file__).resolve().parents[2] / "scripts"
 _HELD_BACK = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
 """Reasons for which NVML says that clocks are held back: power cap, slowdown of the board, heat, power brake."""
 
@@ -60,8 +60,14 @@ def _code() -> dict[str, object]:
         **_git_state(Path(__file__).resolve()),
         "versions": versions,
         "packages_sha256": hashlib.sha256(canonical_json(versions).encode()).hexdigest(),
-        "lock_sha256": hashlib.sha256(_LOCK.read_bytes()).hexdigest() if _LOCK.is_file() else None,
+        "lock_sha256": _lock_digest(),
     }
+
+
+def _lock_digest() -> str | None:
+    """Return the digest of all locks of the checkout together; None where there are none, as beside a wheel."""
+    locks = sorted(_LOCKS.glob("*.lock"))
+    return hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest() if locks else None
 
 
 def _git_state(file: Path) -> dict[str, object]:

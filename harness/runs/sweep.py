@@ -133,8 +133,9 @@ def _values(text: str, override: Override) -> list[str]:
     if not isinstance(chosen, Glob):
         # Parsing turns 0.50 into 0.5, so that what is no more than a list is cut as it stands.
         cut = _cut(re.sub(r"^choice\((.*)\)$", r"\1", text.partition("=")[2].strip()))
-        listed = isinstance(chosen, ChoiceSweep) and len(cut) == len(chosen.list)
-        return cut if listed and not chosen.tags and not chosen.shuffle else list(override.sweep_string_iterator())
+        if isinstance(chosen, ChoiceSweep) and len(cut) == len(chosen.list) and not (chosen.tags or chosen.shuffle):
+            return cut
+        return list(override.sweep_string_iterator())
     if override.key_or_group not in GROUPS:
         raise ConfigError(f"{text}: glob chooses among the options of {', '.join(GROUPS)}; write a list: a,b,c")
     return chosen.filter(list(names(override.key_or_group)))
