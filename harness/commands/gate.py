@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
+from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.config.catalogue import nearest, tell_problems
 from harness.errors import ConfigError, DataError, RunFailed, one_line
@@ -121,7 +120,7 @@ def _executed(sweep: Sweep, store: Store) -> tuple[list[Setting], str | None]:
     sweep.base.on_error = "record"
     for job in sweep.jobs:
         job.append("on_error=record")
-    records = execute(plan(sweep), Console(stderr=True))
+    records = execute(plan(sweep), console(stderr=True))
     commits = {record.row["git_commit"] for record in records if record.row["git_commit"]}
     return observe(store, [record.run_id for record in records]), min(commits, default=None)
 

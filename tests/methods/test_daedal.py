@@ -10,7 +10,7 @@ from harness.engine.prediction import Candidates, Prediction
 from harness.errors import ConfigError
 from methods.diffusion.daedal import CanvasGrowth, LeadingBlock
 from tests.methods.closed_form import MASK_ID, replay
-from tests.methods.test_every_method import answers, decoded
+from tests.methods.test_every_method import subject
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
 
@@ -127,9 +127,10 @@ GROWING += ("method.finish.W=4", "method.finish.eos_init=0", "method.finish.eos_
 )
 def test_room_is_made_beside_any_scorer_and_memory(method: str):
     """Guards scores that are no probabilities, what policies remember of positions, and schedules that are over."""
-    made = decoded(" ".join([method, *GROWING]), list(range(3)))
+    growing = subject(" ".join([method, *GROWING]))
+    made = growing.decode(range(3))
     assert [len(one.tokens) for one in made.generations] == [24] * 3
-    assert answers(made)[1:2] == answers(decoded(" ".join([method, *GROWING]), [1]))
+    assert made.answers[1:2] == growing.decode([1]).answers
 
 
 def test_a_reference_answer_is_refused():

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.commands.check.methods import model
+from harness.commands.check.subject import LENGTH, Subject
 from harness.config.build import build_method
 from harness.config.composition import compose
 from harness.engine.canvas import Canvas
@@ -13,13 +15,10 @@ from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.errors import ConfigError
-from harness.runs.decode_batch import decode_batch
-from harness.runs.measure import Measure, Measurement
 from methods.diffusion.dream import DreamQuota
 from methods.diffusion.klass import Stability, StableAndSure
 from tests.caches.decoding import decode_with, models
 from tests.methods.closed_form import replay
-from tests.methods.test_every_method import LENGTH, PROMPTS, answers, model
 from tests.methods.trained import decode_task
 
 SPEC = ModelSpec(
@@ -138,21 +137,10 @@ def test_rows_idle_alone():
     assert isinstance(made, DiffusionMethod)
     method = replace(made, schedule=DreamQuota(steps=64, gen_length=LENGTH))
 
-    def decoded(rows: list[int]) -> list[tuple]:
-        return answers(
-            decode_batch(
-                model("masked_diffusion").model,
-                method,
-                [PROMPTS[row] for row in rows],
-                seeds=rows,
-                gen_length=LENGTH,
-                measure=Measure(name=Measurement.COUNTS),
-            )
-        )
-
-    together = decoded(list(range(8)))
-    assert [decoded([row])[0] for row in range(8)] == together
-    assert len({one[2] for one, _ in together}) > 1
+    klass = Subject(words="klass", method=method, model=model("masked_diffusion"))
+    together = klass.together.answers
+    assert [klass.decode([row]).answers[0] for row in range(8)] == together
+    assert len({one[2] for one in together}) > 1
 
 
 @pytest.mark.parametrize("wrong", ["eps=0", "tau=-1", "H=0", "temperature=-1", "steps=5", "block_length=0"])

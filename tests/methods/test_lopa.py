@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from harness.commands.check.methods import model
+from harness.commands.check.subject import LENGTH, PROMPTS
 from harness.config.build import build_method
 from harness.config.composition import compose
 from harness.engine.canvas import Canvas
@@ -15,7 +17,6 @@ from harness.errors import ConfigError
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from methods.diffusion.lopa import LookAhead
 from tests.methods.closed_form import MASK_ID, PROMPT, replay
-from tests.methods.test_every_method import LENGTH, PROMPTS, model
 from tests.methods.test_freedave import GROWTH, on_random_model
 from tests.methods.trained import decode_task
 
@@ -126,7 +127,7 @@ def test_the_surest_branch_is_followed():
 def test_observers_see_every_commit_once():
     """Guards traces: the position that a branch adds is shown, as of the step that its prediction belongs to."""
     made = build_method(compose(["method=lopa", f"gen_length={LENGTH}"]))
-    loaded, seen = model("masked_diffusion").model, []
+    loaded, seen = model("masked_diffusion"), []
     assert isinstance(made, DiffusionMethod) and loaded.spec.mask_id is not None
 
     def note(before: Canvas, candidates: Candidates, after: Canvas) -> None:

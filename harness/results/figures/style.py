@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, floor, isnan, log
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import MissingDependency
+from harness.errors import ConfigError, MissingDependency
 from harness.results.figures.frame import Frame
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ def new_figure(width: float, height: float) -> "Figure":
 def new_panels(
     titles: Sequence[str], *, width: float = COLUMN_INCHES, legend: int = 0, share: bool = True
 ) -> "tuple[Figure, list[Axes]]":
-    """Return a figure with one panel per title in a grid, and room for a legend of so many entries below it."""
+    """Return a figure with one panel per title in a grid, and room for a legend of so many entries below it.
+
+    Raises ConfigError where there is no panel.
+    """
+    if not titles:
+        raise ConfigError("no run has what it shows")
     rows = ceil(len(titles) / max(1, round(width / _PANEL_INCHES)))
     columns = ceil(len(titles) / rows)
     height = rows * (0.25 + _RATIO * min(width / columns, 1.6 * _PANEL_INCHES)) + _LINE_INCHES * legend
