@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,6 +34,7 @@ def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
+@lru_cache(maxsize=4096)
 def _parsed(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):

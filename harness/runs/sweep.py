@@ -12,8 +12,9 @@ from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config.catalogue import names
-from harness.config.composition import GROUPS, compose
+from harness.config.composition import compose
 from harness.config.overrides import parse
+from harness.config.root import GROUPS
 from harness.errors import ConfigError
 
 
