@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import MissingDependency
-from harness.results.comparison import compare, load
+from harness.results import drawn
+from harness.results.comparison import compare, graded
 from harness.results.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+    from pyarrow import Table
     from rich.console import Console
 
     from harness.results.figures import TheoryPoint
@@ -48,7 +50,8 @@ def summarize(
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
-    measured = load(store, run_ids)
+    runs, samples = store.read_together(["runs", "samples"], run_ids)
+    measured = graded(runs, samples, run_ids)
     overall, per_task = compare(measured), compare(measured, per_task=True)
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []
@@ -64,18 +67,19 @@ def summarize(
             wide.print(grid, highlight=False)
         for note in (*table.notes(overall), *([table.AREA_NOTE] if under else [])):
             wide.print(note, style="dim", highlight=False, markup=False)
-    missing = _missing(store, run_ids, {one.run["run_id"] for one in measured})
+    missing = _missing(runs, run_ids, {one.run["run_id"] for one in measured})
     for line in missing:
         console.print(
             f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
         )
-    drawn = {
-        "calls": (any(one.nfe for one in per_task), lambda: accuracy_over_calls(per_task, theory)),
+    kinds: dict[str, tuple[Sequence[object], Callable[[], tuple[Figure, DataFrame]]]] = {
+        "calls": ([one for one in per_task if one.nfe], lambda: accuracy_over_calls(per_task, theory)),
         "areas": (every_area, lambda: parallelism.draw(every_area)),
         "convergence": (emerged, lambda: convergence.draw(emerged)),
     }
-    something, draw = drawn[kind]
-    figures = _draw(draw if something else None, figure_path, console) if per_task and figure_path else ()
+    shown, draw = kinds[kind]
+    origin = drawn.origin_of((kind, per_task, theory, emerged)) if shown else None
+    figures = _drawn(origin, draw, figure_path, console) if per_task and figure_path else ()
     if overall and figure_path:
         figure_path.parent.mkdir(parents=True, exist_ok=True)
         figure_path.with_suffix(".md").write_text(markdown + "\n")
@@ -95,8 +99,8 @@ def _plain(console: "Console") -> "Console":
     return Console(file=console.file, width=max(_PIPE_COLUMNS, console.width), color_system=None)
 
 
-def _missing(store: Store, run_ids: Sequence[str], measured: set[str]) -> list[dict[str, str]]:
-    stored = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist()}
+def _missing(runs: "Table", run_ids: Sequence[str], measured: set[str]) -> list[dict[str, str]]:
+    stored = {row["run_id"]: row for row in runs.to_pylist()}
     lines: list[dict[str, str]] = []
     for run_id in dict.fromkeys(run_ids):
         row = stored.get(run_id)
@@ -117,15 +121,21 @@ def _name(row: dict[str, str]) -> str:
     return " ".join(row[key] for key in ("model", "setting", "task") if row[key] is not None)
 
 
-def _draw(draw: "Callable[[], tuple[Figure, DataFrame]] | None", path: Path, console: "Console") -> tuple[Path, ...]:
+def _drawn(
+    origin: str | None, draw: "Callable[[], tuple[Figure, DataFrame]]", path: Path, console: "Console"
+) -> tuple[Path, ...]:
+    """Return the files of a figure, drawn unless they were from this `origin`; None is nothing to be drawn."""
     from harness.results import figures
 
-    if draw is None:
+    if origin is None:
         console.print("no figure: no run has what it shows", style="yellow")
         return ()
+    if there := drawn.current(path, origin):
+        return tuple(there)
     try:
         written = figures.save(*draw(), path)
     except MissingDependency as error:
         console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
         return ()
+    drawn.note(path, origin, written)
     return tuple(written)

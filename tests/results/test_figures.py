@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.results import drawn
 from harness.results.comparison import Comparison, compare, load
 from harness.results.figures import TheoryPoint, accuracy_over_calls, save
 from harness.results.store import Store
@@ -87,3 +88,21 @@ def test_any_number_of_tasks_fits_the_grid(tasks: int, tmp_path: Path) -> None:
     assert [panel.get_title(loc="left") for panel in figure.axes] == names
     lowest = {panel.get_subplotspec().colspan.start: panel for panel in figure.axes}
     assert all(panel.xaxis.get_tick_params()["labelbottom"] for panel in lowest.values())
+
+
+def test_a_figure_that_shows_its_data_is_left_as_it_is(per_task: list[Comparison], tmp_path: Path) -> None:
+    """Guards the seconds of drawing, and a figure against staying when data or files are others."""
+    path, origin = tmp_path / "figures" / "sweep.svg", drawn.origin_of(per_task)
+    assert drawn.current(path, origin) == []
+    written = save(*accuracy_over_calls(per_task), path)
+    drawn.note(path, origin, written)
+    assert drawn.current(path, origin) == written
+    assert drawn.current(path, drawn.origin_of(per_task[1:])) == []
+    for file in written:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1])
+        assert drawn.current(path, origin) == [], file
+        file.unlink()
+        assert drawn.current(path, origin) == [], file
+        file.write_bytes(whole)
+    assert drawn.current(path, origin) == written
