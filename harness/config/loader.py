@@ -171,7 +171,13 @@ class _Completed(CachingConfigRepository):
         known = f"config_path={config_path}" in self.cache
         found = super().load_config(config_path)
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        if known or found is None or group not in ASSUMED:
+        if known or found is None:
+            return found
+        parts = found.defaults_list or []
+        if not any(map(_is_self, parts)) and not all(one.is_override() for one in parts):
+            # Hydra puts it there, too, but warns where an option is composed apart.
+            found.defaults_list = [*parts, ConfigDefault(path="_self_")]
+        if group not in ASSUMED:
             return found
         assert isinstance(found.config, DictConfig)
         listed = found.defaults_list or []
