@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.config.overrides import parse
+from harness.config.root import refuse_unknown
 from harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def _standard_input() -> str:
 
 
 def _decode(request: Request) -> "tuple[LoadedModel, Decoded]":
+    refuse_unknown(parse(request.overrides))
     from harness.config import build, compatibility
     from harness.config.composition import compose
     from harness.engine.randomness import sample_seed

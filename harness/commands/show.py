@@ -12,6 +12,8 @@ from rich.table import Table
 
 from harness.commands.console import console as output
 from harness.config.catalogue import file_of, knobs, names, origin, read
+from harness.config.overrides import parse
+from harness.config.root import refuse_unknown
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
     `protocol.wording=` the files that their sentences are from; with `model=` and without `method=`, every field of
     that model.
     """
+    refuse_unknown(parse(argv))
     from harness.config.build import build_method
     from harness.config.composition import compose, resolved
     from harness.config.overrides import numbers_typed

@@ -1,10 +1,12 @@
 """From a config to the objects it describes: method, task and model."""
 
+import copy
 import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
@@ -12,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import words
-from harness.config.composition import resolved
+from harness.config.composition import plain
+from harness.config.content import checkpoint_digest, checkpoint_folder
 from harness.config.knobs import knob_of, refuse_unread
 from harness.config.located import class_at, function_at, refuse_lacking
 from harness.config.options import schema
 from harness.config.overrides import tells_as_typed
+from harness.config.values import Values, told
 from harness.engine.families import METHOD_CLASSES, Method
 from harness.errors import ConfigError, FieldError
 from harness.models.pool import LoadedModel
@@ -24,6 +28,46 @@ from harness.models.pool import load_model as from_pool
 from tasks.task import Task
 
 _PLAIN: dict[Any, str] = {int: "a whole number", str: "a text", bool: "true or false"}
+
+
+class Builder:
+    """Builds methods and tasks, and looks at checkpoints, once for equal configs: the jobs of a command share one."""
+
+    def __init__(self) -> None:
+        self.values = Values()
+        self._methods: dict[str, Method] = {}
+        self._tasks: dict[str, Task] = {}
+        self._checkpoints: dict[Path, str] = {}
+
+    def method(self, cfg: DictConfig) -> Method:
+        """Return the method of a config, as `build_method` does; it is nobody else's."""
+        key = told(cfg, "method")
+        if key is None or key not in self._methods:
+            made = build_method(cfg)
+            if key is None:
+                return made
+            self._methods[key] = made
+        else:
+            refuse_unread(cfg)
+        return copy.deepcopy(self._methods[key])
+
+    def task(self, cfg: DictConfig) -> Task:
+        """Return the task of a config, as `build_task` does; its rows are read once."""
+        key = told(cfg, "task")
+        if key is None:
+            return build_task(cfg)
+        if key not in self._tasks:
+            self._tasks[key] = build_task(cfg)
+        return self._tasks[key]
+
+    def checkpoint(self, model: dict[str, Any]) -> str | None:
+        """Return the digest of what a model's loader reads, None for a model without a checkpoint."""
+        folder = checkpoint_folder(model)
+        if folder is None or not folder.exists():
+            return None
+        if folder not in self._checkpoints:
+            self._checkpoints[folder] = checkpoint_digest(folder)
+        return self._checkpoints[folder]
 
 
 @tells_as_typed
@@ -89,9 +133,9 @@ def build_task(cfg: DictConfig) -> Task:
         raise ConfigError(
             f"task._target_={cfg.task['_target_']}: must be a dataclass, whose fields are the task's keys"
         )
-    plain = OmegaConf.to_container(cfg.task, resolve=True)
+    given = OmegaConf.to_container(cfg.task, resolve=True)
     try:
-        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema(target)), plain))
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema(target)), given))
     except OmegaConfBaseException as error:
         key = error.full_key or "task"
         raise ConfigError(f"task.{key}={OmegaConf.select(cfg.task, key)}: {words.reason(error)}") from error
@@ -113,7 +157,7 @@ def device_of(cfg: DictConfig) -> str:
 
 def check_model(cfg: DictConfig) -> None:
     """Raise ConfigError for settings that a model's loader refuses at a look: by the function `check` beside it."""
-    model = resolved(cfg)["model"]
+    model = plain(cfg, "model")
     loader = function_at("model.loader", model["loader"])
     _fits(loader, model["loader"]["_target_"], _arguments(model))
     module = sys.modules[loader.__module__]
@@ -144,7 +188,7 @@ def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedM
 
     `checkpoint_sha256` tells the pool what lies at the model's path: a changed checkpoint is loaded anew.
     """
-    model: dict[str, Any] = resolved(cfg)["model"]
+    model: dict[str, Any] = plain(cfg, "model")
     dtype, device = str(cfg.device.dtype), device_of(cfg)
     arguments = _arguments(model)
 

@@ -28,27 +28,38 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 def check(cfg: DictConfig) -> tuple[Method, Task]:
     """Return the method and the task of a config.
 
-    Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit.
+    Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit, or answers
+    cannot be graded here.
+    """
+    method, task = fit(cfg, build.Builder())
+    task.grading()
+    return method, task
+
+
+@tells_as_typed
+def fit(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
+    """Return the method and the task of a config; raise ConfigError likewise, but for answers that nobody can grade.
+
+    Finding out may mean trying programs, which a run that is stored does not need.
     """
     _finite(cfg)
     protocols.check(cfg)
     check_kinds(cfg)
     _text(cfg)
-    method, task = check_decoding(cfg), build.build_task(cfg)
-    task.grading()
+    method, task = check_decoding(cfg, builder), builder.task(cfg)
     hub.find_of(cfg.model)
     build.check_model(cfg)
     return method, task
 
 
 @tells_as_typed
-def check_decoding(cfg: DictConfig) -> Method:
+def check_decoding(cfg: DictConfig, builder: build.Builder | None = None) -> Method:
     """Return the method; raise ConfigError likewise if it and the length do not fit, whatever is decoded.
 
     `check_kinds` comes first.
     """
     _lengths(cfg)
-    method = build.build_method(cfg)
+    method = (builder or build.Builder()).method(cfg)
     if isinstance(method, DiffusionMethod):
         try:
             method.fit_kind(ModelKind(cfg.model.kind))
@@ -70,7 +81,9 @@ def reason_against(method: DiffusionMethod, kind: ModelKind, **policies: object)
 
 
 def _finite(cfg: DictConfig) -> None:
-    for key, value in _numbers(OmegaConf.to_container(cfg, resolve=False)):
+    # What a protocol says has reached the others.
+    nodes = {str(key): cfg._get_node(key) for key in cfg if key != "protocol"}
+    for key, value in _numbers({key: OmegaConf.to_container(n) for key, n in nodes.items() if OmegaConf.is_config(n)}):
         if not math.isfinite(value):
             raise refused(key, value, "must be a finite number")
 

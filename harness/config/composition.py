@@ -3,8 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from enum import Enum
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -16,55 +15,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import options, protocols, words
-from harness.config.catalogue import NEAR, knobs, names, nearest, read, refused
+from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import ROOT, loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
+from harness.config.root import GROUPS, BenchConf, OnError, refuse_option, refuse_unknown
 from harness.errors import ConfigError
 
-GROUPS = ("model", "method", "task", "measure", "tracker", "device", "launch", "experiment", "protocol", "figure")
-
+KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol"}
+"""The keys of a config that are stored as they stand."""
 
 _LARGEST = 2**31 - 1
 _SEEDS = 2**63
 """Bounds of what the columns of the store hold."""
-
-
-class OnError(Enum):
-    """What a run that is refused or fails does to the others.
-
-    `stop`: nothing runs if one is refused, and the first failure ends the command; `record`: it is stored, they run.
-    """
-
-    STOP = "stop"
-    RECORD = "record"
-
-
-@dataclass
-class BenchConf:
-    """The root of a run's config; groups fill the open keys."""
-
-    model: Any
-    method: Any
-    task: Any
-    protocol: Any
-    measure: Any
-    tracker: Any
-    device: Any
-    seed: int
-    gen_length: int
-    batch_size: int
-    sandbox: str
-    results_dir: str
-    resume: bool
-    save_every_s: float
-    on_error: str
-    name: str | None
-    summary: str
-    figure: Any
-    points: list[str] | None
-    axes: Any
-    overrides: list[str]
 
 
 def register() -> None:
@@ -86,7 +49,7 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     """
     register()
     parsed = parse(overrides)
-    _check_names(parsed)
+    _refuse_unknown(parsed)
     with shown_as_typed(overrides):
         cfg = _composed(parsed, with_hydra=with_hydra)
         if settings := _added(cfg, parsed):
@@ -118,20 +81,12 @@ def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
         raise ConfigError(_explain(error, overrides)) from error
 
 
-def _check_names(overrides: Sequence[Override]) -> None:
+def _refuse_unknown(overrides: Sequence[Override]) -> None:
+    """Raise ConfigError, with the nearest name, for what is no option, no key, or no policy of a slot."""
+    refuse_unknown(overrides)
     for override in overrides:
-        group, value = override.key_or_group, override.value()
-        slot = group.startswith("method/")
-        known = names(group) if group in GROUPS else options.names_of(group) if slot else ()
-        if not known or isinstance(value, dict):
-            continue
-        if not isinstance(value, str):
-            what = f"must be the name of a {group.rpartition('/')[2]}, such as {known[0]}"
-            raise ConfigError(f"{override.input_line}: {what}")
-        if reason := refused(group, value):
-            raise ConfigError(f"{group}={value}: {reason}")
-        if value not in known:
-            raise ConfigError(f"{group}={value}: no such {group.rpartition('/')[2]}; {nearest(value, known)}")
+        if override.key_or_group.startswith("method/"):
+            refuse_option(override, options.names_of(override.key_or_group))
 
 
 def _explain(error: Exception, overrides: Sequence[Override]) -> str:
@@ -183,12 +138,12 @@ def _known_keys(group: str, overrides: Sequence[Override]) -> list[str]:
 
 
 def _check_values(cfg: DictConfig) -> None:
-    typed = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(typed, dict)
     for key in (one.name for one in fields(BenchConf) if one.type is not Any):
         try:
             cfg[key]
         except OmegaConfBaseException as error:
+            typed = OmegaConf.to_container(cfg, resolve=False)
+            assert isinstance(typed, dict)
             raise words.refused(key, typed[key], words.reason(error)) from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
@@ -197,10 +152,11 @@ def _check_values(cfg: DictConfig) -> None:
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
     for key in ("gen_length", "batch_size"):
-        if cfg[key] < 1:
-            raise words.refused(key, cfg[key], "must be at least 1")
-        if cfg[key] > _LARGEST:
-            raise words.refused(key, cfg[key], f"must be at most {_LARGEST}")
+        value = cfg[key]
+        if value < 1:
+            raise words.refused(key, value, "must be at least 1")
+        if value > _LARGEST:
+            raise words.refused(key, value, f"must be at most {_LARGEST}")
     if not -_SEEDS <= cfg.seed < _SEEDS:
         raise words.refused("seed", cfg.seed, f"must lie from -{_SEEDS} to {_SEEDS - 1}")
     if not 0 <= cfg.save_every_s < float("inf"):
@@ -212,18 +168,19 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"sandbox={cfg.sandbox}: must be safe or unsafe")
 
 
-def resolved(cfg: DictConfig) -> dict:
+def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Return the config as plain values, interpolations resolved and enums by name.
 
     Of the protocol only the name is left: what it says about this task stands in task, method and gen_length. How the
     run was asked for is no part of it.
     """
+    return {key: plain(cfg, key) for key in map(str, cfg) if key in KEPT} | {"protocol": cfg.protocol.name}
+
+
+def plain(cfg: DictConfig, key: str) -> Any:
+    """Return what stands below a key of a config's root as plain values, as `resolved` does."""
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        value = cfg[key]
+        return OmegaConf.to_container(value, resolve=True, enum_to_str=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {words.reason(error)}") from error
-    assert isinstance(plain, dict)
-    plain.pop("hydra", None)
-    for how in ("overrides", "summary", "figure"):
-        plain.pop(how)
-    return {str(k): v for k, v in plain.items()} | {"protocol": cfg.protocol.name}

@@ -13,10 +13,11 @@ from omegaconf import DictConfig
 from harness import references
 from harness.config import build, compatibility, identity
 from harness.config.composition import resolved
-from harness.config.content import checkpoint_digest, checkpoint_folder, data_digest
+from harness.config.content import data_digest
 from harness.config.hardware import device_name
 from harness.config.located import function_at
-from harness.config.source_digest import Code, code_of, has_no_version
+from harness.config.overrides import shown_as_typed
+from harness.config.source_digest import Code, Reader, has_no_version
 from harness.engine.families import Method
 from harness.errors import one_line
 from tasks.task import Task
@@ -55,14 +56,30 @@ class Job:
         """Name of what produces the numbers."""
         return identity.run_id(self.setting_id, self.producer, self.code)
 
+    def require_grading(self) -> None:
+        """Raise ConfigError, DataError or MissingDependency if its answers cannot be graded here."""
+        with shown_as_typed(self.cfg.overrides):
+            self.task.grading()
 
-def resolve(cfg: DictConfig) -> Job:
-    """Return the job of a config; raise ConfigError or DataError, in one line, for one that cannot be."""
-    method, task = compatibility.check(cfg)
-    plain, device = resolved(cfg), build.device_of(cfg)
+
+class Shared:
+    """What the jobs of one command share: parts of equal configs, and the code of equal classes."""
+
+    def __init__(self) -> None:
+        self.builder = build.Builder()
+        self.reader = Reader()
+
+
+def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
+    """Return the job of a config; raise ConfigError or DataError, in one line, for one that cannot be.
+
+    Whether its answers can be graded here is not looked at: a result that is stored needs no grading.
+    """
+    shared = shared or Shared()
+    method, task = compatibility.fit(cfg, shared.builder)
+    plain, device = shared.builder.values.resolved(cfg), build.device_of(cfg)
     model = plain["model"]
-    folder = checkpoint_folder(model)
-    checkpoint = checkpoint_digest(folder) if folder is not None and folder.exists() else None
+    checkpoint = shared.builder.checkpoint(model)
     return Job(
         cfg=cfg,
         plain=by_role(plain),
@@ -80,7 +97,7 @@ def resolve(cfg: DictConfig) -> Job:
             dtype=cfg.device.dtype,
         ),
         producer=_producer(cfg, plain["measure"], device),
-        code=code_of([*DECODING, *_modules(method, task, model)]),
+        code=shared.reader.code_of([*DECODING, *_modules(method, task, model)]),
     )
 
 

@@ -24,7 +24,10 @@ def knob_of(method: DictConfig, slot: str, name: str) -> str | None:
 
 def knobs_read(method: DictConfig) -> set[str]:
     """Return the flat knobs that a policy reads, directly or through another knob."""
-    raw = _raw(method)
+    return _read_in(_raw(method))
+
+
+def _read_in(raw: Mapping[str, Any]) -> set[str]:
     found = {knob for node in raw.values() if isinstance(node, dict) for knob in _references(node)}
     while more := {knob for name in found for knob in _references(raw.get(name))} - found:
         found |= more
@@ -46,7 +49,8 @@ def cautions(node: DictConfig, method: object) -> list[str]:
 
 def refuse_unread(cfg: DictConfig) -> None:
     """Raise ConfigError for a knob that was asked for and that nothing reads."""
-    raw, known = _raw(cfg.method), knobs_read(cfg.method)
+    raw = _raw(cfg.method)
+    known = _read_in(raw)
     for override in parse(cfg.overrides):
         group, _, name = override.key_or_group.partition(".")
         if group != "method" or name in METADATA or name in known or isinstance(raw.get(name, {}), dict):

@@ -1,7 +1,8 @@
 """Hydra's config loader: what it reads is kept, and one rule is added. All that rests on Hydra's inside is here.
 
 Composing reads thirty files and merges them, which takes as long as decoding a batch with a small model. Files are
-read once here, and options are composed once: an override that sets a value is applied to a copy.
+read once here, and options are composed once, each apart from the others where that is the same: an override that sets
+a value is applied to a copy.
 
 The rule: what a method's file says about a slot is about the policy that the file chooses for it. `finish: {enabled:
 "${..early_stop}"}` wires a knob to `block_eos`. With `method/finish=prefix_eos`, whose class has no such field, Hydra
@@ -9,29 +10,31 @@ would merge it all the same and fail; here it reaches the file's own choice only
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.config import options, plugins, words
 from harness.config.option_files import ASSUMED
 from harness.config.plugin import Plugin
+from harness.config.sections import Whole, assembled, is_in
 from harness.errors import RunFailed, one_line
 
 ROOT = "bench"
@@ -91,11 +94,52 @@ class Loader(ConfigLoaderImpl):
     def compose(self, overrides: Sequence[Override]) -> DictConfig:
         """Return the config without its `hydra` node."""
         self.validate_sweep_overrides_legal(list(overrides), RunMode.RUN, from_shell=False)
-        choices = [override for override in overrides if self._chooses(override)]
-        cfg = copy.deepcopy(_composed(self, *(str(choice.input_line) for choice in choices)))
-        self._apply_overrides_to_config([one for one in overrides if one not in choices], cfg)
+        choices: list[Override] = []
+        values: list[Override] = []
+        for override in overrides:
+            (choices if self._chooses(override) else values).append(override)
+        cfg = assembled(self, choices, {override.key_or_group.partition(".")[0] for override in values})
+        self._apply_overrides_to_config(values, cfg)
         cfg.overrides = [override.input_line for override in overrides]
         return cfg
+
+    def whole(self, choices: Sequence[str]) -> Whole:
+        """Return the config of some choices, and what it is made of."""
+        parsed, repo = self._parse_overrides_and_create_caching_repo(ROOT, list(choices))
+        found = create_defaults_list(repo, ROOT, parsed, prepend_hydra=True, skip_missing=False)
+        cfg = self._compose_config_from_defaults_list(found.defaults, repo)
+        OmegaConf.set_struct(cfg, True)
+        self._apply_overrides_to_config(found.config_overrides, cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        files, metadata = found.overrides, found.overrides.override_metadata
+        fixed = {key: name for key, name in files.override_choices.items() if not metadata[key].external_override}
+        return Whole(cfg=cfg, files=found.defaults, options=files.known_choices, fixed=fixed)
+
+    def files_of(self, option: str, slots: Mapping[str, Any]) -> list[ResultDefault] | None:
+        """Return the files of an option with some of its slots chosen; None if one is about more than its section."""
+        given = [f"{slot}={name}" for slot, name in slots.items()]
+        parsed = OverridesParser.create().parse_overrides(given)
+        found = create_defaults_list(self._read, option, parsed, prepend_hydra=False, skip_missing=False)
+        section = option.partition("/")[0]
+        chosen = all(one.external_override for one in found.overrides.override_metadata.values())
+        inner = all(is_in(section, file) and not self._leaves(str(file.config_path)) for file in found.defaults)
+        return found.defaults if chosen and inner else None
+
+    def merged(self, section: str, files: list[ResultDefault]) -> DictConfig:
+        """Return a section as files make it that are about it or about the root."""
+        repo = _Wired(self._read, files, only=section)
+        return super()._compose_config_from_defaults_list(files, repo)[section]
+
+    def is_inner(self, choice: Override) -> bool:
+        """Say whether a choice names an option that is put below its own section."""
+        plain = choice.type is OverrideType.CHANGE and choice.package is None and isinstance(choice.value(), str)
+        return plain and not choice.is_hydra_override() and not self._leaves(f"{choice.key_or_group}/{choice.value()}")
+
+    def _leaves(self, path: str) -> bool:
+        """Say whether a file is none, or says itself where it is put."""
+        found = self._read.load_config(path)
+        return found is None or bool(found.header.get("package"))
 
     def _chooses(self, override: Override) -> bool:
         if override.is_hydra_override():
@@ -119,14 +163,6 @@ class Loader(ConfigLoaderImpl):
         return super()._compose_config_from_defaults_list(defaults, _Wired(repo, defaults))
 
 
-@lru_cache(maxsize=64)
-def _composed(loader: Loader, *choices: str) -> DictConfig:
-    cfg = loader.load_configuration(ROOT, list(choices), RunMode.RUN)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 class _Completed(CachingConfigRepository):
     """Configs with what their files need not say: a name, what is assumed, and the parts that classes default to."""
 
@@ -135,7 +171,13 @@ class _Completed(CachingConfigRepository):
         known = f"config_path={config_path}" in self.cache
         found = super().load_config(config_path)
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        if known or found is None or group not in ASSUMED:
+        if known or found is None:
+            return found
+        parts = found.defaults_list or []
+        if not any(map(_is_self, parts)) and not all(one.is_override() for one in parts):
+            # Hydra puts it there, too, but warns where an option is composed apart.
+            found.defaults_list = [*parts, ConfigDefault(path="_self_")]
+        if group not in ASSUMED:
             return found
         assert isinstance(found.config, DictConfig)
         listed = found.defaults_list or []
@@ -157,16 +199,24 @@ def _is_self(one: InputDefault) -> bool:
 
 
 class _Wired(CachingConfigRepository):
-    """The configs of one composition, methods without what is wired to policies that were not chosen."""
+    """The configs of one composition, methods without what is wired to policies that were not chosen.
 
-    def __init__(self, delegate: IConfigRepository, defaults: Sequence[ResultDefault]) -> None:
+    Of the files about the root there is `only` one section, if one is given.
+    """
+
+    def __init__(self, delegate: IConfigRepository, defaults: Sequence[ResultDefault], only: str | None = None) -> None:
         self.delegate, self.cache = delegate, {}  # without the copy of every source that the base class makes
         self.paths = {default.config_path for default in defaults}
+        self.cut = {default.config_path for default in defaults if only and not default.package}
+        self.only = only
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Return a config as it is to be merged."""
         found = super().load_config(config_path)
         group, _, _ = config_path.rpartition("/")
+        if found is not None and config_path in self.cut:
+            assert isinstance(found.config, DictConfig)
+            return replace(found, config=OmegaConf.masked_copy(found.config, str(self.only)))
         if found is None or group != "method":
             return found
         made = replace(found, config=copy.deepcopy(found.config))

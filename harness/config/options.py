@@ -152,6 +152,7 @@ def schema(cls: type) -> type:
     return make_dataclass(f"{cls.__name__}Conf", columns, kw_only=True)
 
 
+@cache
 def _hint(hint: Any) -> Any:
     if is_dataclass(hint):
         return schema(hint)  # type: ignore[arg-type]

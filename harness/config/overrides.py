@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from itertools import accumulate
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -32,6 +32,7 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}|\[\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*\]", re.IGNORECASE)
 
 Made = TypeVar("Made")
+Given = ParamSpec("Given")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -62,13 +63,15 @@ def shown_as_typed(overrides: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def tells_as_typed(function: Callable[[DictConfig], Made]) -> Callable[[DictConfig], Made]:
+def tells_as_typed(
+    function: Callable[Concatenate[DictConfig, Given], Made],
+) -> Callable[Concatenate[DictConfig, Given], Made]:
     """Have the refusals of a function of a config show numbers as they were typed."""
 
     @wraps(function)
-    def telling(cfg: DictConfig) -> Made:
+    def telling(cfg: DictConfig, *given: Given.args, **named: Given.kwargs) -> Made:
         with shown_as_typed(cfg.overrides):
-            return function(cfg)
+            return function(cfg, *given, **named)
 
     return telling
 
@@ -78,6 +81,7 @@ def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
+@lru_cache(maxsize=4096)
 def _parsed(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):

@@ -7,7 +7,6 @@ cannot be written, values are worked out anew every time; nothing else depends o
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +20,7 @@ _TABLE = (
 def remembered(kind: str, file: Path, work_out: Callable[[Path], str]) -> str:
     """Return `work_out(file)`, or what it returned when the file had this state; `kind` names the function."""
     status = file.stat()
-    return _remembered(kind, file.resolve(), (status.st_size, status.st_mtime_ns, status.st_ino), work_out)
+    return _remembered(kind, file.absolute(), (status.st_size, status.st_mtime_ns, status.st_ino), work_out)
 
 
 @cache
@@ -42,8 +41,7 @@ def cache_file() -> Path:
 def _look_up(kind: str, file: Path, state: tuple[int, int, int]) -> str | None:
     question = "select value from remembered where kind=? and path=? and size=? and mtime_ns=? and inode=?"
     try:
-        with closing(_opened()) as store:
-            found = store.execute(question, (kind, str(file), *state)).fetchone()
+        found = _opened(cache_file(), os.getpid()).execute(question, (kind, str(file), *state)).fetchone()
     except (OSError, sqlite3.Error):
         return None
     return found[0] if found else None
@@ -51,7 +49,7 @@ def _look_up(kind: str, file: Path, state: tuple[int, int, int]) -> str | None:
 
 def _keep(kind: str, file: Path, state: tuple[int, int, int], value: str) -> None:
     try:
-        with closing(_opened()) as store, store:
+        with _opened(cache_file(), os.getpid()) as store:
             store.execute(
                 "insert or replace into remembered values (?, ?, ?, ?, ?, ?)", (kind, str(file), *state, value)
             )
@@ -59,9 +57,10 @@ def _keep(kind: str, file: Path, state: tuple[int, int, int], value: str) -> Non
         return
 
 
-def _opened() -> sqlite3.Connection:
-    file = cache_file()
+@cache
+def _opened(file: Path, process: int) -> sqlite3.Connection:
+    """Return the connection of a process; a fork cannot use that of its parent."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    store = sqlite3.connect(file, timeout=_TIMEOUT_S)
+    store = sqlite3.connect(file, timeout=_TIMEOUT_S, check_same_thread=False)
     store.execute(_TABLE)
     return store

@@ -20,6 +20,7 @@ from harness.config.plugin import Plugin
 from harness.config.remembered import remembered
 
 OWN = frozenset({"harness", "methods", "tasks"})
+_NO_FILES = frozenset({*sys.stdlib_module_names, "__main__"})
 _SHOWN = 16
 
 
@@ -31,28 +32,46 @@ class Code:
     versions: Mapping[str, str]
 
 
-def code_of(roots: Iterable[str]) -> Code:
-    """Return what the modules named `roots` reach; their top-level packages count as editable, as ours do."""
-    waiting = list(dict.fromkeys(roots))
-    editable = OWN | {name.partition(".")[0] for name in waiting}
-    sources = plugins.current()
-    modules: dict[str, str] = {}
-    foreign: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name in modules:
-            continue
-        digest, imported = _read(name, sources)
-        if digest is None:
-            continue
-        modules[name] = digest
-        for target in imported:
-            top = target.partition(".")[0]
-            if top in editable or has_no_version(top):
-                waiting.extend(found for found in _prefixes(target) if found not in modules)
-            elif top not in sys.stdlib_module_names:
-                foreign.add(top)
-    return Code(modules=dict(sorted(modules.items())), versions=_versions(foreign))
+class Reader:
+    """Reads code; a module is read once, so that a command has one view of it."""
+
+    def __init__(self) -> None:
+        self._sources = plugins.current()
+        self._modules: dict[str, tuple[str | None, list[str]]] = {}
+        self._found: dict[frozenset[str], Code] = {}
+
+    def code_of(self, roots: Iterable[str]) -> Code:
+        """Return what the modules named `roots` reach; their top-level packages count as editable, as ours do."""
+        key = frozenset(roots)
+        if key not in self._found:
+            self._found[key] = self._reached(key)
+        return self._found[key]
+
+    def _reached(self, roots: frozenset[str]) -> Code:
+        waiting = list(roots)
+        editable = OWN | {name.partition(".")[0] for name in waiting}
+        modules: dict[str, str] = {}
+        foreign: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name in modules:
+                continue
+            digest, imported = self._read(name)
+            if digest is None:
+                continue
+            modules[name] = digest
+            for target in imported:
+                top = target.partition(".")[0]
+                if top in editable or has_no_version(top):
+                    waiting.extend(found for found in _prefixes(target) if found not in modules)
+                elif top not in sys.stdlib_module_names:
+                    foreign.add(top)
+        return Code(modules=dict(sorted(modules.items())), versions=_versions(foreign))
+
+    def _read(self, name: str) -> tuple[str | None, list[str]]:
+        if name not in self._modules:
+            self._modules[name] = _read(name, self._sources)
+        return self._modules[name]
 
 
 def differences(old: Code, new: Code) -> list[str]:
@@ -75,9 +94,14 @@ def _prefixes(target: str) -> Iterator[str]:
 
 def has_no_version(top: str) -> bool:
     """Say whether a top-level module is code that has no version: a plug-in's, or of no installed package."""
-    if top in {*sys.stdlib_module_names, "__main__"}:
+    if top in _NO_FILES:
         return False
-    file = _file_of(top, plugins.current())
+    return _is_unversioned(top, plugins.current())
+
+
+@cache
+def _is_unversioned(top: str, sources: tuple[Plugin, ...]) -> bool:
+    file = _file_of(top, sources)
     return file is not None and (plugins.owner(file) is not None or _versions_of(top) is None)
 
 

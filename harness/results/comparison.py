@@ -5,22 +5,23 @@ a number: template, seed, lengths, batch, device, dtype, measurement. Nothing is
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.results.canonical import canonical_setting
 from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Store
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
 _PAIRED = ("model", "family", "task", "protocol", "template", "seed", *_CONDITIONS)
+_SAMPLE = ["sample_id", "prompt_sha256"]
 _MEASURED = ["correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s"]
 _UNFINISHED = "unfinished"
 _LENGTH_TOLERANCE = 0.05
@@ -32,11 +33,24 @@ class Measured:
     """A successful run: its row, and its samples with repetitions averaged, ordered by sample."""
 
     run: dict[str, Any]
-    samples: "pd.DataFrame"
+    samples: pa.Table
 
     def column(self, name: str) -> Any:
-        """Return one quantity as an [N] array of float64."""
-        return self.samples[name].to_numpy(dtype=float)
+        """Return one quantity as an [N] array of float64; nan where it is not known."""
+        return self.samples[name].to_numpy()
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """What tells its samples: their names, and the digests of their prompts."""
+        return list(zip(*(self.samples[name].to_pylist() for name in _SAMPLE), strict=True))
+
+    def answers_what(self, other: "Measured") -> bool:
+        """Say whether its samples are those of another run."""
+        return self.samples.select(_SAMPLE).equals(other.samples.select(_SAMPLE))
+
+    def among(self, keys: Collection[tuple[str, str]]) -> "Measured":
+        """Return the run with some of its samples alone."""
+        return replace(self, samples=self.samples.filter([key in keys for key in self.keys]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +105,26 @@ class Comparison:
 
 def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
     """Return the graded runs among `run_ids` whose samples can be read, in the order given."""
-    rows = store.read("runs", run_ids).to_pylist()
+    runs, samples = store.read_together(["runs", "samples"], run_ids)
+    return graded(runs, samples, run_ids)
+
+
+def graded(stored: pa.Table, samples: pa.Table, run_ids: Sequence[str]) -> list[Measured]:
+    """Return what `load` does, of rows of the tables runs and samples."""
+    rows = stored.to_pylist()
     runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
-    columns = ["run_id", "sample_id", "prompt_sha256", *_MEASURED]
-    frame = store.read("samples", runs).select([*columns, "finish_reason"]).to_pandas()
-    frame[_UNFINISHED] = frame.pop("finish_reason") == BUDGET
-    keys = ["run_id", "sample_id", "prompt_sha256"]
-    means = frame.astype(dict.fromkeys([*_MEASURED, _UNFINISHED], float)).groupby(keys, dropna=False, sort=True).mean()
-    stored = set(means.index.get_level_values("run_id"))
-    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in stored)
-    return [Measured(run=runs[run_id], samples=means.loc[run_id]) for run_id in wanted]
+    columns = ["run_id", *_SAMPLE, *_MEASURED]
+    read = samples.select([*columns, "finish_reason"]).filter(pc.field("run_id").isin(pa.array([*runs], pa.string())))
+    ended = pa.array([reason == BUDGET for reason in read["finish_reason"].to_pylist()], pa.bool_())
+    read = read.drop_columns("finish_reason").append_column(_UNFINISHED, ended)
+    numbers, keys = [*_MEASURED, _UNFINISHED], ["run_id", *_SAMPLE]
+    floats = pa.table({key: read[key] for key in keys} | {name: read[name].cast(pa.float64()) for name in numbers})
+    grouped = floats.group_by(keys, use_threads=False).aggregate([(name, "mean") for name in numbers])
+    means = grouped.rename_columns({f"{name}_mean": name for name in numbers})
+    means = means.sort_by([(name, "ascending") for name in keys])
+    answered = {*means["run_id"].to_pylist()}
+    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in answered)
+    return [Measured(run=runs[one], samples=means.filter(pc.field("run_id") == one)) for one in wanted]
 
 
 def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Comparison]:
@@ -139,7 +163,7 @@ def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:
         for other in measured
         if other.run["method"] == BASELINES.get(one.run["family"])
         and all(other.run[key] == one.run[key] for key in _PAIRED)
-        and other.samples.index.equals(one.samples.index)
+        and other.answers_what(one)
         and _decodes_one_at_a_time(other)
     ]
     return min(candidates, key=lambda c: (c.run["setting"].count("="), c.run["setting"]), default=None)

@@ -164,6 +164,8 @@ def columns_of(table: str, columns: Sequence[str]) -> pa.Schema:
 
 def with_known_columns(stored: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return the columns of a present schema; those that an older file lacks are null."""
+    if stored.schema.equals(schema):
+        return stored
     known = set(stored.column_names)
     values = [
         stored[field.name].cast(field.type) if field.name in known else pa.nulls(stored.num_rows, field.type)

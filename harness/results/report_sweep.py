@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, MissingDependency
-from harness.results.comparison import Measured, compare, load
+from harness.results.comparison import Measured, compare, graded
 from harness.results.figures.definition import Definition
 from harness.results.store import Store
 
 if TYPE_CHECKING:
+    from pyarrow import Table
     from rich.console import Console
 
     from harness.results.figures.making import Theory
@@ -48,7 +49,8 @@ def summarize(
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
-    measured = [_spelled(one, settings or {}) for one in load(store, run_ids)]
+    runs, samples = store.read_together(["runs", "samples"], run_ids)
+    measured = [_spelled(one, settings or {}) for one in graded(runs, samples, run_ids)]
     overall, per_task = compare(measured), compare(measured, per_task=True)
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []
@@ -65,12 +67,12 @@ def summarize(
             wide.print(grid, highlight=False)
         for note in (*table.notes(overall), *([table.AREA_NOTE] if under else [])):
             wide.print(note, style="dim", highlight=False, markup=False)
-    missing = _missing(store, run_ids, {one.run["run_id"] for one in measured})
+    missing = _missing(runs, run_ids, {one.run["run_id"] for one in measured})
     for line in missing:
         console.print(
             f"{line['status']}: {line['run']}: {line['reason']}", style="yellow", soft_wrap=True, markup=False
         )
-    figures = _draw(store, definition, run_ids, figure_path, theory, console) if definition and figure_path else ()
+    figures = _drawn(store, definition, run_ids, figure_path, theory, console) if definition and figure_path else ()
     if overall and figure_path:
         figure_path.parent.mkdir(parents=True, exist_ok=True)
         (figure_path.parent / f"{figure_path.name}.md").write_text(markdown + "\n")
@@ -95,8 +97,8 @@ def _plain(console: "Console") -> "Console":
     return Console(file=console.file, width=max(_PIPE_COLUMNS, console.width), color_system=None)
 
 
-def _missing(store: Store, run_ids: Sequence[str], measured: set[str]) -> list[dict[str, str]]:
-    stored = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist()}
+def _missing(runs: "Table", run_ids: Sequence[str], measured: set[str]) -> list[dict[str, str]]:
+    stored = {row["run_id"]: row for row in runs.to_pylist()}
     lines: list[dict[str, str]] = []
     for run_id in dict.fromkeys(run_ids):
         row = stored.get(run_id)
@@ -117,7 +119,7 @@ def _name(row: dict[str, str]) -> str:
     return " ".join(row[key] for key in ("model", "setting", "task") if row[key] is not None)
 
 
-def _draw(
+def _drawn(
     store: Store,
     definition: Definition,
     run_ids: Sequence[str],
@@ -125,10 +127,20 @@ def _draw(
     theory: "Theory | None",
     console: "Console",
 ) -> tuple[Path, ...]:
-    from harness.results.figures.making import make, save
+    """Return the files of a figure, drawn unless they show these runs already."""
+    from harness.results.figures import drawn
+    from harness.results.figures.making import draw, points_of, save
+    from harness.results.figures.selected import select
 
     try:
-        return tuple(save(make(store, definition, {"run_id": run_ids}, theory), path))
+        selected = select(store, definition, {"run_id": run_ids})
+        points = points_of(selected, theory)
+        origin = drawn.origin_of(selected, points)
+        if there := drawn.current(path, origin):
+            return tuple(there)
+        written = save(draw(selected, points), path)
     except (ConfigError, MissingDependency) as error:
         console.print(f"no figure: {error}", style="yellow", soft_wrap=True, markup=False)
         return ()
+    drawn.note(path, origin, written)
+    return tuple(written)

@@ -56,7 +56,7 @@ def _not_worse(
         right = [(top.column("correct") > 0.5, one.column("correct") > 0.5) for top, one in pairs]
         lost, gained = (sum(int((a & ~b).sum()) for a, b in order) for order in (right, [(b, a) for a, b in right]))
         return mcnemar(lost, gained).exact >= _SIGNIFICANT
-    if any(column not in one.samples for pair in pairs for one in pair):
+    if any(column not in one.samples.column_names for pair in pairs for one in pair):
         return None
     first, second = ([pair[at].column(column)[:, None] for pair in pairs] for at in (0, 1))
     gain = paired_means(first, second).gain(0)
@@ -75,7 +75,7 @@ def _paired(
     found = []
     for condition, top in first.items():
         one = second[condition]
-        if top is None or one is None or not top.samples.index.equals(one.samples.index):
+        if top is None or one is None or not top.answers_what(one):
             return None
         found.append((top, one))
     return found

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from harness.config.composition import OnError, compose
-from harness.config.job import Job, Refused, refused, resolve
+from harness.config.composition import compose
+from harness.config.job import Job, Refused, Shared, refused, resolve
+from harness.config.root import OnError
 from harness.errors import ConfigError, RunFailed, one_line
 from harness.results.parts import Row
 from harness.results.scan import Scan
@@ -83,29 +84,33 @@ class Plan:
 
 def plan(sweep: Sweep) -> Plan:
     """Compose, check and name every job of a sweep, and look for its result; nothing is loaded or written."""
-    shared = set.intersection(*map(set, sweep.jobs))
-    finder = _Finder()
-    jobs = []
+    common = set.intersection(*map(set, sweep.jobs))
+    shared, finder, jobs = Shared(), _Finder(), []
     for number, overrides in enumerate(sweep.jobs, 1):
-        job = _resolved(overrides)
-        told = tuple(one for one in overrides if one not in shared)
-        stored = None if isinstance(job, Refused) else finder.find(job)
+        job, stored = _resolved(overrides, shared, finder)
+        told = tuple(one for one in overrides if one not in common)
         jobs.append(Planned(number=number, told=told, overrides=tuple(overrides), job=job, stored=stored))
     return Plan(jobs=tuple(jobs), base=sweep.base)
 
 
-def _resolved(overrides: Sequence[str]) -> Job | Refused:
-    """Return a job, or why it cannot be: an error of one job, of whatever kind, is not another's."""
+def _resolved(overrides: Sequence[str], shared: Shared, finder: "_Finder") -> tuple[Job | Refused, Row | None]:
+    """Return a job, or why it cannot be, and its result: an error of one job, of whatever kind, is not another's."""
     cfg = None
     try:
         cfg = compose(overrides)
-        job = resolve(cfg)
+        job = resolve(cfg, shared)
         measure_of(job.plain["measure"])
-        return job
     except SystemExit as ending:
-        return refused(RunFailed(one_line(ending)), overrides, cfg)
+        return refused(RunFailed(one_line(ending)), overrides, cfg), None
     except Exception as error:
-        return refused(error, overrides, cfg)
+        return refused(error, overrides, cfg), None
+    stored = finder.find(job)
+    try:
+        if stored is None:
+            job.require_grading()
+    except Exception as error:
+        return refused(error, overrides, cfg), None
+    return job, stored
 
 
 class _Finder:

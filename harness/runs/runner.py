@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from harness.config import build, knobs, options
 from harness.config.catalogue import knobs as published
 from harness.config.catalogue import read
-from harness.config.composition import OnError
 from harness.config.hardware import device_name
 from harness.config.job import Job, Refused, refused, resolve
 from harness.config.overrides import numbers_typed, parse
+from harness.config.root import OnError
 from harness.config.source_digest import Code, differences
 from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
 from harness.models.pool import LoadedModel
@@ -68,12 +68,15 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
     store = Store(root=Path(cfg.results_dir))
     try:
         job = resolve(cfg)
+        stored = store.completed(job.run_id) if cfg.resume else None
+        if stored is None:
+            job.require_grading()
     except (ConfigError, DataError, MissingDependency) as refusal:
         if cfg.on_error == OnError.STOP.value:
             raise
         return skip(refused(refusal, cfg.overrides, cfg), store, cfg.name)
-    if cfg.resume and (row := store.completed(job.run_id)) is not None:
-        return taken(job, store, dict(row))
+    if stored is not None:
+        return taken(job, store, dict(stored))
     record = perform(job, store, progress or Silent())
     if record.error is not None and cfg.on_error == OnError.STOP.value:
         raise record.error

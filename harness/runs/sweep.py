@@ -12,9 +12,10 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config.catalogue import file_of, names
-from harness.config.composition import GROUPS, compose
+from harness.config.composition import compose
 from harness.config.option_files import written
 from harness.config.overrides import numbers_typed, parse
+from harness.config.root import GROUPS
 from harness.errors import ConfigError
 
 

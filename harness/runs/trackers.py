@@ -1,5 +1,6 @@
 """Where a run is reported besides parquet: nowhere, or to Weights & Biases, offline unless told otherwise."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,10 @@ def _id_of(run: Row, asked_as: str | None) -> str:
 
 
 def report_figure(figure: Path, *, mode: str, project: str, entity: str | None, folder: Path, name: str) -> None:
-    """Log a sweep's figure as a W&B run of its own in the sweep's group."""
+    """Log a sweep's figure as a W&B run of its own in the sweep's group, unless this very figure is there already."""
+    own_id = f"figure-{hashlib.sha256(name.encode() + figure.read_bytes()).hexdigest()[:12]}"
+    if any(folder.glob(f"wandb/*run-*-{own_id}")):
+        return
     wandb = _wandb()
     folder.mkdir(parents=True, exist_ok=True)
     logged = wandb.init(
@@ -88,6 +92,7 @@ def report_figure(figure: Path, *, mode: str, project: str, entity: str | None, 
         project=project,
         entity=entity,
         dir=str(folder),
+        id=own_id,
         name=f"{name} figure",
         group=name,
         job_type="figure",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
 
 from harness.config import options
 from harness.config.build import build_method
@@ -55,6 +56,8 @@ def test_a_composition_leaves_the_next_one_alone():
     changed.seed = 3
     assert (changed.method.selector.threshold, changed.task.samples) == (0.7, 4)
     assert compose(["method=threshold"]) == first
+    with pytest.raises(ReadonlyConfigError):
+        first.protocol.name = "mine"
     assert compose(["method=llada"], with_hydra=True).method == compose(["method=llada"]).method
 
 

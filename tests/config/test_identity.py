@@ -12,7 +12,7 @@ from harness.config.composition import compose
 from harness.config.identity import describe, plain_number
 from harness.config.job import Job, resolve
 from harness.config.remembered import remembered
-from harness.config.source_digest import Code, code_of, differences
+from harness.config.source_digest import Code, Reader, differences
 from harness.errors import ConfigError
 from harness.models.embedded import CHECKPOINTS
 
@@ -136,9 +136,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )  # fmt: skip
 def test_code_is_what_the_classes_reach(package: Path, file: str, content: str, changed: list[str]):
     """Guards against stale results after an edit two imports away, and against runs anew after a new comment."""
-    before = code_of(["mine.rule"])
+    before = Reader().code_of(["mine.rule"])
     (package / file).write_text(content)
-    after = code_of(["mine.rule"])
+    after = Reader().code_of(["mine.rule"])
     assert differences(before, after) == changed
 
 

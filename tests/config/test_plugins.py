@@ -175,6 +175,7 @@ ASKED = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("asked", ASKED)
 def test_asking_for_what_is_broken_is_refused(asked: str, folder: Path, call_decbench: RunDecbench):
     """Guards the message where a broken part is what was asked for, and that nothing runs in its place."""

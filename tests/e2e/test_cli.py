@@ -94,6 +94,29 @@ def test_a_typo_ends_in_one_line_of_a_process(run_decbench: RunDecbench):
     assert process.stderr == "decbench run: method=thresold: no such method; did you mean threshold?\n"
 
 
+IMPORTED = (
+    "import sys; from harness.cli import main; main(sys.argv[2:]); print({*sys.argv[1].split()} & {*sys.modules})"
+)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    ["run method=thresold", "run modle=x", "plan task=list_srt", "show model=tiny_mdn", "generate hi model=x"],
+)
+def test_a_name_that_is_none_is_told_before_a_framework_is_imported(request_: str):
+    """Guards the second in which a typo is answered."""
+    command = [sys.executable, "-c", IMPORTED, "torch pandas pyarrow", *request_.split()]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.stdout == "set()\n" and "no such" in process.stderr
+
+
+def test_a_run_and_its_table_import_no_library_of_statistics_or_pictures(tmp_path: Path):
+    """Guards the seconds before and after decoding."""
+    command = [sys.executable, "-c", IMPORTED, "scipy pandas matplotlib transformers wandb", *RUN]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.stdout.endswith("set()\n"), process.stderr
+
+
 def test_show_names_types_and_paper(call_decbench: RunDecbench):
     """Guards the answer to: which knobs does this method have?"""
     text = call_decbench("show", "method=threshold", "method.threshold=0.80").stdout

@@ -93,3 +93,16 @@ def test_a_ratio_to_nothing_has_no_interval() -> None:
     ratio = _pair([[1, 1]], [[0, 0]]).ratio(0)
     assert np.isnan(ratio.value)
     assert ratio.low is ratio.high is None
+
+
+@pytest.mark.parametrize(("first", "n"), [(0, 1), (1, 1), (3, 7), (499, 500), (0, 40), (661, 1319)])
+def test_formulas_that_are_written_out_are_those_of_the_library(first: int, n: int) -> None:
+    """Guards what is spared the import of a library of statistics against differing from it."""
+    from scipy.stats import binom, binomtest
+
+    interval = binomtest(first, n).proportion_ci(method="wilson")
+    assert (wilson(first, n).low, wilson(first, n).high) == (interval.low, interval.high)
+    lost, gained = first, n - first
+    tail = 2 * binom.cdf(min(lost, gained), n, 0.5)
+    assert mcnemar(lost, gained).exact == pytest.approx(min(1.0, tail), rel=1e-12)
+    assert mcnemar(lost, gained).mid_p == pytest.approx(min(1.0, tail - binom.pmf(min(lost, gained), n, 0.5)))

@@ -8,11 +8,10 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from harness.config import source_digest
 from harness.config.build import build_task, load_model
 from harness.config.composition import compose, resolved
 from harness.config.job import by_role
-from harness.config.source_digest import Code
+from harness.config.source_digest import Code, Reader
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
 from harness.engine.method import NeverRevise
@@ -262,7 +261,8 @@ def test_another_version_of_the_code_is_run_anew_and_named(
 ):
     """Guards against stale numbers after an edit, and against wondering why a run is made again."""
     first = run(composed(results_dir))
-    monkeypatch.setattr("harness.config.job.code_of", lambda roots: edited(source_digest.code_of(roots)))
+    read = Reader.code_of
+    monkeypatch.setattr(Reader, "code_of", lambda reader, roots: edited(read(reader, roots)))
     second = run(composed(results_dir))
     assert not second.resumed and first.row["setting_id"] == second.row["setting_id"]
     assert (first.row["attempt"], second.row["attempt"]) == (1, 2)

@@ -5,10 +5,11 @@ from omegaconf import DictConfig
 from harness.commands.systems import is_built
 from harness.config import build, identity
 from harness.config.catalogue import read
-from harness.config.composition import GROUPS, compose
+from harness.config.composition import compose
 from harness.config.content import data_digest
 from harness.config.job import Job, resolve
 from harness.config.presence import refuse_absent_model
+from harness.config.root import GROUPS
 from harness.errors import ConfigError, DataError, one_line
 from harness.models.hub import download_command
 from harness.results.claims.claim import Claim, Side

@@ -159,15 +159,15 @@ def _answers(store: Any, run_ids: Sequence[str]) -> dict[str, dict[str, list[int
 
 
 def _compared(base: "Measured", one: "Measured", answers: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Any]:
-    from harness.results.comparison import Measured, against
+    from harness.results.comparison import against
 
-    shared = base.samples.index.intersection(one.samples.index)
+    shared = {*base.keys} & {*one.keys}
     ids = base.run["run_id"], one.run["run_id"]
-    if not len(shared):
+    if not shared:
         raise DataError(f"{ids[0]} and {ids[1]}: have no sample with the same prompt; compare runs of one task")
-    base, one = (Measured(run=each.run, samples=each.samples.loc[shared]) for each in (base, one))
+    base, one = base.among(shared), one.among(shared)
     found = against(one, base)
-    names = [name for name, _ in shared]
+    names = [name for name, _ in base.keys]
     right = [each.column("correct") > 0.5 for each in (base, one)]
     first, second = answers[ids[0]], answers[ids[1]]
     keys = ("model", "setting", "task", "template", "protocol", "seed", "gen_length", "batch_size", "device", "dtype")

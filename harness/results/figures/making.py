@@ -47,10 +47,20 @@ def make(store: Store, definition: Definition, filters: Filters | None = None, t
     drawn, and MissingDependency without matplotlib.
     """
     selected = select(store, definition, filters)
+    return draw(selected, points_of(selected, theory))
+
+
+def points_of(selected: Selected, theory: Theory | None) -> Sequence[TheoryPoint]:
+    """Return what an ideal sampler reaches on the tasks of runs, where their figure shows it."""
+    return theory(selected.runs) if theory and selected.definition.theory else ()
+
+
+def draw(selected: Selected, theory: Sequence[TheoryPoint]) -> Made:
+    """Draw a figure from its runs; raises what `make` does."""
+    definition = selected.definition
     kind: Any = import_module(f"harness.results.figures.{definition.kind}")
     with drawing():
-        known = {"theory": theory(selected.runs)} if theory and definition.theory else {}
-        frame = kind.data(selected, **known)
+        frame = kind.data(selected, **({"theory": theory} if definition.theory else {}))
         if not len(frame):
             raise ConfigError(f"{definition.name}: {_lacking(selected)}")
         figure = kind.draw(frame, definition)
@@ -76,14 +86,18 @@ def make_published(store: Store, paper: Paper, table: PublishedTable) -> Made:
     )
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a figure: `path` with each suffix. A name may hold a full stop: none is taken from it."""
+    return [path.parent / f"{path.name}{suffix}" for suffix in SUFFIXES]
+
+
 def save(made: Made, path: Path) -> list[Path]:
     """Write `path` as svg, pdf, png and csv, the same bytes for the same data; return the paths.
 
     Caption and provenance (JSON) stand in the metadata of the pictures: Description and Source of svg and png, Subject
     and Keywords of pdf. Raises DataError where the folder cannot be written.
     """
-    # A name may hold a full stop: no suffix is taken from it.
-    svg, pdf, png, csv = (path.parent / f"{path.name}{suffix}" for suffix in SUFFIXES)
+    svg, pdf, png, csv = files_of(path)
     source = json.dumps(made.provenance, sort_keys=True)
     told = {"Title": made.name, "Description": made.caption, "Source": source}
     in_pdf = {"Title": made.name, "Subject": made.caption, "Keywords": source, "Creator": "decbench"}

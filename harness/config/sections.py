@@ -1,0 +1,144 @@
+"""Configs put together from sections that were composed once: what the jobs of a sweep have in common.
+
+A section is what stands below a key of the root. An option is composed apart if it and all that it is made of are about
+its own section: then nothing that is chosen for another section changes it. Everything else, experiments before all,
+is composed with the root, as Hydra does it.
+"""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+if TYPE_CHECKING:
+    from harness.config.loader import Loader
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section's node, never written to; `constant` if its values refer to nothing, so that configs can share it."""
+
+    node: DictConfig
+    constant: bool
+
+    @classmethod
+    def of(cls, node: DictConfig) -> "Section":
+        """Look for references in a node, and let nobody write to it."""
+        OmegaConf.set_readonly(node, True)
+        return cls(node, "${" not in str(OmegaConf.to_container(node)))
+
+    def free(self) -> DictConfig:
+        """Return a copy, which may be written to."""
+        copied = copy.deepcopy(self.node)
+        OmegaConf.set_readonly(copied, None)
+        return copied
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A config without its `hydra` node, never written to, and the files that it is made of, in order.
+
+    `options` are those chosen, by group; `fixed` those that files have put in place of others.
+    """
+
+    cfg: DictConfig
+    files: Sequence[ResultDefault]
+    options: Mapping[str, str | None]
+    fixed: Mapping[str, Any]
+
+    @cached_property
+    def sections(self) -> dict[str, Section]:
+        """Its sections by name."""
+        nodes = {str(name): self.cfg._get_node(name) for name in self.cfg}
+        return {name: Section.of(node) for name, node in nodes.items() if isinstance(node, DictConfig)}
+
+
+def assembled(loader: "Loader", choices: Sequence[Override], touched: Collection[str]) -> DictConfig:
+    """Return the config of some choices, to which values of the sections `touched` may be written."""
+    whole, apart = _parts(loader, choices)
+    nodes: dict[int, DictConfig] = {}
+    for name, section in (whole.sections | apart).items():
+        shared = section.constant and name not in touched
+        nodes[id(whole.cfg._get_node(name))] = section.node if shared else section.free()
+    return copy.deepcopy(whole.cfg, nodes)
+
+
+def _parts(loader: "Loader", choices: Sequence[Override]) -> tuple[Whole, dict[str, Section]]:
+    """Return what is composed with the root, and the sections that take the place of its own."""
+    inner: dict[str, dict[str, str]] = {}
+    rest: list[str] = []
+    for one in choices:
+        if loader.is_inner(one):
+            inner.setdefault(one.key_or_group.partition("/")[0], {})[one.key_or_group] = str(one.value())
+        else:
+            rest.append(str(one.input_line))
+    try:
+        whole = _whole(loader, *rest)
+        found = {name: _apart(loader, name, tuple(given.items()), tuple(rest)) for name, given in inner.items()}
+    except (HydraException, OmegaConfBaseException):
+        # An experiment may rest on what is chosen beside it; what is wrong with the choices is said of the whole.
+        whole, found = None, {}
+    apart = {name: section for name, section in found.items() if section is not None}
+    if whole is None or len(apart) < len(inner):
+        return _whole(loader, *(str(one.input_line) for one in choices)), {}
+    return whole, apart
+
+
+@lru_cache(maxsize=64)
+def _whole(loader: "Loader", *choices: str) -> Whole:
+    return loader.whole(choices)
+
+
+@lru_cache(maxsize=256)
+def _apart(
+    loader: "Loader", section: str, choices: tuple[tuple[str, str], ...], rest: tuple[str, ...]
+) -> Section | None:
+    """Return a section under what is chosen for it, beside `rest`; None where others have a say in it."""
+    place, given = _place(loader, section, rest), dict(choices)
+    if place is None:
+        return None
+    files = loader.files_of(f"{section}/{given.pop(section, place.option)}", {**place.slots, **given})
+    if files is None:
+        return None
+    return Section.of(loader.merged(section, [*place.before, *files, *place.behind]))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the files of a section's option stand: between others of the root; `slots` are fixed for any option."""
+
+    option: str | None
+    slots: Mapping[str, Any]
+    before: Sequence[ResultDefault]
+    behind: Sequence[ResultDefault]
+
+
+@lru_cache(maxsize=256)
+def _place(loader: "Loader", section: str, rest: tuple[str, ...]) -> _Place | None:
+    """Return the place of a section beside `rest`; None if what is put below it is not its option's alone."""
+    whole = _whole(loader, *rest)
+    slots = {key: value for key, value in whole.fixed.items() if key.startswith(f"{section}/")}
+    expected = loader.files_of(f"{section}/{whole.options[section]}", slots)
+    own = [file for file in whole.files if is_in(section, file)]
+    if expected is None or list(map(_named, expected)) != list(map(_named, own)):
+        return None
+    first = whole.files.index(own[0])
+    before = [file for file in whole.files[:first] if not file.package]
+    behind = [file for file in whole.files[first:] if not file.package]
+    return _Place(whole.options[section], slots, before, behind)
+
+
+def is_in(section: str, file: ResultDefault) -> bool:
+    """Say whether a file is put below a section."""
+    return str(file.package).partition(".")[0] == section
+
+
+def _named(file: ResultDefault) -> tuple[str | None, str | None]:
+    return file.config_path, file.package

@@ -1,0 +1,59 @@
+"""A figure that shows its runs is left as it is."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.results.figures import drawn
+from harness.results.figures.definition import Definition, read_definition
+from harness.results.figures.making import draw, files_of, save
+from harness.results.figures.scatter import TheoryPoint
+from harness.results.figures.selected import Selected, select
+from harness.results.store import Store
+from tests.results.factory import add_run, add_sweep
+
+CALLS = read_definition({"name": "calls", "kind": "scatter", "x": "nfe", "y": "accuracy", "runs": {"n": [2, 4]}}, "f")
+
+
+@pytest.fixture
+def selected(tmp_path: Path) -> Selected:
+    store = Store(root=tmp_path / "raw")
+    add_sweep(store)
+    return select(store, CALLS)
+
+
+def test_a_figure_stays_while_its_files_are_what_was_drawn(selected: Selected, tmp_path: Path) -> None:
+    """Guards the seconds of drawing, and pictures that were changed, cut short or lost against staying so."""
+    pytest.importorskip("matplotlib")
+    path, origin = tmp_path / "figures" / "v0.1", drawn.origin_of(selected, ())
+    assert drawn.current(path, origin) == []
+    written = save(draw(selected, ()), path)
+    drawn.note(path, origin, written)
+    assert drawn.current(path, origin) == written == files_of(path)
+    for file in written:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1])
+        assert drawn.current(path, origin) == [], file
+        file.unlink()
+        assert drawn.current(path, origin) == [], file
+        file.write_bytes(whole)
+    assert drawn.current(path, origin) == written
+
+
+def test_whatever_is_drawn_otherwise_has_another_origin(selected: Selected, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a figure against staying when runs, their attempts, its definition, theory or a library are others."""
+    known = {drawn.origin_of(selected, ())}
+    assert drawn.origin_of(select(selected.store, CALLS), ()) in known
+
+    def differs(theory: tuple[TheoryPoint, ...] = (), definition: Definition = CALLS) -> bool:
+        origin, before = drawn.origin_of(select(selected.store, definition), theory), len(known)
+        known.add(origin)
+        return len(known) > before
+
+    assert differs(definition=read_definition({"kind": "scatter", "x": "nfe", "y": "accuracy", "log": "x"}, "f"))
+    add_run(selected.store, "another", setting="llada steps=3")
+    assert differs()
+    add_run(selected.store, "another", setting="llada steps=3")
+    assert differs()
+    monkeypatch.setattr(drawn, "version", lambda package: f"{package} 99")
+    assert differs()
