@@ -160,10 +160,10 @@ def _run(argv: list[str]) -> int:
     if not argv:
         sys.stdout.write(_RUN_HELP)
         return 2
-    overrides = _known(argv)
     from harness.config.presence import refuse_absent_model
 
-    refuse_absent_model(overrides)
+    refuse_absent_model(argv)
+    overrides = _known(argv)
     from harness.commands.run import main as run
 
     return run(overrides, as_json="--json" in argv)

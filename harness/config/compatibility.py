@@ -31,8 +31,9 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
     Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit, or answers
     cannot be graded here.
     """
-    method, task = fit(cfg, build.Builder())
+    method, task = _parts(cfg, build.Builder())
     task.grading()
+    _look_at_model(cfg)
     return method, task
 
 
@@ -42,14 +43,22 @@ def fit(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
 
     Finding out may mean trying programs, which a run that is stored does not need.
     """
+    method, task = _parts(cfg, builder)
+    _look_at_model(cfg)
+    return method, task
+
+
+def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     _finite(cfg)
     protocols.check(cfg)
     check_kinds(cfg)
     _text(cfg)
-    method, task = check_decoding(cfg, builder), builder.task(cfg)
+    return check_decoding(cfg, builder), builder.task(cfg)
+
+
+def _look_at_model(cfg: DictConfig) -> None:
     hub.find_of(cfg.model)
     build.check_model(cfg)
-    return method, task
 
 
 @tells_as_typed

@@ -26,7 +26,7 @@ def draw(frame: Frame, definition: Definition) -> "Figure":
     panel = figure.subplots()
     bars = panel.barh(ordered["group"], ordered["area"], color=styles("1")["1"].colour, height=0.7)
     panel.bar_label(bars, fmt="%.0f", padding=2, fontsize=6)
-    panel.set_xlabel("AUP (% accuracy × tokens per call)")
+    panel.set_xlabel("AUP (% accuracy, tokens per call)")
     panel.margins(x=0.1, y=0.01)
     tidy(panel, "x")
     return figure
