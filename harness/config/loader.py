@@ -98,7 +98,7 @@ class Loader(ConfigLoaderImpl):
         values: list[Override] = []
         for override in overrides:
             (choices if self._chooses(override) else values).append(override)
-        cfg = assembled(self, choices, {override.key_or_group.partition(".")[0] for override in values})
+        cfg = assembled(self, choices)
         self._apply_overrides_to_config(values, cfg)
         cfg.overrides = [override.input_line for override in overrides]
         return cfg

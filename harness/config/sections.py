@@ -6,7 +6,7 @@ is composed with the root, as Hydra does it.
 """
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """A section's node, never written to; `constant` if its values refer to nothing, so that configs can share it."""
+    """A section's node, never written to: every config gets a copy."""
 
     node: DictConfig
-    constant: bool
 
     @classmethod
     def of(cls, node: DictConfig) -> "Section":
-        """Look for references in a node, and let nobody write to it."""
+        """Let nobody write to a node."""
         OmegaConf.set_readonly(node, True)
-        return cls(node, "${" not in str(OmegaConf.to_container(node)))
+        return cls(node)
 
     def free(self) -> DictConfig:
         """Return a copy, which may be written to."""
@@ -60,13 +59,12 @@ class Whole:
         return {name: Section.of(node) for name, node in nodes.items() if isinstance(node, DictConfig)}
 
 
-def assembled(loader: "Loader", choices: Sequence[Override], touched: Collection[str]) -> DictConfig:
-    """Return the config of some choices, to which values of the sections `touched` may be written."""
+def assembled(loader: "Loader", choices: Sequence[Override]) -> DictConfig:
+    """Return the config of some choices, which may be written to."""
     whole, apart = _parts(loader, choices)
     nodes: dict[int, DictConfig] = {}
     for name, section in (whole.sections | apart).items():
-        shared = section.constant and name not in touched
-        nodes[id(whole.cfg._get_node(name))] = section.node if shared else section.free()
+        nodes[id(whole.cfg._get_node(name))] = section.free()
     return copy.deepcopy(whole.cfg, nodes)
 
 
