@@ -24,7 +24,7 @@ from pathlib import Path
 from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.config.catalogue import nearest, tell_problems
-from harness.errors import ConfigError, DataError, RunFailed, one_line
+from harness.errors import ConfigError, RunFailed, one_line
 from harness.results.gate.baseline import Acceptance, Baseline, accepted_anew, read_baseline, write_baseline
 from harness.results.gate.observed import Setting, observe
 from harness.results.gate.report import Report, junit, markdown, plain
@@ -166,10 +166,6 @@ def _speeds(asked: Asked, base: Checkout) -> list[Speed]:
 def _write(report: Report, words: Words) -> None:
     sys.stdout.write(markdown(report))
     for option, form in (("--markdown", markdown), ("--junit", junit)):
-        if option in words.options:
-            try:
-                Path(words.options[option]).write_text(form(report), encoding="utf-8")
-            except OSError as error:
-                raise DataError(f"{option}={words.options[option]}: cannot be written ({error.strerror})") from error
+        words.written(option, form(report))
     if "--json" in words.flags:
         sys.stdout.write(json.dumps(plain(report)) + "\n")

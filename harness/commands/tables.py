@@ -8,11 +8,10 @@ worse on the same samples is marked. LaTeX has the rules of booktabs.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.commands.figures import definition_of
 from harness.commands.results.words import parse
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError
 from harness.results.selection import parse_filters
 
 _DEFAULT = "leaderboard"
@@ -35,12 +34,7 @@ def main(argv: Sequence[str]) -> int:
     frame = tables.data(selected)
     if not len(frame):
         raise ConfigError(f"{definition.name}: none of its runs has {', '.join(definition.y)}")
-    text, output = tables.FORMATS[form](frame, caption_of(selected)), words.options.get("--output")
-    if output is None:
+    text = tables.FORMATS[form](frame, caption_of(selected))
+    if not words.written("--output", text):
         sys.stdout.write(text)
-        return 0
-    try:
-        Path(output).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--output={output}: cannot be written ({error.strerror}); give another file") from error
     return 0

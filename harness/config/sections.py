@@ -8,36 +8,17 @@ is composed with the root, as Hydra does it.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 if TYPE_CHECKING:
     from harness.config.loader import Loader
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section's node, never written to: every config gets a copy."""
-
-    node: DictConfig
-
-    @classmethod
-    def of(cls, node: DictConfig) -> "Section":
-        """Let nobody write to a node."""
-        OmegaConf.set_readonly(node, True)
-        return cls(node)
-
-    def free(self) -> DictConfig:
-        """Return a copy, which may be written to."""
-        copied = copy.deepcopy(self.node)
-        OmegaConf.set_readonly(copied, None)
-        return copied
 
 
 @dataclass(frozen=True)
@@ -52,23 +33,15 @@ class Whole:
     options: Mapping[str, str | None]
     fixed: Mapping[str, Any]
 
-    @cached_property
-    def sections(self) -> dict[str, Section]:
-        """Its sections by name."""
-        nodes = {str(name): self.cfg._get_node(name) for name in self.cfg}
-        return {name: Section.of(node) for name, node in nodes.items() if isinstance(node, DictConfig)}
-
 
 def assembled(loader: "Loader", choices: Sequence[Override]) -> DictConfig:
     """Return the config of some choices, which may be written to."""
     whole, apart = _parts(loader, choices)
-    nodes: dict[int, DictConfig] = {}
-    for name, section in (whole.sections | apart).items():
-        nodes[id(whole.cfg._get_node(name))] = section.free()
-    return copy.deepcopy(whole.cfg, nodes)
+    own = {id(whole.cfg._get_node(name)): copy.deepcopy(section) for name, section in apart.items()}
+    return copy.deepcopy(whole.cfg, own)
 
 
-def _parts(loader: "Loader", choices: Sequence[Override]) -> tuple[Whole, dict[str, Section]]:
+def _parts(loader: "Loader", choices: Sequence[Override]) -> tuple[Whole, dict[str, DictConfig]]:
     """Return what is composed with the root, and the sections that take the place of its own."""
     inner: dict[str, dict[str, str]] = {}
     rest: list[str] = []
@@ -83,7 +56,7 @@ def _parts(loader: "Loader", choices: Sequence[Override]) -> tuple[Whole, dict[s
     except (HydraException, OmegaConfBaseException):
         # An experiment may rest on what is chosen beside it; what is wrong with the choices is said of the whole.
         whole, found = None, {}
-    apart = {name: section for name, section in found.items() if section is not None}
+    apart = {name: copy.deepcopy(section) for name, section in found.items() if section is not None}
     if whole is None or len(apart) < len(inner):
         return _whole(loader, *(str(one.input_line) for one in choices)), {}
     return whole, apart
@@ -97,7 +70,7 @@ def _whole(loader: "Loader", *choices: str) -> Whole:
 @lru_cache(maxsize=256)
 def _apart(
     loader: "Loader", section: str, choices: tuple[tuple[str, str], ...], rest: tuple[str, ...]
-) -> Section | None:
+) -> DictConfig | None:
     """Return a section under what is chosen for it, beside `rest`; None where others have a say in it."""
     place, given = _place(loader, section, rest), dict(choices)
     if place is None:
@@ -105,7 +78,7 @@ def _apart(
     files = loader.files_of(f"{section}/{given.pop(section, place.option)}", {**place.slots, **given})
     if files is None:
         return None
-    return Section.of(loader.merged(section, [*place.before, *files, *place.behind]))
+    return loader.merged(section, [*place.before, *files, *place.behind])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.results.words import none_left, parse
@@ -106,14 +105,9 @@ def export_runs(argv: Sequence[str]) -> int:
         raise ConfigError(f"--columns={unknown[0]}: runs have no such column; {nearest(unknown[0], RUNS.names)}")
     names = read_requests(words.store).names()
     rows = matching(Scan(words.store.folder), parse_filters(words.filters), columns, names=names)
-    text, output = FORMATS[form](rows, columns), words.options.get("--output")
-    if output is None:
+    text = FORMATS[form](rows, columns)
+    if not words.written("--output", text):
         sys.stdout.write(text)
-        return 0
-    try:
-        Path(output).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--output={output}: cannot be written ({error.strerror}); give another file") from error
     return 0
 
 

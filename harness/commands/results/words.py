@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.results.store import Store
 
 _RESULTS = "results_dir="
@@ -29,6 +29,16 @@ class Words:
     def names(self) -> list[str]:
         """Words that look like names of runs."""
         return [word for word in self.rest if "=" not in word]
+
+    def written(self, option: str, text: str) -> bool:
+        """Write `text` to the file that an option names; return whether it names one. Raises DataError if it cannot."""
+        if (path := self.options.get(option)) is None:
+            return False
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{option}={path}: cannot be written ({error.strerror}); give another file") from error
+        return True
 
 
 def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collection[str] = ()) -> Words:
