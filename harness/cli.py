@@ -1,5 +1,6 @@
 """`decbench`: one word of what to do, then its arguments; everything heavy is imported by the command that needs it."""
 
+import atexit
 import gc
 import os
 import signal
@@ -53,6 +54,9 @@ What exists: decbench list models|methods|tasks; the knobs of a method: decbench
 
 _YOUNG = 20_000
 """New objects after which garbage is looked for."""
+
+# A fifth of a short command would go into looking for garbage among what goes anyway.
+atexit.register(gc.freeze)
 
 _SIGNALLED = 128
 """What shells add to the number of the signal that ended a command."""

@@ -19,7 +19,7 @@ from harness.errors import DataError
 from harness.results.files import Folder
 from harness.results.parts import Attempt, Row, table_of, write_table
 from harness.results.scan import Scan
-from harness.results.schemas import RESULTS, SCHEMAS
+from harness.results.schemas import RESULTS, SCHEMAS, empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class Store:
 
 def _of_table(scan: Scan, table: str, chosen: Sequence[Attempt]) -> pa.Table:
     parts = [scan.part(one, table) for one in chosen if table == "runs" or one.ok]
-    return pa.concat_tables([SCHEMAS[table].empty_table(), *(part for part in parts if part is not None)])
+    return pa.concat_tables([empty(SCHEMAS[table]), *(part for part in parts if part is not None)])
 
 
 def newest_of(attempts: Iterable[Attempt], run_ids: Iterable[str] | None = None) -> list[Attempt]:

@@ -43,10 +43,11 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The jobs of a command in order; `base` is the config that they share."""
+    """The jobs of a command in order; `base` is the config that they share; `launched`: other processes run them."""
 
     jobs: tuple[Planned, ...]
     base: DictConfig
+    launched: bool
 
     @property
     def stops(self) -> bool:
@@ -90,7 +91,7 @@ def plan(sweep: Sweep) -> Plan:
         job, stored = _resolved(overrides, shared, finder)
         told = tuple(one for one in overrides if one not in common)
         jobs.append(Planned(number=number, told=told, overrides=tuple(overrides), job=job, stored=stored))
-    return Plan(jobs=tuple(jobs), base=sweep.base)
+    return Plan(jobs=tuple(jobs), base=sweep.base, launched=sweep.launched)
 
 
 def _resolved(overrides: Sequence[str], shared: Shared, finder: "_Finder") -> tuple[Job | Refused, Row | None]:
