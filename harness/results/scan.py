@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from harness.results.files import Folder
 from harness.results.packs import PACK, Pack
-from harness.results.parts import Attempt, Row, columns_of, read_part, rows_of, with_known_columns
+from harness.results.parts import Attempt, Row, as_rows, columns_of, read_part, rows_of, with_known_columns
 from harness.results.schemas import RESULTS, SCHEMAS, empty
 
 
@@ -54,7 +54,7 @@ class Scan:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
         good = (one for one in reversed(self.attempts) if one.run_id == run_id and one.ok)
         runs = (self.run(one) for one in good if self.whole(one))
-        return next((run.to_pylist()[0] for run in runs if run is not None), None)
+        return next((as_rows(run)[0] for run in runs if run is not None), None)
 
     def whole(self, attempt: Attempt) -> bool:
         """Say whether all rows of an attempt can be read."""

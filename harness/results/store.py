@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from harness.errors import DataError
 from harness.results.files import Folder
-from harness.results.parts import Attempt, Row, table_of, write_table
+from harness.results.parts import Attempt, Row, as_rows, table_of, write_table
 from harness.results.scan import Scan
 from harness.results.schemas import RESULTS, SCHEMAS, empty
 
@@ -119,7 +119,7 @@ class Store:
         scan = Scan(self.folder)
         good = [one for one in scan.attempts if one.setting_id == setting_id and one.ok]
         rows = map(scan.run, reversed(good))
-        return next((row.to_pylist()[0] for row in rows if row is not None), None)
+        return next((as_rows(row)[0] for row in rows if row is not None), None)
 
     @contextmanager
     def _claimed(self, setting_id: str) -> Iterator[int]:
