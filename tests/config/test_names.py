@@ -65,14 +65,14 @@ def test_jobs_of_a_sweep_share_what_is_equal(monkeypatch: pytest.MonkeyPatch):
     """Guards the time before a sweep's first run: options are composed, parts built, files and code read once each."""
     sections._whole.cache_clear()
     sections._apart.cache_clear()
-    composed = counted(monkeypatch, Loader, "whole", "merged")
+    composed = counted(monkeypatch, Loader, "whole", "merged", "load_configuration")
     built = counted(monkeypatch, build, "build_method", "build_task", "checkpoint_digest")
     read = counted(monkeypatch, source_digest, "_read")["_read"]
     followed = counted(monkeypatch, values, "plain")["plain"]
     choices = ["method=llada,threshold,eb", "task=list_copy,list_sort", "model=tiny_mdm,tiny_block", "seed=0,1"]
     planned = plan(expand(["results_dir=nowhere", *choices, "method.block_length=8"]))
     assert len({one.job.run_id for one in planned.jobs}) == 24 and not planned.refused
-    assert (len(composed["whole"]), len(composed["merged"])) == (1, 3 + 2 + 2)
+    assert [len(calls) for calls in composed.values()] == [1, 3 + 2 + 2, 0]
     assert [len(calls) for calls in built.values()] == [3, 2, 2]
     names = [name for name, _ in read]
     assert len(names) == len(set(names)) > 50
