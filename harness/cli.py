@@ -35,6 +35,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
   claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
+  cost model=NAME method=NAME device=NAME      predicted operations, bytes and seconds on a machine that is not here
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=... `decbench --version` says which this is.
@@ -228,6 +229,7 @@ _MODULES = {
     "check": "check.command",
     "lm_eval": "lm_eval.command",
     "bench": "bench",
+    "cost": "cost",
     "figures": "figures",
     "tables": "tables",
     "trace": "trace",
