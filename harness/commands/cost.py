@@ -7,6 +7,8 @@ times that they take. Beside them stands a causal model of the same shape that w
 batches; `even_at` are the tokens that a call has to decide to be as fast as that. Every number is a prediction, none is
 measured; what the small model is sure of, the large one may not be.
 
+`device=FILE.json` is a machine that `decbench bench --fit` has measured: calls outside what was measured are refused.
+
 `decbench cost serving [context=8192,32768]`: the cost of a token of four published models where many are served.
 """
 
@@ -14,15 +16,15 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.engine.records import ForwardRecord
-    from harness.models.cost.machine import Machine
     from harness.models.cost.shape import ModelShape
-    from harness.models.cost.work import Call, Work
+    from harness.models.cost.work import Call, Timing, Work
     from harness.runs.decode_batch import Decoded
 
 _ON = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
@@ -114,11 +116,13 @@ def _bytes(text: str) -> float:
 def decoding_rows(asked: Options) -> list[dict[str, Any]]:
     """Return what the method costs and, beside it, what a causal model of the same shape would."""
     from harness.config.catalogue import names, nearest, read
+    from harness.models.cost.fit import read_fit
     from harness.models.cost.machine import machine
 
     if asked.model not in names("model"):
         raise ConfigError(f"model={asked.model}: no such model; {nearest(asked.model, names('model'))}")
-    where, model = machine(asked.device), read("model", asked.model)
+    model = read("model", asked.model)
+    where = read_fit(Path(asked.device)) if asked.device.endswith(".json") else machine(asked.device)
     shape = shape_named(asked.model, model, asked.bytes_per_value)
     on = asked.on or _ON.get(model["kind"])
     if on is None:
@@ -240,7 +244,7 @@ def causal_calls(decoded: "Decoded", prompts: Sequence[int]) -> Iterator["Call"]
         )
 
 
-def priced(calls: Sequence["Call"], tokens: int, shape: "ModelShape", where: "Machine") -> Cost:
+def priced(calls: Sequence["Call"], tokens: int, shape: "ModelShape", where: "Timing") -> Cost:
     """Return what calls cost that made `tokens` tokens of answers."""
     from harness.models.cost.work import Work, seconds_of, work_of
 

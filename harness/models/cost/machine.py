@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from harness.errors import ConfigError
+from harness.models.cost.work import Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,10 @@ class Machine:
         """Operations that it does while it reads a byte: calls with fewer wait for memory."""
         return self.flops * self.compute_share / (self.bandwidth * self.memory_share)
 
-    def seconds(self, flops: float, moved: float) -> float:
-        """Return the least time of a call with so many operations and bytes: the roofline, and what is always lost."""
-        computing = flops / (self.flops * self.compute_share)
-        reading = moved / (self.bandwidth * self.memory_share)
+    def seconds(self, work: Work) -> float:
+        """Return the least time of a call: the roofline, and what is always lost."""
+        computing = work.flops / (self.flops * self.compute_share)
+        reading = work.moved / (self.bandwidth * self.memory_share)
         return max(computing, reading) + self.overhead_s
 
 
@@ -48,5 +49,7 @@ def machines() -> Mapping[str, Machine]:
 def machine(name: str) -> Machine:
     """Return a machine by name; raise ConfigError, with those that are known, for another."""
     if name not in machines():
-        raise ConfigError(f"device={name}: no such machine is known; known: {', '.join(machines())}")
+        raise ConfigError(
+            f"device={name}: no such machine is known; known: {', '.join(machines())}, and files of bench --fit"
+        )
     return machines()[name]

@@ -6,8 +6,8 @@ for the score and two for the value. Softmax, norms and what is outside the mode
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Protocol
 
-from harness.models.cost.machine import Machine
 from harness.models.cost.shape import ModelShape
 
 
@@ -64,6 +64,14 @@ class Work:
         return Work(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
 
+class Timing(Protocol):
+    """What tells how long work takes: a machine of a data sheet, or one that was measured."""
+
+    def seconds(self, work: Work) -> float:
+        """Return the predicted seconds of a call."""
+        ...
+
+
 def work_of(shape: ModelShape, call: Call) -> Work:
     """Return the work of a call."""
     weights = shape.read_weights(call.tokens) * call.depth + (shape.head_weights if call.head else 0)
@@ -76,7 +84,6 @@ def work_of(shape: ModelShape, call: Call) -> Work:
     )
 
 
-def seconds_of(shape: ModelShape, calls: Iterable[Call], machine: Machine) -> float:
+def seconds_of(shape: ModelShape, calls: Iterable[Call], machine: Timing) -> float:
     """Return the predicted seconds of calls that follow each other."""
-    works = [work_of(shape, call) for call in calls]
-    return sum(machine.seconds(work.flops, work.moved) for work in works)
+    return sum(machine.seconds(work_of(shape, call)) for call in calls)
