@@ -14,7 +14,7 @@ from harness.engine.method import DiffusionMethod
 from harness.engine.prediction import Candidates
 from methods.diffusion.eb import EntropyBudget
 from tests.caches.decoding import decode_with, models
-from tests.methods.closed_form import PROFILE, chosen, replay
+from tests.methods.closed_form import PROFILE, candidates, chosen, replay
 
 ENTROPIES = [-c * math.log(c) - (1 - c) * math.log((1 - c) / 4) for c in PROFILE]
 EXPECTED = {0.0: [2], 0.1: [2, 11], 0.5: [0, 2, 11], 1.0: [0, 2, 5, 8, 11], 2.0: [0, 1, 2, 5, 8, 11]}
@@ -70,3 +70,10 @@ def test_no_budget_is_one_position_per_step():
 def test_a_boundless_budget_is_one_call():
     """Guards the other end."""
     assert replay("method=eb", "method.gamma=1000").calls == 1
+
+
+def test_the_position_that_always_closes_is_in_no_doubt():
+    """Guards the margin against the budget itself: the first position depends on nothing, however small that is."""
+    made, open_BL, canvas = candidates([-2.0, -3.0, -4.0])
+    assert EntropyBudget(gamma=0.01)(made, open_BL, None, canvas).tolist() == [[True, False, False]]
+    assert canvas.choice_margin_B.tolist() == [1.0]

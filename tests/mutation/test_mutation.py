@@ -91,6 +91,14 @@ def test_what_runs_on_import_is_tried_on_all_tests_of_its_scope(tree: Path) -> N
     assert known.of("rule.py", 7, seconds=9) == ["t::user", "t::importer"]
 
 
+def test_what_only_holds_data_is_tried_on_the_tests_of_its_importers(tree: Path) -> None:
+    """A table of words runs when it is imported, in whichever test came first; its readers have tests of their own."""
+    (tree / "words.py").write_text("WORDS = ['a', 'b']\n")
+    (tree / "rule.py").write_text(f"from words import WORDS\n{SOURCE}")
+    known = coverage(tree, {"": [1], "t::user": [11]}, {"t::user": 1.0})
+    assert known.of("words.py", 1, seconds=9) == ["t::user"]
+
+
 def test_only_tests_that_passed_are_read_from_a_report(tmp_path: Path) -> None:
     """A test that fails anyway would kill every mutant."""
     cases = ['name="good[a]" time="0.5"/>', 'name="bad" time="1"><failure/></testcase>']

@@ -137,6 +137,14 @@ def test_box_has_the_quartiles_of_samples(traced: Store):
     ]
 
 
+def test_boxes_of_several_groups_lie_below_one_another(traced: Store):
+    """Guards the places of boxes: one row for each group, the first at the top."""
+    figure = made(traced, kind="box", y="latency_s", runs={"method": ["left", "two"]}, groups="method")
+    (panel,) = figure.figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["two", "left"]
+    assert panel.get_yticks().tolist() == [0, 1]
+
+
 def test_bars_and_areas_follow_the_published_area(tmp_path: Path):
     """Guards the area: (1, 100 %) and (4, 100 %) give 400, a point at 50 % counts for nothing."""
     store = Store(root=tmp_path)
