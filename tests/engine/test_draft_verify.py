@@ -35,6 +35,7 @@ def test_no_drafts_is_an_argmax_loop() -> None:
     generations = run(MODEL, PLAIN, PROMPTS)
     assert [g.tokens for g in generations] == ANSWERS
     assert all(g.decided_at == tuple(range(12)) for g in generations)
+    assert {(g.remasked, g.forced, g.idle) for g in generations} == {(0, 0, 0)}
 
 
 def test_a_mask_is_never_an_answer() -> None:

@@ -205,6 +205,8 @@ def test_convergence_rises_where_answers_emerge(traced: Store):
     figure = made(traced, kind="convergence", runs={"method": "left"})
     share = wilson(2, 2)
     assert rows(figure, "x", "y", "low", "n") == [(at, 1, share.low, 2) for at in (25, 50, 100)]
+    (stairs,) = figure.figure.axes[0].lines
+    assert stairs.get_xydata().tolist() == [[0, 0], [25, 100], [50, 100], [100, 100]]
 
 
 def test_per_call_has_committed_and_accepted_tokens(traced: Store):
