@@ -147,8 +147,6 @@ def _check_values(cfg: DictConfig) -> None:
             raise words.refused(key, typed[key], words.reason(error)) from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
-    if "://" in str(cfg.results_dir):
-        raise ConfigError(f"results_dir={cfg.results_dir}: is no folder of this machine; runs write to a local one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
     for key in ("gen_length", "batch_size"):

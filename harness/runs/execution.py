@@ -1,6 +1,5 @@
 """A plan carried out: here, job after job, or by the processes of one of Hydra's launchers."""
 
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -40,8 +39,8 @@ def _inline(plan: Plan, console: Console) -> list[RunRecord]:
 
 def _carried_out(one: Planned, plan: Plan, progress: Progress) -> RunRecord:
     if isinstance(one.job, Refused):
-        return skip(one.job, Store(root=Path(plan.base.results_dir)), plan.base.name)
-    store = Store(root=Path(one.job.plain["results_dir"]))
+        return skip(one.job, Store(root=plan.base.results_dir), plan.base.name)
+    store = Store(root=one.job.plain["results_dir"])
     return perform(one.job, store, progress) if one.stored is None else taken(one.job, store, dict(one.stored))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -25,6 +24,7 @@ from harness.errors import ConfigError, DataError, MissingDependency, RunFailed,
 from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.results.canonical import canonical_json, printable
+from harness.results.files import beside
 from harness.results.parts import unfit
 from harness.results.schemas import RUNS, SCHEMA_VERSION
 from harness.results.store import Store
@@ -65,7 +65,7 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
     With `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is
     raised (after a failure was stored).
     """
-    store = Store(root=Path(cfg.results_dir))
+    store = Store(root=cfg.results_dir)
     try:
         job = resolve(cfg)
         stored = store.completed(job.run_id) if cfg.resume else None
@@ -162,7 +162,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
 
 
 def _tracker(job: Job) -> Tracker:
-    return build_tracker(job.plain["tracker"], Path(job.cfg.results_dir) / "wandb")
+    return build_tracker(job.plain["tracker"], beside(job.cfg.results_dir) / "wandb")
 
 
 @contextmanager
