@@ -4,6 +4,8 @@ Weights are random, since time and memory do not depend on them: they are writte
 read by the loader of real checkpoints, and deleted. Every cache then decodes the same random prompts one token per
 step. A forward is timed on the device's own clock, from events that are read when everything is done; what is left of
 the wall time is the share that is not the model: selection, bookkeeping, and a device that waits for the host.
+
+`decbench bench statistics` measures the paired bootstrap instead, on any machine.
 """
 
 import json
@@ -63,6 +65,10 @@ def options(overrides: Sequence[str]) -> Options:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table, and write every cell and what it rests on as JSON."""
+    if [*argv] == ["statistics"]:
+        from harness.commands import bench_statistics
+
+        return bench_statistics.main()
     from rich.table import Table
 
     from harness.commands.console import console
