@@ -12,6 +12,7 @@ of every run cost; nothing of it is stored.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -39,8 +40,11 @@ def main(argv: Sequence[str]) -> int:
     output = _output(words)
     from harness.results.html.page import Shown, page
 
-    traces = numbers["traces"]
-    shown = Shown(samples=numbers["samples"]) if traces is None else Shown(samples=numbers["samples"], films=traces)
+    shown = Shown(samples=numbers["samples"])
+    if numbers["traces"] is not None:
+        from harness.runs.traced_again import traced_again
+
+        shown = replace(shown, films=numbers["traces"], decode=traced_again)
     made = page(words.store, filters, spelling, shown)
     size = _write(output, made.html)
     sys.stdout.write(f"{output}\n{size / 1e6:.1f} MB{''.join(f'; {note}' for note in made.notes)}\n")

@@ -125,14 +125,11 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     tracker = _tracker(job)
     _say_what_changed(job, store)
     cautions = knobs.cautions(cfg.method, job.method)
-    switches = device_switches.apply(
-        device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
-    )
-    loaded = build.load_model(cfg, job.checkpoint_sha256)
+    street, switches = street_of(job, progress)
     _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain, cfg.overrides), cfg.task.name)
+    loaded = street.loaded
     device = loaded.model.device
     reset_peak_memory(device)
-    street = _street(job, loaded, progress)
     held_back, started = provenance.held_back(str(device)), time.perf_counter()
     with _keeper(job, store, street) as keeper, settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk(keeper)
@@ -230,12 +227,16 @@ def _say_what_changed(job: Job, store: Store) -> None:
         _LOG.warning("%s: stored as %s, run anew: changed %s", job.run_id, stored["run_id"], ", ".join(changed))
 
 
-def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
+def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
+    """Set this process to what a job asks for, load its model, and return the way of its samples, and what was set."""
     cfg = job.cfg
-    return Street(
+    switches = device_switches.apply(
+        device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
+    )
+    street = Street(
         task=job.task,
         method=job.method,
-        loaded=loaded,
+        loaded=build.load_model(cfg, job.checkpoint_sha256),
         measure=measure_of(job.plain["measure"]),
         batch_size=cfg.batch_size,
         gen_length=cfg.gen_length,
@@ -243,6 +244,7 @@ def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
         model=cfg.model.name,
         progress=progress,
     )
+    return street, switches
 
 
 def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """A page of results, opened in the Chromium of this machine."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,11 +26,18 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, timeout=120_000)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"], timeout=120_000)
         try:
             yield started
         finally:
             started.close()
+
+
+_GO = """(place) => {
+  delete document.documentElement.dataset.shown;
+  if (location.hash === place) window.dispatchEvent(new Event("hashchange"));
+  else location.hash = place;
+}"""
 
 
 class Opened:
@@ -37,7 +45,8 @@ class Opened:
 
     def __init__(self, page: Any, file: Path) -> None:
         self.page, self.file, self.wrong = page, file, []
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(30_000)
+        page.set_default_navigation_timeout(180_000)
         page.on("console", lambda said: self._say(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self._say(str(error)))
         page.on("dialog", lambda dialog: (self._say(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -50,9 +59,11 @@ class Opened:
         if not url.startswith((self.file.as_uri(), "data:", "blob:")):
             self._say(f"asked for {url}")
 
-    def go(self, place: str = "") -> Any:
-        """Open a place of the page anew, wait until it can be used, and return the page."""
-        self.page.goto("about:blank")
-        self.page.goto(f"{self.file.as_uri()}{place}")
-        self.page.wait_for_selector("html[data-ready]", state="attached")
+    def go(self, place: str = "#board") -> Any:
+        """Show a place of the page, which is opened once, and return the page when it is there."""
+        if self.page.url == "about:blank":
+            self.page.goto(f"{self.file.as_uri()}{place}")
+        else:
+            self.page.evaluate(_GO, place)
+        self.page.wait_for_selector(f"html[data-shown={json.dumps(place)}]", state="attached")
         return self.page

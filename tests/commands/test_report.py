@@ -1,9 +1,12 @@
 """`decbench report`, as a user types it."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.results.html.packing import unpacked
 from harness.results.store import Store
 from tests.conftest import RunDecbench
 from tests.results.factory import add_sweep
@@ -35,6 +38,27 @@ def test_a_page_is_written_where_it_is_wanted(folder: Path, call_decbench: RunDe
     said = call_decbench("report", "results_dir=store", "output=new/page.html", "samples=1")
     assert said.returncode == 0, said.stderr
     assert (folder / "new" / "page.html").is_file()
+
+
+def test_runs_that_were_not_traced_can_be_decoded_again(tmp_path: Path, call_decbench: RunDecbench):
+    """Guards traces=N: all steps of the first N samples, from the stored config; nothing is stored."""
+    words = ("model=random_mdm", "method=wino", "task=list_copy", "task.samples=3", "results_dir=store")
+    assert call_decbench("run", *words).returncode == 0
+    before = Store(root=tmp_path / "store").attempts()
+    said = call_decbench("report", "traces=2", "results_dir=store")
+    assert said.returncode == 0, said.stderr
+    (text,) = re.findall(rf'id="chunk-run-{before[0].run_id}">([^<]*)<', (tmp_path / "store/report.html").read_text())
+    details = unpacked(text)
+    assert [(film["traced"], film["again"]) for film in details["films"]] == [(True, True)] * 2
+    assert all(frame["computed"] > 0 for film in details["films"] for frame in film["frames"])
+    assert Store(root=tmp_path / "store").attempts() == before
+
+
+def test_a_run_that_cannot_be_decoded_again_keeps_its_order(folder: Path, call_decbench: RunDecbench, caplog: Any):
+    """Guards pages of runs from elsewhere: each reason is told, and the page is made."""
+    said = call_decbench("report", "task=copy", "traces=1", "results_dir=store")
+    assert said.returncode == 0, said.stderr
+    assert "base-copy: cannot be decoded again here" in caplog.text
 
 
 @pytest.mark.parametrize(

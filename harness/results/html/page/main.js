@@ -30,6 +30,7 @@ async function show() {
     else one.removeAttribute("aria-current");
   }
   await PAGES[page](Object.fromEntries(new URLSearchParams(query)));
+  document.documentElement.dataset.shown = location.hash;
   document.title = `${document.getElementById(`${page}-title`).textContent} - decbench report`;
 }
 
@@ -43,7 +44,6 @@ async function start() {
   window.addEventListener("hashchange", show);
   await show();
   notice.hidden = true;
-  document.documentElement.dataset.ready = "true";
 }
 
 start();
