@@ -91,7 +91,7 @@ def decode_piece(cfg: DictConfig, piece: int) -> None:
     if cfg.resume and store.completed(job.run_id):
         return
     job.require_grading()
-    _, _, street = _ready(job, Silent())
+    street, _ = street_of(job, Silent())
     with _kept(job, store) as keeper:
         street.walk_piece(keeper, piece, cfg.split)
         keeper.write()
@@ -139,8 +139,9 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     tracker = _tracker(job)
     _say_what_changed(job, store)
     cautions = knobs.cautions(cfg.method, job.decoding.method)
-    switches, loaded, street = _ready(job, progress)
+    street, switches = street_of(job, progress)
     _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain, cfg.overrides), cfg.task.name)
+    loaded = street.loaded
     device = loaded.model.device
     reset_peak_memory(device)
     held_back, started = provenance.held_back(str(device)), time.perf_counter()
@@ -169,12 +170,6 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     with _reporting(job):
         tracker.report(row, plain, samples, asked_as=cfg.name)
     return RunRecord(row=row)
-
-
-def _ready(job: Job, progress: Progress) -> tuple[DeviceState, LoadedModel, Street]:
-    """Return what every batch needs: switches of the device, the model, and the way of samples."""
-    switches, loaded = load(job.cfg, job.decoding.checkpoint_sha256)
-    return switches, loaded, _street(job, loaded, progress)
 
 
 def _tracker(job: Job) -> Tracker:
@@ -254,9 +249,11 @@ def _say_what_changed(job: Job, store: Store) -> None:
         _LOG.warning("%s: stored as %s, run anew: changed %s", job.run_id, stored["run_id"], ", ".join(changed))
 
 
-def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
+def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
+    """Set this process to what a job asks for, load its model, and return the way of its samples, and what was set."""
     cfg = job.cfg
-    return Street(
+    switches, loaded = load(cfg, job.decoding.checkpoint_sha256)
+    street = Street(
         task=job.task,
         method=job.decoding.method,
         loaded=loaded,
@@ -267,6 +264,7 @@ def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
         model=cfg.model.name,
         progress=progress,
     )
+    return street, switches
 
 
 def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
