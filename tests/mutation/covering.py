@@ -13,13 +13,21 @@ Tests = dict[str, float]
 """Seconds of every test that passed, by node id."""
 
 
+_IN_ORDER = ("tests/test_readme.py", "tests/test_docs.py")
+"""Files of commands that follow one another, as a reader types them: one alone fails without a mutant."""
+
+
 def passed(junit: Path) -> Tests:
-    """Read pytest's own report of a run; a test that failed or was skipped would tell nothing of a mutant."""
-    return {
+    """Read pytest's own report of a run, but for files whose tests go in order.
+
+    A test that failed or was skipped would tell nothing of a mutant.
+    """
+    found = {
         f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}": float(case.attrib["time"])
         for case in ElementTree.parse(junit).iter("testcase")
         if {child.tag for child in case} <= {"properties"}
     }
+    return {test: seconds for test, seconds in found.items() if not test.startswith(_IN_ORDER)}
 
 
 @dataclass(frozen=True, kw_only=True)
