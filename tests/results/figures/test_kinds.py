@@ -114,6 +114,15 @@ def test_a_front_over_other_samples_has_none(tmp_path: Path):
     assert rows(made(store, kind="scatter", x="nfe", y="accuracy", front=True), "x", kind="front") == []
 
 
+def test_lines_may_be_about_runs(tmp_path: Path):
+    """Guards columns that only runs have: every sample of a run stands for its run."""
+    store = Store(root=tmp_path)
+    for batch in (1, 2):
+        add_run(store, f"b{batch}", batch_size=batch, minutes=batch, tps=10.0 * batch)
+    found = rows(made(store, kind="lines", x="batch_size", y="tps", groups="model"), "x", "y")
+    assert found == [(1, 10), (2, 20)]
+
+
 def test_what_runs_were_told_is_no_mean(tmp_path: Path):
     """Guards against one point for all batch sizes, or all seeds, of a setting."""
     store = Store(root=tmp_path)
