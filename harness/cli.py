@@ -1,5 +1,6 @@
 """`decbench`: one word of what to do, then its arguments; everything heavy is imported by the command that needs it."""
 
+import atexit
 import gc
 import os
 import signal
@@ -35,6 +36,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
   claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
+  cost model=NAME method=NAME device=NAME      predicted operations, bytes and seconds on a machine that is not here
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=... `decbench --version` says which this is.
@@ -54,6 +56,9 @@ What exists: decbench list models|methods|tasks; the knobs of a method: decbench
 
 _YOUNG = 20_000
 """New objects after which garbage is looked for."""
+
+# A fifth of a short command would go into looking for garbage among what goes anyway.
+atexit.register(gc.freeze)
 
 _SIGNALLED = 128
 """What shells add to the number of the signal that ended a command."""
@@ -225,6 +230,7 @@ _MODULES = {
     "check": "check.command",
     "lm_eval": "lm_eval.command",
     "bench": "bench",
+    "cost": "cost",
     "figures": "figures",
     "tables": "tables",
     "report": "report",

@@ -63,6 +63,10 @@ def options(overrides: Sequence[str]) -> Options:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table, and write every cell and what it rests on as JSON."""
+    if "--fit" in argv:
+        from harness.commands.bench_fit import main as fit
+
+        return fit([word for word in argv if word != "--fit"])
     from rich.table import Table
 
     from harness.commands.console import console

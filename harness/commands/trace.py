@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.errors import ConfigError, DataError
+from harness.results.parts import as_rows
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.selection import attempt_of, matching, parse_filters
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if len(names) not in (1, 2):
         raise ConfigError(f"trace {' '.join(words.rest)}: takes a run and one of its samples; decbench results list")
     attempt = attempt_of(words.store.attempts(), names[0])
-    run = next(iter(words.store.read("runs", [attempt.run_id]).to_pylist()), None)
+    run = next(iter(as_rows(words.store.read("runs", [attempt.run_id]))), None)
     samples = [row for row in words.store.read("samples", [attempt.run_id]).to_pylist() if row["repetition"] == 0]
     if run is None or not samples:
         raise DataError(f"{attempt.run_id}: has no samples; decbench results show {attempt.run_id} says why")

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import options, protocols, words
 from harness.config.catalogue import NEAR, knobs, names, nearest, read
-from harness.config.loader import ROOT, loader
+from harness.config.loader import loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
 from harness.config.root import GROUPS, BenchConf, OnError, refuse_option, refuse_unknown
@@ -41,7 +40,7 @@ def _register_root() -> None:
     ConfigStore.instance().store(name="bench_schema", node=BenchConf, provider="decbench")
 
 
-def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+def compose(overrides: Sequence[str]) -> DictConfig:
     """Return the config of a run, every value resolved and of its type.
 
     Raise ConfigError naming the key, the value and what would do, for unknown names and keys, wrong types and
@@ -51,11 +50,19 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     parsed = parse(overrides)
     _refuse_unknown(parsed)
     with shown_as_typed(overrides):
-        cfg = _composed(parsed, with_hydra=with_hydra)
+        cfg = _composed(parsed)
         if settings := _added(cfg, parsed):
-            cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
+            cfg = _composed([*parsed, *parse(settings)])
         _check_values(cfg)
     return cfg
+
+
+def options_of(overrides: Sequence[str]) -> Mapping[str, str | None]:
+    """Return what is chosen of each group that is about a whole command: the experiment, Hydra's launcher.
+
+    The overrides must have been composed before.
+    """
+    return loader().chosen(parse(overrides))
 
 
 def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
@@ -71,11 +78,8 @@ def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
     return added
 
 
-def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
+def _composed(overrides: Sequence[Override]) -> DictConfig:
     try:
-        if with_hydra:
-            lines = [str(override.input_line) for override in overrides]
-            return loader().load_configuration(ROOT, lines, RunMode.RUN, from_shell=False)
         return loader().compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, overrides)) from error

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.results.canonical import canonical_setting
+from harness.results.parts import as_rows
 from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Store
@@ -111,7 +112,7 @@ def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
 
 def graded(stored: pa.Table, samples: pa.Table, run_ids: Sequence[str]) -> list[Measured]:
     """Return what `load` does, of rows of the tables runs and samples."""
-    rows = stored.to_pylist()
+    rows = as_rows(stored)
     runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
     columns = ["run_id", *_SAMPLE, *_MEASURED]
     read = samples.select([*columns, "finish_reason"]).filter(pc.field("run_id").isin(pa.array([*runs], pa.string())))

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from harness.errors import DataError
 from harness.results.files import Folder
-from harness.results.parts import Attempt, Row, table_of, write_table
+from harness.results.parts import Attempt, Row, as_rows, table_of, write_table
 from harness.results.scan import Scan
-from harness.results.schemas import RESULTS, SCHEMAS
+from harness.results.schemas import RESULTS, SCHEMAS, empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class Store:
         scan = Scan(self.folder)
         good = [one for one in scan.attempts if one.setting_id == setting_id and one.ok]
         rows = map(scan.run, reversed(good))
-        return next((row.to_pylist()[0] for row in rows if row is not None), None)
+        return next((as_rows(row)[0] for row in rows if row is not None), None)
 
     @contextmanager
     def _claimed(self, setting_id: str) -> Iterator[int]:
@@ -147,7 +147,7 @@ class Store:
 
 def _of_table(scan: Scan, table: str, chosen: Sequence[Attempt]) -> pa.Table:
     parts = [scan.part(one, table) for one in chosen if table == "runs" or one.ok]
-    return pa.concat_tables([SCHEMAS[table].empty_table(), *(part for part in parts if part is not None)])
+    return pa.concat_tables([empty(SCHEMAS[table]), *(part for part in parts if part is not None)])
 
 
 def newest_of(attempts: Iterable[Attempt], run_ids: Iterable[str] | None = None) -> list[Attempt]:

@@ -22,8 +22,7 @@ def execute(plan: Plan, console: Console) -> list[RunRecord]:
     failure; where not, these are stored as skipped and failed.
     """
     plan.require_possible()
-    inline = str(plan.base.hydra.launcher._target_).endswith("BasicLauncher")
-    return _inline(plan, console) if inline or not plan.waiting else _launched(plan, console)
+    return _launched(plan, console) if plan.launched and plan.waiting else _inline(plan, console)
 
 
 def _inline(plan: Plan, console: Console) -> list[RunRecord]:

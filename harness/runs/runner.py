@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from harness.config import build, knobs, options
+from harness.config import knobs, options
 from harness.config.catalogue import knobs as published
 from harness.config.catalogue import read
 from harness.config.hardware import device_name
@@ -28,9 +28,9 @@ from harness.results.canonical import canonical_json, printable
 from harness.results.parts import unfit
 from harness.results.schemas import RUNS, SCHEMA_VERSION
 from harness.results.store import Store
-from harness.runs import device as device_switches
 from harness.runs import provenance
 from harness.runs.device import DeviceState
+from harness.runs.loading import load
 from harness.runs.measure import measure_of, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
@@ -124,7 +124,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
     cfg, plain = job.cfg, job.plain
     tracker = _tracker(job)
     _say_what_changed(job, store)
-    cautions = knobs.cautions(cfg.method, job.method)
+    cautions = knobs.cautions(cfg.method, job.decoding.method)
     street, switches = street_of(job, progress)
     _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain, cfg.overrides), cfg.task.name)
     loaded = street.loaded
@@ -230,13 +230,11 @@ def _say_what_changed(job: Job, store: Store) -> None:
 def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
     """Set this process to what a job asks for, load its model, and return the way of its samples, and what was set."""
     cfg = job.cfg
-    switches = device_switches.apply(
-        device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
-    )
+    switches, loaded = load(cfg, job.decoding.checkpoint_sha256)
     street = Street(
         task=job.task,
-        method=job.method,
-        loaded=build.load_model(cfg, job.checkpoint_sha256),
+        method=job.decoding.method,
+        loaded=loaded,
         measure=measure_of(job.plain["measure"]),
         batch_size=cfg.batch_size,
         gen_length=cfg.gen_length,
