@@ -19,7 +19,8 @@ const PARENTS = { task: "tasks", run: "runs" };
 const notice = document.getElementById("notice");
 
 async function show() {
-  const [name, query] = location.hash.slice(1).split("?");
+  const asked = location.hash;
+  const [name, query] = asked.slice(1).split("?");
   if (name === "main") return document.getElementById("main").focus();
   const page = Object.hasOwn(PAGES, name) ? name : "board";
   viewer.stop();
@@ -30,7 +31,7 @@ async function show() {
     else one.removeAttribute("aria-current");
   }
   await PAGES[page](Object.fromEntries(new URLSearchParams(query)));
-  document.documentElement.dataset.shown = location.hash;
+  document.documentElement.dataset.shown = asked;
   document.title = `${document.getElementById(`${page}-title`).textContent} - decbench report`;
 }
 

@@ -55,7 +55,7 @@ export async function figure(id, rows, cost, log) {
   const variants = [...new Set(points.map((one) => one.variant))];
   const traces = variants.map((name, at) => points_of(points.filter((one) => one.variant === name), name, at, cost));
   if (!points.length) return plotly.purge(place);
-  await plotly.react(place, [front(points, cost), ...traces], layout(cost, log), { responsive: true, displaylogo: false });
+  await plotly.react(place, [front(points, cost), ...traces], layout(cost, log), { responsive: true, displayModeBar: false });
   place.removeAllListeners("plotly_click");
   place.on("plotly_click", ({ points: [point] }) => {
     const runs = point.data.customdata?.[point.pointNumber];
