@@ -144,9 +144,9 @@ def _listed(values: Sequence[object]) -> str:
 
 def _answers(store: Any, run_ids: Sequence[str]) -> dict[str, dict[str, list[int]]]:
     """Return the answers of repetition 0, by run and sample."""
-    columns = ["run_id", "sample_id", "repetition", "output_ids"]
+    columns = ["sample_id", "repetition", "output_ids"]
     found: dict[str, dict[str, list[int]]] = {run_id: {} for run_id in run_ids}
-    for row in store.read("samples", run_ids).select(columns).to_pylist():
+    for row in store.read("samples", run_ids, columns).to_pylist():
         if row["repetition"] == 0:
             found[row["run_id"]][row["sample_id"]] = row["output_ids"]
     return found
