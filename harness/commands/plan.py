@@ -46,7 +46,7 @@ def _entries(planned: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _good_runs(root: str) -> list[dict[str, Any]]:
-    stored = Store(root=root).read("runs").select(estimate.COLUMNS).to_pylist()
+    stored = Store(root=root).read("runs", columns=estimate.COLUMNS).to_pylist()
     return [row for row in stored if row["status"] == "ok"]
 
 

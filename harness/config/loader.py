@@ -28,7 +28,9 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.config import options, plugins, words
@@ -74,7 +76,7 @@ def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> 
     config = loader().load_configuration(ROOT, list(jobs[0]), RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader(), callbacks=Callbacks(config))
     try:
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
+        launcher = _launcher(context, work, config)
         results = launcher.launch(jobs, initial_job_idx=0)
     except MissingDependency:
         raise
@@ -83,6 +85,17 @@ def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> 
         what = words.short(one_line(error).partition(". ")[0])
         raise RunFailed(f"launch={config.hydra.runtime.choices.launch}: {what}; {_GO_ON}") from error
     return [result.return_value for result in results]
+
+
+def _launcher(context: HydraContext, work: Callable[[DictConfig], Any], config: DictConfig) -> Launcher:
+    """Return the launcher of a config: a plug-in of Hydra's, or a class of ours, which Hydra itself refuses."""
+    options = {str(key): value for key, value in config.hydra.launcher.items()}
+    target = str(options.pop("_target_"))
+    if Plugins.is_in_toplevel_plugins_module(target):
+        return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
+    launcher = get_class(target)(**options)
+    launcher.setup(hydra_context=context, task_function=work, config=config)
+    return launcher
 
 
 class Loader(ConfigLoaderImpl):

@@ -23,7 +23,7 @@ from harness.results.parts import as_rows
 from harness.results.repeated import Spread, over_seeds
 from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
-from harness.results.store import Store
+from harness.results.store import Chosen, Store
 
 BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
@@ -118,26 +118,29 @@ class Comparison:
 
 def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
     """Return the graded runs among `run_ids` whose samples can be read, in the order given."""
-    runs, samples = store.read_together(["runs", "samples"], run_ids)
-    return graded(runs, samples, run_ids)
+    chosen = store.chosen(run_ids)
+    return graded(chosen, chosen.table("runs"), run_ids)
 
 
-def graded(stored: pa.Table, samples: pa.Table, run_ids: Sequence[str]) -> list[Measured]:
-    """Return what `load` does, of rows of the tables runs and samples."""
+def graded(chosen: Chosen, stored: pa.Table, run_ids: Sequence[str]) -> list[Measured]:
+    """Return what `load` does, of attempts and their rows of the table runs; a run's samples are read at a time."""
     rows = as_rows(stored)
     runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
-    columns = ["run_id", *_SAMPLE, *_MEASURED]
-    read = samples.select([*columns, "finish_reason"]).filter(pc.field("run_id").isin(pa.array([*runs], pa.string())))
-    ended = pa.array([reason == BUDGET for reason in read["finish_reason"].to_pylist()], pa.bool_())
-    read = read.drop_columns("finish_reason").append_column(_UNFINISHED, ended)
-    numbers, keys = [*_MEASURED, _UNFINISHED], ["run_id", *_SAMPLE]
-    floats = pa.table({key: read[key] for key in keys} | {name: read[name].cast(pa.float64()) for name in numbers})
+    parts = chosen.parts("samples", [*_SAMPLE, *_MEASURED, "finish_reason"])
+    means = {part["run_id"][0].as_py(): _means(part) for part in parts if part.num_rows}
+    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in runs and run_id in means)
+    return [Measured(run=runs[one], samples=means[one]) for one in wanted]
+
+
+def _means(read: pa.Table) -> pa.Table:
+    """Return the numbers of the samples of a run, means over repetitions, ordered by sample."""
+    ended = pc.fill_null(pc.equal(read["finish_reason"], BUDGET), False)  # type: ignore[attr-defined]
+    columns = {name: read[name] for name in _MEASURED} | {_UNFINISHED: ended}
+    numbers, keys = {name: one.cast(pa.float64()) for name, one in columns.items()}, ["run_id", *_SAMPLE]
+    floats = pa.table({key: read[key] for key in keys} | numbers)
     grouped = floats.group_by(keys, use_threads=False).aggregate([(name, "mean") for name in numbers])
     means = grouped.rename_columns({f"{name}_mean": name for name in numbers})
-    means = means.sort_by([(name, "ascending") for name in keys])
-    answered = {*means["run_id"].to_pylist()}
-    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in answered)
-    return [Measured(run=runs[one], samples=means.filter(pc.field("run_id") == one)) for one in wanted]
+    return means.sort_by([(name, "ascending") for name in keys])
 
 
 def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Comparison]:

@@ -38,12 +38,12 @@ def _share(emerged: Sequence[float], percent: float) -> float | None:
 def emergences(store: Store, run_ids: Sequence[str]) -> list[Emergence]:
     """Return one entry per traced run, in the order given; steps that predicted nothing of an answer do not count."""
     steps: dict[tuple[str, str], list[tuple[int, list[int]]]] = {}
-    for row in store.read("steps", run_ids).select(["run_id", "sample_id", "step", "predicted"]).to_pylist():
+    for row in store.read("steps", run_ids, ["sample_id", "step", "predicted"]).to_pylist():
         if row["predicted"] is not None:
             steps.setdefault((row["run_id"], row["sample_id"]), []).append((row["step"], row["predicted"]))
     samples: dict[str, list[dict]] = {}
-    columns = ["run_id", "sample_id", "repetition", "correct", "output_ids", "tokens_out"]
-    for row in store.read("samples", run_ids).select(columns).to_pylist():
+    columns = ["sample_id", "repetition", "correct", "output_ids", "tokens_out"]
+    for row in store.read("samples", run_ids, columns).to_pylist():
         samples.setdefault(row["run_id"], []).append(row)
     runs = {row["run_id"]: row for row in as_rows(store.read("runs", run_ids))}
     found = []

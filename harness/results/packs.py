@@ -49,18 +49,21 @@ class Pack:
         row = rows.slice(self._place[attempt], 1)
         return trusted(row, self._path("runs"), "runs", attempt, 1, columns)
 
-    def part(self, attempt: Attempt, table: str, rows: int) -> pa.Table | None:
-        """Return the rows of an attempt in another table; None, with a warning, where they cannot be trusted."""
-        attempts, file = self._attempts_in(table), self._file(table)
-        if file is None or attempt not in attempts:
+    def part(self, attempt: Attempt, table: str, rows: int, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return the rows of an attempt in another table, or some columns; None, with a warning, if not to be trusted.
+
+        Of the columns only those are read.
+        """
+        file = self._file(table)
+        if file is None or attempt not in self._groups(table):
             skipped(self._path(table), f"lacks {attempt.file}")
             return None
         try:
-            group = file.read_row_group(attempts.index(attempt))
+            group = file.read_row_group(self._groups(table)[attempt], columns and [*NAMES, *columns])
         except UNREADABLE as error:
             skipped(self._path(table), broken(error))
             return None
-        return trusted(group, self._path(table), table, attempt, rows)
+        return trusted(group, self._path(table), table, attempt, rows, columns)
 
     def remove(self) -> None:
         """Remove the files, runs first, so that no run is seen without its samples."""
@@ -78,6 +81,15 @@ class Pack:
     @cached_property
     def _place(self) -> dict[Attempt, int]:
         return {attempt: index for index, attempt in enumerate(self.attempts)}
+
+    def _groups(self, table: str) -> dict[Attempt, int]:
+        if table not in self._grouped:
+            self._grouped[table] = {attempt: index for index, attempt in enumerate(self._attempts_in(table))}
+        return self._grouped[table]
+
+    @cached_property
+    def _grouped(self) -> dict[str, dict[Attempt, int]]:
+        return {}
 
     @cached_property
     def _opened(self) -> dict[str, pq.ParquetFile | None]:

@@ -50,8 +50,9 @@ def summarize(
     from harness.results.parallelism import areas
 
     store = Store(root=results_dir)
-    runs, samples = store.read_together(["runs", "samples"], run_ids)
-    measured = [_spelled(one, settings or {}) for one in graded(runs, samples, run_ids)]
+    chosen = store.chosen(run_ids)
+    runs = chosen.table("runs")
+    measured = [_spelled(one, settings or {}) for one in graded(chosen, runs, run_ids)]
     overall, per_task = compare(measured), compare(measured, per_task=True)
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []

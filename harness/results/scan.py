@@ -35,13 +35,20 @@ class Scan:
             self._runs[attempt] = self._part(attempt, "runs", 1)
         return self._runs[attempt]
 
-    def part(self, attempt: Attempt, table: str) -> pa.Table | None:
-        """Return an attempt's rows of a table; None, with a warning, where the run or they are not whole."""
+    def part(self, attempt: Attempt, table: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return an attempt's rows of a table; None, with a warning, where the run or they are not whole.
+
+        Of a table of many rows some `columns` can be asked for, which are all that is read then, beside the names.
+        """
         run = self.run(attempt)
         if run is None or table == "runs":
-            return run
+            return run if run is None or not columns else run.select(columns_of(table, columns).names)
+        schema = columns_of(table, columns) if columns else SCHEMAS[table]
         rows = run[rows_of(table)][0].as_py()
-        return self._part(attempt, table, rows) if rows else empty(SCHEMAS[table])
+        if not rows:
+            return empty(schema)
+        found = self._part(attempt, table, rows, columns)
+        return found if found is None else with_known_columns(found, schema)
 
     def rows(self, attempts: Iterable[Attempt], columns: Sequence[str]) -> pa.Table:
         """Return some columns of the rows of attempts, in their order, without those that cannot be trusted."""
@@ -70,4 +77,4 @@ class Scan:
             if found is not None or attempt not in self._packed:
                 return found
         pack = self._packed[attempt]
-        return pack.run(attempt, columns) if table == "runs" else pack.part(attempt, table, rows)
+        return pack.run(attempt, columns) if table == "runs" else pack.part(attempt, table, rows, columns)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.results.files import Folder
-from harness.results.parts import Attempt, Row, as_rows, table_of, write_table
+from harness.results.parts import Attempt, Row, as_rows, columns_of, table_of, write_table
 from harness.results.scan import Scan
 from harness.results.schemas import RESULTS, SCHEMAS, empty
 
@@ -103,18 +103,23 @@ class Store:
         """
         return newest_of(self.attempts(), run_ids)
 
-    def read(self, table: str, run_ids: Iterable[str] | None = None) -> pa.Table:
+    def read(self, table: str, run_ids: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all rows of a table, or those of some runs: one attempt per run, samples and steps of good ones.
 
-        A file that cannot be trusted is left out and logged as a warning that names it and says how to go on.
+        Of some `columns` nothing else is read, beside those that name the rows. A file that cannot be trusted is left
+        out and logged as a warning that names it and says how to go on.
         """
-        return self.read_together([table], run_ids)[0]
+        return self.chosen(run_ids).table(table, columns)
 
     def read_together(self, tables: Sequence[str], run_ids: Iterable[str] | None = None) -> list[pa.Table]:
         """Return what `read` does of several tables; no file is opened twice."""
+        chosen = self.chosen(run_ids)
+        return [chosen.table(table) for table in tables]
+
+    def chosen(self, run_ids: Iterable[str] | None = None) -> "Chosen":
+        """Return the newest attempts of all runs, or of some, to be read a part at a time."""
         scan = Scan(self.folder)
-        chosen = newest_of(scan.attempts, run_ids)
-        return [_of_table(scan, table, chosen) for table in tables]
+        return Chosen(scan=scan, attempts=newest_of(scan.attempts, run_ids))
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
@@ -151,9 +156,24 @@ class Store:
         return {one.number for one in self.attempts() if one.setting_id == setting_id}
 
 
-def _of_table(scan: Scan, table: str, chosen: Sequence[Attempt]) -> pa.Table:
-    parts = [scan.part(one, table) for one in chosen if table == "runs" or one.ok]
-    return pa.concat_tables([empty(SCHEMAS[table]), *(part for part in parts if part is not None)])
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Some attempts of a store as it was at one look."""
+
+    scan: Scan
+    attempts: Sequence[Attempt]
+
+    def parts(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of one attempt after another; samples and steps are those of good ones."""
+        for one in self.attempts:
+            part = self.scan.part(one, table, columns) if table == "runs" or one.ok else None
+            if part is not None:
+                yield part
+
+    def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of all attempts."""
+        schema = columns_of(table, columns) if columns else SCHEMAS[table]
+        return pa.concat_tables([empty(schema), *self.parts(table, columns)])
 
 
 def newest_of(attempts: Iterable[Attempt], run_ids: Iterable[str] | None = None) -> list[Attempt]:

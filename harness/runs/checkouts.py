@@ -58,7 +58,7 @@ class Checkout:
         with self.stored([*overrides, "measure=timed", "measure.repetitions=1", "tracker=none"]) as store:
             found = {WHOLE: _children() - before}
             runs = {row["run_id"]: row for row in store.read("runs").to_pylist()}
-            for row in store.read("samples").select(["run_id", "cpu_s"]).to_pylist():
+            for row in store.read("samples", columns=["cpu_s"]).to_pylist():
                 run = runs[row["run_id"]]
                 label = " ".join(run[name] for name in ("model", "setting", "task"))
                 found[label] = found.get(label, 0.0) + row["cpu_s"]

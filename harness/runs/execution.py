@@ -1,6 +1,5 @@
 """A plan carried out: here, job after job, or by the processes of one of Hydra's launchers."""
 
-from hydra.core.plugins import Plugins
 from rich.console import Console
 
 from harness.config.job import Job, Refused
@@ -54,9 +53,6 @@ def _require_success(record: RunRecord, one: Planned, plan: Plan) -> None:
 
 
 def _launched(plan: Plan, console: Console) -> list[RunRecord]:
-    from harness.runs.ray_launcher import RayLauncher
-
-    Plugins.instance().register(RayLauncher)
     with Watch(console=console, jobs=plan.jobs) as watch:
         made = _by_number(plan)
         records = [made[one.number] if one.number in made else _carried_out(one, plan, Silent()) for one in plan.jobs]

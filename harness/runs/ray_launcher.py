@@ -4,6 +4,7 @@ A worker that ends (killed, out of memory, its machine gone) is started again, a
 it goes on behind the batches that are stored. The other runs are carried out whatever becomes of it.
 """
 
+import logging
 import os
 import sys
 from collections import deque
@@ -98,7 +99,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level="error")
+    dashboard = None if address else False
+    ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield ray
     finally:

@@ -52,7 +52,7 @@ class Selected:
         """Return columns of samples or steps of all runs, with `panel`, `group` and `run_id`."""
         import pandas as pd
 
-        rows = self.store.read(table, self.ids).select(["run_id", *columns]).to_pandas()
+        rows = self.store.read(table, self.ids, columns).select(["run_id", *columns]).to_pandas()
         names = pd.DataFrame(
             [{"run_id": run["run_id"], "panel": self.panel(run), "group": self.group(run)} for run in self.runs]
         )
@@ -122,7 +122,7 @@ def _refuse_mixtures(selected: Selected) -> None:
 
 def _add_reuse(store: Store, runs: Sequence[dict[str, Any]]) -> None:
     """Give every run the share of visible positions that its calls took from caches, None without steps."""
-    rows = store.read("steps", [run["run_id"] for run in runs]).select(["run_id", "n_computed", "n_reused"])
+    rows = store.read("steps", [run["run_id"] for run in runs], ["n_computed", "n_reused"])
     sums = {
         row["run_id"]: (row["n_computed_sum"], row["n_reused_sum"])
         for row in rows.group_by("run_id").aggregate([("n_computed", "sum"), ("n_reused", "sum")]).to_pylist()

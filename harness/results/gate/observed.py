@@ -12,9 +12,9 @@ Row = Mapping[str, Any]
 
 _DIGITS = 3
 _PROMPT = 12
-_SAMPLE_COLUMNS = ("run_id", "sample_id", "repetition", "prompt_sha256", "output_ids", "decided_at", "correct",
+_SAMPLE_COLUMNS = ("sample_id", "repetition", "prompt_sha256", "output_ids", "decided_at", "correct",
                    "token_margin", "choice_margin", *COUNTERS)  # fmt: skip
-_STEP_COLUMNS = ("run_id", "sample_id", "repetition", "step", "positions", "tokens", "remasked", "edited",
+_STEP_COLUMNS = ("sample_id", "repetition", "step", "positions", "tokens", "remasked", "edited",
                  "n_accepted", "n_computed", "token_margin", "choice_margin")  # fmt: skip
 
 
@@ -100,9 +100,10 @@ class Setting:
 
 def observe(store: Store, run_ids: Sequence[str]) -> list[Setting]:
     """Return what stored runs did, in the order given; a run whose file cannot be read is left out."""
-    runs = {row["run_id"]: row for row in as_rows(store.read("runs", run_ids))}
-    samples = _by_run(store.read("samples", run_ids).select(_SAMPLE_COLUMNS).to_pylist())
-    steps = _by_run(store.read("steps", run_ids).select(_STEP_COLUMNS).to_pylist())
+    chosen = store.chosen(run_ids)
+    runs = {row["run_id"]: row for row in as_rows(chosen.table("runs"))}
+    samples = _by_run(chosen.table("samples", _SAMPLE_COLUMNS).to_pylist())
+    steps = _by_run(chosen.table("steps", _STEP_COLUMNS).to_pylist())
     wanted = [run_id for run_id in dict.fromkeys(run_ids) if run_id in runs]
     return [_setting(runs[run_id], samples.get(run_id, []), steps.get(run_id, [])) for run_id in wanted]
 
