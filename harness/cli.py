@@ -29,6 +29,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   figures NAME|FILE ...      draw stored runs: svg, pdf, png and csv; which figures: decbench list figures
   tables [NAME|FILE] ...     tables of stored runs, best and ties marked: markdown, LaTeX, csv
+  iso_quality [NAME]         the fastest setting of each method that loses at most a margin, from a stored search
   trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
@@ -226,6 +227,7 @@ _MODULES = {
     "bench": "bench",
     "figures": "figures",
     "tables": "tables",
+    "iso_quality": "iso_quality",
     "trace": "trace",
     "claims": "claims",
     "results": "results",

@@ -19,10 +19,10 @@ from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import ROOT, loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
-from harness.config.root import GROUPS, BenchConf, OnError, refuse_option, refuse_unknown
+from harness.config.root import GROUPS, SEARCHED, BenchConf, OnError, refuse_option, refuse_unknown
 from harness.errors import ConfigError
 
-KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol"}
+KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol", *SEARCHED}
 """The keys of a config that are stored as they stand."""
 
 _LARGEST = 2**31 - 1
