@@ -60,7 +60,9 @@ def test_the_fastest_setting_is_found_kept_and_shown_from_the_store(tmp_path: Pa
     assert (row["verdict"], row["difference"]) == ("undecided", 0) and row["shown_margin"] > 30
     files = sorted(file.name for file in (tmp_path / "store" / "runs").glob("*.parquet"))
     assert len(files) in (5, 6)  # steps=16 may be the baseline, spelled out
-    assert json.loads(call_decbench(*words).stdout.splitlines()[-1]) == first
+    again = call_decbench(*words)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout.splitlines()[-1]) == first
     assert sorted(file.name for file in (tmp_path / "store" / "runs").glob("*.parquet")) == files
     made = {file.suffix for file in (tmp_path / "store" / "figures").iterdir()}
     assert made == {".md", ".csv", ".svg", ".pdf", ".png"}
