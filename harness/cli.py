@@ -31,6 +31,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   figures NAME|FILE ...      draw stored runs: svg, pdf, png and csv; which figures: decbench list figures
   tables [NAME|FILE] ...     tables of stored runs, best and ties marked: markdown, LaTeX, csv
   report [column=value ...]  one HTML page of stored runs: leaderboard, plots, and a viewer of decodings
+  iso_quality [NAME]         the fastest setting of each method that loses at most a margin, from a stored search
   trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
@@ -234,6 +235,7 @@ _MODULES = {
     "figures": "figures",
     "tables": "tables",
     "report": "report",
+    "iso_quality": "iso_quality",
     "trace": "trace",
     "claims": "claims",
     "results": "results",

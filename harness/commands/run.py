@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.commands.console import console as output
 from harness.config.catalogue import tell_problems
+from harness.config.root import SEARCHED
 from harness.errors import ConfigError, DataError
 from harness.results.figures.definition import TABLE, Definition, read_definition
 from harness.results.files import beside
@@ -28,11 +29,16 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     console = output(stderr=as_json)
     sweep = expand(argv)
     tell_problems()
+    if sweep.base.search is not None:
+        from harness.commands.iso_quality import search
+
+        return search(sweep, console, as_json=as_json)
+    _refuse_unsearched(argv)
     figure = read_definition(OmegaConf.to_container(sweep.base.figure), "figure")
     if figure.kind == TABLE:
         raise ConfigError("figure: is a table, which a sweep prints anyway; decbench tables makes it afterwards")
     records = execute(plan(sweep), console)
-    _note_requests(sweep.base, records, console)
+    note_requests(sweep.base, records, console)
     summary = _summarise(sweep.base, figure, records, console)
     if as_json:
         sys.stdout.write(json.dumps(summary, default=str) + "\n")
@@ -40,7 +46,13 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     return int(lost or any(record.status == "failed" for record in records))
 
 
-def _note_requests(base: DictConfig, records: list[RunRecord], console: Console) -> None:
+def _refuse_unsearched(argv: Sequence[str]) -> None:
+    for word in argv:
+        if word.partition("=")[0] in SEARCHED:
+            raise ConfigError(f"{word}: nothing is searched here; experiment=iso_quality does, or one with search:")
+
+
+def note_requests(base: DictConfig, records: list[RunRecord], console: Console) -> None:
     """Store which runs this command has asked for, those included that were stored already."""
     columns = ("setting_id", "run_id", "attempt", "status")
     asked = {"name": base.name, "created": datetime.now(UTC)}

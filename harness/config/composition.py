@@ -18,10 +18,11 @@ from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
-from harness.config.root import GROUPS, BenchConf, OnError, RayConf, refuse_option, refuse_unknown
+from harness.config.root import GROUPS, SEARCHED, BenchConf, OnError, RayConf, refuse_option, refuse_unknown
 from harness.errors import ConfigError
 
-KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol", "split"}
+_NOT_KEPT = frozenset({"overrides", "summary", "figure", "protocol", "split", *SEARCHED})
+KEPT = frozenset(item.name for item in fields(BenchConf)) - _NOT_KEPT
 """The keys of a config that are stored as they stand."""
 
 _LARGEST = 2**31 - 1

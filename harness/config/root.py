@@ -26,6 +26,10 @@ class OnError(Enum):
     RECORD = "record"
 
 
+SEARCHED = ("search", "objective", "margin", "trials")
+"""Keys of what an experiment searches: they are about many runs and no part of any."""
+
+
 @dataclass
 class BenchConf:
     """The root of a run's config; groups fill the open keys."""
@@ -51,6 +55,10 @@ class BenchConf:
     figure: Any
     points: list[str] | None
     axes: Any
+    search: Any
+    objective: str
+    margin: float
+    trials: int
     overrides: list[str]
 
 

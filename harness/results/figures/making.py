@@ -15,6 +15,7 @@ from harness.results.figures.frame import Frame
 from harness.results.figures.scatter import TheoryPoint
 from harness.results.figures.selected import Filters, Selected, select
 from harness.results.figures.style import drawing
+from harness.results.iso_quality import Found, Search, notes
 from harness.results.published import Paper, PublishedTable, beside, caption
 from harness.results.store import Store
 
@@ -84,6 +85,19 @@ def make_published(store: Store, paper: Paper, table: PublishedTable) -> Made:
         caption=caption(paper, table),
         provenance=provenance,
     )
+
+
+def make_search(search: Search, found: Sequence[Found]) -> Made:
+    """Draw what a search has found; raise MissingDependency without matplotlib."""
+    from harness.results.figures import iso_quality
+
+    with drawing():
+        frame = iso_quality.data(search, found)
+        figure = iso_quality.draw(frame, search)
+    provenance = {"decbench": version("decbench"), "search": search.search_id, "split": search.split,
+                  "runs": sorted({run for one in found for run in one.runs})}  # fmt: skip
+    told = f"{notes(search, ())[0]} {iso_quality.INTERVAL[:1].upper()}{iso_quality.INTERVAL[1:]}. {_MOVED}"
+    return Made(name=search.name or search.search_id, figure=figure, data=frame, caption=told, provenance=provenance)
 
 
 def files_of(path: Path) -> list[Path]:
