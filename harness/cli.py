@@ -30,6 +30,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   lm_eval ...                lm-evaluation-harness's own command line, with decbench as a model
   figures NAME|FILE ...      draw stored runs: svg, pdf, png and csv; which figures: decbench list figures
   tables [NAME|FILE] ...     tables of stored runs, best and ties marked: markdown, LaTeX, csv
+  report [column=value ...]  one HTML page of stored runs: leaderboard, plots, and a viewer of decodings
   trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
@@ -235,6 +236,7 @@ _MODULES = {
     "cost": "cost",
     "figures": "figures",
     "tables": "tables",
+    "report": "report",
     "trace": "trace",
     "claims": "claims",
     "results": "results",

@@ -4,6 +4,8 @@ Weights are random, since time and memory do not depend on them: they are writte
 read by the loader of real checkpoints, and deleted. Every cache then decodes the same random prompts one token per
 step. A forward is timed on the device's own clock, from events that are read when everything is done; what is left of
 the wall time is the share that is not the model: selection, bookkeeping, and a device that waits for the host.
+
+`decbench bench statistics` measures the paired bootstrap instead, on any machine.
 """
 
 import json
@@ -67,6 +69,10 @@ def main(argv: Sequence[str]) -> int:
         from harness.commands.bench_fit import main as fit
 
         return fit([word for word in argv if word != "--fit"])
+    if [*argv] == ["statistics"]:
+        from harness.commands import bench_statistics
+
+        return bench_statistics.main()
     from rich.table import Table
 
     from harness.commands.console import console

@@ -14,6 +14,7 @@ from harness.config.catalogue import tell_problems
 from harness.config.composition import plain
 from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.results.figures.definition import TABLE, Definition, read_definition
+from harness.results.files import beside
 from harness.results.store import Store
 from harness.runs.announcement import Announcement
 from harness.runs.execution import execute
@@ -32,7 +33,7 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     if figure.kind == TABLE:
         raise ConfigError("figure: is a table, which a sweep prints anyway; decbench tables makes it afterwards")
     planned = plan(sweep)
-    with Announcement(planned, Store(root=Path(sweep.base.results_dir))) as announced:
+    with Announcement(planned, Store(root=sweep.base.results_dir)) as announced:
         records = execute(planned, console)
         _note_requests(announced, records, console)
     summary = _summarise(sweep.base, figure, records, console)
@@ -57,28 +58,28 @@ def _summarise(base: DictConfig, definition: Definition, records: list[RunRecord
     from harness.results.report_sweep import summarize
     from harness.runs.theory_points import theory
 
-    root = Path(base.results_dir)
-    figure = root / "figures" / base.name if base.name else None
+    root, here = str(base.results_dir), beside(base.results_dir)
+    figure = here / "figures" / base.name if base.name else None
     spelled = {record.run_id: str(record.row["setting"]) for record in records}
     summary = summarize(root, list(spelled), console, figure, definition, theory, spelled)
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)
-    _track_figure(base, summary.figures, console)
+    _track_figure(base, summary.figures, here, console)
     return {
         "runs": [{"run_id": r.run_id, "status": r.status, "resumed": r.resumed} for r in records],
-        "results_dir": str(root),
+        "results_dir": root,
         "figures": [str(path) for path in summary.figures],
         "summary": summary.values,
     }
 
 
-def _track_figure(base: DictConfig, figures: Sequence[Path], console: Console) -> None:
+def _track_figure(base: DictConfig, figures: Sequence[Path], here: Path, console: Console) -> None:
     """Say where runs were reported, and report the figure there."""
     from harness.runs.trackers.report import Picture
 
     try:
-        tracking = tracking_of(plain(base, "tracker"), Path(base.results_dir))
+        tracking = tracking_of(plain(base, "tracker"), here)
     except (ConfigError, MissingDependency) as error:
         console.print(f"nothing was reported: {one_line(error)}", highlight=False, soft_wrap=True)
         return

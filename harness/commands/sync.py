@@ -21,6 +21,7 @@ from typing import Any
 from harness.commands.results.words import Words, none_left, parse
 from harness.config.composition import compose, plain
 from harness.errors import ConfigError, MissingDependency, RunFailed, one_line
+from harness.results.files import beside
 from harness.results.scan import Scan
 from harness.results.selection import parse_filters
 from harness.runs.trackers.stored import asked, pictures, reports
@@ -42,18 +43,14 @@ def main(argv: Sequence[str]) -> int:
     pairs = asked(words.store, scan, filters)
     told = _all(tracking.tell, reports(scan, pairs, tracking.was_told), tracking)
     names = list(dict.fromkeys(name for _, name in pairs if name))
-    shown = _all(tracking.show, pictures(Path(words.store.root), names), tracking)
+    shown = _all(tracking.show, pictures(beside(words.store.root), names), tracking)
     sys.stdout.write(f"{tracking.place}\n{told} of {len(pairs)} reports and {shown} pictures are new there\n")
     return 0
 
 
 def _tracking(words: Words, chosen: Sequence[str]) -> Tracking:
     settings = plain(compose(chosen), _TRACKER)
-    if "--output" not in words.options and "://" in str(words.store.root):
-        raise ConfigError(
-            f"results_dir={words.store.root}: is no folder for a tracker's files; say where they go: --output FOLDER"
-        )
-    tracking = tracking_of(settings, Path(words.options.get("--output", words.store.root)))
+    tracking = tracking_of(settings, Path(words.options.get("--output", beside(words.store.root))))
     if not isinstance(tracking, Tracking):
         raise ConfigError("sync: needs a tracker to tell; write tracker=wandb or tracker=mlflow")
     return tracking

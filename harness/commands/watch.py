@@ -20,7 +20,7 @@ from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.config.catalogue import nearest
 from harness.errors import ConfigError
-from harness.runs.watching import State, Watched, look, sweeps
+from harness.runs.standing import State, Watched, look, sweeps
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -18,10 +18,10 @@ from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
-from harness.config.root import GROUPS, BenchConf, OnError, refuse_option, refuse_unknown
+from harness.config.root import GROUPS, BenchConf, OnError, RayConf, refuse_option, refuse_unknown
 from harness.errors import ConfigError
 
-KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol"}
+KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol", "split"}
 """The keys of a config that are stored as they stand."""
 
 _LARGEST = 2**31 - 1
@@ -37,7 +37,9 @@ def register() -> None:
 
 @cache
 def _register_root() -> None:
-    ConfigStore.instance().store(name="bench_schema", node=BenchConf, provider="decbench")
+    store = ConfigStore.instance()
+    store.store(name="bench_schema", node=BenchConf, provider="decbench")
+    store.store(group="hydra/launcher", name="ray", node=RayConf, provider="decbench")
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -151,16 +153,16 @@ def _check_values(cfg: DictConfig) -> None:
             raise words.refused(key, typed[key], words.reason(error)) from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
-    if "://" in str(cfg.results_dir):
-        raise ConfigError(f"results_dir={cfg.results_dir}: is no folder of this machine; runs write to a local one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
-    for key in ("gen_length", "batch_size"):
+    for key in ("gen_length", "batch_size", "split"):
         value = cfg[key]
         if value < 1:
             raise words.refused(key, value, "must be at least 1")
         if value > _LARGEST:
             raise words.refused(key, value, f"must be at most {_LARGEST}")
+    if cfg.split > 1 and cfg.measure.name == "timed":
+        raise ConfigError(f"split={cfg.split}: the seconds of a timed run belong together; leave split out")
     if not -_SEEDS <= cfg.seed < _SEEDS:
         raise words.refused("seed", cfg.seed, f"must lie from -{_SEEDS} to {_SEEDS - 1}")
     if not 0 <= cfg.save_every_s < float("inf"):

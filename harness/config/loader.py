@@ -35,7 +35,7 @@ from harness.config import options, plugins, words
 from harness.config.option_files import ASSUMED
 from harness.config.plugin import Plugin
 from harness.config.sections import Whole, assembled, chosen, is_in
-from harness.errors import RunFailed, one_line
+from harness.errors import MissingDependency, RunFailed, one_line
 
 ROOT = "bench"
 _OWN = SearchPathQuery(provider="main", path=None)
@@ -61,6 +61,11 @@ def _loader(others: tuple[Plugin, ...]) -> "Loader":
     return Loader(search_path)
 
 
+def launcher_of(overrides: Sequence[str]) -> DictConfig:
+    """Return the config of the launcher that a job chooses."""
+    return loader().load_configuration(ROOT, list(overrides), RunMode.MULTIRUN).hydra.launcher
+
+
 def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> list[Any]:
     """Have the launcher that the first of some jobs chooses do `work` with the config of each; return what it returned.
 
@@ -71,6 +76,8 @@ def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> 
     try:
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
         results = launcher.launch(jobs, initial_job_idx=0)
+    except MissingDependency:
+        raise
     except Exception as error:
         # What work raises lies in its result; this is about processes: killed, refused by a cluster, not picklable.
         what = words.short(one_line(error).partition(". ")[0])

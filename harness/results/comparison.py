@@ -2,11 +2,15 @@
 
 A baseline decodes one token per step with the same model on the same samples, under everything else that moves
 a number: template, seed, lengths, batch, device, dtype, measurement. Nothing is compared across models.
+
+What is counted, resampled and tested is a sample: what several seeds or templates make of it is its mean, and no
+further sample.
 """
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.results.canonical import canonical_setting
+from harness.results.multiplicity import holm
 from harness.results.parts import as_rows
+from harness.results.repeated import Spread, over_seeds
 from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Store
@@ -26,6 +32,7 @@ _SAMPLE = ["sample_id", "prompt_sha256"]
 _MEASURED = ["correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s"]
 _UNFINISHED = "unfinished"
 _LENGTH_TOLERANCE = 0.05
+_EQUAL = 1e-9
 _CORRECT, _NFE, _EFE, _LATENCY = range(4)
 
 
@@ -58,7 +65,9 @@ class Measured:
 class AgainstBaseline:
     """What a setting gains and loses; ratios above 1 mean less work or time than the baseline.
 
-    `p_value` is McNemar's mid-p over all samples; `length_change` the relative change of mean `tokens_out`.
+    `lost` and `gained` count the samples that are answered less and more often. `p_value` is McNemar's mid-p of them,
+    which is a sign test where a sample has several answers, and `holm_p` the same among all settings that are compared
+    with the baseline, None for the baseline itself. `length_change` is the relative change of mean `tokens_out`.
     """
 
     baseline: str
@@ -69,6 +78,7 @@ class AgainstBaseline:
     lost: int
     gained: int
     p_value: float
+    holm_p: float | None
     length_change: float
 
     @property
@@ -79,11 +89,12 @@ class AgainstBaseline:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One setting over one or more runs, which weigh equally; `against` is None where a baseline is missing.
+    """One setting over one or more tasks, which weigh equally; `against` is None where a baseline is missing.
 
-    `accuracy` has a Wilson interval over all `n` samples; `worst_template` is the lowest mean over templates;
-    `unfinished` counts the samples that were ended because they used up their model calls. Work is None where that of
-    any sample is not known.
+    `accuracy` has a Wilson interval over all `n` samples, each counted once whatever its seeds and templates;
+    `worst_template` is the lowest mean over templates; `seeds` is how accuracy spreads over them, None where there is
+    one; `unfinished` counts the samples that were ended because they used up their model calls. Work is None where that
+    of any sample is not known.
     """
 
     model: str
@@ -101,6 +112,7 @@ class Comparison:
     efe: float | None
     latency_s: float | None
     unfinished: int = 0
+    seeds: Spread | None = None
     against: AgainstBaseline | None
 
 
@@ -146,7 +158,24 @@ def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Com
         groups.setdefault((one.run["model"], label, task), []).append(one)
     models = list(dict.fromkeys(one.run["model"] for one in measured))
     by_model = sorted(groups.items(), key=lambda item: models.index(item[0][0]))
-    return [_comparison(label, group, measured) for (_, label, _), group in by_model]
+    return _adjusted([_comparison(label, group, measured) for (_, label, _), group in by_model])
+
+
+def _adjusted(made: Sequence[Comparison]) -> list[Comparison]:
+    """Give p-values what Holm's rule makes of them: a family is what is compared with one baseline on the same tasks.
+
+    The baseline itself is no hypothesis.
+    """
+    families: dict[tuple[object, ...], list[int]] = {}
+    for at, one in enumerate(made):
+        if one.against is not None and one.against.holm_p is not None:
+            families.setdefault((one.model, one.against.baseline, one.tasks), []).append(at)
+    adjusted = list(made)
+    for places in families.values():
+        found = [one.against for one in (made[at] for at in places) if one.against is not None]
+        for at, against, p in zip(places, found, holm([one.p_value for one in found]), strict=True):
+            adjusted[at] = replace(made[at], against=replace(against, holm_p=p))
+    return adjusted
 
 
 def _condition(one: Measured, key: str) -> object:
@@ -176,45 +205,80 @@ def _decodes_one_at_a_time(one: Measured) -> bool:
 
 
 def _comparison(label: str, group: Sequence[Measured], measured: Sequence[Measured]) -> Comparison:
-    first, n = group[0].run, sum(len(one.samples) for one in group)
-    accuracies = [float(one.column("correct").mean()) for one in group]
-    accuracy = fmean(accuracies)
+    first, cells = group[0].run, by_sample(group)
+    n = sum(len(one.samples) for one in cells)
+    accuracy = fmean(float(one.column("correct").mean()) for one in cells)
     interval = wilson(round(accuracy * n), n)
-    nfe, tokens = _mean(group, "nfe"), _mean(group, "tokens_out")
+    nfe, tokens = _mean(cells, "nfe"), _mean(cells, "tokens_out")
     return Comparison(
         model=first["model"],
         family=first["family"],
         method=first["method"],
         setting=label,
-        tasks=tuple(dict.fromkeys(one.run["task"] for one in group)),
+        tasks=tuple(one.run["task"] for one in cells),
         run_ids=tuple(one.run["run_id"] for one in group),
         n=n,
         accuracy=Estimate(value=accuracy, low=interval.low, high=interval.high),
-        worst_template=_worst_template(group, accuracies),
+        worst_template=_worst_template(group, accuracy),
         nfe=_known(nfe),
         tpf=_known(tokens / nfe if nfe else math.nan),
-        query_tokens=_known(_mean(group, "query_tokens")),
-        efe=_known(fmean(float(_full_forwards(one).mean()) for one in group)),
-        latency_s=_known(_mean(group, "latency_s")),
-        unfinished=sum(int((one.column(_UNFINISHED) > 0).sum()) for one in group),
+        query_tokens=_known(_mean(cells, "query_tokens")),
+        efe=_known(fmean(float(_full_forwards(one).mean()) for one in cells)),
+        latency_s=_known(_mean(cells, "latency_s")),
+        unfinished=sum(int((one.column(_UNFINISHED) > 0).sum()) for one in cells),
+        seeds=spread(group),
         against=_against(group, [baseline_of(one, measured) for one in group]),
     )
+
+
+def by_sample(group: Sequence[Measured]) -> list[Measured]:
+    """Return one run per task, in which a sample's numbers are means over the runs that answer it.
+
+    Runs of a task differ in seed or template: they ask the same samples again, and make no further ones. What is not
+    known of one of them is not known of the mean.
+    """
+    tasks: dict[str, list[Measured]] = {}
+    for one in group:
+        tasks.setdefault(one.run["task"], []).append(one)
+    return [_mean_of(runs) for runs in tasks.values()]
+
+
+def _mean_of(runs: Sequence[Measured]) -> Measured:
+    if len(runs) == 1:
+        return runs[0]
+    numbers = [*_MEASURED, _UNFINISHED]
+    grouped = pa.concat_tables([one.samples for one in runs]).group_by("sample_id", use_threads=False)
+    kept = pc.ScalarAggregateOptions(skip_nulls=False)
+    means = grouped.aggregate([("prompt_sha256", "min"), *((name, "mean", kept) for name in numbers)])
+    means = means.rename_columns({f"{name}_mean": name for name in numbers} | {"prompt_sha256_min": "prompt_sha256"})
+    return Measured(run=runs[0].run, samples=means.sort_by("sample_id"))
+
+
+def spread(group: Sequence[Measured], column: str = "correct") -> Spread | None:
+    """Return how a quantity spreads over seeds, None where there is one, or not every seed ran everywhere."""
+    ordered = sorted(group, key=lambda one: one.run["seed"])
+    seeds = [list(runs) for _, runs in groupby(ordered, key=lambda one: one.run["seed"])]
+    asked = [sorted((one.run["task"], str(one.run["template"])) for one in runs) for runs in seeds]
+    if len(seeds) < 2 or any(one != asked[0] for one in asked):
+        return None
+    return over_seeds([_mean(by_sample(runs), column) for runs in seeds])
 
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _worst_template(group: Sequence[Measured], accuracies: Sequence[float]) -> float:
-    by_template: dict[str, list[float]] = {}
-    for one, accuracy in zip(group, accuracies, strict=True):
-        by_template.setdefault(one.run["template"], []).append(accuracy)
-    return min(fmean(values) for values in by_template.values())
+def _worst_template(group: Sequence[Measured], accuracy: float) -> float:
+    by_template: dict[str, list[Measured]] = {}
+    for one in group:
+        by_template.setdefault(one.run["template"], []).append(one)
+    means = [_mean(by_sample(runs), "correct") for runs in by_template.values()]
+    return min(means) if len(means) > 1 else accuracy
 
 
-def against(one: Measured, base: Measured) -> AgainstBaseline:
-    """Return what a run gains and loses against another one of the same samples, in the same order."""
-    found = _against([one], [base])
+def against(group: Sequence[Measured], base: Sequence[Measured]) -> AgainstBaseline:
+    """Return what runs gain and lose against other ones: as many, each of the same samples in the same order."""
+    found = _against(group, base)
     assert found is not None
     return found
 
@@ -224,12 +288,10 @@ def _against(group: Sequence[Measured], baselines: Sequence[Measured | None]) ->
     if len(known) < len(group):
         return None
 
-    right, base = [one.column("correct") for one in group], [one.column("correct") for one in known]
-    lost = sum(int(((b > 0.5) & (r <= 0.5)).sum()) for r, b in zip(right, base, strict=True))
-    gained = sum(int(((b <= 0.5) & (r > 0.5)).sum()) for r, b in zip(right, base, strict=True))
-    of_method, of_baseline = [_stack(one) for one in group], [_stack(one) for one in known]
-    pair = paired_means(of_baseline, of_method)
-    wall = pair.ratio(_LATENCY)
+    cells, base = by_sample(group), by_sample(known)
+    lost, gained = discordant(base, cells)
+    pair = paired_means([_stack(one) for one in base], [_stack(one) for one in cells])
+    wall, p_value = pair.ratio(_LATENCY), mcnemar(lost, gained).mid_p
     return AgainstBaseline(
         baseline=known[0].run["setting"],
         accuracy_difference=pair.gain(_CORRECT),
@@ -238,9 +300,16 @@ def _against(group: Sequence[Measured], baselines: Sequence[Measured | None]) ->
         speedup_wall=None if math.isnan(wall.value) else wall,
         lost=lost,
         gained=gained,
-        p_value=mcnemar(lost, gained).mid_p,
-        length_change=_relative_change(_mean(group, "tokens_out"), _mean(known, "tokens_out")),
+        p_value=p_value,
+        holm_p=None if [*map(id, group)] == [*map(id, known)] else p_value,
+        length_change=_relative_change(_mean(cells, "tokens_out"), _mean(base, "tokens_out")),
     )
+
+
+def discordant(first: Sequence[Measured], second: Sequence[Measured]) -> tuple[int, int]:
+    """Return how many samples the second answers less often than the first, and more often; one run per task each."""
+    gains = [b.column("correct") - a.column("correct") for a, b in zip(first, second, strict=True)]
+    return sum(int((one < -_EQUAL).sum()) for one in gains), sum(int((one > _EQUAL).sum()) for one in gains)
 
 
 def _relative_change(value: float, reference: float) -> float:

@@ -1,6 +1,6 @@
 """Pareto fronts: which settings no other beats in cost and accuracy, and how sure that is.
 
-Shapes: R replicates, S settings.
+Shapes: R replicates, S settings, G places.
 """
 
 import numpy as np
@@ -32,6 +32,16 @@ def chance_on_front(cost_RS: Floats, accuracy_RS: Floats) -> Floats:
     Replicates have to be paired: in each, all settings are measured on the same resampled samples.
     """
     return front(cost_RS, accuracy_RS).mean(axis=0)
+
+
+def reached(cost_RS: Floats, accuracy_RS: Floats, at_G: Floats) -> tuple[Floats, Floats]:
+    """Return between what the best accuracy at a cost of at most `at_G` lies in 95 % of replicates, two [G].
+
+    nan is an end beyond which replicates have no setting as cheap. Replicates have to be paired.
+    """
+    best_GR = np.array([np.where(cost_RS <= at, accuracy_RS, -np.inf).max(axis=1) for at in at_G])
+    low_G, high_G = np.quantile(best_GR, [0.025, 0.975], axis=1, method="inverted_cdf")
+    return np.where(np.isinf(low_G), np.nan, low_G), np.where(np.isinf(high_G), np.nan, high_G)
 
 
 def surely_beaten(cost_S2: Floats, accuracy_S2: Floats) -> Flags:

@@ -17,6 +17,7 @@ from harness.results.export import latex_text
 from harness.results.figures.columns import check_column, text_of
 from harness.results.figures.definition import read_filters
 from harness.results.figures.frame import Frame
+from harness.results.repeated import num_samples
 from harness.results.scan import Scan
 from harness.results.selection import matching
 from harness.results.statistics import Estimate, wilson
@@ -134,7 +135,7 @@ def beside(store: Store, table: PublishedTable) -> Frame:
             rows.append({"row": row, "column": column, "quantity": quantity, "published": printed,
                          "measured": measured and measured.value, "low": measured and measured.low,
                          "high": measured and measured.high,
-                         "n": sum(run["n"] or 0 for run in mine) if measured else None,
+                         "n": num_samples(mine) if measured else None,
                          "runs": " ".join(run["run_id"] for run in mine) if measured else ""})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -191,7 +192,7 @@ def _accuracy(runs: Sequence[Run]) -> Estimate | None:
     mean = _mean(runs, "accuracy")
     if mean is None:
         return None
-    n = sum(run["n"] for run in runs)
+    n = num_samples(runs)
     ends = wilson(round(mean * n), n)
     return Estimate(value=100 * mean, low=100 * (ends.low or 0), high=100 * (ends.high or 0))
 

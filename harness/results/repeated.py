@@ -1,13 +1,23 @@
 """Several answers per problem and several seeds per setting, and how far numbers spread over them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 
 from harness.results.resampling import REPLICATES, resampled_means
 from harness.results.statistics import Estimate
+
+
+def num_samples(runs: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many samples runs have answered, each counted once: those of a task ask the same ones again."""
+    most: dict[object, int] = {}
+    for run in runs:
+        key = run["model"], run["task"]
+        most[key] = max(most.get(key, 0), run["n"] or 0)
+    return sum(most.values())
 
 
 def pass_at_k(attempts: int, correct: int, k: int) -> float:

@@ -30,7 +30,7 @@ class SweepSummary:
 
 
 def summarize(
-    results_dir: Path,
+    results_dir: Path | str,
     run_ids: Sequence[str],
     console: "Console",
     figure_path: Path | None,

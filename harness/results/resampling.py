@@ -48,27 +48,36 @@ def draw_counts(n: int, part: int, replicates: int) -> Counts:
     return _remembered[key]
 
 
+def forget() -> None:
+    """Forget all draws; they are made anew, and are the same, where they are asked for."""
+    _remembered.clear()
+
+
 def _draw(n: int, generator: np.random.Generator, replicates: int) -> Counts:
     """Draw multinomial counts: independent Poisson counts of somewhat fewer than `n`, and the rest one by one.
 
     Given its sum, a row of Poisson counts is multinomial, and so it stays with draws added. That is three times as fast
-    as drawing all of them. The Poisson law is in steps of 2^-16.
+    as drawing all of them. The Poisson law is in steps of 2^-16. Both passes go over rows that fit into the cache.
     """
-    table = _poisson(1 - _SHORT / math.sqrt(n) if n >= _MANY else 0.0)
-    counts_RN = np.empty((replicates, n), np.uint8)
-    for start in range(0, replicates, _CHUNK):
-        part = counts_RN[start : start + _CHUNK]
-        raw = generator.bit_generator.random_raw(-(-part.size // 4)).view(np.uint16)
-        table.take(raw[: part.size].reshape(part.shape), out=part, mode="clip")
-    left_R = n - counts_RN.sum(axis=1, dtype=np.int64)
-    # Hardly ever: such a row is drawn one by one.
-    counts_RN[left_R < 0], left_R = 0, np.where(left_R < 0, n, left_R)
-    places = np.repeat(np.arange(replicates) * n, left_R) + generator.integers(n, size=int(left_R.sum()))
-    np.add.at(counts_RN.reshape(-1), places, np.uint8(1))
+    bounds = _poisson_bounds(1 - _SHORT / math.sqrt(n) if n >= _MANY else 0.0)
+    counts_RN = np.zeros((replicates, n), np.uint8)
+    rows = [counts_RN[start : start + _CHUNK] for start in range(0, replicates, _CHUNK)]
+    above = np.empty(rows[0].shape, np.bool_)
+    for part in rows:
+        raw = generator.bit_generator.random_raw(-(-part.size // 4)).view(np.uint16)[: part.size].reshape(part.shape)
+        for bound in bounds:
+            part += np.greater_equal(raw, bound, out=above[: len(part)]).view(np.uint8)
+    for part in rows:
+        left = n - part.sum(axis=1, dtype=np.int64)
+        # Hardly ever: such a row is drawn one by one.
+        part[left < 0], left = 0, np.where(left < 0, n, left)
+        places = np.repeat(np.arange(len(part)) * n, left)
+        np.add.at(part.reshape(-1), places + generator.integers(n, size=len(places)), np.uint8(1))
     return counts_RN
 
 
-def _poisson(rate: float) -> Counts:
-    """Return what 16 random bits stand for in a Poisson law, which at rate 0 is nothing."""
+def _poisson_bounds(rate: float) -> NDArray[np.uint16]:
+    """Return from which of 2^16 equally likely numbers on a Poisson count is at least 1, 2, ...; none at rate 0."""
     terms = np.cumprod(np.concatenate([[math.exp(-rate)], rate / np.arange(1, _TERMS)]))
-    return np.searchsorted(np.cumsum(terms) * _STEPS, np.arange(_STEPS), side="right").clip(0, _TERMS).astype(np.uint8)
+    bounds = np.ceil(np.cumsum(terms) * _STEPS)
+    return bounds[bounds < _STEPS].astype(np.uint16)

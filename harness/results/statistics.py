@@ -78,6 +78,12 @@ class PairedMeans:
         value = float(self.second_C[column] - self.first_C[column])
         return _estimate(value, self.second_RC[:, column] - self.first_RC[:, column])
 
+    def gain_p(self, column: int) -> float:
+        """Return the two-sided p-value of no gain: twice the smaller share of replicates on either side of it."""
+        gains_R = self.second_RC[:, column] - self.first_RC[:, column]
+        smaller = min(int((gains_R <= 0).sum()), int((gains_R >= 0).sum()))
+        return min(1.0, 2 * (smaller + 1) / (len(gains_R) + 1))
+
 
 def paired_means(first: Sequence[Floats], second: Sequence[Floats], replicates: int = REPLICATES) -> PairedMeans:
     """Resample two settings together, 10 000 times from a fixed seed.

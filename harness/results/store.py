@@ -15,7 +15,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.results.files import Folder
 from harness.results.parts import Attempt, Row, as_rows, table_of, write_table
 from harness.results.scan import Scan
@@ -30,8 +30,14 @@ class Store:
 
     @cached_property
     def folder(self) -> Folder:
-        """Where the files are."""
-        return Folder.at(self.root)
+        """Where the files are; raises ConfigError, and MissingDependency without the package of a file system."""
+        try:
+            return Folder.at(self.root)
+        except ConfigError as error:
+            raise ConfigError(f"results_dir={error}") from error
+        except ImportError as error:
+            how = "pip install 'decbench[s3]' brings s3fs"
+            raise MissingDependency(f"results_dir={self.root}: {one_line(error)} ({how})") from error
 
     def prepare(self) -> None:
         """Create the folders, so that a run fails before its work and not after it.
@@ -48,9 +54,9 @@ class Store:
         try:
             yield
         except OSError as error:
+            why = error.strerror or one_line(error).removeprefix("OSError: ")
             raise DataError(
-                f"results_dir={self.root}: cannot be written ({error.strerror or error}); "
-                "choose another: results_dir=PATH"
+                f"results_dir={self.root}: cannot be written ({why}); choose another: results_dir=PATH or URL"
             ) from error
 
     def write(self, run: Row, samples: Sequence[Row] = (), steps: Sequence[Row] = ()) -> int:

@@ -76,8 +76,8 @@ def parallelism(areas: Sequence[Area]) -> "Table":
 
 def markdown(comparisons: Sequence[Comparison], areas: Sequence[Area] = ()) -> str:
     """Return the overview as a markdown table, the paired difference of accuracy included, and the areas."""
-    header = ("model", *_HEADER, "Δ accuracy %")
-    rows = [(one.model, *(cell.strip() for cell in _cells(one)), _difference(one)) for one in comparisons]
+    header = ("model", *_HEADER, "Δ accuracy %", "p (Holm)")
+    rows = [(one.model, *(cell.strip() for cell in _cells(one)), _difference(one), _p(one)) for one in comparisons]
     lines = [*_markdown_lines(header, rows), "", *(f"{note}  " for note in notes(comparisons))]
     if areas:
         rows = [(one.model, one.method, *_area_cells(one)) for one in areas]
@@ -106,6 +106,10 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
     if unfinished:
         listed = ", ".join(f"{one.model} {one.setting} {one.unfinished} of {one.n}" for one in unfinished)
         lines.append(f"samples that used up their model calls and were ended as they stood: {listed}")
+    spread = [one for one in comparisons if one.seeds is not None]
+    if spread:
+        listed = ", ".join(f"{one.model} {one.setting} {_seeds(one)}" for one in spread)
+        lines.append(f"accuracy % over seeds, mean ± deviation (smallest to largest): {listed}")
     worst = [one for one in comparisons if one.worst_template < one.accuracy.value]
     if worst:
         listed = ", ".join(f"{one.model} {one.setting} {100 * one.worst_template:.1f}" for one in worst)
@@ -159,6 +163,17 @@ def _difference(one: Comparison) -> str:
         return UNKNOWN
     change = one.against.accuracy_difference
     return f"{100 * change.value:+.1f} [{100 * (change.low or 0):.1f}, {100 * (change.high or 0):.1f}]"
+
+
+def _seeds(one: Comparison) -> str:
+    assert one.seeds is not None and one.seeds.deviation is not None
+    mean, deviation = 100 * one.seeds.mean.value, 100 * one.seeds.deviation
+    ends = f"{100 * one.seeds.smallest:.1f} to {100 * one.seeds.largest:.1f}"
+    return f"{mean:.1f} ± {deviation:.1f} ({ends}) of {one.seeds.seeds}"
+
+
+def _p(one: Comparison) -> str:
+    return UNKNOWN if one.against is None or one.against.holm_p is None else f"{one.against.holm_p:.2g}"
 
 
 def _task_cell(one: Comparison | None) -> str:

@@ -1,23 +1,26 @@
 """Tables of stored runs: one row per group, columns per panel and quantity, the best and its ties marked.
 
 What is best is looked for among the rows of one model. A value ties with the best one where it is not significantly
-worse on the same samples: exact McNemar of verdicts, paired bootstrap of counts and times, both at 5 percent.
+worse on the same samples: exact McNemar of verdicts, paired bootstrap of counts and times, both at 5 percent among all
+that are compared with the best one (Holm).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from harness.results.comparison import Measured, load
+from harness.results.comparison import Measured, by_sample, discordant, load
 from harness.results.export import latex_text
 from harness.results.figures.columns import MORE_IS_BETTER, label, number_of, scale
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
+from harness.results.multiplicity import holm
+from harness.results.repeated import num_samples
 from harness.results.statistics import mcnemar, paired_means
 
 _SIGNIFICANT = 0.05
 _DIGITS = {"accuracy": 1, "accuracy_strict": 1, "nfe": 1, "query_tokens": 0, "tpf": 2, "tps": 1}
-NOTE = "Bold: best of its model. Dagger: not significantly worse on the same samples (McNemar, paired bootstrap)"
+NOTE = "Bold: best of its model. Dagger: not significantly worse on the same samples (McNemar, paired bootstrap; Holm)"
 _COLUMNS = ["panel", "column", "model", "group", "value", "n", "best", "tie", "runs"]
 
 
@@ -37,30 +40,38 @@ def data(selected: Selected) -> Frame:
         values = {group: fmean(float(run[column]) for run in runs) for group, runs in groups.items()}
         best = (max if column in MORE_IS_BETTER else min)(values.values())
         leader = groups[next(group for group, value in values.items() if value == best)]
+        ties = _ties(
+            {group: _p_value(leader, runs, column, samples) for group, runs in groups.items() if values[group] != best}
+        )
         for group, runs in groups.items():
-            tie = values[group] == best or _not_worse(leader, runs, column, samples)
+            tie = values[group] == best or ties[group]
             rows.append({"panel": panel, "column": column, "model": model, "group": group, "value": values[group],
-                         "n": sum(run["n"] for run in runs), "best": values[group] == best, "tie": tie,
+                         "n": num_samples(runs), "best": values[group] == best, "tie": tie,
                          "runs": " ".join(run["run_id"] for run in runs)})  # fmt: skip
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _not_worse(
+def _ties(p_values: Mapping[str, float | None]) -> dict[str, bool | None]:
+    """Return which groups are not significantly worse than the best one; None where that cannot be told."""
+    known = {group: p for group, p in p_values.items() if p is not None}
+    adjusted = dict(zip(known, holm([*known.values()]), strict=True))
+    return {group: adjusted[group] >= _SIGNIFICANT if group in known else None for group in p_values}
+
+
+def _p_value(
     best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], column: str, samples: Mapping[str, Measured]
-) -> bool | None:
-    """Say whether runs are not significantly worse than the best ones; None where their samples are not the same."""
+) -> float | None:
+    """Return the p-value of runs that are as good as the best ones; None where their samples are not the same."""
     pairs = _paired(best, runs, samples)
     if pairs is None:
         return None
+    first, second = (by_sample([pair[at] for pair in pairs]) for at in (0, 1))
     if column == "accuracy":
-        right = [(top.column("correct") > 0.5, one.column("correct") > 0.5) for top, one in pairs]
-        lost, gained = (sum(int((a & ~b).sum()) for a, b in order) for order in (right, [(b, a) for a, b in right]))
-        return mcnemar(lost, gained).exact >= _SIGNIFICANT
-    if any(column not in one.samples.column_names for pair in pairs for one in pair):
+        return mcnemar(*discordant(first, second)).exact
+    if any(column not in one.samples.column_names for one in (*first, *second)):
         return None
-    first, second = ([pair[at].column(column)[:, None] for pair in pairs] for at in (0, 1))
-    gain = paired_means(first, second).gain(0)
-    return gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
+    best_cells, cells = ([one.column(column)[:, None] for one in side] for side in (first, second))
+    return paired_means(best_cells, cells).gain_p(0)
 
 
 def _paired(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -134,5 +133,5 @@ class _Finder:
             return None
         root = str(job.plain["results_dir"])
         if root not in self._scans:
-            self._scans[root] = Scan(Store(root=Path(root)).folder)
+            self._scans[root] = Scan(Store(root=root).folder)
         return self._scans[root].completed(job.run_id)

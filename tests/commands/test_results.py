@@ -63,7 +63,11 @@ def test_attempts_are_listed_on_demand(folder: Path, call_decbench: RunDecbench)
         (["show", "aa"], "aa: begins the names of several runs, aa01, aa02; write more"),
         (["show", "aa1"], "aa1: no such run; nearest: aa01"),
         (["show"], "takes one run"),
-        (["compare", "aa01"], "takes two runs"),
+        (["compare", "aa01"], "takes two runs or more, or filters"),
+        (["compare", "aa01", "task=copy"], "compare task=copy: takes runs or filters, not both"),
+        (["compare", "aa01,aa02", "bb03"], "aa01,aa02: llada and fast k=2 are two settings"),
+        (["compare", "task=none"], "compare task=none: no graded run"),
+        (["compare", "aa01", "aa02", "--k=0"], "--k=0: must be whole numbers from 1"),
         (["compare", "aa01", "cc04"], "cc04: has no graded samples"),
         (["list", "taks=copy"], "taks=copy: runs have no column taks; did you mean task?"),
         (["list", "copy"], "copy: nothing is made of this"),
@@ -106,6 +110,60 @@ def test_two_runs_are_compared_sample_by_sample(folder: Path, call_decbench: Run
     assert said["fewer calls, times"].startswith("2 [") and said["differ in"] == ["setting: llada / fast k=2"]
     text = call_decbench("results", "compare", "aa01", "aa02", "results_dir=store").stdout
     assert "gained                s1" in text
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    """Store two settings under three seeds each: of four samples, `llada` gets 4, 3, 2 right and `fast` 2, 1, 0."""
+    store = Store(root=tmp_path / "store")
+    for setting, most in (("llada", 4), ("fast", 2)):
+        for seed in range(3):
+            times = [(1 if setting == "fast" else 2) + 0.1 * at for at in range(4)]
+            add_run(store, f"{setting}{seed}", setting=setting, method=setting, seed=seed, minutes=seed,
+                    correct=[at < most - seed for at in range(4)], nfe=[4] * 4, latency_s=times)  # fmt: skip
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [["llada0,llada1,llada2", "fast0,fast1,fast2"], ["llada0", "fast1", "--seeds"]])
+def test_seeds_are_compared_as_one_setting(seeds: Path, call_decbench: RunDecbench, words: list[str]):
+    """Guards clusters, by commas and by --seeds: 4 samples and not 12, 0.75 to 0.25, spread 0.25, all four less often
+    right; every time of the second is below every time of the first.
+    """
+    said = json.loads(call_decbench("results", "compare", *words, "--k=1,3", "--json", "results_dir=store").stdout)
+    assert (said["samples"], said["accuracy"], said["gained"]) == (4, "0.7500 / 0.2500", [])
+    assert said["lost"] == ["s0", "s1", "s2", "s3"]
+    assert said["p value"].startswith("0.0625 (sign test")
+    first, second = said["accuracy over seeds"].split(" / ")
+    assert "± 0.25 over 3, 0.5 to 1" in first and second.startswith("0.25 [")
+    # Three answers of each sample, 3, 3, 2, 1 of them right: the mean is 0.75, and none is never right.
+    assert said["pass@1"].startswith("0.75 [") and said["pass@3"].startswith("1 [")
+    assert said["times ranked"].startswith("faster in 100 % of pairs of samples, p = 0.02857")
+
+
+def test_several_runs_are_compared_with_the_first(seeds: Path, call_decbench: RunDecbench):
+    """Guards the family of p-values: 4 lost of 4 are p = 1 / 8 less half, twice so among two."""
+    said = json.loads(call_decbench("results", "compare", "llada0", "fast2", "llada2", "--json",
+                                    "results_dir=store").stdout)  # fmt: skip
+    assert [one["p value"] for one in said] == [
+        "0.0625 (McNemar, mid-p); 0.125 among 2 (Holm)", "0.25 (McNemar, mid-p); 0.25 among 2 (Holm)",
+    ]  # fmt: skip
+
+
+def test_counted_runs_have_no_ranked_times(seeds: Path, call_decbench: RunDecbench):
+    """Guards against times of runs that were not made to be timed."""
+    add_run(Store(root=seeds / "store"), "counted", setting="fast", method="fast", measure="counts", correct=[True] * 4,
+            nfe=[4] * 4, latency_s=[1.0] * 4)  # fmt: skip
+    said = json.loads(call_decbench("results", "compare", "llada0", "counted", "--json", "results_dir=store").stdout)
+    assert "times ranked" not in said
+
+
+def test_filters_compare_every_setting_with_its_baseline(seeds: Path, call_decbench: RunDecbench):
+    """Guards the table for many settings: one line each, its seeds joined, pass@k last."""
+    text = call_decbench("results", "compare", "task=copy", "--k=3", "results_dir=store").stdout
+    head, _, fast, base = text.splitlines()
+    assert head.endswith("| p | p (Holm) | x nfe | pass@3 |")
+    assert base.startswith("| tiny | llada | copy | 4 | 3 | 75.0 [") and "| 1 | - | 1 [1, 1] |" in base
+    assert fast.startswith("| tiny | fast | copy | 4 | 3 | 25.0 [") and "| 0.062 | 0.062 |" in fast
 
 
 def test_runs_are_exported_for_other_programs(folder: Path, call_decbench: RunDecbench):

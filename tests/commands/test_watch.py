@@ -22,8 +22,8 @@ from harness.runs.plan import Plan, plan
 from harness.runs.process import has_ended, this_process
 from harness.runs.progress import Silent
 from harness.runs.runner import perform
+from harness.runs.standing import State, look, sweeps
 from harness.runs.sweep import expand
-from harness.runs.watching import State, look, sweeps
 from tests.conftest import RunDecbench
 
 SWEEP = ("model=random_mdm", "task.samples=4", "gen_length=4", "seed=0,1,2", "name=mine")

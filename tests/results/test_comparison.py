@@ -141,3 +141,59 @@ def test_samples_without_end_are_counted_below_the_table(store: Store) -> None:
         list(made.values())
     )
     assert not any("used up" in note for note in notes([made["llada"], made["fast"]]))
+
+
+def _seeds(store: Store, correct: dict[str, dict[int, list[bool]]]) -> dict[str, Comparison]:
+    """Store settings with their verdicts by seed, and compare them all."""
+    for setting, by_seed in correct.items():
+        for seed, verdicts in by_seed.items():
+            n, calls = len(verdicts), 4 if setting == "llada" else 1
+            add_run(store, f"{setting}-{seed}", setting=setting, method=setting, seed=seed, correct=verdicts,
+                    nfe=[calls] * n, latency_s=[0.1] * n)  # fmt: skip
+    return _compare(store, *(f"{name}-{seed}" for name, by_seed in correct.items() for seed in by_seed))
+
+
+def test_seeds_are_no_further_samples(tmp_path: Path) -> None:
+    """Guards n, intervals and tests: the same answers under eight seeds say what they say under one."""
+    right, wrong = [True] * 20, [True] * 14 + [False] * 6
+    one = _seeds(Store(root=tmp_path / "one"), {"llada": {0: right}, "fast": {0: wrong}})["fast"]
+    eight = {seed: right for seed in range(8)}, {seed: wrong for seed in range(8)}
+    many = _seeds(Store(root=tmp_path / "many"), {"llada": eight[0], "fast": eight[1]})["fast"]
+    assert one.against is not None and many.against is not None
+    assert (many.n, many.accuracy) == (one.n, one.accuracy)
+    assert many.against.accuracy_difference == one.against.accuracy_difference
+    assert (many.against.lost, many.against.p_value) == (6, one.against.p_value)
+    assert (one.seeds, many.seeds and many.seeds.deviation) == (None, 0)
+
+
+def test_a_sample_is_the_mean_of_its_seeds(tmp_path: Path) -> None:
+    """Guards pairing by sample: of four, two are lost under one of two seeds, none is gained."""
+    base = [True, True, True, False]
+    found = _seeds(Store(root=tmp_path), {
+        "llada": {1: base, 2: base},
+        "fast": {1: [True, True, False, False], 2: [False, True, True, False]},
+    })["fast"]  # fmt: skip
+    assert found.against is not None
+    assert (found.n, found.accuracy.value, found.against.lost, found.against.gained) == (4, 0.5, 2, 0)
+    assert found.seeds is not None and (found.seeds.seeds, found.seeds.deviation) == (2, 0)
+
+
+def test_seeds_spread(tmp_path: Path) -> None:
+    """Guards the spread by hand: accuracies 1, 0.5 and 0 have mean 0.5 and deviation 0.5."""
+    rows = {0: [True, True], 1: [True, False], 2: [False, False]}
+    found = _seeds(Store(root=tmp_path), {"llada": rows})["llada"]
+    assert found.seeds is not None
+    assert (found.seeds.mean.value, found.seeds.deviation, found.seeds.largest) == (0.5, 0.5, 1)
+    assert any("50.0 ± 50.0 (0.0 to 100.0) of 3" in line for line in notes([found]))
+
+
+def test_p_values_are_adjusted_among_all_that_share_a_baseline(tmp_path: Path) -> None:
+    """Guards the family: 6 lost of 8 are p = 2 / 64 less half of it, times the number of settings, of which
+    the baseline itself is none.
+    """
+    wrong = {name: {0: [False] * 6 + [True] * 2} for name in ("a", "b", "c")}
+    found = _seeds(Store(root=tmp_path), {"llada": {0: [True] * 8}, **wrong})
+    against = [found[name].against for name in ("a", "b", "c")]
+    assert [one.p_value for one in against if one] == [1 / 64] * 3
+    assert [one.holm_p for one in against if one] == [3 / 64] * 3
+    assert found["llada"].against is not None and found["llada"].against.holm_p is None

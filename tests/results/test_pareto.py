@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.results.pareto import chance_on_front, front, surely_beaten
+from harness.results.pareto import chance_on_front, front, reached, surely_beaten
 
 
 def test_a_front_by_hand():
@@ -36,3 +36,18 @@ def test_intervals_that_overlap_beat_nobody():
     cost = np.array([[1, 2], [3, 4], [3, 4], [1.5, 3.5]])
     accuracy = np.array([[0.7, 0.8], [0.5, 0.6], [0.6, 0.75], [0.5, 0.6]])
     assert surely_beaten(cost, accuracy).tolist() == [False, True, False, False]
+
+
+def test_what_a_front_reaches_lies_between_its_quantiles():
+    """Guards the band over 100 replicates: one setting costs 1 and reaches r / 100, one costs 2 and reaches 0.5."""
+    cost = np.tile([1.0, 2.0], (100, 1))
+    accuracy = np.stack([np.arange(100) / 100, np.full(100, 0.5)], axis=1)
+    low, high = reached(cost, accuracy, np.array([0.5, 1.0, 2.0]))
+    assert low[1:].tolist() == [0.02, 0.5] and high[1:].tolist() == [0.97, 0.97]
+    assert np.isnan([low[0], high[0]]).all()
+
+
+def test_where_too_few_replicates_are_as_cheap_an_end_is_missing():
+    """Guards against a front that reaches minus infinity: at cost 1 half of the replicates have nothing."""
+    low, high = reached(np.array([[1.0], [2.0]]), np.array([[0.25], [0.75]]), np.array([1.0]))
+    assert np.isnan(low[0]) and high[0] == 0.25

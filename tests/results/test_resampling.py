@@ -42,7 +42,7 @@ def test_parts_are_drawn_independently_and_remembered_alike():
     """Guards against tasks of one size that share their draws, and against another answer the second time."""
     assert not np.array_equal(draw_counts(50, 0, 100), draw_counts(50, 1, 100))
     first = draw_counts(50, 0, 100).copy()
-    resampling._remembered.clear()
+    resampling.forget()
     assert np.array_equal(draw_counts(50, 0, 100), first)
 
 

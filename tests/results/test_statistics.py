@@ -1,5 +1,7 @@
 """Golden vectors of the statistics, and what pairing must and must not do."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,3 +108,19 @@ def test_formulas_that_are_written_out_are_those_of_the_library(first: int, n: i
     tail = 2 * binom.cdf(min(lost, gained), n, 0.5)
     assert mcnemar(lost, gained).exact == pytest.approx(min(1.0, tail), rel=1e-12)
     assert mcnemar(lost, gained).mid_p == pytest.approx(min(1.0, tail - binom.pmf(min(lost, gained), n, 0.5)))
+
+
+def test_mcnemar_needs_no_library_of_statistics() -> None:
+    """Guards the start of commands: two settings are compared without importing scipy."""
+    code = "import sys; from harness.results.statistics import mcnemar; mcnemar(0, 0); mcnemar(3, 9)"
+    code += "; print('scipy' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("gains", "p"), [([0.0] * 9, 1.0), ([1.0] * 9, 2 / 10_001), ([1.0, -1.0] * 20, 1.0)])
+def test_a_bootstrap_has_a_p_value(gains: list[float], p: float) -> None:
+    """Guards its ends, by hand: no gain at all, the same gain everywhere, and as much as is lost."""
+    zeros = np.zeros((len(gains), 1))
+    found = paired_means([zeros], [np.array(gains)[:, None]]).gain_p(0)
+    assert found == pytest.approx(p, abs=1e-9 if p < 0.5 else 0.15)

@@ -17,9 +17,9 @@ TABLE = {"kind": "table", "y": ["accuracy", "nfe"], "groups": ["model", "setting
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Store `best`, right on all 12, `near` on all but 5, `bad` on all but 6, and another model that is never right."""
+    """Store `best`, right on all 12, `near` on all but 5, `bad` on all but 7, and another model that is never right."""
     store = Store(root=tmp_path)
-    wrong = {"best": 0, "near": 5, "bad": 6}
+    wrong = {"best": 0, "near": 5, "bad": 7}
     calls = {"best": [4] * N, "near": [1, 2] * (N // 2), "bad": [2, 1] * (N // 2)}
     for at, (name, count) in enumerate(wrong.items()):
         correct = [sample >= count for sample in range(N)]
@@ -43,8 +43,8 @@ def marks(frame, column: str) -> dict[str, str]:
 
 
 def test_the_best_is_of_a_model_and_ties_are_not_significantly_worse(store: Store):
-    """Guards both tests: 5 lost and none gained of 12 has an exact p of 0.0625, 6 of 0.03125; equal means of calls tie
-    although they differ sample by sample, four calls do not.
+    """Guards both tests: 5 lost and none gained of 12 has an exact p of 0.0625, 7 of 0.0156, which is 0.031 among two;
+    equal means of calls tie although they differ sample by sample, four calls do not.
     """
     frame = frame_of(store)
     assert marks(frame, "accuracy") == {
@@ -53,6 +53,25 @@ def test_the_best_is_of_a_model_and_ties_are_not_significantly_worse(store: Stor
     assert marks(frame, "nfe") == {
         "tiny · best": "none", "tiny · near": "best", "tiny · bad": "best", "other · no": "best",
     }  # fmt: skip
+
+
+def test_ties_are_told_among_all_that_are_compared(store: Store):
+    """Guards Holm's rule: 7 lost of 12 are p = 0.0156, significant among two and not among four."""
+    for at, name in enumerate(("c", "d")):
+        add_run(store, name, setting=name, correct=[sample >= 7 for sample in range(N)], nfe=[4] * N,
+                latency_s=[0.1] * N, minutes=9 + at)  # fmt: skip
+    assert {*marks(frame_of(store, runs={"model": "tiny"}), "accuracy").values()} == {"best", "tie"}
+
+
+def test_seeds_are_no_further_samples(store: Store):
+    """Guards n, and ties: what 4 lost answers do not show, the same 4 under another seed do not show either."""
+    for setting, wrong in (("first", 0), ("four", 4)):
+        for seed in (0, 1):
+            add_run(store, f"{setting}{seed}", setting=setting, correct=[at >= wrong for at in range(N)], nfe=[4] * N,
+                    latency_s=[0.1] * N, minutes=9, seed=seed)  # fmt: skip
+    frame = frame_of(store, runs={"setting": ["first", "four"]}, groups="setting")
+    cells = frame[frame["column"] == "accuracy"]
+    assert [*zip(cells["group"], cells["n"], cells["tie"], strict=True)] == [("first", N, True), ("four", N, True)]
 
 
 def test_other_samples_tell_no_tie(store: Store):
@@ -74,7 +93,7 @@ def test_markdown_has_bold_and_daggers(store: Store):
     assert rows == [
         "| best | **100.0** | 4.0 | **100.0** | **4.0** |",
         "| near | 58.3† | **1.5** | - | - |",
-        "| bad | 50.0 | **1.5** | - | - |",
+        "| bad | 41.7 | **1.5** | - | - |",
     ]
     assert (blank, caption) == ("", "Caption.") and "not significantly worse" in note
 

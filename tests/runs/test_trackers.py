@@ -158,7 +158,6 @@ def test_an_absent_package_is_named(tracker: str, call_decbench: RunDecbench, mo
         (["tracker=wandbb"], "did you mean wandb?"),
         (["tracker=wandb", "tracker.mod=x"], "tracker.mod"),
         (["tracker=wandb", "statsu=ok"], "did you mean status?"),
-        (["tracker=wandb", "results_dir=memory://store"], "--output FOLDER"),
     ],
 )
 def test_a_wrong_request_ends_in_one_line(words: list[str], message: str, call_decbench: RunDecbench):

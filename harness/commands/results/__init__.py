@@ -2,13 +2,15 @@
 
   list [column=value ...] [--all] [--json]    newest attempts of every run, or all; name= finds resumed runs, too
   show RUN [--json]                           one run: what was asked, what came out, on what it rests
-  compare RUN RUN [--json]                    the second against the first, on the same samples
+  compare RUN RUN ... [--seeds] [--k 1,4] [--json]    the others against the first, on the same samples
+  compare column=value ... [--k 1,4] [--json]         every setting against its baseline; several seeds are one
   export [column=value ...] [--format csv|markdown|latex] [--columns a,b] [--output FILE]
   delete RUN ... | column=value ... [--yes]   remove runs, all their attempts, for good
   compact                                     pack many small files into few
   migrate                                     bring a store of older columns to the present ones
 
-RUN is the beginning of a run_id. Columns are those of the table `runs`; column=null finds what is not known.
+RUN is the beginning of a run_id; compare takes several with commas, seeds of one setting, and with --seeds all that
+differ from it in the seed alone. Columns are those of the table `runs`; column=null finds what is not known.
 """
 
 import sys
@@ -17,8 +19,10 @@ from importlib import import_module
 
 from harness.errors import ConfigError
 
-_LOOKING = ("list", "show", "compare", "export")
-_KEEPING = ("delete", "compact", "migrate")
+_MODULES = {
+    "list": "looking", "show": "looking", "compare": "comparing", "export": "looking",
+    "delete": "keeping", "compact": "keeping", "migrate": "keeping",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,9 +31,9 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(f"{__doc__}")
         return 2
     what, *rest = argv
-    if what not in (*_LOOKING, *_KEEPING):
+    if what not in _MODULES:
         from harness.config.catalogue import nearest
 
-        raise ConfigError(f"{what}: nothing to do with results; {nearest(what, (*_LOOKING, *_KEEPING))}")
-    module = import_module(f"harness.commands.results.{'looking' if what in _LOOKING else 'keeping'}")
+        raise ConfigError(f"{what}: nothing to do with results; {nearest(what, _MODULES)}")
+    module = import_module(f"harness.commands.results.{_MODULES[what]}")
     return getattr(module, f"{what}_runs")(rest)

@@ -1,4 +1,4 @@
-"""`decbench results list|show|compare|export`: what is stored, on the terminal or elsewhere."""
+"""`decbench results list|show|export`: what is stored, on the terminal or elsewhere."""
 
 import json
 import sys
@@ -18,8 +18,6 @@ from harness.results.selection import attempt_of, matching, parse_filters
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from harness.results.comparison import Measured
 
 _LISTED = ("run_id", "status", "name", "model", "setting", "task", "n", "accuracy", "nfe", "tpf", "created")
 _EXPORTED = ("model", "setting", "task", "n", "accuracy", "accuracy_low", "accuracy_high", "nfe", "tpf", "efe",
@@ -71,28 +69,6 @@ def show_runs(argv: Sequence[str]) -> int:
     return 0
 
 
-def compare_runs(argv: Sequence[str]) -> int:
-    """Print what the second run gains and loses against the first, on the samples that both have."""
-    words = parse(argv, flags=("--json",))
-    if len(words.rest) != 2:
-        raise ConfigError(f"compare {' '.join(words.rest)}: takes two runs; decbench results list names them")
-    attempts = words.store.attempts()
-    ids = [attempt_of(attempts, name).run_id for name in words.rest]
-    from harness.results.comparison import load
-
-    measured = {one.run["run_id"]: one for one in load(words.store, ids)}
-    for run_id in ids:
-        if run_id not in measured:
-            raise DataError(f"{run_id}: has no graded samples to compare; decbench results show {run_id} says why")
-    told = _compared(measured[ids[0]], measured[ids[1]], _answers(words.store, ids))
-    if "--json" in words.flags:
-        sys.stdout.write(json.dumps(told, default=str) + "\n")
-        return 0
-    for name, value in told.items():
-        sys.stdout.write(f"{name:20}  {_listed(value) if isinstance(value, list) else value}\n")
-    return 0
-
-
 def export_runs(argv: Sequence[str]) -> int:
     """Write the runs that pass the filters in another format."""
     words = parse(argv, options=("--format", "--columns", "--output"))
@@ -141,49 +117,3 @@ def _told(name: str, value: object, width: int) -> str:
 def _listed(values: Sequence[object]) -> str:
     more = f" and {len(values) - _SAMPLES_NAMED} more" if len(values) > _SAMPLES_NAMED else ""
     return ", ".join(map(str, values[:_SAMPLES_NAMED])) + more or "none"
-
-
-def _answers(store: Any, run_ids: Sequence[str]) -> dict[str, dict[str, list[int]]]:
-    """Return the answers of repetition 0, by run and sample."""
-    columns = ["run_id", "sample_id", "repetition", "output_ids"]
-    found: dict[str, dict[str, list[int]]] = {run_id: {} for run_id in run_ids}
-    for row in store.read("samples", run_ids).select(columns).to_pylist():
-        if row["repetition"] == 0:
-            found[row["run_id"]][row["sample_id"]] = row["output_ids"]
-    return found
-
-
-def _compared(base: "Measured", one: "Measured", answers: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Any]:
-    from harness.results.comparison import against
-
-    shared = {*base.keys} & {*one.keys}
-    ids = base.run["run_id"], one.run["run_id"]
-    if not shared:
-        raise DataError(f"{ids[0]} and {ids[1]}: have no sample with the same prompt; compare runs of one task")
-    base, one = base.among(shared), one.among(shared)
-    found = against(one, base)
-    names = [name for name, _ in base.keys]
-    right = [each.column("correct") > 0.5 for each in (base, one)]
-    first, second = answers[ids[0]], answers[ids[1]]
-    keys = ("model", "setting", "task", "template", "protocol", "seed", "gen_length", "batch_size", "device", "dtype")
-    return {
-        "first": f"{ids[0]} {base.run['model']} {base.run['setting']} {base.run['task']}",
-        "second": f"{ids[1]} {one.run['model']} {one.run['setting']} {one.run['task']}",
-        "differ in": [f"{key}: {base.run[key]} / {one.run[key]}" for key in keys if base.run[key] != one.run[key]],
-        "samples": len(shared),
-        "accuracy": f"{right[0].mean():.4f} / {right[1].mean():.4f}",
-        "accuracy difference": _interval(found.accuracy_difference),
-        "p value": f"{found.p_value:.4g} (McNemar, mid-p)",
-        "fewer calls, times": _interval(found.speedup_nfe),
-        "less work, times": _interval(found.speedup_efe),
-        "faster, times": _interval(found.speedup_wall) if found.speedup_wall else "not timed",
-        "answer length": f"{100 * found.length_change:+.1f} %",
-        "answers differ": [name for name in names if first.get(name) != second.get(name)],
-        "lost": [name for name, a, b in zip(names, *right, strict=True) if a and not b],
-        "gained": [name for name, a, b in zip(names, *right, strict=True) if b and not a],
-    }
-
-
-def _interval(estimate: Any) -> str:
-    ends = "" if estimate.low is None else f" [{estimate.low:.4g}, {estimate.high:.4g}]"
-    return f"{estimate.value:.4g}{ends}"

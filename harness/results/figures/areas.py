@@ -6,6 +6,7 @@ from harness.results.figures.columns import text_of
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.metrics import OperatingPoint, area_under_parallelism
+from harness.results.repeated import num_samples
 
 INTERVAL = "no interval; the area depends on the points that were run"
 
@@ -19,17 +20,17 @@ def areas_of(selected: Selected) -> Frame:
 
     points: dict[tuple[str, str, str], list[OperatingPoint]] = {}
     best: dict[tuple[str, str], float] = {}
-    runs: dict[tuple[str, str, str], int] = {}
+    runs: dict[tuple[str, str, str], list[Any]] = {}
     for run in selected.runs:
         if run["tpf"] is None or run["accuracy"] is None:
             continue
         key = (text_of(run, "model"), text_of(run, "task"), selected.group(run))
         points.setdefault(key, []).append(OperatingPoint(tpf=run["tpf"], accuracy=100 * run["accuracy"]))
         best[key[:2]] = max(best.get(key[:2], 0.0), 100 * run["accuracy"])
-        runs[key] = runs.get(key, 0) + run["n"]
+        runs.setdefault(key, []).append(run)
     rows: list[dict[str, Any]] = [
         {
-            "model": model, "task": task, "group": group, "points": len(of), "n": runs[model, task, group],
+            "model": model, "task": task, "group": group, "points": len(of), "n": num_samples(runs[model, task, group]),
             "area": area_under_parallelism(of, best[model, task]) if best[model, task] else 0.0,
         }
         for (model, task, group), of in points.items()

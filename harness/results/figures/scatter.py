@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.results.comparison import load
 from harness.results.figures.columns import MORE_IS_BETTER, OUTCOMES, label, number_of, scale
 from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
+from harness.results.figures.front import front_of
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import (
     GREY,
@@ -20,13 +22,15 @@ from harness.results.figures.style import (
     separate,
     styles,
 )
+from harness.results.pareto import front
+from harness.results.repeated import num_samples
 from harness.results.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INTERVAL = "bars: Wilson 95 % intervals of accuracy"
+INTERVAL = "bars: Wilson 95 % intervals of accuracy; a shaded front: its 95 % interval over resampled samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ def data(selected: Selected, theory: Sequence[TheoryPoint] = ()) -> Frame:
     """Return one row per setting, panel and pair of columns; runs of one setting weigh equally.
 
     Theory is added where accuracy is drawn over calls, a panel per task. `front` says that no other point of the panel
-    is at least as good in both and better in one.
+    is at least as good in both and better in one, `chance` in which share of resamplings that is so. Rows of kind
+    `front` are what the front reaches, with its interval, where all settings of a panel answered the same samples.
     """
     import pandas as pd
 
@@ -54,8 +59,20 @@ def data(selected: Selected, theory: Sequence[TheoryPoint] = ()) -> Frame:
     rows = [row for x in definition.x for y in definition.y for row in _measured(selected, x, y)]
     frame: Frame = pd.DataFrame(rows, columns=_COLUMNS)
     frame["front"] = False
-    for (_, x, y), part in frame.groupby(["panel", "x_column", "y_column"]):
+    frame["chance"] = float("nan")
+    samples = {one.run["run_id"]: one for one in load(selected.store, selected.ids)} if definition.front else {}
+    bands: list[dict[str, Any]] = []
+    for (panel, x, y), part in frame.groupby(["panel", "x_column", "y_column"]):
         frame.loc[part.index, "front"] = _front(part, str(x), str(y))
+        runs = [[samples[name] for name in names.split() if name in samples] for names in part["runs"]]
+        found = front_of(runs, str(x), str(y)) if definition.front and all(runs) else None
+        if found is not None:
+            frame.loc[part.index, "chance"] = found.chance_S
+            ends = zip(found.at_G, found.low_G, found.high_G, strict=True)
+            bands += [{"kind": "front", "panel": panel, "x_column": x, "y_column": y, "x": at, "low": low, "high": high,
+                       "front": True} for at, low, high in ends]  # fmt: skip
+    if bands:
+        frame = pd.concat([frame, pd.DataFrame(bands)], ignore_index=True)
     if definition.panels == "task" and definition.x == ("nfe",) and definition.y == ("accuracy",):
         frame = pd.concat([frame, pd.DataFrame([_theory_row(one) for one in theory])], ignore_index=True)
     return frame
@@ -78,25 +95,23 @@ def _measured(selected: Selected, x: str, y: str) -> list[dict[str, Any]]:
         {
             "kind": "measured", "panel": panel, "x_column": x, "y_column": y, "group": group, "setting": setting,
             "x": fmean(at for at, _, _ in of), "y": fmean(value for _, value, _ in of),
-            **_interval([(value, run["n"]) for _, value, run in of], y),
+            **_interval([value for _, value, _ in of], num_samples(run for _, _, run in of), y),
             "runs": " ".join(run["run_id"] for _, _, run in of),
         }
         for (panel, group, _, setting, _), of in points.items()
     ]  # fmt: skip
 
 
-def _interval(values: Sequence[tuple[float, int]], y: str) -> dict[str, float | None]:
-    n = sum(count for _, count in values)
+def _interval(values: Sequence[float], n: int, y: str) -> dict[str, float | None]:
     if y != "accuracy":
         return {"low": None, "high": None, "n": n}
-    found = wilson(round(fmean(value for value, _ in values) * n), n)
+    found = wilson(round(fmean(values) * n), n)
     return {"low": found.low, "high": found.high, "n": n}
 
 
 def _front(part: Frame, x: str, y: str) -> "list[bool]":
     signs = [1 if column in MORE_IS_BETTER else -1 for column in (x, y)]
-    places = [(signs[0] * a, signs[1] * b) for a, b in zip(part["x"], part["y"], strict=True)]
-    return [not any(one != at and one[0] >= at[0] and one[1] >= at[1] for one in places) for at in places]
+    return front(-signs[0] * part["x"].to_numpy(), signs[1] * part["y"].to_numpy()).tolist()
 
 
 def _theory_row(point: TheoryPoint) -> dict[str, Any]:
@@ -117,9 +132,11 @@ def draw(frame: Frame, definition: Definition) -> "Figure":
     for (name, x, y), panel in zip(places, panels, strict=True):
         inside = frame[(frame["panel"] == name) & (frame["x_column"] == x) & (frame["y_column"] == y)]
         _draw_theory(panel, inside)
+        _draw_band(panel, inside[inside["kind"] == "front"])
         _draw_measured(panel, inside[inside["kind"] == "measured"], by_group, definition)
     for (_, x, y), panel in zip(places, panels, strict=True):
         of = frame[(frame["x_column"] == x) & (frame["y_column"] == y)]
+        of = of[of["kind"] != "front"]
         _scale(panel, of["x"] * scale(x), of["y"] * scale(y), definition, y)
         if not share:
             panel.set_xlabel(label(x))
@@ -141,6 +158,16 @@ def _draw_measured(panel: "Axes", inside: Frame, by_group: dict, definition: Def
         # A halo stays where it is (markevery) when markers are moved apart.
         panel.plot(across * best["x"], up * best["y"], color=GREY, lw=4, alpha=0.25, zorder=1, marker="o", ms=8,
                    mew=0, markevery=1, label="not beaten in both")  # fmt: skip
+
+
+def _draw_band(panel: "Axes", band: Frame) -> None:
+    """Shade what the front reaches at a cost: from one setting to the next no more than the cheaper one does."""
+    if not len(band):
+        return
+    across, up = (scale(band[key].iloc[0]) for key in ("x_column", "y_column"))
+    step = "pre" if band["x_column"].iloc[0] in MORE_IS_BETTER else "post"
+    low, high = (up * band[key].astype(float) for key in ("low", "high"))
+    panel.fill_between(across * band["x"], low, high, step=step, color=GREY, alpha=0.15, lw=0, zorder=0)
 
 
 def _draw_theory(panel: "Axes", inside: Frame) -> None:

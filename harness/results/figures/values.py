@@ -19,6 +19,8 @@ def mean_of(values: "Sequence[float] | Frame") -> Estimate:
     return Estimate(value=mean, low=mean - half, high=mean + half)
 
 
-def share_of(values: "Sequence[bool] | Frame") -> Estimate:
-    """Return a share with Wilson's interval."""
-    return wilson(sum(map(bool, values)), len(values))
+def share_of(values: "Sequence[float] | Frame") -> Estimate:
+    """Return the mean of shares in [0, 1], one per sample, with Wilson's interval."""
+    share, n = sum(map(float, values)) / len(values), len(values)
+    ends = wilson(round(share * n), n)
+    return Estimate(value=share, low=ends.low, high=ends.high)

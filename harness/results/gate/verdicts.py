@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from harness.results.canonical import canonical_json
 from harness.results.gate.differences import Check, Difference, difference
@@ -139,20 +140,29 @@ def _of_draws(parted: Sequence[Difference], pairs: Sequence[tuple[Answer, Answer
     """Compare counters by their interval where tokens that were drawn differ: neither has the right ones."""
     if not any(_colour(one) is Colour.DRAWN for one in parted):
         return
-    import numpy as np
 
     from harness.results.statistics import paired_means
 
     answers = [one for pair in pairs for one in pair]
     names = [name for name in answers[0].counters if all(one.counters[name] is not None for one in answers)]
-    base, run = (np.array([[pair[side].counters[name] for name in names] for pair in pairs], float) for side in (0, 1))
+    base, run = (_means_of([pair[side] for pair in pairs], names) for side in (0, 1))
     means = paired_means([base], [run])
     for column, name in enumerate(names):
         gain = means.gain(column)
         assert gain.low is not None and gain.high is not None
         if gain.low > 0 or gain.high < 0:
             detail = f"mean {name} {base[:, column].mean():.4g} -> {run[:, column].mean():.4g}, beyond its interval"
-            yield replace(_red("counters", detail), samples=len(pairs), value=_digest(run[:, column].tolist()))
+            yield replace(_red("counters", detail), samples=len(run), value=_digest(run[:, column].tolist()))
+
+
+def _means_of(answers: Sequence[Answer], names: Sequence[str]) -> Any:
+    """Return the counters of every sample, [N, C]: means over its repetitions, which are no further samples."""
+    import numpy as np
+
+    by_sample: dict[str, list[list[float]]] = {}
+    for one in answers:
+        by_sample.setdefault(one.sample, []).append([float(one.counters[name] or 0) for name in names])
+    return np.array([np.mean(repeated, axis=0) for repeated in by_sample.values()])
 
 
 def _with_accuracies(found: Sequence[Verdict], baseline: Mapping[str, Setting]) -> list[Verdict]:

@@ -51,7 +51,7 @@ def rows(figure: Made, *columns: str, **where: Any) -> list[tuple[Any, ...]]:
 def test_scatter_has_a_point_per_setting_and_what_theory_says(swept: Store):
     """Guards points, intervals, panels, theory and front: `fast` has 1 call and 1 of 2 right on sort."""
     figure = made(swept, kind="scatter", x="nfe", y="accuracy", panels="task", log="x", theory=True, front=True)
-    assert figure.data["kind"].value_counts().to_dict() == {"measured": 6, "ideal": 2, "fewest": 1}
+    assert figure.data["kind"].value_counts().to_dict() == {"measured": 6, "front": 3, "ideal": 2, "fewest": 1}
     half = wilson(1, 2)
     columns = ("x", "y", "low", "high", "n", "front", "runs")
     assert rows(figure, *columns, panel="sort", group="tiny · fast") == [
@@ -73,12 +73,45 @@ def test_theory_is_drawn_where_it_belongs(swept: Store):
 
 
 def test_runs_of_one_setting_are_one_point(tmp_path: Path):
-    """Guards seeds: 2 of 2 and 0 of 2 right in 4 and 2 calls are half of 4 right in 3 calls."""
+    """Guards seeds: 2 of 2 and 0 of 2 right in 4 and 2 calls are half right in 3 calls, of the same 2 samples."""
     store = Store(root=tmp_path)
     add_run(store, "a", seed=1)
     add_run(store, "b", seed=2, correct=[False, False], nfe=[2, 2])
     found = rows(made(store, kind="scatter", x="nfe", y="accuracy"), "x", "y", "n", "low")
-    assert found == [(3, 0.5, 4, wilson(2, 4).low)]
+    assert found == [(3, 0.5, 2, wilson(1, 2).low)]
+
+
+def test_lines_count_a_sample_once(tmp_path: Path):
+    """Guards n and intervals: two seeds of two samples are means of two."""
+    store = Store(root=tmp_path)
+    add_run(store, "a", seed=1)
+    add_run(store, "b", seed=2, correct=[False, False])
+    found = rows(made(store, kind="lines", x="prompt_tokens", y="accuracy"), "y", "n", "low")
+    assert found == [(0.5, 2, wilson(1, 2).low)]
+
+
+def test_a_front_has_an_interval(tmp_path: Path):
+    """Guards the band by counting: of 3 calls `good` gets 2 of 4 right, `poor` never any; one call gets none."""
+    store = Store(root=tmp_path)
+    half = [True, True, False, False]
+    for name, correct, calls in (("good", half, 3), ("poor", [False] * 4, 3), ("fast", [False] * 4, 1)):
+        add_run(store, name, setting=name, correct=correct, nfe=[calls] * 4, latency_s=[0.1] * 4)
+    figure = made(store, kind="scatter", x="nfe", y="accuracy", groups="setting", front=True)
+    told = rows(figure, "group", "front", "chance", kind="measured")
+    chances = {group: (front, chance) for group, front, chance in told}
+    assert chances["fast"] == (True, 1) and chances["poor"] == (False, 0)
+    # All four draws hit what is wrong in 1 of 16 replicates; the front reaches nothing more with `good` then.
+    assert chances["good"][0] and chances["good"][1] == pytest.approx(15 / 16, abs=0.02)
+    assert rows(figure, "x", "low", "high", kind="front") == [(1, 0, 0), (3, 0, 1)]
+    assert len(figure.figure.axes[0].collections) == 1
+
+
+def test_a_front_over_other_samples_has_none(tmp_path: Path):
+    """Guards against replicates that pair what was asked something else."""
+    store = Store(root=tmp_path)
+    add_run(store, "a", setting="a")
+    add_run(store, "b", setting="b", correct=[True], nfe=[1], latency_s=[0.1])
+    assert rows(made(store, kind="scatter", x="nfe", y="accuracy", front=True), "x", kind="front") == []
 
 
 def test_what_runs_were_told_is_no_mean(tmp_path: Path):
@@ -135,6 +168,14 @@ def test_box_has_the_quartiles_of_samples(traced: Store):
     assert rows(figure, "low", "median", "high", "n") == [
         (pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.3), 4)
     ]
+
+
+def test_boxes_of_several_groups_lie_below_one_another(traced: Store):
+    """Guards the places of boxes: one row for each group, the first at the top."""
+    figure = made(traced, kind="box", y="latency_s", runs={"method": ["left", "two"]}, groups="method")
+    (panel,) = figure.figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["two", "left"]
+    assert panel.get_yticks().tolist() == [0, 1]
 
 
 def test_bars_and_areas_follow_the_published_area(tmp_path: Path):
@@ -197,6 +238,8 @@ def test_convergence_rises_where_answers_emerge(traced: Store):
     figure = made(traced, kind="convergence", runs={"method": "left"})
     share = wilson(2, 2)
     assert rows(figure, "x", "y", "low", "n") == [(at, 1, share.low, 2) for at in (25, 50, 100)]
+    (stairs,) = figure.figure.axes[0].lines
+    assert stairs.get_xydata().tolist() == [[0, 0], [25, 100], [50, 100], [100, 100]]
 
 
 def test_per_call_has_committed_and_accepted_tokens(traced: Store):
