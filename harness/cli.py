@@ -35,6 +35,9 @@ _HELP = """usage: decbench COMMAND [arguments]
   trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
+  watch [NAME]               a running sweep: done, left, failed, time to go, first results; from any process
+  verify RUN [samples=N]     run a stored run again from what is stored of it; 1 and the first difference if it is other
+  sync tracker=NAME ...       tell a tracker of stored runs, each once: tracker=wandb, tracker=mlflow
   claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
   cost model=NAME method=NAME device=NAME      predicted operations, bytes and seconds on a machine that is not here
@@ -240,6 +243,9 @@ _MODULES = {
     "claims": "claims",
     "results": "results",
     "gate": "gate",
+    "verify": "verify",
+    "sync": "sync",
+    "watch": "watch",
 }
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

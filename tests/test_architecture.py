@@ -18,7 +18,7 @@ ROOMS = {"engine", "models", "config", "runs", "commands", "results"}
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PRODUCT = [path for path in SOURCES if not path.is_relative_to(ROOT / "tests")]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
-HEAVY = {"transformers", "datasets", "wandb", "pandas", "matplotlib", "scipy"}
+HEAVY = {"transformers", "datasets", "wandb", "mlflow", "pandas", "matplotlib", "scipy"}
 # Places and services of one machine; the classes in brackets keep the pattern from finding itself.
 PRIVATE = re.compile(r"/(?:work|tmp|root|home|farm)/[\w.]|[.][.]/shared|pypi[.]org|python[h]osted|npm[j]s")
 TEXT = {".py", ".yaml", ".toml", ".md", ".json", ".lock", ""}

@@ -21,6 +21,7 @@ from harness.errors import ConfigError, DataError, MissingDependency
 _EXTRAS = {
     "figures": "matplotlib",
     "wandb": "wandb",
+    "mlflow": "mlflow",
     "launchers": "hydra_plugins.hydra_joblib_launcher",
     "math": "math_verify",
     "writing": "sacrebleu",

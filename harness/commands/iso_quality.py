@@ -30,6 +30,7 @@ from harness.results.canonical import canonical_json
 from harness.results.comparison import load
 from harness.results.iso_quality import OBJECTIVES, Found, Search, Subject, Trial
 from harness.results.non_inferiority import Compared, compared, halves
+from harness.results.requests import new_sweep, write_requests
 from harness.results.store import Store
 from harness.runs.execution import execute
 from harness.runs.plan import plan
@@ -154,9 +155,20 @@ class _Carrying:
 
     def note(self) -> None:
         """Store which runs were asked for."""
-        from harness.commands.run import note_requests
+        from harness.commands.run import noting
 
-        note_requests(self.base, [*self.records.values()], self.console)
+        records, columns = [*self.records.values()], ("setting_id", "run_id", "attempt", "status")
+        asked = {"name": self.base.name, "created": datetime.now(UTC), "decodings": None}
+        rows = [
+            {name: one.row[name] for name in columns} | {"resumed": one.resumed, "label": _label(one)} | asked
+            for one in records
+        ]
+        with noting(records, self.console):
+            write_requests(self.store, new_sweep(), rows)
+
+
+def _label(one: RunRecord) -> str:
+    return f"{one.row['model']} {one.row['setting']} {one.row['task']}"
 
 
 def _searched(one: Asked, space: Space, base: DictConfig, carry: _Carrying) -> Subject:

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ from rich.console import Console
 
 from harness.commands.console import console as output
 from harness.config.catalogue import tell_problems
+from harness.config.composition import plain
 from harness.config.root import SEARCHED
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.results.figures.definition import TABLE, Definition, read_definition
 from harness.results.files import beside
-from harness.results.requests import new_sweep, write_requests
 from harness.results.store import Store
+from harness.runs.announcement import Announcement
 from harness.runs.execution import execute
 from harness.runs.plan import plan
 from harness.runs.runner import RunRecord
 from harness.runs.sweep import expand
+from harness.runs.trackers.tracking import tracking_of
 
 
 def main(argv: Sequence[str], *, as_json: bool) -> int:
@@ -37,8 +39,11 @@ def main(argv: Sequence[str], *, as_json: bool) -> int:
     figure = read_definition(OmegaConf.to_container(sweep.base.figure), "figure")
     if figure.kind == TABLE:
         raise ConfigError("figure: is a table, which a sweep prints anyway; decbench tables makes it afterwards")
-    records = execute(plan(sweep), console)
-    note_requests(sweep.base, records, console)
+    planned = plan(sweep)
+    with Announcement(planned, Store(root=sweep.base.results_dir)) as announced:
+        records = execute(planned, console)
+        with noting(records, console):
+            announced.answer(records)
     summary = _summarise(sweep.base, figure, records, console)
     if as_json:
         sys.stdout.write(json.dumps(summary, default=str) + "\n")
@@ -52,13 +57,11 @@ def _refuse_unsearched(argv: Sequence[str]) -> None:
             raise ConfigError(f"{word}: nothing is searched here; experiment=iso_quality does, or one with search:")
 
 
-def note_requests(base: DictConfig, records: list[RunRecord], console: Console) -> None:
-    """Store which runs this command has asked for, those included that were stored already."""
-    columns = ("setting_id", "run_id", "attempt", "status")
-    asked = {"name": base.name, "created": datetime.now(UTC)}
-    rows = [{name: one.row[name] for name in columns} | {"resumed": one.resumed} | asked for one in records]
+@contextmanager
+def noting(records: Sequence[RunRecord], console: Console) -> Iterator[None]:
+    """Store in here which runs a command has asked for; where all were stored already it may be impossible."""
     try:
-        write_requests(Store(root=base.results_dir), new_sweep(), rows)
+        yield
     except DataError as error:
         if not all(one.resumed for one in records):
             raise
@@ -77,9 +80,7 @@ def _summarise(base: DictConfig, definition: Definition, records: list[RunRecord
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)
-    if base.tracker.name == "wandb":
-        console.print(f"W&B:     {here / 'wandb'} ({base.tracker.mode})", highlight=False, soft_wrap=True)
-        _track_figure(base, summary.figures, here, console)
+    _track_figure(base, summary.figures, here, console)
     return {
         "runs": [{"run_id": r.run_id, "status": r.status, "resumed": r.resumed} for r in records],
         "results_dir": root,
@@ -88,21 +89,21 @@ def _summarise(base: DictConfig, definition: Definition, records: list[RunRecord
     }
 
 
-def _track_figure(base: DictConfig, figures: Sequence[Path], root: Path, console: Console) -> None:
-    from harness.runs.trackers import report_figure
+def _track_figure(base: DictConfig, figures: Sequence[Path], here: Path, console: Console) -> None:
+    """Say where runs were reported, and report the figure there."""
+    from harness.runs.trackers.report import Picture
 
-    pictures = [path for path in figures if path.suffix == ".png"]
-    if not pictures:
-        return
-    tracker = base.tracker
     try:
-        report_figure(
-            pictures[0],
-            mode=tracker.mode,
-            project=tracker.project,
-            entity=tracker.entity,
-            folder=root / "wandb",
-            name=base.name,
-        )
-    except Exception as error:
-        console.print(f"the figure did not reach W&B ({error}); it is in {pictures[0]}", soft_wrap=True)
+        tracking = tracking_of(plain(base, "tracker"), here)
+    except (ConfigError, MissingDependency) as error:
+        console.print(f"nothing was reported: {one_line(error)}", highlight=False, soft_wrap=True)
+        return
+    if tracking.place is None:
+        return
+    console.print(tracking.place, highlight=False, soft_wrap=True)
+    for file in (path for path in figures if path.suffix == ".png"):
+        try:
+            tracking.show(Picture(sweep=base.name, file=file))
+        except Exception as error:
+            told = f"the figure did not reach the tracker ({one_line(error)}); it is in {file}"
+            console.print(told, highlight=False, soft_wrap=True)

@@ -1,17 +1,21 @@
 """Which sweep asked for which run: the table `requests`, one file per sweep.
 
 Runs are stored once, under the name of who made them. A sweep that takes them from the store has its own name for them;
-names, tables and reports of sweeps are complete because it is written here.
+names, tables and reports of sweeps are complete because it is written here. A sweep that has something to do writes it
+when it starts, and again when it has ended; meanwhile a hidden file beside it is its sign of life.
 """
 
+import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.results.parts import UNREADABLE, Row, as_rows, broken, skipped, table_of, write_table
+from harness.results.canonical import canonical_json
+from harness.results.parts import UNREADABLE, Row, as_rows, broken, skipped, table_of, with_known_columns, write_table
 from harness.results.schemas import SCHEMAS
 from harness.results.store import Store
 
@@ -50,12 +54,40 @@ def read_requests(store: Store) -> Requests:
     return Requests(rows=sorted(rows, key=lambda row: (row["created"], row["sweep_id"])))
 
 
+def write_sign(store: Store, sweep_id: str, told: Mapping[str, object]) -> None:
+    """Write the sign of life of a sweep in place of the one before."""
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(canonical_json(told).encode())
+
+    store.folder.write(_sign_of(sweep_id), fill)
+
+
+def read_sign(store: Store, sweep_id: str) -> dict[str, Any] | None:
+    """Return the last sign of life of a sweep; None where it has ended as it should, or left none."""
+    try:
+        told = json.loads(store.folder.read(_sign_of(sweep_id)))
+    except UNREADABLE:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def remove_sign(store: Store, sweep_id: str) -> None:
+    """Remove the sign of life of a sweep that has ended."""
+    store.folder.remove(_sign_of(sweep_id))
+
+
+def _sign_of(sweep_id: str) -> str:
+    return f"requests/.{sweep_id}.alive"
+
+
 def _tables(store: Store) -> Iterator[pa.Table]:
     for name in sorted(store.folder.names("requests")):
         if name.startswith(".") or not name.endswith(".parquet"):
             continue
         try:
             content = pa.BufferReader(store.folder.read(f"requests/{name}"))
-            yield pq.ParquetFile(content, page_checksum_verification=True).read(SCHEMAS["requests"].names)
+            stored = pq.ParquetFile(content, page_checksum_verification=True).read()
+            yield with_known_columns(stored, SCHEMAS["requests"])
         except UNREADABLE as error:
             skipped(store.folder.where(f"requests/{name}"), broken(error))

@@ -194,12 +194,17 @@ REQUESTS = _schema(
     _text("name", "label of the sweep"),
     _text("setting_id", "name of what was asked"),
     _text("run_id", "name of the run that answered"),
-    _column("attempt", pa.int32(), "", "number of the attempt that answered"),
-    _text("status", "ok, failed or skipped"),
+    _column("attempt", pa.int32(), "", "number of the attempt that answered; while it waits, of the last one before"),
+    _text("status", "ok, failed or skipped; waiting until the sweep has ended"),
     _column("resumed", pa.bool_(), "", "whether it was taken from the store"),
-    _column("created", pa.timestamp("us", tz="UTC"), "UTC", "when the sweep ended"),
+    _column("created", pa.timestamp("us", tz="UTC"), "UTC", "when the sweep ended; while it runs, when it started"),
+    _text("label", "what a reader knows the run by: model, setting and task"),
+    _column("decodings", pa.int32(), "samples", "samples times repetitions; null where the task alone knows"),
 )
 
 SCHEMAS: dict[str, pa.Schema] = {"runs": RUNS, "samples": SAMPLES, "steps": STEPS, "requests": REQUESTS}
+WAITING = "waiting"
+"""`status` of requests that nothing has answered yet."""
+
 RESULTS = ("runs", "samples", "steps")
 """The tables whose rows are named by attempt."""

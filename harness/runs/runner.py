@@ -34,7 +34,8 @@ from harness.runs.loading import load
 from harness.runs.measure import measure_of, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
-from harness.runs.trackers import Tracker, build_tracker
+from harness.runs.trackers.report import id_of, report_of
+from harness.runs.trackers.tracking import Tracking, Untracked, tracking_of
 from harness.runs.unfinished import KeepsNothing, Unfinished
 
 _LOG = logging.getLogger(__name__)
@@ -111,6 +112,9 @@ def perform(job: Job, store: Store, progress: Progress, *, begun: bool = False) 
         _keep(store, row)
         store.note_error(job.run_id, traceback.format_exc())
         _LOG.info("%s failed: %s", job.run_id, row["error"])
+        if not isinstance(error, MissingDependency):
+            with _reporting(job):
+                _tracking(job).tell(report_of(row, [], job.cfg.name))
         # What ends a program would end this one as it likes, even with success.
         told = RunFailed(one_line(error)) if isinstance(error, SystemExit) else error
         return RunRecord(row=row, error=told)
@@ -136,7 +140,7 @@ def skip(job: Refused, store: Store, name: str | None) -> RunRecord:
 
 def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunRecord:
     cfg, plain = job.cfg, job.plain
-    tracker = _tracker(job)
+    tracking = _tracking(job)
     _say_what_changed(job, store)
     cautions = knobs.cautions(cfg.method, job.decoding.method)
     street, switches = street_of(job, progress)
@@ -168,12 +172,12 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     row["attempt"] = store.write(row, samples, steps)
     keeper.discard()
     with _reporting(job):
-        tracker.report(row, plain, samples, asked_as=cfg.name)
+        tracking.tell(report_of(row, samples, cfg.name))
     return RunRecord(row=row)
 
 
-def _tracker(job: Job) -> Tracker:
-    return build_tracker(job.plain["tracker"], beside(job.cfg.results_dir) / "wandb")
+def _tracking(job: Job) -> Tracking | Untracked:
+    return tracking_of(job.plain["tracker"], beside(job.cfg.results_dir))
 
 
 @contextmanager
@@ -192,11 +196,10 @@ def taken(job: Job, store: Store, row: dict[str, Any]) -> RunRecord:
     Report it where it was not: to another tracker, or under another name.
     """
     row["setting"] = setting(job.plain, job.cfg.overrides)
-    settings, name = job.plain["tracker"], job.cfg.name
-    if settings["name"] != "none" and (row["name"], json.loads(row["config"])["tracker"]) != (name, settings):
-        with _reporting(job):
-            samples = store.read("samples", [job.run_id]).to_pylist()
-            _tracker(job).report(row, json.loads(row["config"]), samples, asked_as=name)
+    with _reporting(job):
+        tracking = _tracking(job)
+        if not tracking.was_told(id_of(row, job.cfg.name)):
+            tracking.tell(report_of(row, store.read("samples", [job.run_id]).to_pylist(), job.cfg.name))
     return RunRecord(row=row, resumed=True)
 
 

@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Self
@@ -162,3 +163,13 @@ def _batches(samples: pa.Table, steps: pa.Table) -> list[Batch]:
 
 def _rows(table: pa.Table) -> list[Row]:
     return table.drop_columns(["setting_id", "run_id", "attempt"]).to_pylist()
+
+
+def decoded_so_far(folder: Folder, run_id: str) -> int:
+    """Return how many decodings of a run are kept that has not ended; files that cannot be read do not count."""
+    place, count = f"partial/{run_id}", 0
+    for name in folder.names(place):
+        if name.endswith(_LAST) and not name.startswith("."):
+            with suppress(*UNREADABLE), folder.open(f"{place}/{name}") as file:
+                count += pq.read_metadata(file).num_rows
+    return count

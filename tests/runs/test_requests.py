@@ -85,7 +85,7 @@ def test_a_store_that_is_only_read_is_no_error(
         raise DataError("results_dir=store: cannot be written")
 
     call_decbench(*RUN)
-    monkeypatch.setattr("harness.commands.run.write_requests", refuse)
+    monkeypatch.setattr("harness.runs.announcement.write_requests", refuse)
     said = call_decbench(*RUN)
     assert said.returncode == 0 and "not noted" in said.stdout
     assert call_decbench(*RUN, "seed=1").returncode == 2

@@ -105,7 +105,7 @@ def observe(store: Store, run_ids: Sequence[str]) -> list[Setting]:
     samples = _by_run(chosen.table("samples", _SAMPLE_COLUMNS).to_pylist())
     steps = _by_run(chosen.table("steps", _STEP_COLUMNS).to_pylist())
     wanted = [run_id for run_id in dict.fromkeys(run_ids) if run_id in runs]
-    return [_setting(runs[run_id], samples.get(run_id, []), steps.get(run_id, [])) for run_id in wanted]
+    return [setting_of(runs[run_id], samples.get(run_id, []), steps.get(run_id, [])) for run_id in wanted]
 
 
 def _by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -115,7 +115,8 @@ def _by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _setting(run: Row, samples: Sequence[Row], steps: Sequence[Row]) -> Setting:
+def setting_of(run: Row, samples: Sequence[Row], steps: Sequence[Row]) -> Setting:
+    """Return what a run did, of its row and those of its samples and steps."""
     by_sample: dict[tuple[str, int], list[Row]] = {}
     for row in steps:
         by_sample.setdefault((row["sample_id"], row["repetition"]), []).append(row)
