@@ -1,5 +1,6 @@
 """`decbench`: one word of what to do, then its arguments; everything heavy is imported by the command that needs it."""
 
+import atexit
 import gc
 import os
 import signal
@@ -30,11 +31,13 @@ _HELP = """usage: decbench COMMAND [arguments]
   figures NAME|FILE ...      draw stored runs: svg, pdf, png and csv; which figures: decbench list figures
   tables [NAME|FILE] ...     tables of stored runs, best and ties marked: markdown, LaTeX, csv
   iso_quality [NAME]         the fastest setting of each method that loses at most a margin, from a stored search
+  report [column=value ...]  one HTML page of stored runs: leaderboard, plots, and a viewer of decodings
   trace RUN SAMPLE           how one sample was decoded, step by step
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
   claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
+  cost model=NAME method=NAME device=NAME      predicted operations, bytes and seconds on a machine that is not here
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=... `decbench --version` says which this is.
@@ -54,6 +57,9 @@ What exists: decbench list models|methods|tasks; the knobs of a method: decbench
 
 _YOUNG = 20_000
 """New objects after which garbage is looked for."""
+
+# A fifth of a short command would go into looking for garbage among what goes anyway.
+atexit.register(gc.freeze)
 
 _SIGNALLED = 128
 """What shells add to the number of the signal that ended a command."""
@@ -225,9 +231,11 @@ _MODULES = {
     "check": "check.command",
     "lm_eval": "lm_eval.command",
     "bench": "bench",
+    "cost": "cost",
     "figures": "figures",
     "tables": "tables",
     "iso_quality": "iso_quality",
+    "report": "report",
     "trace": "trace",
     "claims": "claims",
     "results": "results",

@@ -65,6 +65,10 @@ def options(overrides: Sequence[str]) -> Options:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table, and write every cell and what it rests on as JSON."""
+    if "--fit" in argv:
+        from harness.commands.bench_fit import main as fit
+
+        return fit([word for word in argv if word != "--fit"])
     if [*argv] == ["statistics"]:
         from harness.commands import bench_statistics
 

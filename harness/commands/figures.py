@@ -17,6 +17,7 @@ from harness.commands.results.words import Words, parse
 from harness.config.catalogue import file_of, names, nearest, refused
 from harness.errors import ConfigError
 from harness.results.figures.definition import TABLE, Definition, read_definition
+from harness.results.files import beside
 from harness.results.selection import parse_filters
 
 
@@ -94,10 +95,5 @@ def definition_of(name: str, *, tables: bool = False) -> Definition:
 
 
 def output_of(words: Words, kind: str) -> Path:
-    """Return the folder that files go to; raise ConfigError where a store that is no folder has none."""
-    if "--output" in words.options:
-        return Path(words.options["--output"])
-    root = str(words.store.root)
-    if "://" in root:
-        raise ConfigError(f"results_dir={root}: is no folder for {kind}; say where they go: --output FOLDER")
-    return Path(root) / kind
+    """Return the folder that files go to."""
+    return Path(words.options["--output"]) if "--output" in words.options else beside(words.store.root) / kind

@@ -89,29 +89,22 @@ def _standard_input() -> str:
 
 def _decode(request: Request) -> "tuple[LoadedModel, Decoded]":
     refuse_unknown(parse(request.overrides))
-    from harness.config import build, compatibility
     from harness.config.composition import compose
+    from harness.config.job import resolve_decoding
     from harness.engine.randomness import sample_seed
-    from harness.models import hub
-    from harness.runs import device as device_switches
     from harness.runs.decode_batch import decode_batch, with_room
+    from harness.runs.loading import load
     from harness.runs.measure import Measure, Measurement
 
     cfg = compose(request.overrides)
     if cfg.model.tokenizer == "text" and not any(word.startswith("gen_length=") for word in request.overrides):
         cfg = compose([*request.overrides, f"gen_length={_LENGTH}"])
-    compatibility.check_kinds(cfg)
-    method = compatibility.check_decoding(cfg)
-    hub.find_of(cfg.model)
-    build.check_model(cfg)
-    device = build.device_of(cfg)
-    told = {"dtype": cfg.device.dtype, "threads": cfg.device.threads, "deterministic": cfg.device.deterministic}
-    device_switches.apply(device=device, **told)
-    loaded = build.load_model(cfg)
+    decoding = resolve_decoding(cfg)
+    _, loaded = load(cfg, decoding.checkpoint_sha256)
     ids = loaded.tokenizer.encode_prompt(_posed(request, loaded.tokenizer)) if request.prompt else []
     decoded = decode_batch(
         loaded.model,
-        method,
+        decoding.method,
         [with_room(loaded, ids, gen_length=cfg.gen_length, where="prompt", model=cfg.model.name)],
         seeds=[sample_seed(cfg.seed, "generate", "prompt")],
         gen_length=cfg.gen_length,

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -47,7 +46,7 @@ def _entries(planned: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _good_runs(root: str) -> list[dict[str, Any]]:
-    stored = Store(root=Path(root)).read("runs").select(estimate.COLUMNS).to_pylist()
+    stored = Store(root=root).read("runs").select(estimate.COLUMNS).to_pylist()
     return [row for row in stored if row["status"] == "ok"]
 
 

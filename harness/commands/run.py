@@ -15,6 +15,7 @@ from harness.config.catalogue import tell_problems
 from harness.config.root import SEARCHED
 from harness.errors import ConfigError, DataError
 from harness.results.figures.definition import TABLE, Definition, read_definition
+from harness.results.files import beside
 from harness.results.requests import new_sweep, write_requests
 from harness.results.store import Store
 from harness.runs.execution import execute
@@ -57,7 +58,7 @@ def note_requests(base: DictConfig, records: list[RunRecord], console: Console) 
     asked = {"name": base.name, "created": datetime.now(UTC)}
     rows = [{name: one.row[name] for name in columns} | {"resumed": one.resumed} | asked for one in records]
     try:
-        write_requests(Store(root=Path(base.results_dir)), new_sweep(), rows)
+        write_requests(Store(root=base.results_dir), new_sweep(), rows)
     except DataError as error:
         if not all(one.resumed for one in records):
             raise
@@ -69,19 +70,19 @@ def _summarise(base: DictConfig, definition: Definition, records: list[RunRecord
     from harness.results.report_sweep import summarize
     from harness.runs.theory_points import theory
 
-    root = Path(base.results_dir)
-    figure = root / "figures" / base.name if base.name else None
+    root, here = str(base.results_dir), beside(base.results_dir)
+    figure = here / "figures" / base.name if base.name else None
     spelled = {record.run_id: str(record.row["setting"]) for record in records}
     summary = summarize(root, list(spelled), console, figure, definition, theory, spelled)
     console.print(f"results: {root} (parquet: runs, samples, steps)", highlight=False, soft_wrap=True)
     for path in summary.figures:
         console.print(f"figure:  {path}", highlight=False, soft_wrap=True)
     if base.tracker.name == "wandb":
-        console.print(f"W&B:     {root / 'wandb'} ({base.tracker.mode})", highlight=False, soft_wrap=True)
-        _track_figure(base, summary.figures, root, console)
+        console.print(f"W&B:     {here / 'wandb'} ({base.tracker.mode})", highlight=False, soft_wrap=True)
+        _track_figure(base, summary.figures, here, console)
     return {
         "runs": [{"run_id": r.run_id, "status": r.status, "resumed": r.resumed} for r in records],
-        "results_dir": str(root),
+        "results_dir": root,
         "figures": [str(path) for path in summary.figures],
         "summary": summary.values,
     }

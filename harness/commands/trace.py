@@ -3,8 +3,8 @@
 RUN is the beginning of a run_id, or filters that the newest run passes, as for `decbench results list`: task=list_sort
 method=threshold. SAMPLE is the beginning of a sample's name, or its number from 0. A line per step shows the whole
 response: + committed, = accepted draft, ! rejected draft, ~ replaced, - taken back, . not decided. On a terminal the
-colour of a committed token says how sure it was. Of runs with measure=traced everything is known, of others when each
-position was committed for good.
+colour of a committed token says how sure it was, and what a cache answered for is underlined. Of runs with
+measure=traced everything is known, of others when each position was committed for good.
 """
 
 import difflib
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.errors import ConfigError, DataError
+from harness.results.parts import as_rows
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.selection import attempt_of, matching, parse_filters
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if len(names) not in (1, 2):
         raise ConfigError(f"trace {' '.join(words.rest)}: takes a run and one of its samples; decbench results list")
     attempt = attempt_of(words.store.attempts(), names[0])
-    run = next(iter(words.store.read("runs", [attempt.run_id]).to_pylist()), None)
+    run = next(iter(as_rows(words.store.read("runs", [attempt.run_id]))), None)
     samples = [row for row in words.store.read("samples", [attempt.run_id]).to_pylist() if row["repetition"] == 0]
     if run is None or not samples:
         raise DataError(f"{attempt.run_id}: has no samples; decbench results show {attempt.run_id} says why")
@@ -111,6 +112,7 @@ def _plain(frame: Frame, spelled: Callable[[int], str]) -> dict[str, Any]:
         "certainty": {str(position): value for position, value in frame.certainty.items()},
         "computed": frame.computed,
         "reused": frame.reused,
+        "cached": None if frame.cached is None else list(frame.cached),
     }
 
 
@@ -168,4 +170,7 @@ def _cell(frame: Frame, at: int, width: int, spelled: Callable[[int], str]) -> "
     style = _STYLES.get(mark, "") if mark else "dim" if token is None else ""
     if mark in (Mark.COMMITTED, Mark.ACCEPTED) and sure is not None:
         style = f"bold {_SHADES[min(len(_SHADES) - 1, int(sure * len(_SHADES)))]}"
-    return Text(f"{mark.value if mark else ' '}{text:<{width - 1}}", style)
+    cell = Text(f"{mark.value if mark else ' '}{text:<{width - 1}}", style)
+    if at in (frame.cached or ()):
+        cell.stylize("underline", 1, 1 + len(text))
+    return cell

@@ -33,7 +33,7 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
     """
     method, task = _parts(cfg, build.Builder())
     task.grading()
-    _look_at_model(cfg)
+    look_at_model(cfg)
     return method, task
 
 
@@ -44,8 +44,16 @@ def fit(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     Finding out may mean trying programs, which a run that is stored does not need.
     """
     method, task = _parts(cfg, builder)
-    _look_at_model(cfg)
+    look_at_model(cfg)
     return method, task
+
+
+@tells_as_typed
+def fit_decoding(cfg: DictConfig, builder: build.Builder) -> Method:
+    """Return the method of a config; raise ConfigError if it, the kind of model and the length do not fit."""
+    _finite(cfg)
+    check_kinds(cfg)
+    return _decoding(cfg, builder)
 
 
 def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
@@ -53,22 +61,18 @@ def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     protocols.check(cfg)
     check_kinds(cfg)
     _text(cfg)
-    return check_decoding(cfg, builder), builder.task(cfg)
+    return _decoding(cfg, builder), builder.task(cfg)
 
 
-def _look_at_model(cfg: DictConfig) -> None:
+def look_at_model(cfg: DictConfig) -> None:
+    """Raise ConfigError for a model that is not there, or whose settings its loader refuses at a look."""
     hub.find_of(cfg.model)
     build.check_model(cfg)
 
 
-@tells_as_typed
-def check_decoding(cfg: DictConfig, builder: build.Builder | None = None) -> Method:
-    """Return the method; raise ConfigError likewise if it and the length do not fit, whatever is decoded.
-
-    `check_kinds` comes first.
-    """
+def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
     _lengths(cfg)
-    method = (builder or build.Builder()).method(cfg)
+    method = builder.method(cfg)
     if isinstance(method, DiffusionMethod):
         try:
             method.fit_kind(ModelKind(cfg.model.kind))

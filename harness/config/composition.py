@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -10,19 +10,21 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import options, protocols, words
 from harness.config.catalogue import NEAR, knobs, names, nearest, read
-from harness.config.loader import ROOT, loader
+from harness.config.loader import loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
-from harness.config.root import GROUPS, SEARCHED, BenchConf, OnError, refuse_option, refuse_unknown
+from harness.config.root import GROUPS, SEARCHED, BenchConf, OnError, RayConf, refuse_option, refuse_unknown
 from harness.errors import ConfigError
 
-KEPT = frozenset(item.name for item in fields(BenchConf)) - {"overrides", "summary", "figure", "protocol", *SEARCHED}
+KEPT = frozenset(item.name for item in fields(BenchConf)) - {
+    *("overrides", "summary", "figure", "protocol", "split"),
+    *SEARCHED,
+}
 """The keys of a config that are stored as they stand."""
 
 _LARGEST = 2**31 - 1
@@ -38,10 +40,12 @@ def register() -> None:
 
 @cache
 def _register_root() -> None:
-    ConfigStore.instance().store(name="bench_schema", node=BenchConf, provider="decbench")
+    store = ConfigStore.instance()
+    store.store(name="bench_schema", node=BenchConf, provider="decbench")
+    store.store(group="hydra/launcher", name="ray", node=RayConf, provider="decbench")
 
 
-def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+def compose(overrides: Sequence[str]) -> DictConfig:
     """Return the config of a run, every value resolved and of its type.
 
     Raise ConfigError naming the key, the value and what would do, for unknown names and keys, wrong types and
@@ -51,11 +55,19 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     parsed = parse(overrides)
     _refuse_unknown(parsed)
     with shown_as_typed(overrides):
-        cfg = _composed(parsed, with_hydra=with_hydra)
+        cfg = _composed(parsed)
         if settings := _added(cfg, parsed):
-            cfg = _composed([*parsed, *parse(settings)], with_hydra=with_hydra)
+            cfg = _composed([*parsed, *parse(settings)])
         _check_values(cfg)
     return cfg
+
+
+def options_of(overrides: Sequence[str]) -> Mapping[str, str | None]:
+    """Return what is chosen of each group that is about a whole command: the experiment, Hydra's launcher.
+
+    The overrides must have been composed before.
+    """
+    return loader().chosen(parse(overrides))
 
 
 def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
@@ -71,11 +83,8 @@ def _added(cfg: DictConfig, parsed: Sequence[Override]) -> list[str]:
     return added
 
 
-def _composed(overrides: Sequence[Override], *, with_hydra: bool) -> DictConfig:
+def _composed(overrides: Sequence[Override]) -> DictConfig:
     try:
-        if with_hydra:
-            lines = [str(override.input_line) for override in overrides]
-            return loader().load_configuration(ROOT, lines, RunMode.RUN, from_shell=False)
         return loader().compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, overrides)) from error
@@ -147,16 +156,16 @@ def _check_values(cfg: DictConfig) -> None:
             raise words.refused(key, typed[key], words.reason(error)) from error
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
-    if "://" in str(cfg.results_dir):
-        raise ConfigError(f"results_dir={cfg.results_dir}: is no folder of this machine; runs write to a local one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):
         raise ConfigError(f"name={cfg.name}: is part of file names; give a word without slashes")
-    for key in ("gen_length", "batch_size"):
+    for key in ("gen_length", "batch_size", "split"):
         value = cfg[key]
         if value < 1:
             raise words.refused(key, value, "must be at least 1")
         if value > _LARGEST:
             raise words.refused(key, value, f"must be at most {_LARGEST}")
+    if cfg.split > 1 and cfg.measure.name == "timed":
+        raise ConfigError(f"split={cfg.split}: the seconds of a timed run belong together; leave split out")
     if not -_SEEDS <= cfg.seed < _SEEDS:
         raise words.refused("seed", cfg.seed, f"must lie from -{_SEEDS} to {_SEEDS - 1}")
     if not 0 <= cfg.save_every_s < float("inf"):

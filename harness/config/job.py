@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from harness import references
 from harness.config import build, compatibility, identity
-from harness.config.composition import resolved
+from harness.config.composition import plain, resolved
 from harness.config.content import data_digest
 from harness.config.hardware import device_name
 from harness.config.located import function_at
@@ -30,21 +30,36 @@ _NOT_TOLD = ("_target_", "name", "path", "hub_id", "key_env", "timeout_s", "retr
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """What decodes, whatever is decoded: a method, and the model of `cfg`, which is loaded by whoever begins.
+
+    `device` is torch's name of it; `checkpoint_sha256` tells what the model's loader will read.
+    """
+
+    cfg: DictConfig
+    method: Method
+    device: str
+    checkpoint_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run that can be executed: its config, the objects that it describes, and its names.
+    """A run that can be executed: what decodes, the task, and its names.
 
     `plain` is the config as stored. `producer` is what of a run's name is neither setting nor code.
     """
 
-    cfg: DictConfig
+    decoding: Decoding
     plain: dict[str, Any]
-    method: Method
     task: Task
-    device: str
-    checkpoint_sha256: str | None
     setting: Mapping[str, object]
     producer: Mapping[str, object]
     code: Code
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The config that it was resolved from."""
+        return self.decoding.cfg
 
     @cached_property
     def setting_id(self) -> str:
@@ -70,6 +85,15 @@ class Shared:
         self.reader = Reader()
 
 
+def resolve_decoding(cfg: DictConfig, shared: Shared | None = None) -> Decoding:
+    """Return what decodes prompts that come from elsewhere than a task; raise ConfigError for what cannot be."""
+    builder = (shared or Shared()).builder
+    method = compatibility.fit_decoding(cfg, builder)
+    compatibility.look_at_model(cfg)
+    checkpoint = builder.checkpoint(plain(cfg, "model"))
+    return Decoding(cfg=cfg, method=method, device=build.device_of(cfg), checkpoint_sha256=checkpoint)
+
+
 def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
     """Return the job of a config; raise ConfigError or DataError, in one line, for one that cannot be.
 
@@ -77,16 +101,13 @@ def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
     """
     shared = shared or Shared()
     method, task = compatibility.fit(cfg, shared.builder)
-    plain, device = shared.builder.values.resolved(cfg), build.device_of(cfg)
-    model = plain["model"]
+    values, device = shared.builder.values.resolved(cfg), build.device_of(cfg)
+    model = values["model"]
     checkpoint = shared.builder.checkpoint(model)
     return Job(
-        cfg=cfg,
-        plain=by_role(plain),
-        method=method,
+        decoding=Decoding(cfg=cfg, method=method, device=device, checkpoint_sha256=checkpoint),
+        plain=by_role(values),
         task=task,
-        device=device,
-        checkpoint_sha256=checkpoint,
         setting=identity.setting_of(
             target=_target(model, checkpoint),
             method=method,
@@ -96,7 +117,7 @@ def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
             gen_length=cfg.gen_length,
             dtype=cfg.device.dtype,
         ),
-        producer=_producer(cfg, plain["measure"], device),
+        producer=_producer(cfg, values["measure"], device),
         code=shared.reader.code_of([*DECODING, *_modules(method, task, model)]),
     )
 

@@ -34,8 +34,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from harness.config import options, plugins, words
 from harness.config.option_files import ASSUMED
 from harness.config.plugin import Plugin
-from harness.config.sections import Whole, assembled, is_in
-from harness.errors import RunFailed, one_line
+from harness.config.sections import Whole, assembled, chosen, is_in
+from harness.errors import MissingDependency, RunFailed, one_line
 
 ROOT = "bench"
 _OWN = SearchPathQuery(provider="main", path=None)
@@ -61,6 +61,11 @@ def _loader(others: tuple[Plugin, ...]) -> "Loader":
     return Loader(search_path)
 
 
+def launcher_of(overrides: Sequence[str]) -> DictConfig:
+    """Return the config of the launcher that a job chooses."""
+    return loader().load_configuration(ROOT, list(overrides), RunMode.MULTIRUN).hydra.launcher
+
+
 def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> list[Any]:
     """Have the launcher that the first of some jobs chooses do `work` with the config of each; return what it returned.
 
@@ -71,6 +76,8 @@ def launch(jobs: Sequence[Sequence[str]], work: Callable[[DictConfig], Any]) -> 
     try:
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
         results = launcher.launch(jobs, initial_job_idx=0)
+    except MissingDependency:
+        raise
     except Exception as error:
         # What work raises lies in its result; this is about processes: killed, refused by a cluster, not picklable.
         what = words.short(one_line(error).partition(". ")[0])
@@ -102,6 +109,10 @@ class Loader(ConfigLoaderImpl):
         self._apply_overrides_to_config(values, cfg)
         cfg.overrides = [override.input_line for override in overrides]
         return cfg
+
+    def chosen(self, overrides: Sequence[Override]) -> Mapping[str, str | None]:
+        """Return the options of the groups that no section holds, the experiment and the launcher among them."""
+        return chosen(self, [override for override in overrides if self._chooses(override)])
 
     def whole(self, choices: Sequence[str]) -> Whole:
         """Return the config of some choices, and what it is made of."""
@@ -149,8 +160,6 @@ class Loader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
-        if any("hydra.searchpath" in override for override in overrides):
-            return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         return OverridesParser.create().parse_overrides(overrides), self._read
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
@@ -166,8 +175,22 @@ class Loader(ConfigLoaderImpl):
 class _Completed(CachingConfigRepository):
     """Configs with what their files need not say: a name, what is assumed, and the parts that classes default to."""
 
+    def __init__(self, delegate: IConfigRepository) -> None:
+        # The base class copies every source; options that are stored later have to be seen.
+        self.delegate, self.cache = delegate, {}
+
+    def group_exists(self, config_path: str) -> bool:
+        """Say whether there is a group; policies are read from their classes."""
+        return options.is_slot(config_path) or super().group_exists(config_path)
+
+    def config_exists(self, config_path: str) -> bool:
+        """Say whether there is a config; a policy's is made when it is asked for."""
+        options.provide(config_path)
+        return super().config_exists(config_path)
+
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Return a config, completed when it is read."""
+        options.provide(config_path)
         known = f"config_path={config_path}" in self.cache
         found = super().load_config(config_path)
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
@@ -205,7 +228,7 @@ class _Wired(CachingConfigRepository):
     """
 
     def __init__(self, delegate: IConfigRepository, defaults: Sequence[ResultDefault], only: str | None = None) -> None:
-        self.delegate, self.cache = delegate, {}  # without the copy of every source that the base class makes
+        self.delegate, self.cache = delegate, {}
         self.paths = {default.config_path for default in defaults}
         self.cut = {default.config_path for default in defaults if only and not default.package}
         self.only = only

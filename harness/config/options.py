@@ -27,9 +27,22 @@ _STORED: set[tuple[str, str]] = set()
 
 
 def register() -> None:
-    """Import every module that may define a policy and store one typed option for each policy."""
+    """Import every module that may define a policy, so that each is a typed option."""
     _register_ours()
     _register_others(plugins.current())
+
+
+def provide(path: str) -> None:
+    """Store the option that a config path names, if it is a policy of ours: a run reads few of the hundred."""
+    group, _, name = path.removesuffix(".yaml").rpartition("/")
+    key = (group, name)
+    if key in _OURS and key not in _STORED:
+        _store(*key, _OURS[key])
+
+
+def is_slot(group: str) -> bool:
+    """Say whether the options of a group are policies."""
+    return any(of == group for of, _ in REGISTRY)
 
 
 @cache
@@ -38,8 +51,6 @@ def _register_ours() -> None:
         for name in _modules(importlib.import_module(package)):
             importlib.import_module(name)
     _OURS.update(REGISTRY)
-    for key, cls in _OURS.items():
-        _store(*key, cls)
 
 
 @lru_cache(maxsize=1)

@@ -48,6 +48,7 @@ class BenchConf:
     results_dir: str
     resume: bool
     save_every_s: float
+    split: int
     on_error: str
     name: str | None
     summary: str
@@ -59,6 +60,20 @@ class BenchConf:
     margin: float
     trials: int
     overrides: list[str]
+
+
+@dataclass
+class RayConf:
+    """Processes on Ray: `workers` of them (None: as many as fit), each with so many processors and GPUs.
+
+    `num_gpus` None is one where the cluster has any. `address` None starts a cluster on this machine.
+    """
+
+    _target_: str = "harness.runs.ray_launcher.RayLauncher"
+    address: str | None = None
+    workers: int | None = None
+    num_cpus: float = 1
+    num_gpus: float | None = None
 
 
 def refuse_unknown(overrides: Sequence[Override]) -> None:

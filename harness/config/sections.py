@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.default_element import ResultDefault
@@ -37,8 +38,34 @@ class Whole:
 def assembled(loader: "Loader", choices: Sequence[Override]) -> DictConfig:
     """Return the config of some choices, which may be written to."""
     whole, apart = _parts(loader, choices)
-    own = {id(whole.cfg._get_node(name)): copy.deepcopy(section) for name, section in apart.items()}
-    return copy.deepcopy(whole.cfg, own)
+    return _copied(whole.cfg, None, apart)
+
+
+def _copied(node: Any, parent: Any, instead: Mapping[Any, DictConfig] = MappingProxyType({})) -> Any:
+    """Return a copy of a config's node and all below it, as deepcopy makes it in ten times the time.
+
+    What `instead` has by key takes the place of the node's own.
+    """
+    made = object.__new__(type(node))
+    made.__dict__.update(node.__dict__, _parent=parent, _metadata=_metadata(node._metadata), _flags_cache=None)
+    content = node.__dict__.get("_content")
+    if isinstance(content, dict):
+        made.__dict__["_content"] = {key: _copied(instead.get(key, one), made) for key, one in content.items()}
+    elif isinstance(content, list):
+        made.__dict__["_content"] = [_copied(one, made) for one in content]
+    return made
+
+
+def _metadata(metadata: Any) -> Any:
+    made = copy.copy(metadata)
+    made.flags, resolved = copy.copy(metadata.flags), metadata.resolver_cache
+    made.resolver_cache = copy.deepcopy(resolved) if resolved else resolved.copy()
+    return made
+
+
+def chosen(loader: "Loader", choices: Sequence[Override]) -> Mapping[str, str | None]:
+    """Return the options of some choices by group; of a section, those that it has beside the others."""
+    return _parts(loader, choices)[0].options
 
 
 def _parts(loader: "Loader", choices: Sequence[Override]) -> tuple[Whole, dict[str, DictConfig]]:
@@ -56,7 +83,7 @@ def _parts(loader: "Loader", choices: Sequence[Override]) -> tuple[Whole, dict[s
     except (HydraException, OmegaConfBaseException):
         # An experiment may rest on what is chosen beside it; what is wrong with the choices is said of the whole.
         whole, found = None, {}
-    apart = {name: copy.deepcopy(section) for name, section in found.items() if section is not None}
+    apart = {name: section for name, section in found.items() if section is not None}
     if whole is None or len(apart) < len(inner):
         return _whole(loader, *(str(one.input_line) for one in choices)), {}
     return whole, apart

@@ -133,7 +133,7 @@ def forward_branches(
         sample_B=drafts.sample_B[first_R][busy_R],
         query_B=query_R[busy_R],
         keys_B=(keys_R / query_R)[busy_R],
-        reused=lambda: torch.zeros_like(query_R).index_add(0, branches.row_D, (key_DL & ~query_DL).sum(1))[busy_R],
+        reused=lambda: query_R.new_zeros(rows, width).index_add(0, branches.row_D, (key_DL & ~query_DL).long())[busy_R],
         head_B=head_R[busy_R],
         positions_BT=position_RT,
         slots_BT=slot_RT,

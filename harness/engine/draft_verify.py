@@ -134,7 +134,7 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
         sample_B=sequences.sample_B,
         query_B=query_B,
         keys_B=start_B + (query_B + 1) / 2,
-        reused=lambda: start_B,
+        reused=lambda: first(start_B, tokens_BL.shape[1]),
         head_B=proposal.count_B + 1,
         positions_BT=position_BT,
         slots_BT=torch.where(real_BT, position_BT, sequences.store.slots - 1),

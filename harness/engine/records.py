@@ -32,7 +32,8 @@ class ForwardRecord:
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
     over queries), `head_B` positions whose vocabulary logits were computed, `layer_tokens_B` query positions summed
     over the layers run, at most `layers` of `layers_total`. `reused_B` visible positions were computed by earlier
-    calls; None unless traced. `span` are the marks of the device's clock around the call; None unless timed.
+    calls, those of `cached_BL`; None unless traced, `cached_BL` also where layers differ in them. `span` are the marks
+    of the device's clock around the call; None unless timed.
     """
 
     role: Role
@@ -44,6 +45,7 @@ class ForwardRecord:
     layers: int
     layers_total: int
     reused_B: Tensor | None = None
+    cached_BL: Tensor | None = None
     span: tuple[Any, Any] | None = None
 
     @property
@@ -101,8 +103,8 @@ class Ledger:
     ) -> Tensor:
         """Return `model.forward(tokens_BT, **arguments)`, recorded; a `plan` knows `query_B` (then None) itself.
 
-        `reused` tells how many visible positions of each row earlier calls have computed; without it none were, or
-        those that a plan left out.
+        `reused` tells how often each position of a row [B, L] is visible as earlier calls have computed it; without it
+        none is, or those that a plan left out.
         """
         started = device_clock.mark(model.device) if self.timed else None
         planned = {} if plan is None else {"plan": plan}
@@ -115,6 +117,7 @@ class Ledger:
         else:
             assert query_B is not None
             layer_tokens_B = query_B * (total if layers is None else layers)
+        reused_B, cached_BL = self._reused(reused, query_B, keys_B, planned=plan is not None)
         self.records.append(
             ForwardRecord(
                 role=role,
@@ -125,7 +128,8 @@ class Ledger:
                 layer_tokens_B=layer_tokens_B,
                 layers=total if layers is None else layers,
                 layers_total=total,
-                reused_B=self._reused(reused, query_B, keys_B, planned=plan is not None),
+                reused_B=reused_B,
+                cached_BL=cached_BL,
                 span=None if started is None else (started, device_clock.mark(model.device)),
             )
         )
@@ -133,12 +137,13 @@ class Ledger:
 
     def _reused(
         self, told: Callable[[], Tensor] | None, query_B: Tensor, keys_B: Tensor, *, planned: bool
-    ) -> Tensor | None:
+    ) -> tuple[Tensor | None, Tensor | None]:
         if not self.traced:
-            return None
-        if told is not None:
-            return told()
-        return (keys_B - query_B).clamp(min=0) if planned else torch.zeros_like(query_B)
+            return None, None
+        if planned:
+            return (keys_B - query_B).clamp(min=0), None
+        times_BL = told() if told is not None else query_B.new_zeros(len(query_B), 0)
+        return times_BL.sum(1), times_BL > 0
 
     def note(
         self, model: LanguageModel, role: Role, *, samples: Sequence[int], query: int, keys: float, head: int

@@ -198,7 +198,7 @@ def forward_queries(
         sample_B=canvas.sample_B[busy_R],
         query_B=count_B[busy_R],
         keys_B=key_BL.sum(1)[busy_R],
-        reused=lambda: (key_BL & ~query_BL).sum(1)[busy_R],
+        reused=lambda: (key_BL & ~query_BL)[busy_R],
         head_B=torch.bincount(row_N, minlength=canvas.num_rows)[busy_R],
         positions_BT=queries.position_BT,
         slots_BT=queries.slot_BT,

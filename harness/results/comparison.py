@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from harness.results.canonical import canonical_setting
 from harness.results.multiplicity import holm
+from harness.results.parts import as_rows
 from harness.results.repeated import Spread, over_seeds
 from harness.results.schemas import BUDGET
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
@@ -123,7 +124,7 @@ def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
 
 def graded(stored: pa.Table, samples: pa.Table, run_ids: Sequence[str]) -> list[Measured]:
     """Return what `load` does, of rows of the tables runs and samples."""
-    rows = stored.to_pylist()
+    rows = as_rows(stored)
     runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
     columns = ["run_id", *_SAMPLE, *_MEASURED]
     read = samples.select([*columns, "finish_reason"]).filter(pc.field("run_id").isin(pa.array([*runs], pa.string())))

@@ -9,6 +9,7 @@ models that are trained on masked positions alone predict nothing of use at othe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.results.parts import as_rows
 from harness.results.store import Store
 
 _ASKED = (25.0, 50.0)
@@ -44,7 +45,7 @@ def emergences(store: Store, run_ids: Sequence[str]) -> list[Emergence]:
     columns = ["run_id", "sample_id", "repetition", "correct", "output_ids", "tokens_out"]
     for row in store.read("samples", run_ids).select(columns).to_pylist():
         samples.setdefault(row["run_id"], []).append(row)
-    runs = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist()}
+    runs = {row["run_id"]: row for row in as_rows(store.read("runs", run_ids))}
     found = []
     for run_id in dict.fromkeys(run_ids):
         mine = [

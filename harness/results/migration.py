@@ -6,7 +6,7 @@ made them was not recorded, so that nobody takes them for a present run.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -55,14 +55,18 @@ def migrate(store: Store) -> Migrated:
         if found:
             store.prepare()
         for run_id, group in groupby(found, key=lambda one: str(one[1]["run_id"])):
-            for number, (name, row) in enumerate(group, start=1 + _already(store, run_id)):
+            for number, (name, row) in enumerate(group, start=1 + _already(store, run_id, names)):
                 _migrate_one(store, name, row, number, done)
     return done
 
 
-def _already(store: Store, run_id: str) -> int:
-    """Return how many old files of a run are migrated and moved, which were its oldest."""
-    return sum(name.startswith(f"{run_id}-") for name in store.folder.names(f"{_KEPT_IN}/runs"))
+def _already(store: Store, run_id: str, names: Collection[str]) -> int:
+    """Return how many old files of a run are migrated and moved, which were its oldest.
+
+    One that is there still among `names` was being moved: in object stores that is a copy at first.
+    """
+    moved = {*store.folder.names(f"{_KEPT_IN}/runs")} - {*names}
+    return sum(name.startswith(f"{run_id}-") for name in moved)
 
 
 def _migrate_one(store: Store, name: str, run: dict[str, Any], number: int, done: Migrated) -> None:

@@ -4,7 +4,8 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Self
+from datetime import UTC, datetime, timedelta
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from harness.results.schemas import NAMES, SCHEMA_VERSION, SCHEMAS
 
 Row = Mapping[str, object]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _log = logging.getLogger(__name__)
 _FILE = re.compile(r"(?P<setting>[^.]+)\.(?P<attempt>\d+)\.(?P<run>[^.]+)\.(?P<status>\w+)\.parquet")
 # Of one row, statistics and dictionaries are as long as the row, and cost readers of many files most of their time.
@@ -89,6 +91,18 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
         pq.write_table(table, file, write_page_checksum=True, **options)  # type: ignore[arg-type]
 
     folder.write(name, fill)
+
+
+def as_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as plain values; times by hand, since pyarrow imports pandas for those with a zone."""
+    if "created" not in table.column_names:
+        return table.to_pylist()
+    at = table.column_names.index("created")
+    times = [_EPOCH + timedelta(microseconds=made) for made in table["created"].cast(pa.int64()).to_pylist()]
+    rows = table.set_column(at, "created", pa.nulls(table.num_rows)).to_pylist()
+    for row, made in zip(rows, times, strict=True):
+        row["created"] = made
+    return rows
 
 
 def rows_of(table: str) -> str:

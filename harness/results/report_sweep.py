@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.errors import ConfigError, MissingDependency
 from harness.results.comparison import Measured, compare, graded
 from harness.results.figures.definition import Definition
+from harness.results.parts import as_rows
 from harness.results.store import Store
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class SweepSummary:
 
 
 def summarize(
-    results_dir: Path,
+    results_dir: Path | str,
     run_ids: Sequence[str],
     console: "Console",
     figure_path: Path | None,
@@ -98,7 +99,7 @@ def _plain(console: "Console") -> "Console":
 
 
 def _missing(runs: "Table", run_ids: Sequence[str], measured: set[str]) -> list[dict[str, str]]:
-    stored = {row["run_id"]: row for row in runs.to_pylist()}
+    stored = {row["run_id"]: row for row in as_rows(runs)}
     lines: list[dict[str, str]] = []
     for run_id in dict.fromkeys(run_ids):
         row = stored.get(run_id)

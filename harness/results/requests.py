@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.results.parts import UNREADABLE, Row, broken, skipped, table_of, write_table
+from harness.results.parts import UNREADABLE, Row, as_rows, broken, skipped, table_of, write_table
 from harness.results.schemas import SCHEMAS
 from harness.results.store import Store
 
@@ -46,7 +46,7 @@ def write_requests(store: Store, sweep_id: str, rows: Sequence[Row]) -> None:
 
 def read_requests(store: Store) -> Requests:
     """Return all requests; a file that cannot be read is left out, with a warning."""
-    rows = [row for table in _tables(store) for row in table.to_pylist()]
+    rows = [row for table in _tables(store) for row in as_rows(table)]
     return Requests(rows=sorted(rows, key=lambda row: (row["created"], row["sweep_id"])))
 
 

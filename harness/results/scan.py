@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from harness.results.files import Folder
 from harness.results.packs import PACK, Pack
-from harness.results.parts import Attempt, Row, columns_of, read_part, rows_of, with_known_columns
-from harness.results.schemas import RESULTS, SCHEMAS
+from harness.results.parts import Attempt, Row, as_rows, columns_of, read_part, rows_of, with_known_columns
+from harness.results.schemas import RESULTS, SCHEMAS, empty
 
 
 class Scan:
@@ -41,20 +41,20 @@ class Scan:
         if run is None or table == "runs":
             return run
         rows = run[rows_of(table)][0].as_py()
-        return self._part(attempt, table, rows) if rows else SCHEMAS[table].empty_table()
+        return self._part(attempt, table, rows) if rows else empty(SCHEMAS[table])
 
     def rows(self, attempts: Iterable[Attempt], columns: Sequence[str]) -> pa.Table:
         """Return some columns of the rows of attempts, in their order, without those that cannot be trusted."""
         found = [row for one in attempts if (row := self._part(one, "runs", 1, columns)) is not None]
         schema = columns_of("runs", columns)
         # Completed together: doing it file by file takes as long as reading.
-        return with_known_columns(pa.concat_tables([schema.empty_table(), *found], promote_options="default"), schema)
+        return with_known_columns(pa.concat_tables([empty(schema), *found], promote_options="default"), schema)
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
         good = (one for one in reversed(self.attempts) if one.run_id == run_id and one.ok)
         runs = (self.run(one) for one in good if self.whole(one))
-        return next((run.to_pylist()[0] for run in runs if run is not None), None)
+        return next((as_rows(run)[0] for run in runs if run is not None), None)
 
     def whole(self, attempt: Attempt) -> bool:
         """Say whether all rows of an attempt can be read."""

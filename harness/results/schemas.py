@@ -53,6 +53,11 @@ def _names() -> tuple[pa.Field, ...]:
     )
 
 
+def empty(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows; `Schema.empty_table` imports pandas, which takes half a second."""
+    return pa.Table.from_batches([], schema)
+
+
 def without_names(schema: pa.Schema) -> list[str]:
     """Return the columns of a table that whoever makes rows fills in."""
     return [name for name in schema.names if name not in NAMES]
@@ -177,6 +182,7 @@ STEPS = _schema(
     *_margins("step's"),
     _column("n_computed", pa.int32(), "positions", "positions computed since the sample's last step (query_tokens)"),
     _column("n_reused", pa.int32(), "positions", "visible positions taken from caches by the calls that computed them"),
+    _column("cached", _IDS, "positions", "response positions they took from caches; null where layers differ in them"),
     _column("drafted", _IDS, "positions", "drafted positions that the step's call scored (autoregressive)"),
     _column("n_drafted", pa.int32(), "tokens", "drafted tokens (autoregressive)"),
     _column("n_accepted", pa.int32(), "tokens", "accepted draft tokens (autoregressive)"),

@@ -3,21 +3,17 @@
 import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
-
 from harness.errors import ConfigError
 from harness.results.canonical import canonical_setting
-from harness.results.parts import Attempt
+from harness.results.parts import Attempt, as_rows
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS
 from harness.results.store import newest_of
 
 _SHOWN = 5
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONFIG = "config."
 
 
@@ -76,16 +72,9 @@ def matching(
     """
     attempts = scan.attempts if every_attempt else newest_of(scan.attempts, filters.get("run_id"))
     wanted = stored_columns([*columns, "status", "created", "setting_id", "run_id", "attempt", *filters])
-    rows = _plain(scan.rows(attempts, wanted))
+    rows = as_rows(scan.rows(attempts, wanted))
     passing = [row for row in rows if all(_passes(row, key, allowed, names or {}) for key, allowed in filters.items())]
     return sorted(passing, key=lambda row: (row["created"], row["setting_id"], row["attempt"]))
-
-
-def _plain(table: pa.Table) -> list[dict[str, Any]]:
-    """Return rows as plain values; times by hand, since pyarrow imports pandas for those with a zone."""
-    micros = table["created"].cast(pa.int64()).to_pylist()
-    rows = table.drop_columns(["created"]).to_pylist()
-    return [row | {"created": _EPOCH + timedelta(microseconds=made)} for row, made in zip(rows, micros, strict=True)]
 
 
 def _passes(

@@ -15,11 +15,11 @@ from typing import IO
 
 import pyarrow as pa
 
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.results.files import Folder
-from harness.results.parts import Attempt, Row, table_of, write_table
+from harness.results.parts import Attempt, Row, as_rows, table_of, write_table
 from harness.results.scan import Scan
-from harness.results.schemas import RESULTS, SCHEMAS
+from harness.results.schemas import RESULTS, SCHEMAS, empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,14 @@ class Store:
 
     @cached_property
     def folder(self) -> Folder:
-        """Where the files are."""
-        return Folder.at(self.root)
+        """Where the files are; raises ConfigError, and MissingDependency without the package of a file system."""
+        try:
+            return Folder.at(self.root)
+        except ConfigError as error:
+            raise ConfigError(f"results_dir={error}") from error
+        except ImportError as error:
+            how = "pip install 'decbench[s3]' brings s3fs"
+            raise MissingDependency(f"results_dir={self.root}: {one_line(error)} ({how})") from error
 
     def prepare(self) -> None:
         """Create the folders, so that a run fails before its work and not after it.
@@ -48,9 +54,9 @@ class Store:
         try:
             yield
         except OSError as error:
+            why = error.strerror or one_line(error).removeprefix("OSError: ")
             raise DataError(
-                f"results_dir={self.root}: cannot be written ({error.strerror or error}); "
-                "choose another: results_dir=PATH"
+                f"results_dir={self.root}: cannot be written ({why}); choose another: results_dir=PATH or URL"
             ) from error
 
     def write(self, run: Row, samples: Sequence[Row] = (), steps: Sequence[Row] = ()) -> int:
@@ -119,7 +125,7 @@ class Store:
         scan = Scan(self.folder)
         good = [one for one in scan.attempts if one.setting_id == setting_id and one.ok]
         rows = map(scan.run, reversed(good))
-        return next((row.to_pylist()[0] for row in rows if row is not None), None)
+        return next((as_rows(row)[0] for row in rows if row is not None), None)
 
     @contextmanager
     def _claimed(self, setting_id: str) -> Iterator[int]:
@@ -147,7 +153,7 @@ class Store:
 
 def _of_table(scan: Scan, table: str, chosen: Sequence[Attempt]) -> pa.Table:
     parts = [scan.part(one, table) for one in chosen if table == "runs" or one.ok]
-    return pa.concat_tables([SCHEMAS[table].empty_table(), *(part for part in parts if part is not None)])
+    return pa.concat_tables([empty(SCHEMAS[table]), *(part for part in parts if part is not None)])
 
 
 def newest_of(attempts: Iterable[Attempt], run_ids: Iterable[str] | None = None) -> list[Attempt]:

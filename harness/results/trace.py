@@ -9,8 +9,8 @@ from typing import Any
 from harness.errors import DataError
 
 _GIVEN = -1
-_TRACED = ("window", "scores", "entropy", "remasked", "edited", "predicted", "n_computed", "n_reused", "drafted",
-           "n_accepted")  # fmt: skip
+_TRACED = ("window", "scores", "entropy", "remasked", "edited", "predicted", "n_computed", "n_reused", "cached",
+           "drafted", "n_accepted")  # fmt: skip
 
 
 class Mark(Enum):
@@ -29,7 +29,9 @@ class Frame:
 
     `certainty` of committed tokens lies in [0, 1]: their score where it is a probability, else exp(-entropy).
     `computed` and `reused` count the positions of the step's calls; None where they were not taken down, 0 where the
-    step is due to an earlier call. `moved` says that the canvas grew or shrank, so that positions before may be others.
+    step is due to an earlier call. `cached` are the positions that these calls took from caches instead of computing
+    them; None where that was not taken down. `moved` says that the canvas grew or shrank, so that positions before may
+    be others.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Frame:
     certainty: Mapping[int, float]
     computed: int | None
     reused: int | None
+    cached: tuple[int, ...] | None
     moved: bool
 
 
@@ -71,6 +74,7 @@ def frames(sample: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> lis
                 certainty=certainty,
                 computed=row["n_computed"],
                 reused=row["n_reused"],
+                cached=None if row["cached"] is None else tuple(row["cached"]),
                 moved=row["window"] is not None and row["remasked"] is None,
             )
         )

@@ -24,14 +24,19 @@ class DeviceState:
         return asdict(self)
 
 
+def require(device: str) -> None:
+    """Raise ConfigError for CUDA where there is none."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device.device={device}: this machine has no usable CUDA device; use device=cpu")
+
+
 def apply(*, device: str, dtype: str, threads: int | None, deterministic: bool) -> DeviceState:
     """Set threads and deterministic kernels for this process and return what holds now.
 
     `threads` None leaves torch's own choice. Raises ConfigError for CUDA where there is none. The workspace variable
     of cuBLAS has to be set before CUDA starts, which is why this runs before a model is loaded.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device.device={device}: this machine has no usable CUDA device; use device=cpu")
+    require(device)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The switch of use_deterministic_algorithms(), which also imports torch's compiler: a second for every command.

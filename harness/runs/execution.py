@@ -1,18 +1,16 @@
 """A plan carried out: here, job after job, or by the processes of one of Hydra's launchers."""
 
-from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
+from hydra.core.plugins import Plugins
 from rich.console import Console
 
 from harness.config.job import Job, Refused
-from harness.config.loader import launch
 from harness.errors import RunFailed
 from harness.results.store import Store
+from harness.runs.launching import carry_out, task_of
 from harness.runs.plan import Plan, Planned
 from harness.runs.progress import Progress, Silent, SweepProgress
-from harness.runs.runner import RunRecord, perform, run, skip, taken
+from harness.runs.runner import RunRecord, forget_batches, perform, skip, taken
+from harness.runs.watching import Watch
 
 
 def execute(plan: Plan, console: Console) -> list[RunRecord]:
@@ -22,8 +20,7 @@ def execute(plan: Plan, console: Console) -> list[RunRecord]:
     failure; where not, these are stored as skipped and failed.
     """
     plan.require_possible()
-    inline = str(plan.base.hydra.launcher._target_).endswith("BasicLauncher")
-    return _inline(plan, console) if inline or not plan.waiting else _launched(plan, console)
+    return _launched(plan, console) if plan.launched and plan.waiting else _inline(plan, console)
 
 
 def _inline(plan: Plan, console: Console) -> list[RunRecord]:
@@ -40,8 +37,8 @@ def _inline(plan: Plan, console: Console) -> list[RunRecord]:
 
 def _carried_out(one: Planned, plan: Plan, progress: Progress) -> RunRecord:
     if isinstance(one.job, Refused):
-        return skip(one.job, Store(root=Path(plan.base.results_dir)), plan.base.name)
-    store = Store(root=Path(one.job.plain["results_dir"]))
+        return skip(one.job, Store(root=plan.base.results_dir), plan.base.name)
+    store = Store(root=one.job.plain["results_dir"])
     return perform(one.job, store, progress) if one.stored is None else taken(one.job, store, dict(one.stored))
 
 
@@ -56,19 +53,33 @@ def _require_success(record: RunRecord, one: Planned, plan: Plan) -> None:
         raise RunFailed(f"{plan.place(one)}{record.row['error']}") from record.error
 
 
-def work(cfg: DictConfig) -> dict[str, Any]:
-    """Execute one job in a worker; the import of this module keeps the model pool of the worker alive."""
-    record = run(cfg)
-    return {"row": record.row, "resumed": record.resumed}
-
-
 def _launched(plan: Plan, console: Console) -> list[RunRecord]:
-    # A launcher composes by itself: it is given what protocols and tasks have added, too.
-    jobs = [[*one.job.cfg.overrides, "on_error=record"] for one in plan.waiting if isinstance(one.job, Job)]
-    made = {one.number: RunRecord(**result) for one, result in zip(plan.waiting, launch(jobs, work), strict=True)}
-    records = [made[one.number] if one.number in made else _carried_out(one, plan, Silent()) for one in plan.jobs]
-    for one, record in zip(plan.jobs, records, strict=True):
-        told = f"run {one.number}/{len(plan.jobs)} {one.label}: {_outcome(record) or record.status}"
-        console.print(told, highlight=False, soft_wrap=True, markup=False)
-        _require_success(record, one, plan)
+    from harness.runs.ray_launcher import RayLauncher
+
+    Plugins.instance().register(RayLauncher)
+    with Watch(console=console, jobs=plan.jobs) as watch:
+        made = _by_number(plan)
+        records = [made[one.number] if one.number in made else _carried_out(one, plan, Silent()) for one in plan.jobs]
+        for one, record in zip(plan.jobs, records, strict=True):
+            watch.tell(one, _outcome(record) or record.status)
+            _require_success(record, one, plan)
     return records
+
+
+def _by_number(plan: Plan) -> dict[int, RunRecord]:
+    """Return what became of the jobs that had to run: pieces and whole runs first, then runs of which pieces are done.
+
+    The pieces of a run are unfinished batches like any others: what puts them together decodes what one has not done.
+    """
+    jobs = {one.number: one.job for one in plan.waiting if isinstance(one.job, Job)}
+    split = {number: job for number, job in jobs.items() if job.cfg.split > 1}
+    for job in split.values():
+        if not job.cfg.resume:
+            forget_batches(job, Store(root=job.cfg.results_dir))
+    whole = [number for number in jobs if number not in split]
+    pieces = [task_of(job, piece=piece) for job in split.values() for piece in range(job.cfg.split)]
+    place = str(plan.base.results_dir)
+    first = carry_out([*(task_of(jobs[number]) for number in whole), *pieces], place)
+    last = carry_out([task_of(job, begun=True) for job in split.values()], place) if split else []
+    made = zip([*whole, *split], [*first[: len(whole)], *last], strict=True)
+    return {number: RunRecord(**result) for number, result in made if result is not None}

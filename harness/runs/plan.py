@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -14,6 +13,7 @@ from harness.errors import ConfigError, RunFailed, one_line
 from harness.results.parts import Row
 from harness.results.scan import Scan
 from harness.results.store import Store
+from harness.runs import device
 from harness.runs.measure import measure_of
 from harness.runs.runner import setting
 from harness.runs.sweep import Sweep
@@ -43,10 +43,11 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The jobs of a command in order; `base` is the config that they share."""
+    """The jobs of a command in order; `base` is the config that they share; `launched`: other processes run them."""
 
     jobs: tuple[Planned, ...]
     base: DictConfig
+    launched: bool
 
     @property
     def stops(self) -> bool:
@@ -87,14 +88,19 @@ def plan(sweep: Sweep) -> Plan:
     common = set.intersection(*map(set, sweep.jobs))
     shared, finder, jobs = Shared(), _Finder(), []
     for number, overrides in enumerate(sweep.jobs, 1):
-        job, stored = _resolved(overrides, shared, finder)
+        job, stored = _resolved(overrides, shared, finder, elsewhere=sweep.launched)
         told = tuple(one for one in overrides if one not in common)
         jobs.append(Planned(number=number, told=told, overrides=tuple(overrides), job=job, stored=stored))
-    return Plan(jobs=tuple(jobs), base=sweep.base)
+    return Plan(jobs=tuple(jobs), base=sweep.base, launched=sweep.launched)
 
 
-def _resolved(overrides: Sequence[str], shared: Shared, finder: "_Finder") -> tuple[Job | Refused, Row | None]:
-    """Return a job, or why it cannot be, and its result: an error of one job, of whatever kind, is not another's."""
+def _resolved(
+    overrides: Sequence[str], shared: Shared, finder: "_Finder", *, elsewhere: bool
+) -> tuple[Job | Refused, Row | None]:
+    """Return a job, or why it cannot be, and its result: an error of one job, of whatever kind, is not another's.
+
+    Of a job that runs `elsewhere` it is not known here what device it will have.
+    """
     cfg = None
     try:
         cfg = compose(overrides)
@@ -108,6 +114,8 @@ def _resolved(overrides: Sequence[str], shared: Shared, finder: "_Finder") -> tu
     try:
         if stored is None:
             job.require_grading()
+            if not elsewhere:
+                device.require(job.decoding.device)
     except Exception as error:
         return refused(error, overrides, cfg), None
     return job, stored
@@ -125,5 +133,5 @@ class _Finder:
             return None
         root = str(job.plain["results_dir"])
         if root not in self._scans:
-            self._scans[root] = Scan(Store(root=Path(root)).folder)
+            self._scans[root] = Scan(Store(root=root).folder)
         return self._scans[root].completed(job.run_id)

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from harness.config import build, knobs, options
+from harness.config import knobs, options
 from harness.config.catalogue import knobs as published
 from harness.config.catalogue import read
 from harness.config.hardware import device_name
@@ -25,12 +24,13 @@ from harness.errors import ConfigError, DataError, MissingDependency, RunFailed,
 from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.results.canonical import canonical_json, printable
+from harness.results.files import beside
 from harness.results.parts import unfit
 from harness.results.schemas import RUNS, SCHEMA_VERSION
 from harness.results.store import Store
-from harness.runs import device as device_switches
 from harness.runs import provenance
 from harness.runs.device import DeviceState
+from harness.runs.loading import load
 from harness.runs.measure import measure_of, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.street import Street
@@ -59,13 +59,14 @@ class RunRecord:
         return self.row["status"]
 
 
-def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
+def run(cfg: DictConfig, progress: Progress | None = None, *, begun: bool = False) -> RunRecord:
     """Execute the run that `cfg` describes, unless its result is stored, and return its record.
 
-    With `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is
-    raised (after a failure was stored).
+    `begun` says that finished batches are this command's: they are taken over even if nothing is to be resumed. With
+    `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is raised
+    (after a failure was stored).
     """
-    store = Store(root=Path(cfg.results_dir))
+    store = Store(root=cfg.results_dir)
     try:
         job = resolve(cfg)
         stored = store.completed(job.run_id) if cfg.resume else None
@@ -77,20 +78,33 @@ def run(cfg: DictConfig, progress: Progress | None = None) -> RunRecord:
         return skip(refused(refusal, cfg.overrides, cfg), store, cfg.name)
     if stored is not None:
         return taken(job, store, dict(stored))
-    record = perform(job, store, progress or Silent())
+    record = perform(job, store, progress or Silent(), begun=begun)
     if record.error is not None and cfg.on_error == OnError.STOP.value:
         raise record.error
     return record
 
 
-def perform(job: Job, store: Store, progress: Progress) -> RunRecord:
+def decode_piece(cfg: DictConfig, piece: int) -> None:
+    """Decode every `cfg.split`-th batch of a run, from the one with the number `piece`, and keep them for the run."""
+    job = resolve(cfg)
+    store = Store(root=cfg.results_dir)
+    if cfg.resume and store.completed(job.run_id):
+        return
+    job.require_grading()
+    street, _ = street_of(job, Silent())
+    with _kept(job, store) as keeper:
+        street.walk_piece(keeper, piece, cfg.split)
+        keeper.write()
+
+
+def perform(job: Job, store: Store, progress: Progress, *, begun: bool = False) -> RunRecord:
     """Execute a job, whatever is stored, and return its record; one that fails is stored, its error in the record.
 
-    Nothing that is stored is changed. Raises DataError where the store cannot be written.
+    `begun` is what `run` says. Nothing that is stored is changed. Raises DataError where the store cannot be written.
     """
     store.prepare()
     try:
-        return _execute(job, store, progress)
+        return _execute(job, store, progress, begun)
     except (Exception, SystemExit) as error:
         row = _row(job.plain, (job.setting_id, job.run_id), job.cfg.overrides)
         row |= {"status": "failed", "error": one_line(error)}
@@ -120,21 +134,18 @@ def skip(job: Refused, store: Store, name: str | None) -> RunRecord:
     return RunRecord(row=row)
 
 
-def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
+def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunRecord:
     cfg, plain = job.cfg, job.plain
     tracker = _tracker(job)
     _say_what_changed(job, store)
-    cautions = knobs.cautions(cfg.method, job.method)
-    switches = device_switches.apply(
-        device=job.device, dtype=cfg.device.dtype, threads=cfg.device.threads, deterministic=cfg.device.deterministic
-    )
-    loaded = build.load_model(cfg, job.checkpoint_sha256)
+    cautions = knobs.cautions(cfg.method, job.decoding.method)
+    street, switches = street_of(job, progress)
     _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain, cfg.overrides), cfg.task.name)
+    loaded = street.loaded
     device = loaded.model.device
     reset_peak_memory(device)
-    street = _street(job, loaded, progress)
     held_back, started = provenance.held_back(str(device)), time.perf_counter()
-    with _keeper(job, store, street) as keeper, settled_heap() if street.measure.timed else nullcontext():
+    with _keeper(job, store, street, begun) as keeper, settled_heap() if street.measure.timed else nullcontext():
         samples, steps, seconds = street.walk(keeper)
     wall_s = time.perf_counter() - started
     grading = job.task.grading()
@@ -162,7 +173,7 @@ def _execute(job: Job, store: Store, progress: Progress) -> RunRecord:
 
 
 def _tracker(job: Job) -> Tracker:
-    return build_tracker(job.plain["tracker"], Path(job.cfg.results_dir) / "wandb")
+    return build_tracker(job.plain["tracker"], beside(job.cfg.results_dir) / "wandb")
 
 
 @contextmanager
@@ -208,14 +219,22 @@ def _provenance(
     }
 
 
-def _keeper(job: Job, store: Store, street: Street) -> Unfinished | KeepsNothing:
+def _keeper(job: Job, store: Store, street: Street, begun: bool) -> Unfinished | KeepsNothing:
     if street.measure.timed:
         return KeepsNothing()
+    if not job.cfg.resume and not begun:
+        forget_batches(job, store)
+    return _kept(job, store)
+
+
+def forget_batches(job: Job, store: Store) -> None:
+    """Remove the finished batches of a job: it is to be started anew."""
+    _kept(job, store).discard()
+
+
+def _kept(job: Job, store: Store) -> Unfinished:
     every_s = job.cfg.save_every_s
-    made = Unfinished(folder=store.folder, setting_id=job.setting_id, run_id=job.run_id, every_s=every_s)
-    if not job.cfg.resume:
-        made.discard()
-    return made
+    return Unfinished(folder=store.folder, setting_id=job.setting_id, run_id=job.run_id, every_s=every_s)
 
 
 def _say_what_changed(job: Job, store: Store) -> None:
@@ -230,11 +249,13 @@ def _say_what_changed(job: Job, store: Store) -> None:
         _LOG.warning("%s: stored as %s, run anew: changed %s", job.run_id, stored["run_id"], ", ".join(changed))
 
 
-def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
+def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
+    """Set this process to what a job asks for, load its model, and return the way of its samples, and what was set."""
     cfg = job.cfg
-    return Street(
+    switches, loaded = load(cfg, job.decoding.checkpoint_sha256)
+    street = Street(
         task=job.task,
-        method=job.method,
+        method=job.decoding.method,
         loaded=loaded,
         measure=measure_of(job.plain["measure"]),
         batch_size=cfg.batch_size,
@@ -243,6 +264,7 @@ def _street(job: Job, loaded: LoadedModel, progress: Progress) -> Street:
         model=cfg.model.name,
         progress=progress,
     )
+    return street, switches
 
 
 def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:

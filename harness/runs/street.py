@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 from harness.engine.families import Method
@@ -66,17 +67,29 @@ class Street:
         if warmup:
             self._decode(samples[:warmup], prompts[:warmup], 0)
         self.progress.start(len(samples) * self.measure.repetitions)
-        for repetition in range(self.measure.repetitions):
-            for first in range(0, len(samples), self.batch_size):
-                batch = finished.get((repetition, first))
-                if batch is None:
-                    batch = self._batch(samples, prompts, repetition, first)
-                    keeper.keep(batch)
-                rows += batch.samples
-                steps += batch.steps
-                seconds += batch.seconds
-                self.progress.advance(batch.samples)
+        for repetition, first in self._places(len(samples)):
+            batch = finished.get((repetition, first))
+            if batch is None:
+                batch = self._batch(samples, prompts, repetition, first)
+                keeper.keep(batch)
+            rows += batch.samples
+            steps += batch.steps
+            seconds += batch.seconds
+            self.progress.advance(batch.samples)
         return rows, steps, seconds if self.measure.timed else None
+
+    def walk_piece(self, keeper: Keeper, piece: int, pieces: int) -> None:
+        """Have every `pieces`-th batch kept, from the one with the number `piece`, that is not finished already."""
+        samples = self.task.instances()
+        prompts = [self._prompt(sample) for sample in samples]
+        finished = keeper.take_over([sample.id for sample in samples], self.batch_size)
+        for place in self._places(len(samples))[piece::pieces]:
+            if place not in finished:
+                keeper.keep(self._batch(samples, prompts, *place))
+
+    def _places(self, samples: int) -> list[tuple[int, int]]:
+        """Return the repetition and the first sample of every batch, in order."""
+        return [*product(range(self.measure.repetitions), range(0, samples, self.batch_size))]
 
     def _batch(self, samples: Sequence[Sample], prompts: list[list[int]], repetition: int, first: int) -> Batch:
         part = slice(first, first + self.batch_size)

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config.catalogue import file_of, names
-from harness.config.composition import compose
+from harness.config.composition import compose, options_of
 from harness.config.option_files import written
 from harness.config.overrides import numbers_typed, parse
 from harness.config.root import GROUPS
@@ -21,10 +21,11 @@ from harness.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """The jobs of a command, each a list of overrides, and the config that they share."""
+    """The jobs of a command, each a list of overrides, the config that they share, and whether a process runs them."""
 
     jobs: list[list[str]]
     base: DictConfig
+    launched: bool
 
 
 def expand(overrides: Sequence[str]) -> Sweep:
@@ -35,10 +36,11 @@ def expand(overrides: Sequence[str]) -> Sweep:
     slowest, so that a model stays loaded. Raises ConfigError for what is no choice.
     """
     single, choices = _split(overrides)
-    base = compose([*single, *_first_options(choices)], with_hydra=True)
+    shared = [*single, *_first_options(choices)]
+    base, options = compose(shared), options_of(shared)
     written = [shlex.split(point) for point in base.points or [""]]
     every = _axes(base)
-    spelled = _axes_as_written(base)
+    spelled = _axes_as_written(every, options["experiment"])
     chosen = {one.partition("=")[0] for point in written for one in point} | every.keys()
     # What belongs to an option that the experiment does not choose is about any option, the one typed included.
     beaten = {override.get_key_element() for override in parse(overrides)} & chosen
@@ -49,7 +51,8 @@ def expand(overrides: Sequence[str]) -> Sweep:
         if not _is_set(f"{key}=", beaten)
     ]
     jobs = [[*single, *point, *combination] for point in points for combination in product(*axes, *choices)]
-    return Sweep(jobs=[list(job) for job in dict.fromkeys(map(tuple, jobs))], base=base)
+    launched = options["hydra/launcher"] != "basic"
+    return Sweep(jobs=[list(job) for job in dict.fromkeys(map(tuple, jobs))], base=base, launched=launched)
 
 
 def _first_options(choices: Sequence[Sequence[str]]) -> list[str]:
@@ -73,9 +76,8 @@ def _axes(base: DictConfig) -> dict[str, list[Any]]:
     return {str(key): values for key, values in axes.items()}
 
 
-def _axes_as_written(base: DictConfig) -> dict[tuple[str, int], str]:
-    """Return the floats of the experiment's axes as its file has them, by axis and place."""
-    name, axes = base.hydra.runtime.choices.get("experiment"), _axes(base)
+def _axes_as_written(axes: Mapping[str, list[Any]], name: str | None) -> dict[tuple[str, int], str]:
+    """Return the floats of an experiment's axes as its file has them, by axis and place."""
     if name not in names("experiment"):
         return {}
     found = {}

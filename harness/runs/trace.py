@@ -15,23 +15,29 @@ from harness.engine.records import Ledger
 
 @dataclass
 class Work:
-    """Positions that calls have computed and reused for each sample since its last step."""
+    """Positions that calls have computed and reused for each sample since its last step.
+
+    Positions count as cached if every one of these calls took them from a cache; None where a call cannot tell.
+    """
 
     ledger: Ledger
     _seen: int = 0
-    _waiting: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _waiting: dict[int, tuple[int, int, set[int] | None]] = field(default_factory=dict)
 
-    def of(self, sample: int) -> dict[str, int]:
-        """Return the work that led to a step of a sample, under the names of the steps table."""
+    def of(self, sample: int, start: int, end: int) -> dict[str, object]:
+        """Return the work that led to a step of a sample whose response lies in [start, end), as columns of steps."""
         for record in self.ledger.records[self._seen :]:
             assert record.reused_B is not None, "a traced run has a traced ledger"
             columns = (record.sample_B, record.query_B, record.reused_B)
-            for at, query, reused in zip(*(column.tolist() for column in columns), strict=True):
-                before = self._waiting.get(at, (0, 0))
-                self._waiting[at] = before[0] + query, before[1] + reused
+            for row, (at, query, reused) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+                cached = None if record.cached_BL is None else {*record.cached_BL[row].nonzero().squeeze(1).tolist()}
+                before = self._waiting.get(at, (0, 0, cached))
+                both = None if cached is None or before[2] is None else before[2] & cached
+                self._waiting[at] = before[0] + query, before[1] + reused, both
         self._seen = len(self.ledger.records)
-        computed, reused = self._waiting.pop(sample, (0, 0))
-        return {"n_computed": computed, "n_reused": reused}
+        computed, reused, cached = self._waiting.pop(sample, (0, 0, set()))
+        inside = None if cached is None else sorted(one - start for one in cached if start <= one < end)
+        return {"n_computed": computed, "n_reused": reused, "cached": inside}
 
 
 @dataclass
@@ -72,7 +78,7 @@ class DiffusionTrace:
                     "edited": None if moved else (edited_BL[row].nonzero().squeeze(1) - start).tolist(),
                     "token_margin": known_margin(float(after.step_token_margin_B[row])),
                     "choice_margin": known_margin(float(after.step_choice_margin_B[row])),
-                    **self.work.of(sample),
+                    **self.work.of(sample, start, end),
                 }
             )
 
@@ -104,7 +110,7 @@ class RoundTrace:
                     "drafted": [*range(first - start, first - start + drafted[row])],
                     "n_drafted": drafted[row],
                     "n_accepted": accepted[row],
-                    **self.work.of(sample),
+                    **self.work.of(sample, start, end),
                 }
             )
 

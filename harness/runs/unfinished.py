@@ -68,7 +68,7 @@ class Unfinished:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._write()
+            self.write()
 
     def take_over(self, sample_ids: Sequence[str], batch_size: int) -> Mapping[tuple[int, int], Batch]:
         """Return the batches that an earlier start has finished, by repetition and index of the first sample."""
@@ -89,7 +89,7 @@ class Unfinished:
         """Have a finished batch written before long."""
         self._waiting.append(batch)
         if self.clock() - self._written_at >= self.every_s:
-            self._write()
+            self.write()
 
     def discard(self) -> None:
         """Remove all: the run is stored, or is to be started anew."""
@@ -103,7 +103,8 @@ class Unfinished:
     def _place(self) -> str:
         return f"partial/{self.run_id}"
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what waits."""
         if not self._waiting:
             return
         name = f"{self._place}/{uuid.uuid4().hex}"

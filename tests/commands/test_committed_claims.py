@@ -10,6 +10,7 @@ from harness.commands.claims import judging, printing
 from harness.commands.claims.naming import Namer
 from harness.commands.systems import systems
 from harness.config import compatibility, protocols
+from harness.config.build import Builder
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.errors import ConfigError
@@ -111,8 +112,7 @@ def test_settings_that_wait_for_weights_can_be_composed(committed: list[Claim]):
         cfg = compose([*side.overrides, f"task={side.tasks[0]}"])
         try:
             protocols.check(cfg)
-            compatibility.check_kinds(cfg)
-            compatibility.check_decoding(cfg)
+            compatibility.fit_decoding(cfg, Builder())
         except ConfigError as error:
             refused[side.command] = str(error)
     assert refused == {}

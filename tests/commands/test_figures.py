@@ -41,7 +41,7 @@ def test_a_file_is_drawn_beside_the_store(folder: Path, call_decbench: RunDecben
         (["calls", "taks=copy"], "taks=copy: runs have no column taks; did you mean task?"),
         (["calls", "task=gone"], "calls: no run in store has status=ok task=gone"),
         (["calls", "--out", "x"], "--out: no such option; did you mean --output?"),
-        (["calls", "results_dir=memory://x"], "results_dir=memory://x: is no folder for figures"),
+        (["calls", "results_dir=memory://x"], "calls: no run in memory://x has status=ok"),
     ],
 )
 def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecbench, words: list[str], message: str):

@@ -91,6 +91,7 @@ def test_a_prompt_may_look_like_a_setting():
         ([SORT, "trace=yes"], "trace=yes: must be true or false"),
         ([SORT, "task=gsm8k"], "task=gsm8k: is for run; generate asks the prompt that is given"),
         ([SORT, "method=thresold"], "did you mean threshold"),
+        ([SORT, "method=threshold", "method.threshold=nan"], "method.threshold=nan: must be a finite number"),
         ([SORT, "method=ar_greedy"], "method=ar_greedy: does not run on model=tiny_mdm"),
         ([""], "prompt: the prompt is empty"),
         (["sort Ä"], "symbol 'Ä' at place 1"),

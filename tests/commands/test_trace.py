@@ -53,6 +53,7 @@ def test_frames_are_json_for_programs(folder: Path, call_decbench: RunDecbench):
     assert first["tokens"] == ["1", None, "3", None]
     assert first["marks"] == {"0": "committed", "2": "committed"}
     assert first["certainty"] == {"0": 0.5, "2": 0.5}
+    assert first["cached"] is None
 
 
 def test_filters_choose_the_newest_run(folder: Path, call_decbench: RunDecbench):

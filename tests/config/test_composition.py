@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from harness.config import options
@@ -11,6 +12,8 @@ from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.compatibility import check, reason_against
 from harness.config.composition import compose
+from harness.config.loader import ROOT as BENCH
+from harness.config.loader import loader
 from harness.config.option_files import ASSUMED
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import ModelKind
@@ -60,7 +63,8 @@ def test_a_composition_leaves_the_next_one_alone():
     again = compose(["method=threshold"])
     assert "mine" not in (again.protocol.name, again.model.name)
     assert 7 not in (again.method.selector.threshold, again.task.samples)
-    assert compose(["method=llada"], with_hydra=True).method == compose(["method=llada"]).method
+    whole = loader().load_configuration(BENCH, ["method=llada"], RunMode.RUN, from_shell=False)
+    assert whole.method == compose(["method=llada"]).method
 
 
 REFUSALS = {

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from harness.config import build, identity, sections, source_digest, values
 from harness.config.build import Builder
 from harness.config.composition import compose, resolved
 from harness.config.job import Shared, resolve
-from harness.config.loader import Loader
+from harness.config.loader import ROOT, Loader, loader
 from harness.config.source_digest import Code
 from harness.config.values import Values
 from harness.runs.plan import plan
@@ -43,9 +44,9 @@ def test_names_are_those_that_were_recorded(monkeypatch: pytest.MonkeyPatch):
 )
 def test_sections_composed_apart_are_those_of_the_whole(overrides: list[str]):
     """Guards what jobs share: it is what composing everything together gives."""
-    whole = compose(overrides, with_hydra=True)
     for _ in range(2):
         apart = compose(overrides)
+        whole = loader().load_configuration(ROOT, list(apart.overrides), RunMode.RUN, from_shell=False)
         assert resolved(apart) == resolved(whole) and apart.protocol == whole.protocol
 
 
@@ -64,14 +65,14 @@ def test_jobs_of_a_sweep_share_what_is_equal(monkeypatch: pytest.MonkeyPatch):
     """Guards the time before a sweep's first run: options are composed, parts built, files and code read once each."""
     sections._whole.cache_clear()
     sections._apart.cache_clear()
-    composed = counted(monkeypatch, Loader, "whole", "merged")
+    composed = counted(monkeypatch, Loader, "whole", "merged", "load_configuration")
     built = counted(monkeypatch, build, "build_method", "build_task", "checkpoint_digest")
     read = counted(monkeypatch, source_digest, "_read")["_read"]
     followed = counted(monkeypatch, values, "plain")["plain"]
     choices = ["method=llada,threshold,eb", "task=list_copy,list_sort", "model=tiny_mdm,tiny_block", "seed=0,1"]
     planned = plan(expand(["results_dir=nowhere", *choices, "method.block_length=8"]))
     assert len({one.job.run_id for one in planned.jobs}) == 24 and not planned.refused
-    assert (len(composed["whole"]), len(composed["merged"])) == (1, 3 + 2 + 2)
+    assert [len(calls) for calls in composed.values()] == [1, 3 + 2 + 2, 0]
     assert [len(calls) for calls in built.values()] == [3, 2, 2]
     names = [name for name, _ in read]
     assert len(names) == len(set(names)) > 50

@@ -59,7 +59,9 @@ SLIPS = {
     f"task.lengths={'[' * 100_000}": "task.lengths: brackets are nested 100000 deep; 32 at most can be read",
     "resume=maybe": "resume=maybe: must be true or false",
     "task.lengths=[3": "task.lengths=[3: cannot be read",
-    "hydra/launcher=ray": "hydra/launcher=ray: is not installed; for joblib and slurm: pip install",
+    "hydra/launcher=rq": "hydra/launcher=rq: is not installed; for joblib and slurm: pip install",
+    "split=0": "split=0: must be at least 1",
+    "split=2 measure=timed": "split=2: the seconds of a timed run belong together; leave split out",
 }
 
 

@@ -115,6 +115,10 @@ def test_a_run_and_its_table_import_no_library_of_statistics_or_pictures(tmp_pat
     command = [sys.executable, "-c", IMPORTED, "scipy matplotlib transformers wandb", *RUN]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert process.stdout.endswith("set()\n"), process.stderr
+    for stored in (["plan", *RUN[1:]], ["results", "list"]):
+        command = [sys.executable, "-c", IMPORTED, "scipy matplotlib transformers wandb pandas", *stored]
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert process.stdout.endswith("set()\n") and "1 " in process.stdout, process.stderr
 
 
 def test_show_names_types_and_paper(call_decbench: RunDecbench):

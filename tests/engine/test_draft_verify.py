@@ -1,5 +1,6 @@
 """The draft-verify loop against plain decoding by full forwards, with drafters from perfect to adversarial."""
 
+from dataclasses import replace
 from math import ceil
 
 import pytest
@@ -10,6 +11,7 @@ from harness.engine.drafting import AutoregressiveMethod, FixedLength, Proposal,
 from harness.engine.generation import DecodeError
 from harness.engine.records import Ledger, Role
 from harness.errors import ConfigError
+from harness.models.embedded import EmbeddedModel
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.sample import KeyedSample
 from tests.engine.causal import (
@@ -33,6 +35,16 @@ def test_no_drafts_is_an_argmax_loop() -> None:
     generations = run(MODEL, PLAIN, PROMPTS)
     assert [g.tokens for g in generations] == ANSWERS
     assert all(g.decided_at == tuple(range(12)) for g in generations)
+    assert {(g.remasked, g.forced, g.idle) for g in generations} == {(0, 0, 0)}
+
+
+def test_a_mask_is_never_an_answer() -> None:
+    """Guards models that know a mask: what they like best is taken, but for that."""
+    favourite = ANSWERS[0][0]
+    masked = EmbeddedModel(MODEL.transformer, replace(MODEL.spec, mask_id=favourite))
+    tokens = [generation.tokens for generation in run(masked, PLAIN, PROMPTS)]
+    order = next_logits(MODEL, PROMPTS[0]).argsort(descending=True).tolist()
+    assert tokens[0][0] == order[1] and all(favourite not in one for one in tokens)
 
 
 @pytest.mark.parametrize("name", ["oracle", "half", "adversary", "noise"])

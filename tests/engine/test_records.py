@@ -83,3 +83,37 @@ def test_calls_are_timed_on_demand():
     charge(timed, Role.TARGET, [0])
     assert plain.records[0].seconds is None
     assert timed.records[0].seconds is not None and timed.records[0].seconds >= 0
+
+
+class Planned:
+    """A model of two layers that leaves the work to its plan."""
+
+    spec, device = MODEL.spec, MODEL.device
+
+    def forward(self, tokens_BT: torch.Tensor, *, plan: object) -> torch.Tensor:
+        """Return nothing of use."""
+        return torch.zeros(1, MODEL.spec.vocab_size)
+
+
+class EveryOther:
+    """A plan that computes some of three positions in each of two layers, as far as counts are concerned."""
+
+    def __init__(self, layer_tokens: int) -> None:
+        self.layer_tokens_B = torch.tensor([layer_tokens])
+
+
+def test_no_call_reuses_less_than_nothing():
+    """Guards reused positions of a plan whose queries see fewer keys, on the mean, than it computes."""
+    for layer_tokens, keys, reused in ((4, 3, 1), (6, 2, 0)):
+        ledger = Ledger(traced=True)
+        ledger.call(
+            Planned(),
+            torch.ones(1, 3, dtype=torch.int64),
+            role=Role.TARGET,
+            sample_B=torch.tensor([0]),
+            query_B=None,
+            keys_B=torch.tensor([keys]),
+            head_B=torch.tensor([1]),
+            plan=EveryOther(layer_tokens),
+        )
+        assert ledger.records[0].reused_B.tolist() == [reused]

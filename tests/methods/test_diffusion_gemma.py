@@ -74,6 +74,7 @@ def test_tokens_and_calls_are_those_of_the_class(tmp_path: Path) -> None:
         assert counts.head_tokens == steps * CANVAS
         assert counts.query_tokens == len(prompt) + (steps + canvases - 1) * CANVAS
         assert one.decided_at[-1] == steps - 1 and one.decided_at[0] < steps
+        assert (one.idle, one.forced, one.remasked) == (0, 0, 0)
     assert len({one.tokens for one in made}) == 2
     again = decode(model, method, PROMPTS[1:], gen_length=2 * CANVAS, seeds=[12], ledger=Ledger())
     assert again[0].tokens == made[1].tokens

@@ -68,6 +68,18 @@ def test_a_window_of_constant_size_slides_one_by_one():
             assert (list(one.tokens), list(one.decided_at)) == one_by_one(model, prompt, 4)
 
 
+def test_only_the_first_window_is_a_next_one():
+    """Guards caches: a window that slides is no reason to compute all anew."""
+    canvas, window = Canvas.from_prompts([[]], gen_length=6, mask_id=MASK_ID, pad_id=0, seeds=[0]), Sliding(length=2)
+    seen = []
+    for place in range(4):
+        window.update(canvas)
+        seen.append((int(canvas.window_index_B), canvas.place_BL[canvas.window_BL].tolist()[0]))
+        canvas.commit(canvas.place_BL == place, torch.zeros_like(canvas.tokens_BL))
+        canvas.tick(torch.tensor([True]))
+    assert seen == [(1, 0), (1, 1), (1, 2), (1, 3)]
+
+
 def test_a_window_of_one_is_left_to_right():
     """Guards the limit; no threshold can stop it."""
     made = replay("method=dsb", "method.max_block=1", "method.tau=1.1")

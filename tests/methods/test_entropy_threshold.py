@@ -24,6 +24,11 @@ def test_a_bound_that_is_met_counts():
     assert chosen(EntropyThreshold(theta=0.5, strict=True), [-0.4, -0.5, -0.6]) == [0]
 
 
+def test_half_a_nat_is_what_is_usual():
+    """Guards the bound of those who choose the rule alone, without the method that names it."""
+    assert EntropyThreshold() == EntropyThreshold(theta=0.5, strict=False)
+
+
 def test_no_bound_is_one_position_per_step_in_the_order_of_entropy():
     """Guards theta = 0: the position of the least entropy closes, and no other."""
     one = replay("method=entropy_threshold", "method.theta=0", "method.block_length=8")

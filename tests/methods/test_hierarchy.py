@@ -89,3 +89,13 @@ def test_bounds_below_zero_are_refused():
     """Guards the ranges."""
     with pytest.raises(ValueError, match=r"low=-1[.0]*: must be at least 0"):
         Hierarchy(low=-1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "closed", "margin"), [(Variant.fast_v2, [False, True], 0.01), (Variant.standard, [True, True], 0.1)]
+)
+def test_the_best_by_score_may_be_unsure(variant: Variant, closed: list[bool], margin: float):
+    """Guards the margin where score and confidence differ: the best one waits for `low` in one variant only."""
+    made, open_BL, canvas = candidates([0.39, 0.9], score=[3.0, 1.0])
+    assert Hierarchy(tau=0.8, low=0.4, variant=variant)(made, open_BL, None, canvas).tolist() == [closed]
+    assert canvas.choice_margin_B.tolist() == pytest.approx([margin])

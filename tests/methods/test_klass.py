@@ -71,6 +71,18 @@ def test_a_stable_but_unsure_position_waits():
     assert [step(canvas, 0.9, 0.75, tau=0.75) for _ in range(3)] == [[0], [0], [0]]
 
 
+def test_the_first_step_that_may_close_positions_tells_how_surely():
+    """Guards the margin at step H - 1 of a block: by confidence, since the calm of before lies far from its bound."""
+    canvas = row(2)
+    for _ in range(4):
+        step(canvas, 0.9, 0.8)
+    canvas.open_window(torch.tensor([True]), canvas.response_BL)
+    step(canvas, 0.9, 0.8)
+    canvas.step_choice_margin_B.fill_(torch.inf)
+    assert step(canvas, 0.9, 0.8, tau=0.799) == [0, 1]
+    assert canvas.step_choice_margin_B.tolist() == pytest.approx([0.001], rel=1e-4)
+
+
 def test_what_was_calm_before_its_block_opened_still_waits_for_the_step():
     """Guards the gate at step H - 1 of a block, and memory that outlives a block."""
     canvas = row(2)

@@ -49,5 +49,7 @@ def test_knobs_out_of_range_are_refused():
     """Guards against a relaxed threshold that is stricter than the other."""
     with pytest.raises(ValueError, match=r"tau_rel=0\.75: must be between 0 and tau=0\.5"):
         LocalLeap(tau=0.5)
+    with pytest.raises(ValueError, match=r"tau_rel=-0\.5: must be between 0 and tau=0\.9"):
+        LocalLeap(tau_rel=-0.5)
     with pytest.raises(ValueError, match=r"r=-1[.0]*: must be at least 0"):
         LocalLeap(r=-1)

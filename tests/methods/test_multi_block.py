@@ -5,7 +5,7 @@ import torch
 
 from harness.engine.canvas import Canvas
 from harness.errors import ConfigError
-from methods.diffusion.multi_block import Pipeline, UncertainLast
+from methods.diffusion.multi_block import Pipeline, UncertainLast, progress
 from tests.methods.closed_form import MASK_ID, candidates, replay
 from tests.methods.trained import decode_task
 
@@ -91,3 +91,11 @@ def test_values_out_of_range_are_refused(knob: str):
     """Guards against a silent clamp."""
     with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):
         replay("method=multi_block", f"method.{knob}")
+
+
+def test_a_block_of_one_position_is_all_open_or_all_decided():
+    """Guards the share of the shortest block, the last of a row included."""
+    canvas = Canvas.from_prompts([[3]], gen_length=3, mask_id=MASK_ID, pad_id=0, seeds=[0])
+    assert progress(canvas, 1).tolist() == [[0, 0, 0]] and progress(canvas, 2).tolist() == [[0, 0]]
+    canvas.commit(canvas.place_BL == 2, torch.zeros_like(canvas.tokens_BL))
+    assert progress(canvas, 1).tolist() == [[0, 0, 1]] and progress(canvas, 2).tolist() == [[0, 1]]

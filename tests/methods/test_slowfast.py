@@ -13,7 +13,7 @@ from harness.models.embedded import EmbeddedModel
 from methods.caches.cut_suffix import VISIBLE, CutSuffix
 from methods.diffusion.slowfast import ExploreAndFill, SurePair
 from tests.caches.decoding import LENGTH, PROMPTS, random_model, run, trained_model
-from tests.methods.closed_form import MASK_ID, chosen, replay
+from tests.methods.closed_form import MASK_ID, candidates, chosen, replay
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
 
@@ -34,6 +34,23 @@ def walk(window: ExploreAndFill, *steps: tuple[list[float], list[int]]) -> list[
         window.update(canvas)
         seen.append(canvas.place_BL[0, canvas.open_BL[0]].tolist())
     return seen
+
+
+def test_only_the_first_window_is_a_next_one():
+    """Guards caches: phases and estimates move a window, which is no reason to compute all anew."""
+    canvas, window = (
+        Canvas.from_prompts([[]], gen_length=8, mask_id=MASK_ID, pad_id=0, seeds=[0]),
+        ExploreAndFill(length=4),
+    )
+    made = candidates([0.9] * 8)[0]
+    seen = []
+    for place in range(4):
+        window.update(canvas)
+        seen.append(int(canvas.window_index_B))
+        window.foresee(canvas, NOTHING, made)
+        canvas.commit(canvas.place_BL == place, made.tokens_BL)
+        canvas.tick(torch.tensor([True]))
+    assert seen == [1, 1, 1, 1]
 
 
 def test_exploring_finds_the_length_that_is_filled():

@@ -11,16 +11,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import cosmic_ray.commands
 import cosmic_ray.modules
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import WorkItem
+from cosmic_ray.work_item import WorkItem, WorkResult
 from coverage import CoverageData
 
 from tests.mutation.covering import Coverage, passed
-from tests.mutation.judge import judged, killers, pytest_command
+from tests.mutation.judge import is_known, judged, killers, pytest_command
 from tests.mutation.report import REASONS, outcome, outdated, reasons, report
 from tests.mutation.sample import draw
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> list[str]:
         session.add_work_items(mutant for mutant in mutants if mutant.job_id not in known)
         retried = {"not judged", "survived"} if options.survivors else {"not judged"}
         found = dict(session.results)
-        waiting = [mutant for mutant in mutants if outcome(found.get(mutant.job_id)) in retried]
+        waiting = [mutant for mutant in mutants if _waits(found.get(mutant.job_id), retried, coverage)]
         started = time.monotonic()
         results = judged(waiting, coverage, workers=options.workers, seconds=options.seconds)
         for done, (mutant, result) in enumerate(results, start=1):
@@ -72,6 +73,10 @@ def run(options: argparse.Namespace) -> list[str]:
             print(f"{done}/{len(waiting)} {time.monotonic() - started:.0f} s {outcome(result)} {where}", flush=True)
         killed = [result for result in dict(session.results).values() if outcome(result) == "killed"]
     return _failing(killers(killed, list(coverage.tests))) + tell(options)
+
+
+def _waits(result: WorkResult | None, retried: Collection[str], coverage: Coverage) -> bool:
+    return outcome(result) in retried or (result is not None and not is_known(result, coverage.tests))
 
 
 def tell(options: argparse.Namespace) -> list[str]:

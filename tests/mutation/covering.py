@@ -13,13 +13,21 @@ Tests = dict[str, float]
 """Seconds of every test that passed, by node id."""
 
 
+_IN_ORDER = ("tests/test_readme.py", "tests/test_docs.py")
+"""Files of commands that follow one another, as a reader types them: one alone fails without a mutant."""
+
+
 def passed(junit: Path) -> Tests:
-    """Read pytest's own report of a run; a test that failed or was skipped would tell nothing of a mutant."""
-    return {
+    """Read pytest's own report of a run, but for files whose tests go in order.
+
+    A test that failed or was skipped would tell nothing of a mutant.
+    """
+    found = {
         f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}": float(case.attrib["time"])
         for case in ElementTree.parse(junit).iter("testcase")
         if {child.tag for child in case} <= {"properties"}
     }
+    return {test: seconds for test, seconds in found.items() if not test.startswith(_IN_ORDER)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +41,47 @@ class Coverage:
     def of(self, path: str, line: int, *, seconds: float) -> list[str]:
         """Return tests, nearest first, that took at most `seconds` in all (one at least), none if none is known.
 
-        Of tests equally near, the quickest case of each function comes first: other functions see other things.
+        Of tests equally near, the quickest case of each function comes first: other functions see other things. A
+        module without a function of its own is run by whoever imports it.
         """
         chosen: dict[str, None] = {}
         spent = 0.0
-        for lines in _scopes((self.tree / path).read_text(), line):
-            for test in _varied(self._behind(path, lines).difference(chosen), self.tests):
+        for behind in self._nearest(path, line):
+            for test in _varied(behind.difference(chosen), self.tests):
                 if chosen and spent + self.tests[test] > seconds:
                     return list(chosen)
                 chosen[test] = None
                 spent += self.tests[test]
         return list(chosen)
 
+    def _nearest(self, path: str, line: int) -> Iterator[set[str]]:
+        known = False
+        for lines in _scopes((self.tree / path).read_text(), line):
+            found = self._behind(path, lines)
+            known |= bool(found)
+            yield found
+        for user in () if known else self._importers(path):
+            yield self._behind(user, range(1, (self.tree / user).read_text().count("\n") + 2))
+
+    def _importers(self, path: str) -> list[str]:
+        module = path.removesuffix(".py").replace("/", ".")
+        recorded = sorted(self.data.measured_files())
+        return [file for file in recorded if module in _imported((self.tree / file).read_text())]
+
     def _behind(self, path: str, lines: range) -> set[str]:
         contexts = self.data.contexts_by_lineno(path)
         found = {context.rpartition("|")[0] for line in lines for context in contexts.get(line, ())}
         return found & self.tests.keys()
+
+
+def _imported(source: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def _varied(tests: set[str], seconds: Tests) -> list[str]:

@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,7 +63,16 @@ def pytest_command(tree: Path, tests: Sequence[str], *options: str) -> list[str]
     return ["env", "-C", str(tree), f"PYTHONPATH={tree}", sys.executable, "-m", "pytest", *quiet, f"@{chosen}"]
 
 
-def killers(results: Sequence[WorkResult], tests: Sequence[str]) -> list[str]:
+def killers(results: Sequence[WorkResult], tests: Collection[str]) -> list[str]:
     """Return the tests that failed, in any result."""
-    failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", "\n".join(r.output or "" for r in results), re.MULTILINE)
-    return sorted(set(failed) & set(tests))
+    return sorted({test for result in results for test in _failed(result)} & set(tests))
+
+
+def is_known(result: WorkResult, tests: Collection[str]) -> bool:
+    """Say whether what failed is among the tests that are tried today; a mutant that ends all of them fails none."""
+    failed = _failed(result)
+    return not failed or not failed.isdisjoint(tests)
+
+
+def _failed(result: WorkResult) -> set[str]:
+    return set(re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", result.output or "", re.MULTILINE))

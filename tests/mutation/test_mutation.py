@@ -9,7 +9,7 @@ from cosmic_ray.work_item import WorkItem, WorkResult
 from coverage import CoverageData
 
 from tests.mutation.covering import Coverage, passed
-from tests.mutation.judge import judged
+from tests.mutation.judge import is_known, judged
 from tests.mutation.report import Change, outcome, reasons, report
 from tests.mutation.sample import draw
 
@@ -91,12 +91,30 @@ def test_what_runs_on_import_is_tried_on_all_tests_of_its_scope(tree: Path) -> N
     assert known.of("rule.py", 7, seconds=9) == ["t::user", "t::importer"]
 
 
+def test_what_only_holds_data_is_tried_on_the_tests_of_its_importers(tree: Path) -> None:
+    """A table of words runs when it is imported, in whichever test came first; its readers have tests of their own."""
+    (tree / "words.py").write_text("WORDS = ['a', 'b']\n")
+    (tree / "rule.py").write_text(f"from words import WORDS\n{SOURCE}")
+    known = coverage(tree, {"": [1], "t::user": [11]}, {"t::user": 1.0})
+    assert known.of("words.py", 1, seconds=9) == ["t::user"]
+
+
 def test_only_tests_that_passed_are_read_from_a_report(tmp_path: Path) -> None:
     """A test that fails anyway would kill every mutant."""
     cases = ['name="good[a]" time="0.5"/>', 'name="bad" time="1"><failure/></testcase>']
     text = "".join(f'<testcase classname="tests.a.test_b" {case}' for case in cases)
+    text += '<testcase classname="tests.test_readme" name="next[command]" time="0.1"/>'
     (tmp_path / "junit.xml").write_text(f"<testsuites>{text}</testsuites>")
     assert passed(tmp_path / "junit.xml") == {"tests/a/test_b.py::good[a]": 0.5}
+
+
+def test_a_mutant_whose_killers_are_gone_is_tried_again() -> None:
+    """A test that is not tried any more has killed none; one that could not begin names no test."""
+    killed = WorkResult(
+        worker_outcome="normal", test_outcome="killed", output="FAILED t.py::a[x] - assert\nFAILED t.py::b"
+    )
+    assert is_known(killed, {"t.py::a[x]": 1.0}) and is_known(killed, {"t.py::b": 1.0})
+    assert not is_known(killed, {"t.py::c": 1.0}) and is_known(KILLED, {})
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ def test_tables_have_a_gap_where_nothing_was_run(store: Store):
     """Guards the form of the paper: rows and columns as printed, published / measured."""
     one = paper(quantities=["accuracy"], cells={"base": [[70], [60.5]], "fast": [[69], [None]]})
     frame = beside(store, one.tables[0])
-    caption, _, head, _, base, fast = markdown(one, one.tables[0], frame).splitlines()
+    caption, _, head, rule, base, fast = markdown(one, one.tables[0], frame).splitlines()
+    assert len({line.count("|") for line in (head, rule, base, fast)}) == 1
     assert caption.startswith("A model (Somebody, 2025, Table 1). Cells: published / measured")
     assert head == "|  | copy: accuracy, % | sort: accuracy, % |"
     assert base == "| base | 70 / 100 [34.2, 100.0] | 60.5 / - |"

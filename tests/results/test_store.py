@@ -237,3 +237,12 @@ def test_every_column_says_what_it_means() -> None:
     """Guards the promise that units are in the schema."""
     for schema in SCHEMAS.values():
         assert all(field.metadata[b"meaning"] and b"unit" in field.metadata for field in schema)
+
+
+def test_single_rows_are_stored_plainly_and_many_are_packed(store: Store):
+    """Guards the time of reading thousands of runs, and the size of millions of samples."""
+    add_run(store, "a", correct=[True, False], nfe=[1, 2])
+    (run,), (samples,) = ((store.root / table).glob("*.parquet") for table in ("runs", "samples"))
+    column = [pq.ParquetFile(file).metadata.row_group(0).column(0) for file in (run, samples)]
+    assert [one.compression for one in column] == ["UNCOMPRESSED", "SNAPPY"]
+    assert [one.is_stats_set for one in column] == [False, True]

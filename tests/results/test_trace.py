@@ -22,7 +22,7 @@ def test_tokens_stand_from_the_step_that_committed_them():
     first, second = frames(
         SAMPLE,
         [
-            step(1, positions=[1], tokens=[8], scores=[-2.0], entropy=[0.0], n_computed=2, n_reused=4),
+            step(1, positions=[1], tokens=[8], scores=[-2.0], entropy=[0.0], n_computed=2, n_reused=4, cached=[0]),
             step(0, positions=[0, 2], tokens=[7, 9], scores=[0.5, 0.9], n_computed=6, n_reused=0),
         ],
     )
@@ -30,6 +30,7 @@ def test_tokens_stand_from_the_step_that_committed_them():
     assert first.marks == {0: Mark.COMMITTED, 2: Mark.COMMITTED}
     assert first.certainty == {0: 0.5, 2: 0.9}
     assert (second.tokens, second.computed, second.reused) == ((7, 8, 9), 2, 4)
+    assert (first.cached, second.cached) == (None, (0,))
     assert second.certainty == {1: 1.0}  # its score is no probability: exp(-entropy)
 
 

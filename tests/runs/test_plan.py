@@ -21,8 +21,15 @@ REFUSALS = {
     ("method=threshold", "method.threshold=0.5,nan"): "method.threshold=nan: must be a finite number",
     ("seed=1,99999999999999999999",): "seed=99999999999999999999: must lie from",
     ("batch_size=1,9999999999",): "batch_size=9999999999: must be at most 2147483647",
+    ("device=cpu,cuda",): "device.device=cuda: this machine has no usable CUDA device; use device=cpu",
     ("device.threads=1,two",): "device.threads=two: must be a whole number from 1 to 1024",
 }
+
+
+@pytest.fixture(autouse=True)
+def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a machine without a GPU, whatever it has."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
 @pytest.fixture

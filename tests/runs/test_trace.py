@@ -54,6 +54,20 @@ def test_a_step_tells_what_it_computed_and_reused(results_dir: Path):
     whole = samples[0]["prompt_tokens"] + 16
     told = [(step["n_computed"], step["n_reused"]) for step in steps[samples[0]["sample_id"]]]
     assert told == [(whole, 0), *[(8, whole - 8)] * 7] * 2
+    cached = [step["cached"] for step in steps[samples[0]["sample_id"]]]
+    assert cached == [[], *[[*range(8, 16)]] * 7, [], *[[*range(8)]] * 7]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "second"),
+    [((), []), (("method/cache=prefix",), []), (("method/cache=layer_reuse",), None)],
+)
+def test_a_step_tells_which_positions_caches_answered_for(
+    results_dir: Path, overrides: tuple[str, ...], second: list[int] | None
+):
+    """Guards the viewer: nothing is cached without a cache, nor of a window's rest, and layers may differ in it."""
+    samples, steps = traced(results_dir, *DIFFUSION, *LEFT_TO_RIGHT, *overrides)
+    assert steps[samples[0]["sample_id"]][1]["cached"] == second
 
 
 def test_a_round_tells_what_it_committed(results_dir: Path):
@@ -65,6 +79,7 @@ def test_a_round_tells_what_it_committed(results_dir: Path):
     assert [step["tokens"] for step in mine] == [[token] for token in one["output_ids"]]
     work = [(step["n_computed"], step["n_reused"]) for step in mine]
     assert work == [(prompt, 0), *((1, prompt + index) for index in range(len(mine) - 1))]
+    assert [step["cached"] for step in mine] == [[], *([*range(index)] for index in range(len(mine) - 1))]
     assert all(0 <= step["entropy"][0] < 5 and step["drafted"] == [] for step in mine)
     assert all(step["remasked"] is None and step["scores"] is None for step in mine)
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from harness.config.composition import compose
@@ -17,21 +17,17 @@ from harness.runs.decode_batch import decode_batch
 from harness.runs.runner import run
 from harness.runs.street import Batch
 from harness.runs.unfinished import Unfinished
+from tests.results.equality import content
 
 RUN = ["model=random_mdm", "task.samples=7", "gen_length=8", "batch_size=2", "measure=traced", "method.temperature=1"]
-OF_THE_MOMENT = ["created", "attempt", "wall_s", "peak_memory_bytes", "provenance", "config"]
+
+
+Content = dict[str, list[dict[str, Any]]]
 
 
 def composed(folder: Path, *overrides: str):
     """Compose a small traced run that keeps every batch."""
     return compose([*RUN, f"results_dir={folder}", "save_every_s=0", *overrides])
-
-
-def tables(folder: Path) -> dict[str, pa.Table]:
-    """Return all tables of a store, without what differs from one undisturbed run to the next."""
-    store = Store(root=folder)
-    read = {name: store.read(name) for name in ("runs", "samples", "steps")}
-    return {name: table.drop_columns(sorted({*OF_THE_MOMENT} & {*table.column_names})) for name, table in read.items()}
 
 
 class Stopper:
@@ -48,17 +44,17 @@ class Stopper:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Content:
     """Return what the run leaves if nothing happens."""
     folder = tmp_path_factory.mktemp("undisturbed")
     run(composed(folder))
     assert not list((folder / "partial").iterdir())
-    return tables(folder)
+    return content(folder)
 
 
 @pytest.mark.parametrize(("at", "error"), [(0, RuntimeError()), (1, KeyboardInterrupt()), (3, MemoryError())])
 def test_a_stopped_run_goes_on_at_its_batch(
-    results_dir: Path, undisturbed: dict[str, pa.Table], at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
+    results_dir: Path, undisturbed: Content, at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ):
     """Guards hours of decoding: only missing batches are decoded, whatever stopped it, and all rows are the same."""
     monkeypatch.setattr("harness.runs.street.decode_batch", Stopper(at, error))
@@ -69,7 +65,7 @@ def test_a_stopped_run_goes_on_at_its_batch(
     monkeypatch.setattr("harness.runs.street.decode_batch", rest)
     record = run(composed(results_dir))
     assert rest.calls == 4 - at and not record.resumed
-    assert tables(results_dir) == undisturbed
+    assert content(results_dir) == undisturbed
     assert not [*(results_dir / "partial").rglob("*.parquet")]
 
 
@@ -91,7 +87,7 @@ def test_unfinished_batches_are_seen_by_nobody(results_dir: Path, monkeypatch: p
 @pytest.mark.parametrize("fault", ["short", "bit", "steps", "other run"])
 def test_batches_that_cannot_be_trusted_are_decoded_again(
     results_dir: Path,
-    undisturbed: dict[str, pa.Table],
+    undisturbed: Content,
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -109,7 +105,7 @@ def test_batches_that_cannot_be_trusted_are_decoded_again(
     monkeypatch.setattr("harness.runs.street.decode_batch", rest)
     run(composed(results_dir))
     assert rest.calls == 3 and "decoded again" in caplog.text
-    assert tables(results_dir) == undisturbed
+    assert content(results_dir) == undisturbed
 
 
 def damage(results_dir: Path, fault: str) -> None:
@@ -207,5 +203,5 @@ def test_a_command_that_is_killed_goes_on(tmp_path: Path, call_decbench):
     assert said[-1].startswith("interrupted; finished runs and batches are stored")
     assert other.wait() == 0, other.communicate()
     assert call_decbench("run", *COMMAND[4:]).returncode == 0
-    assert tables(tmp_path / "store") == tables(whole)
+    assert content(tmp_path / "store") == content(whole)
     assert len(Store(root=tmp_path / "store").attempts()) == 1

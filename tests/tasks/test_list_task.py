@@ -34,6 +34,11 @@ def test_chat_prompts_say_everything(op: str, template: str) -> None:
         assert answer["content"].startswith('["') and example["content"] != question["content"]
 
 
+def test_a_task_names_the_wordings_of_its_renderer() -> None:
+    """Guards those who ask every wording there is."""
+    assert chat().templates == tuple(PROMPTS) and tiny().templates == ("fixed",)
+
+
 @pytest.mark.parametrize("template", PROMPTS)
 def test_templates_differ(template: str) -> None:
     """Two names for one wording, so that the spread over templates would be nought."""

@@ -202,6 +202,15 @@ def test_an_answer_without_a_number_in_its_tag_is_looked_for_outside() -> None:
     assert task.score(sample, f"{right} <answer>-7</answer>").correct is False
 
 
+def test_a_tag_that_holds_two_numbers_is_not_looked_past() -> None:
+    """Guards tagged answers: what was said there is judged, and a right number elsewhere does not stand in for it."""
+    (sample,) = (task := gsm8k(reading="d1", samples=1)).instances()
+    gold = sample.instance.gold.partition("#### ")[2]
+    said = rf"#### {gold} <answer>\boxed{{{gold}\text{{ or }}6}}</answer>"
+    assert task.score(sample, f"<answer>{gold}</answer>").correct
+    assert not task.score(sample, said).correct
+
+
 def test_without_math_verify_the_task_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against finding out after hours of decoding that nothing can be graded."""
 

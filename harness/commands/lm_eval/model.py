@@ -13,18 +13,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from tqdm import tqdm
 
-from harness.config import build, compatibility
+from harness.config import compatibility
 from harness.config.composition import compose, resolved
-from harness.config.job import by_role
+from harness.config.job import Shared, by_role, resolve_decoding
 from harness.engine.families import Method
 from harness.engine.randomness import sample_seed
 from harness.errors import ConfigError
-from harness.models import hub
-from harness.models.pool import LoadedModel
 from harness.models.text import TextTokenizer
 from harness.results.schemas import COUNTERS
-from harness.runs import device as device_switches
 from harness.runs.decode_batch import decode_batch, with_room
+from harness.runs.loading import load
 from harness.runs.measure import Measure, Measurement
 from harness.runs.runner import setting
 from tasks.asking import cut
@@ -55,15 +53,9 @@ class DecbenchLM(LM):
         self._length: int | None = settings.get("gen_length")
         self._cfg = compose(self._overrides)
         compatibility.check_kinds(self._cfg)
-        hub.find_of(self._cfg.model)
-        switches = self._cfg.device
-        device_switches.apply(
-            device=build.device_of(self._cfg),
-            dtype=switches.dtype,
-            threads=switches.threads,
-            deterministic=switches.deterministic,
-        )
-        self._loaded: LoadedModel = build.load_model(self._cfg)
+        compatibility.look_at_model(self._cfg)
+        self._shared = Shared()
+        _, self._loaded = load(self._cfg)
         self.counters: list[dict[str, Any]] = []
 
     @classmethod
@@ -141,9 +133,7 @@ class DecbenchLM(LM):
         return self._length or asked.length(request.arguments[1])
 
     def _method(self, length: int) -> Method:
-        cfg = compose([*self._overrides, f"gen_length={length}"])
-        compatibility.check_decoding(cfg)
-        return build.build_method(cfg)
+        return resolve_decoding(compose([*self._overrides, f"gen_length={length}"]), self._shared).method
 
     def _answer(
         self, requests: Sequence[Instance], repetitions: Sequence[int], length: int, method: Method

@@ -10,6 +10,7 @@ from harness.commands.results.words import none_left, parse
 from harness.config.catalogue import nearest
 from harness.errors import ConfigError, DataError
 from harness.results.export import FORMATS, as_markdown
+from harness.results.parts import as_rows
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS
@@ -55,7 +56,7 @@ def show_runs(argv: Sequence[str]) -> int:
     run = scan.run(attempt)
     if run is None:
         raise DataError(f"{attempt.run_id}: its row cannot be read; run it again, or: decbench results delete")
-    row = run.to_pylist()[0]
+    row = as_rows(run)[0]
     row["asked_for_by"] = sorted({*read_requests(words.store).names().get(attempt.run_id, ())})
     row["attempts"] = [one.number for one in scan.attempts if one.run_id == attempt.run_id]
     if "--json" in words.flags:

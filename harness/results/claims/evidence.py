@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.results.claims.metrics import COLUMNS, Floats
+from harness.results.parts import as_rows
 from harness.results.scan import Scan
 from harness.results.store import Store
 
@@ -56,7 +57,7 @@ def collect(store: Store, setting_ids: Iterable[str]) -> dict[str, list[Cell]]:
             continue
         run, samples = scan.run(attempt), scan.part(attempt, "samples")
         if run is not None and samples is not None and samples.num_rows:
-            (row,) = run.to_pylist()
+            (row,) = as_rows(run)
             found.setdefault(attempt.setting_id, []).append(_cell(row, samples))
     return found
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.results.parts import as_rows
 from harness.results.schemas import COUNTERS
 from harness.results.store import Store
 
@@ -99,7 +100,7 @@ class Setting:
 
 def observe(store: Store, run_ids: Sequence[str]) -> list[Setting]:
     """Return what stored runs did, in the order given; a run whose file cannot be read is left out."""
-    runs = {row["run_id"]: row for row in store.read("runs", run_ids).to_pylist()}
+    runs = {row["run_id"]: row for row in as_rows(store.read("runs", run_ids))}
     samples = _by_run(store.read("samples", run_ids).select(_SAMPLE_COLUMNS).to_pylist())
     steps = _by_run(store.read("steps", run_ids).select(_STEP_COLUMNS).to_pylist())
     wanted = [run_id for run_id in dict.fromkeys(run_ids) if run_id in runs]

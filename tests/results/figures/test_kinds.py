@@ -114,6 +114,15 @@ def test_a_front_over_other_samples_has_none(tmp_path: Path):
     assert rows(made(store, kind="scatter", x="nfe", y="accuracy", front=True), "x", kind="front") == []
 
 
+def test_lines_may_be_about_runs(tmp_path: Path):
+    """Guards columns that only runs have: every sample of a run stands for its run."""
+    store = Store(root=tmp_path)
+    for batch in (1, 2):
+        add_run(store, f"b{batch}", batch_size=batch, minutes=batch, tps=10.0 * batch)
+    found = rows(made(store, kind="lines", x="batch_size", y="tps", groups="model"), "x", "y")
+    assert found == [(1, 10), (2, 20)]
+
+
 def test_what_runs_were_told_is_no_mean(tmp_path: Path):
     """Guards against one point for all batch sizes, or all seeds, of a setting."""
     store = Store(root=tmp_path)
@@ -168,6 +177,14 @@ def test_box_has_the_quartiles_of_samples(traced: Store):
     assert rows(figure, "low", "median", "high", "n") == [
         (pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.3), 4)
     ]
+
+
+def test_boxes_of_several_groups_lie_below_one_another(traced: Store):
+    """Guards the places of boxes: one row for each group, the first at the top."""
+    figure = made(traced, kind="box", y="latency_s", runs={"method": ["left", "two"]}, groups="method")
+    (panel,) = figure.figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["two", "left"]
+    assert panel.get_yticks().tolist() == [0, 1]
 
 
 def test_bars_and_areas_follow_the_published_area(tmp_path: Path):
@@ -230,6 +247,8 @@ def test_convergence_rises_where_answers_emerge(traced: Store):
     figure = made(traced, kind="convergence", runs={"method": "left"})
     share = wilson(2, 2)
     assert rows(figure, "x", "y", "low", "n") == [(at, 1, share.low, 2) for at in (25, 50, 100)]
+    (stairs,) = figure.figure.axes[0].lines
+    assert stairs.get_xydata().tolist() == [[0, 0], [25, 100], [50, 100], [100, 100]]
 
 
 def test_per_call_has_committed_and_accepted_tokens(traced: Store):

@@ -1,0 +1,168 @@
+"""`decbench bench --fit [key=value ...]`: what of its speed this machine gives to calls, for `decbench cost`.
+
+Calls of many shapes of a transformer with random weights are timed in turns, the median of `rounds` taken, and three
+numbers fitted to two thirds of them: operations per second, bytes per second, and what every call loses. The others
+tell how far predictions are off. `decbench cost device=FILE` then predicts for this machine, inside what was measured.
+One thread of a processor is timed by its own clock, which leaves out what others do there.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.models.cost.fit import Fit, Timed
+    from harness.models.cost.work import Call
+    from harness.models.transformer import Transformer
+
+_HEAD = 32
+_ROWS, _QUERIES, _KEYS = (1, 2, 4, 8), (1, 4, 16, 64), (64, 192)
+"""Rows, query positions of each, and positions that they see: full calls where these are as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line may say; the sizes are those of the transformer that is timed."""
+
+    width: int = 256
+    layers: int = 4
+    vocabulary: int = 512
+    rounds: int = 7
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+    out: str = "results/raw/machine.json"
+
+
+def options(words: Sequence[str]) -> Options:
+    """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
+    from harness.config.catalogue import nearest
+
+    known = Options.__dataclass_fields__
+    values: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in known:
+            raise ConfigError(f"{key}: no such key; {nearest(key, known)}")
+        if isinstance(known[key].default, str):
+            values[key] = value
+        elif value.isdecimal() and int(value):
+            values[key] = int(value)
+        else:
+            raise ConfigError(f"{key}={value}: must be a whole number of at least 1")
+    return Options(**values)
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure, fit, print, and write the machine as JSON; return 0."""
+    from harness.commands.console import console
+    from harness.models.cost.fit import fit
+    from harness.runs import device
+    from harness.runs.provenance import collect
+
+    o = options(words)
+    switches = device.apply(device=o.device, dtype=o.dtype, threads=o.threads, deterministic=False)
+    every = list(measure(o))
+    found = fit([one for place, one in enumerate(every) if place % 3], every[::3])
+    record = {"options": asdict(o), "fit": asdict(found), "provenance": collect(o.device, switches=switches.to_dict())}
+    Path(o.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(o.out).write_text(json.dumps(record, indent=1) + "\n")
+    console().print(_said(found, o), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _said(found: "Fit", o: Options) -> str:
+    machine = found.machine
+    return (
+        f"{machine.flops / 1e9:.3g} GFLOP/s, {machine.bandwidth / 1e9:.3g} GB/s, {1e6 * machine.overhead_s:.3g} us per "
+        f"call; predictions off by {found.median_error:.1%} (median), {found.worst_error:.1%} (worst) on calls held "
+        f"out\nmachine: {o.out}"
+    )
+
+
+def measure(o: Options) -> Iterator["Timed"]:
+    """Yield every shape of call with the median of its times; rounds go through all shapes, so that noise is shared."""
+    from harness.models.cost.fit import timed
+    from harness.models.cost.shape import shape_of
+    from harness.runs.measure import settled_heap
+
+    model = _transformer(o)
+    shape = shape_of(model.config, bytes_per_value=next(model.parameters()).element_size())
+    calls = dict(_calls(model))
+    for run in calls.values():
+        run()
+    taken: dict[Call, list[float]] = {call: [] for call in calls}
+    with settled_heap():
+        for _ in range(o.rounds):
+            for call, run in calls.items():
+                taken[call].append(_seconds(run, o))
+    for call, seconds in taken.items():
+        yield timed(shape, call, statistics.median(seconds))
+
+
+def _transformer(o: Options) -> "Transformer":
+    import torch
+
+    from harness.models.training import initialise
+    from harness.models.transformer import Attention, TransformerConfig
+
+    if o.width % _HEAD:
+        raise ConfigError(f"width={o.width}: must be a multiple of {_HEAD}, the width of a head")
+    config = TransformerConfig(
+        vocab_size=o.vocabulary,
+        width=o.width,
+        layers=o.layers,
+        heads=o.width // _HEAD,
+        kv_heads=o.width // _HEAD,
+        head_width=_HEAD,
+        feed_forward_width=3 * o.width,
+        max_length=max(_KEYS),
+        attention=Attention.FULL,
+    )
+    model = initialise(config, 0).requires_grad_(False)
+    return model.to(device=o.device, dtype=getattr(torch, o.dtype)).eval()
+
+
+def _calls(model: "Transformer") -> Iterator[tuple["Call", Callable[[], object]]]:
+    """Yield calls, and what makes each: windows that see stored positions, and whole rows."""
+    import torch
+
+    from harness.models.cost.work import Call
+
+    device = next(model.parameters()).device
+    for rows in _ROWS:
+        for keys in _KEYS:
+            whole = torch.arange(keys, device=device).expand(rows, -1) % model.config.vocab_size
+            store = model.new_store(rows, keys)
+            model(whole, positions_BT=whole, slots_BT=whole, kv=store, end=keys)
+            yield Call.even(rows=rows, query=keys, keys=keys), partial(model, whole)
+            for query in _QUERIES:
+                window = whole[:, keys - query :]
+                seen = {"positions_BT": window, "slots_BT": window, "kv": store, "end": keys}
+                call = Call.even(rows=rows, query=query, keys=keys, stored=query)
+                yield call, partial(model, window, **seen)
+
+
+def _seconds(run: Callable[[], object], o: Options) -> float:
+    import torch
+
+    from harness.engine import device_clock
+
+    device = torch.device(o.device)
+    if device.type == "cpu" and o.threads == 1:
+        began = time.thread_time()
+        run()
+        return time.thread_time() - began
+    started = device_clock.mark(device)
+    run()
+    ended = device_clock.mark(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return device_clock.seconds_between(started, ended)

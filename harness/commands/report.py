@@ -1,0 +1,87 @@
+"""`decbench report [column=value ...] [output=FILE] [samples=N] [traces=N] [results_dir=...]`: one HTML page of runs.
+
+The page asks no network for anything: leaderboard, accuracy over cost, a page per task and run, and a viewer in which
+samples are decoded step by step, two methods side by side. Words such as task=list_sort or name=SWEEP choose among the
+runs, as for `decbench results list`. It is written to RESULTS_DIR/report.html, or to FILE, and has at most 30 MB.
+
+samples=N lists the first N samples of every run; without it all, or as many as fit. The first 8 of each run can be
+played: step by step with measure=traced, otherwise in the order in which positions were committed for good. traces=N
+makes that the first N, and decodes those again that were not traced, which loads every model and costs what N samples
+of every run cost; nothing of it is stored.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from harness.commands.results.words import Words, none_left, parse
+from harness.commands.trace import spelling
+from harness.errors import ConfigError, DataError
+from harness.results.files import Folder
+from harness.results.selection import parse_filters
+
+_NUMBERS = ("samples", "traces")
+_OUTPUT = "output="
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page, and say where it lies and how large it is."""
+    given = [word for word in argv if word.startswith("--output")]
+    if given:
+        raise ConfigError(f"{given[0]}: is written {_OUTPUT}FILE here")
+    words = parse(argv)
+    none_left(words.names)
+    numbers = {name: _number(words, name) for name in _NUMBERS}
+    filters = parse_filters(
+        word for word in words.filters if not word.startswith((_OUTPUT, *map("{}=".format, _NUMBERS)))
+    )
+    output = _output(words)
+    from harness.results.html.page import Shown, page
+
+    shown = Shown(samples=numbers["samples"])
+    if numbers["traces"] is not None:
+        from harness.runs.traced_again import traced_again
+
+        shown = replace(shown, films=numbers["traces"], decode=traced_again)
+    made = page(words.store, filters, spelling, shown)
+    size = _write(output, made.html)
+    sys.stdout.write(f"{output}\n{size / 1e6:.1f} MB{''.join(f'; {note}' for note in made.notes)}\n")
+    return 0
+
+
+def _number(words: Words, name: str) -> int | None:
+    given = [word.partition("=")[2] for word in words.filters if word.startswith(f"{name}=")]
+    if not given:
+        return None
+    if not given[-1].isdecimal():
+        raise ConfigError(f"{name}={given[-1]}: must be a whole number, at least 0")
+    return int(given[-1])
+
+
+def _output(words: Words) -> str:
+    given = [word.removeprefix(_OUTPUT) for word in words.filters if word.startswith(_OUTPUT)]
+    if not given:
+        return f"{words.store.root}/report.html"
+    if not given[-1].strip() or Path(given[-1]).is_dir():
+        raise ConfigError(f"{_OUTPUT}{given[-1]}: names no file; give one, such as {_OUTPUT}report.html")
+    return given[-1]
+
+
+def _write(output: str, html: str) -> int:
+    """Write the page, whole or not at all; return its bytes. Raises DataError where it cannot be written."""
+    place, _, name = output.rpartition("/")
+    content = html.encode("utf-8")
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(content)
+
+    try:
+        folder = Folder.at(place or ("/" if output.startswith("/") else "."))
+        folder.fs.makedirs(folder.path, exist_ok=True)
+        folder.write(name, fill)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{_OUTPUT}{output}: cannot be written ({reason}); give another file") from error
+    return len(content)

@@ -1,0 +1,1 @@
+"""What decoding costs by arithmetic: operations, bytes and seconds from the shapes of model and calls."""

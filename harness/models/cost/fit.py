@@ -1,0 +1,105 @@
+"""A machine told from what calls took on it: what of the roofline programs reach, and what every call loses."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from harness.errors import ConfigError, DataError
+from harness.models.cost.machine import Machine
+from harness.models.cost.shape import ModelShape
+from harness.models.cost.work import Call, Work, work_of
+
+LEAST = 12
+"""Calls that three numbers are told from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A call, its work, and the seconds that it took."""
+
+    call: Call
+    work: Work
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A fitted machine: relative errors are those of calls that it was not fitted to; `flops` and `moved` its range."""
+
+    machine: Machine
+    calls: int
+    median_error: float
+    worst_error: float
+    flops: tuple[float, float]
+    moved: tuple[float, float]
+
+    def seconds(self, work: Work) -> float:
+        """Return the predicted seconds of a call; raise ConfigError for one outside what was measured."""
+        for what, value, (low, high) in (("flops", work.flops, self.flops), ("bytes", work.moved, self.moved)):
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"a call of {value:.3g} {what}: this machine was measured from {low:.3g} to {high:.3g}; "
+                    "nothing is known beyond"
+                )
+        return self.machine.seconds(work)
+
+
+def read_fit(file: Path) -> Fit:
+    """Return a fit that `decbench bench --fit` has written; raise DataError for a file that holds none."""
+    try:
+        told = json.loads(file.read_text("utf-8"))["fit"]
+        ranges = {name: tuple(told[name]) for name in ("flops", "moved")}
+        return Fit(**{**told, **ranges, "machine": Machine(**told["machine"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{file}: is no fitted machine ({reason}); write one with decbench bench --fit") from error
+
+
+def timed(shape: ModelShape, call: Call, seconds: float) -> Timed:
+    """Return a call of a shape with the time that it took."""
+    return Timed(call=call, work=work_of(shape, call), seconds=seconds)
+
+
+def fit(measured: Sequence[Timed], held_out: Sequence[Timed]) -> Fit:
+    """Return the machine that comes nearest to what was measured, by ratio, and how far it is off what was held out.
+
+    Raises ConfigError for fewer than 12 calls.
+    """
+    if len(measured) < LEAST or not held_out:
+        raise ConfigError(f"{len(measured)} calls were measured: at least {LEAST}, and one to hold out, tell a machine")
+    machine = _nearest(measured)
+    errors = [abs(machine.seconds(one.work) / one.seconds - 1) for one in held_out]
+    every = [*measured, *held_out]
+    return Fit(
+        machine=machine,
+        calls=len(measured),
+        median_error=median(errors),
+        worst_error=max(errors),
+        flops=_range([one.work.flops for one in every]),
+        moved=_range([one.work.moved for one in every]),
+    )
+
+
+def _nearest(measured: Sequence[Timed]) -> Machine:
+    """Return the rates and the overhead with the least squares of logarithms of predicted over measured time."""
+    import numpy as np
+    from scipy.optimize import least_squares
+
+    flops = np.array([one.work.flops for one in measured])
+    moved = np.array([one.work.moved for one in measured])
+    taken = np.array([one.seconds for one in measured])
+
+    def off(logarithms: np.ndarray) -> np.ndarray:
+        rate, bandwidth, overhead = np.exp(logarithms)
+        return np.log((np.maximum(flops / rate, moved / bandwidth) + overhead) / taken)
+
+    # No call computes or reads faster than the machine, and none takes less than what every call loses.
+    begin = np.log([(flops / taken).max(), (moved / taken).max(), taken.min() / 2])
+    rate, bandwidth, overhead = np.exp(least_squares(off, begin, loss="soft_l1", f_scale=0.1).x)
+    return Machine(flops=float(rate), bandwidth=float(bandwidth), overhead_s=float(overhead), source="measured here")
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)

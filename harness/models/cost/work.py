@@ -1,0 +1,89 @@
+"""The work of model calls: operations and bytes, by what they are for.
+
+A product of a row with a matrix of n weights takes 2 n operations; a query that meets a key takes 4 per channel, two
+for the score and two for the value. Softmax, norms and what is outside the model are left out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from harness.models.cost.shape import ModelShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One model call, summed over its rows.
+
+    `tokens` positions are computed, whose queries meet `pairs` keys together; `visible` positions' keys and values are
+    read, `stored` ones are written for later calls, `head` positions get logits. `depth` is the share of the layers
+    that run.
+    """
+
+    tokens: float
+    pairs: float
+    visible: float
+    head: float
+    stored: float = 0
+    depth: float = 1
+
+    @classmethod
+    def even(cls, *, rows: int, query: int, keys: int, head: int | None = None, stored: int = 0) -> "Call":
+        """Return the call of rows that are alike, with `query`, `keys`, `head` and `stored` positions each."""
+        heads = query if head is None else head
+        return cls(
+            tokens=rows * query,
+            pairs=rows * query * keys,
+            visible=rows * keys,
+            head=rows * heads,
+            stored=rows * stored,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Operations and bytes of calls, by what they are for."""
+
+    linear_flops: float = 0
+    attention_flops: float = 0
+    head_flops: float = 0
+    weight_bytes: float = 0
+    cache_bytes: float = 0
+
+    @property
+    def flops(self) -> float:
+        """All operations."""
+        return self.linear_flops + self.attention_flops + self.head_flops
+
+    @property
+    def moved(self) -> float:
+        """All bytes."""
+        return self.weight_bytes + self.cache_bytes
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
+
+class Timing(Protocol):
+    """What tells how long work takes: a machine of a data sheet, or one that was measured."""
+
+    def seconds(self, work: Work) -> float:
+        """Return the predicted seconds of a call."""
+        ...
+
+
+def work_of(shape: ModelShape, call: Call) -> Work:
+    """Return the work of a call."""
+    weights = shape.read_weights(call.tokens) * call.depth + (shape.head_weights if call.head else 0)
+    return Work(
+        linear_flops=2 * shape.linear_weights * call.tokens * call.depth,
+        attention_flops=4 * shape.layers * shape.core_width * call.pairs * call.depth,
+        head_flops=2 * shape.head_weights * call.head,
+        weight_bytes=shape.weight_bytes * weights,
+        cache_bytes=shape.cache_bytes_per_token * (call.visible + call.stored) * call.depth,
+    )
+
+
+def seconds_of(shape: ModelShape, calls: Iterable[Call], machine: Timing) -> float:
+    """Return the predicted seconds of calls that follow each other."""
+    return sum(machine.seconds(work_of(shape, call)) for call in calls)

@@ -1,0 +1,195 @@
+"""From a store to one HTML page: what is shown, as much of it as fits, and the text of the page."""
+
+import base64
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.results.comparison import Measured, graded
+from harness.results.html.films import Rows
+from harness.results.html.leaderboard import as_row, standings
+from harness.results.html.libraries import library
+from harness.results.html.packing import packed, packed_text
+from harness.results.html.run_details import RunRows, index_entry
+from harness.results.requests import read_requests
+from harness.results.scan import Scan
+from harness.results.schemas import RUNS
+from harness.results.selection import matching
+from harness.results.store import Store
+
+LARGEST_BYTES = 30_000_000
+_FILMS = 8
+_MODULES = ("format", "chunks", "film", "grid", "viewer", "table", "board", "plots", "runs", "main")
+
+Spelling = Callable[[Mapping[str, Any]], Callable[[int], str]]
+"""Returns how tokens are written, from the configuration of a run."""
+
+Decoding = Callable[[Mapping[str, Any], Rows], Mapping[str, Rows]]
+"""Decodes some samples of a run again: returns the steps of each, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How much of every run is shown: samples listed (all that fit, without a number), and samples that can be played.
+
+    `decode` makes the steps of those of runs that were not traced.
+    """
+
+    samples: int | None = None
+    films: int = _FILMS
+    decode: Decoding | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The text of a page, and what its reader should know of it: a line each."""
+
+    html: str
+    notes: tuple[str, ...]
+
+
+def page(store: Store, filters: Mapping[str, Collection[str]], spelling: Spelling, shown: Shown) -> Page:
+    """Return the page of the runs that pass `filters`; the same text for the same store.
+
+    Raises ConfigError where no run passes or is good, or where more is asked for than fits, and MissingDependency
+    without the libraries of the page.
+    """
+    template = _template()
+    runs = _runs(store, filters)
+    good = [run["run_id"] for run in runs if run["status"] == "ok"]
+    if not good:
+        told = f"none of {len(runs)} runs is good" if runs else "no run is like this"
+        asked = " ".join(f"{column}={','.join(sorted(values))}" for column, values in sorted(filters.items()))
+        raise ConfigError(f"{asked or f'results_dir={store.root}'}: {told}; decbench results list shows what is stored")
+    stored, samples = store.read_together(["runs", "samples"], good)
+    measured = graded(stored, samples, good)
+    rows = _rows(store, runs, samples.to_pylist(), spelling, shown)
+    board = {
+        "standings": [as_row(one) for one in standings(_compared(measured))] if measured else [],
+        "columns": {field.name: _told(field.metadata) for field in RUNS},
+        "filters": {column: sorted(values) for column, values in sorted(filters.items())},
+    }
+    fixed = {
+        "board": board,
+        "version": version("decbench"),
+        "style": _own("page.css"),
+        "datatables_style": library("datatables_style"),
+        "plotly": _plotly(),
+        "modules": _modules(),
+    }
+    return _fitting(template, fixed, rows, shown)
+
+
+def _runs(store: Store, filters: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
+    return matching(Scan(store.folder), filters, RUNS.names, names=read_requests(store).names())
+
+
+def _told(metadata: Mapping[bytes, bytes]) -> list[str]:
+    return [metadata[key].decode() for key in (b"unit", b"meaning")]
+
+
+def _compared(measured: Sequence[Measured]) -> list[Measured]:
+    """Leave out traced runs of a task where each was also made otherwise: settings are not to be compared twice."""
+    otherwise = {one.run["setting_id"] for one in measured if one.run["measure"] != "traced"}
+    only_traced = {_place(one) for one in measured if one.run["setting_id"] not in otherwise}
+    return [one for one in measured if one.run["measure"] != "traced" or _place(one) in only_traced]
+
+
+def _place(one: Measured) -> tuple[str, str]:
+    return one.run["model"], one.run["task"]
+
+
+def _rows(
+    store: Store, runs: Sequence[Mapping[str, Any]], samples: Rows, spelling: Spelling, shown: Shown
+) -> list[RunRows]:
+    by_run = _by(samples, "run_id")
+    traced = [run["run_id"] for run in runs if run["measure"] == "traced" and run["status"] == "ok"]
+    steps = _by(store.read("steps", traced).to_pylist() if traced else (), "run_id")
+    made = []
+    for run in runs:
+        own = [row for row in by_run.get(run["run_id"], ()) if row["repetition"] == 0]
+        known = _by((row for row in steps.get(run["run_id"], ()) if row["repetition"] == 0), "sample_id")
+        again = not known and bool(own) and shown.decode is not None
+        if again:
+            assert shown.decode is not None
+            known = dict(shown.decode(run, own[: shown.films]))
+        made.append(
+            RunRows(run=run, samples=own, steps=known, spelled=spelling(json.loads(run["config"])), again=again)
+        )
+    return made
+
+
+def _by(rows: Iterable[Mapping[str, Any]], column: str) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[column], []).append(row)
+    return found
+
+
+def _fitting(template: Any, fixed: dict[str, Any], rows: Sequence[RunRows], shown: Shown) -> Page:
+    """Return the page with as many samples of each run as are asked for, or else as fit."""
+    longest = max(len(one.samples) for one in rows)
+    count = longest if shown.samples is None else min(shown.samples, longest)
+    asked = shown.samples is not None
+    while True:
+        html = _rendered(template, fixed, rows, count, shown.films)
+        size = len(html.encode("utf-8"))
+        if size <= LARGEST_BYTES:
+            notes = [] if asked or count >= longest else [f"the first {count} of {longest} samples of a run are listed"]
+            return Page(html=html, notes=tuple(notes))
+        if asked or not count:
+            raise ConfigError(_too_large(size, count, asked=asked))
+        count = min(count - 1, int(count * 0.95 * LARGEST_BYTES / size))
+
+
+def _too_large(size: int, count: int, *, asked: bool) -> str:
+    told = f"samples={count}: " if asked else ""
+    would = "leave samples= out for as many as fit, or choose fewer runs" if asked else "choose fewer runs"
+    return (
+        f"{told}the page of these runs takes {size / 1e6:.1f} MB, more than {LARGEST_BYTES / 1e6:.0f}; {would}, "
+        "such as task=NAME or model=NAME"
+    )
+
+
+def _rendered(template: Any, fixed: dict[str, Any], rows: Sequence[RunRows], samples: int, films: int) -> str:
+    chunks, index = {}, []
+    for one in rows:
+        details = one.details(samples, films)
+        chunks[f"run-{one.run['run_id']}"] = packed(details)
+        index.append(index_entry(one.run, [film["sample"] for film in details["films"]]))
+    board = fixed["board"] | {"runs": index}
+    return template.render(**(fixed | {"board": packed(board), "chunks": chunks}))
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: _own(name)),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html.j2")
+
+
+@cache
+def _plotly() -> str:
+    """Return the largest part of the page, which is the same for all."""
+    return packed_text(library("plotly"))
+
+
+def _modules() -> dict[str, str]:
+    """Return the addresses of the page's modules, by name: their own text, so that nothing has to be fetched."""
+    texts = {name: _own(f"{name}.js") for name in _MODULES} | {"datatables": library("datatables")}
+    return {name: f"data:text/javascript;base64,{base64.b64encode(t.encode()).decode()}" for name, t in texts.items()}
+
+
+def _own(name: str) -> str:
+    return files("harness.results.html").joinpath("page", name).read_text("utf-8")

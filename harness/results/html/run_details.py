@@ -1,0 +1,60 @@
+"""What the page of one run shows: all of its row, its samples, and the films of some."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from harness.results.html.films import film, spelled_words
+from harness.results.schemas import RUNS
+
+_SHOWN = ("sample_id", "correct", "correct_strict", "output_text", "extracted", "detail", "nfe", "query_tokens",
+          "tokens_out", "remasked", "latency_s", "token_margin", "choice_margin", "finish_reason")  # fmt: skip
+_JSON = ("config", "provenance", "produced_by")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRows:
+    """The rows of a run: samples of the first repetition in order, and the steps of some of them by name of sample.
+
+    `again` says that the steps are of a later decoding, and `spelled` how tokens of its model are written.
+    """
+
+    run: Row
+    samples: Sequence[Row]
+    steps: Mapping[str, Sequence[Row]]
+    spelled: Callable[[int], str]
+    again: bool = False
+
+    def details(self, samples: int | None, films: int) -> dict[str, Any]:
+        """Return what is shown of the first `samples` (all without a number), and films of the first `films`."""
+        kept = self.samples[:samples]
+        columns = [one for one in _SHOWN if any(row[one] not in (None, "") for row in kept)]
+        made = [one for row in kept[:films] if (one := self._film(row)) is not None]
+        return {
+            "row": {name: _plain(self.run[name]) for name in RUNS.names if name not in _JSON},
+            **{name: json.loads(self.run[name] or "null") for name in _JSON},
+            "samples": {"columns": columns, "rows": [[row[one] for one in columns] for row in kept]},
+            "listed": [len(kept), len(self.samples)],
+            "films": made,
+            "words": spelled_words(made, self.spelled),
+        }
+
+    def _film(self, row: Row) -> dict[str, Any] | None:
+        steps = self.steps.get(row["sample_id"], ())
+        return film(row, steps, again=self.again and bool(steps))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+
+
+def index_entry(run: Row, films: Sequence[str]) -> dict[str, Any]:
+    """Return what lists of runs show of a run; `films` are the samples that can be played."""
+    names = ("run_id", "setting_id", "status", "error", "model", "family", "method", "setting", "task", "template",
+             "protocol", "seed", "gen_length", "batch_size", "dtype", "device", "measure", "n", "accuracy", "nfe",
+             "created")  # fmt: skip
+    return {name: _plain(run[name]) for name in names} | {"films": list(films)}

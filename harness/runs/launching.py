@@ -1,0 +1,121 @@
+"""What the processes of a launcher carry out: runs in the order of their models, and pieces of long runs.
+
+A launcher numbers its jobs; `Work` knows what each number means. Workers that take one job after another (joblib's,
+Ray's) are given runs one by one, ordered by model, so that a worker loads each model once; a job that is a process of
+its own (Slurm's) is given runs of one model.
+"""
+
+import logging
+import multiprocessing
+import os
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from harness.config.composition import compose
+from harness.config.job import Job
+from harness.config.loader import launch, launcher_of
+from harness.errors import one_line
+from harness.results.canonical import canonical_json
+from harness.results.files import beside
+from harness.runs.runner import decode_piece, run
+
+_LOG = logging.getLogger(__name__)
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run, or one `piece` of the batches of it, from 0; `begun` ones take over what this command has finished."""
+
+    overrides: tuple[str, ...]
+    model: str
+    piece: int | None = None
+    begun: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Groups of tasks, one group per job of a launcher."""
+
+    groups: tuple[tuple[Task, ...], ...]
+
+    def __call__(self, cfg: DictConfig) -> list[dict[str, Any] | None]:
+        """Carry out the group of the launcher's present job; what the launcher composed names only the launcher."""
+        return self.carry_out(HydraConfig.get().job.num)
+
+    def carry_out(self, number: int) -> list[dict[str, Any] | None]:
+        """Return what became of the runs of a group: rows of the runs table, None for pieces."""
+        take_own_gpu(multiprocessing.current_process().name)
+        return [_carried_out(task) for task in self.groups[number]]
+
+
+def task_of(job: Job, *, piece: int | None = None, begun: bool = False) -> Task:
+    """Return the task of a job; in a worker it is composed anew, with what protocols and tasks have added."""
+    plain, device = job.plain, job.plain["device"]
+    model = canonical_json([plain["models"], device["dtype"], job.decoding.device])
+    return Task(overrides=(*job.cfg.overrides, "on_error=record"), model=model, piece=piece, begun=begun)
+
+
+def carry_out(tasks: Sequence[Task], results_dir: str) -> list[dict[str, Any] | None]:
+    """Have the launcher that they choose carry out tasks, and return what became of them, in order.
+
+    Raises RunFailed as `launch` does.
+    """
+    launcher = launcher_of(tasks[0].overrides)
+    groups = grouped([task.model for task in tasks], _at_once(launcher) or len(tasks))
+    work = Work(groups=tuple(tuple(tasks[at] for at in group) for group in groups))
+    # Logs of jobs are no part of a store.
+    logs = [f"hydra.sweep.dir='{beside(results_dir)}/jobs/{uuid.uuid4().hex[:12]}'"] if "://" in results_dir else []
+    results = launch([[*group[0].overrides, *logs] for group in work.groups], work)
+    found = {at: one for group, made in zip(groups, results, strict=True) for at, one in zip(group, made, strict=True)}
+    return [found[at] for at in range(len(tasks))]
+
+
+def grouped(models: Sequence[str], jobs: int) -> list[list[int]]:
+    """Return indices in groups of one model each: `jobs` groups of like sizes, or one per model where those are more.
+
+    Groups of one model follow each other, models in the order in which they first stand.
+    """
+    members: dict[str, list[int]] = {}
+    for at, model in enumerate(models):
+        members.setdefault(model, []).append(at)
+    shares = dict.fromkeys(members, 1)
+    for _ in range(min(jobs, len(models)) - len(shares)):
+        shares[max(members, key=lambda model: len(members[model]) / shares[model])] += 1
+    return [some[first :: shares[model]] for model, some in members.items() for first in range(shares[model])]
+
+
+def _at_once(launcher: DictConfig) -> int | None:
+    """Return how many jobs run at once where each is a process of its own, None where workers take one by one."""
+    if "submitit_folder" not in launcher:
+        return None
+    return launcher.get("array_parallelism") or os.cpu_count()
+
+
+def take_own_gpu(process: str) -> None:
+    """Leave a numbered worker of this machine one of several GPUs; must be called before any of them is used."""
+    numbered = re.search(r"-(\d+)$", process)
+    visible = os.environ.get(_VISIBLE)
+    cards = visible.split(",") if visible is not None else [str(at) for at in range(torch.cuda.device_count())]
+    if numbered and len(cards) > 1:
+        os.environ[_VISIBLE] = cards[int(numbered[1]) % len(cards)]
+
+
+def _carried_out(task: Task) -> dict[str, Any] | None:
+    cfg = compose(task.overrides)
+    if task.piece is None:
+        record = run(cfg, begun=task.begun)
+        return {"row": record.row, "resumed": record.resumed}
+    try:
+        decode_piece(cfg, task.piece)
+    except Exception as error:
+        # Whoever puts the run together meets it again, and stores it.
+        _LOG.warning("piece %d: %s", task.piece, one_line(error))
+    return None

@@ -1,0 +1,111 @@
+"""`launch=ray`: the processes of a Ray cluster, or of one that is started on this machine.
+
+A worker that ends (killed, out of memory, its machine gone) is started again, and what it was doing is tried once more:
+it goes on behind the batches that are stored. The other runs are carried out whatever becomes of it.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from harness.config.plugin_folders import VARIABLE
+from harness.errors import MissingDependency
+from harness.runs.launching import Work
+
+_TRIED_AGAIN = 1
+
+
+class RayLauncher(Launcher):
+    """Hydra's launcher `ray`: `workers` processes with `num_cpus` and `num_gpus` each, of the cluster at `address`.
+
+    None: as many workers as the cluster has room for, one GPU each where it has some, a cluster on this machine.
+    """
+
+    def __init__(self, *, address: str | None, workers: int | None, num_cpus: float, num_gpus: float | None) -> None:
+        self.address, self.workers, self.num_cpus, self.num_gpus = address, workers, num_cpus, num_gpus
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Keep the work that is to be done."""
+        assert isinstance(task_function, Work)
+        self.work = task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Return the results of all jobs; raises, when all are done, what ended the first that has none."""
+        with _cluster(self.address) as ray:
+            results = self._results(ray, len(job_overrides))
+        for one in results:
+            if isinstance(one, Exception):
+                raise one
+        return [_returned(one) for one in results]
+
+    def _results(self, ray: Any, jobs: int) -> list[Any]:
+        idle, waiting = self._started(ray, jobs), deque(range(jobs))
+        running: dict[Any, tuple[Any, int]] = {}
+        results: dict[int, Any] = {}
+        work = ray.put(self.work)
+        while waiting or running:
+            while waiting and idle:
+                worker, number = idle.pop(), waiting.popleft()
+                running[worker.carry_out.remote(work, number)] = worker, number
+            (done, *_), _ = ray.wait([*running])
+            worker, number = running.pop(done)
+            try:
+                results[number] = ray.get(done)
+            except ray.exceptions.RayError as error:
+                results[number] = error
+            idle.append(worker)
+        return [results[number] for number in range(jobs)]
+
+    def _started(self, ray: Any, jobs: int) -> list[Any]:
+        total = ray.cluster_resources()
+        cards = (1 if total.get("GPU") else 0) if self.num_gpus is None else self.num_gpus
+        room = [total.get(kind, 0) / each for kind, each in (("CPU", self.num_cpus), ("GPU", cards)) if each]
+        remote = ray.remote(
+            num_cpus=self.num_cpus, num_gpus=cards, max_restarts=-1, max_task_retries=_TRIED_AGAIN
+        )(_Worker)  # fmt: skip
+        workers = min(jobs, self.workers or max(1, int(min(room, default=1))))
+        return [remote.remote(os.getcwd(), sys.path, os.environ.get(VARIABLE, "")) for _ in range(workers)]
+
+
+class _Worker:
+    """A process that carries out one job after another, with the folder, modules and plug-ins of the command."""
+
+    def __init__(self, folder: str, path: Sequence[str], plugins: str) -> None:
+        os.chdir(folder)
+        sys.path += [one for one in path if one not in sys.path]
+        os.environ[VARIABLE] = plugins
+
+    def carry_out(self, work: Work, number: int) -> Any:
+        return work.carry_out(number)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Connect to a cluster, or start one; leave one that is in use already as it is."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependency("launch=ray needs ray: pip install 'decbench[ray]'") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level="error")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _returned(value: Any) -> JobReturn:
+    result = JobReturn(status=JobStatus.COMPLETED)
+    result.return_value = value
+    return result

@@ -1,0 +1,197 @@
+"""Runs in other processes: in the order of their models, in pieces where a run is long, and with the same results."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.config.composition import compose
+from harness.results.store import Store
+from harness.runs import launching
+from harness.runs.decode_batch import decode_batch
+from harness.runs.launching import Task, Work, grouped, take_own_gpu
+from harness.runs.plan import plan
+from harness.runs.runner import RunRecord, decode_piece, run
+from harness.runs.sweep import expand
+from harness.runs.watching import Watch
+from tests.conftest import RunDecbench
+from tests.results.equality import content
+from tests.results.factory import run_row
+
+RUN = ["model=random_mdm", "task.samples=7", "gen_length=8", "batch_size=2", "measure=traced", "method.temperature=1"]
+LAUNCHERS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "launch=joblib"),
+    "submitit": ("hydra_plugins.hydra_submitit_launcher", "hydra/launcher=submitit_local"),
+    "ray": ("ray", "launch=ray"),
+}
+
+
+@pytest.mark.parametrize(
+    ("models", "jobs", "groups"),
+    [
+        ("abab", 4, [[0], [2], [1], [3]]),
+        ("abab", 1, [[0, 2], [1, 3]]),
+        ("aaaab", 3, [[0, 2], [1, 3], [4]]),
+        ("aaaab", 9, [[0], [1], [2], [3], [4]]),
+        ("aaa", 2, [[0, 2], [1]]),
+    ],
+)
+def test_a_group_has_one_model(models: str, jobs: int, groups: list[list[int]]):
+    """Guards the minutes of loading a model: workers take all its runs in a row, a job of a cluster only its runs."""
+    assert grouped(models, jobs) == groups
+
+
+def test_a_job_carries_out_its_group(monkeypatch: pytest.MonkeyPatch):
+    """Guards the number of a launcher's job against meaning another group."""
+    done: list[tuple[str, bool]] = []
+
+    def recorded(cfg, *, begun):
+        done.append((str(cfg.seed), begun))
+        return RunRecord(row={"seed": cfg.seed})
+
+    monkeypatch.setattr(launching, "run", recorded)
+    first, second, third = (
+        Task(overrides=("model=random_mdm", f"seed={seed}"), model="m", begun=seed == 2) for seed in range(3)
+    )
+    work = Work(groups=((first,), (second, third)))
+    assert [one and one["row"] for one in work.carry_out(1)] == [{"seed": 1}, {"seed": 2}]
+    assert done == [("1", False), ("2", True)]
+
+
+@pytest.mark.parametrize(
+    ("process", "visible", "left"),
+    [
+        ("LokyProcess-1", "0,1,2", "1"),
+        ("LokyProcess-5", "4,7", "7"),
+        ("LokyProcess-2", "3", "3"),
+        ("MainProcess", "0,1", "0,1"),
+    ],
+)
+def test_each_worker_has_a_gpu_of_its_own(process: str, visible: str, left: str, monkeypatch: pytest.MonkeyPatch):
+    """Guards against all workers of a machine sharing the first of its cards."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    take_own_gpu(process)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == left
+
+
+@pytest.mark.parametrize("resume", ["true", "false"])
+def test_pieces_are_put_together_as_if_the_run_were_whole(
+    results_dir: Path, tmp_path: Path, resume: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards a split run: all rows and counts are the whole one's, under its name; what a piece lost is decoded."""
+    run(compose([*RUN, f"results_dir={tmp_path / 'whole'}"]))
+    decoded: list[int] = []
+
+    def counted(*arguments, **named):
+        decoded.append(1)
+        return decode_batch(*arguments, **named)
+
+    monkeypatch.setattr("harness.runs.street.decode_batch", counted)
+    cfg = compose([*RUN, f"results_dir={results_dir}", "split=3", f"resume={resume}"])
+    for piece in (0, 2):
+        decode_piece(cfg, piece)
+    assert len(decoded) == 3 and Store(root=results_dir).attempts() == []
+    record = run(cfg, begun=True)
+    assert len(decoded) == 4 and not record.resumed
+    assert content(results_dir) == content(tmp_path / "whole")
+    assert not [*results_dir.glob("partial/*")]
+
+
+def test_a_run_is_told_as_soon_as_it_is_stored(memory_files: dict[str, object]):
+    """Guards a long sweep on a cluster against saying nothing until its end, or anything twice."""
+    said = io.StringIO()
+    jobs = plan(expand(["model=random_mdm", "seed=0,1", "task.samples=1", "results_dir=memory://store"])).jobs
+    with Watch(console=Console(file=said, width=200), jobs=jobs) as watch:
+        Store(root="memory://store").write(run_row(jobs[1].job.run_id, setting_id="s"))
+        watch.look()
+        watch.tell(jobs[1], "ok")
+        watch.tell(jobs[0], "failed: x")
+    assert [line.partition(" random_mdm")[0] for line in said.getvalue().splitlines()] == ["run 2/2", "run 1/2"]
+    assert said.getvalue().endswith(": failed: x\n")
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the store of the smoke sweep as this process makes it."""
+    from harness.cli import main
+
+    folder = tmp_path_factory.mktemp("inline")
+    assert main(["run", "experiment=smoke", f"results_dir={folder}", "name=null"]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_smoke_sweep_is_the_same_everywhere(
+    launcher: str, inline: Path, results_dir: Path, call_decbench: RunDecbench
+):
+    """Guards every launcher: real processes of it leave the store that one process leaves."""
+    package, option = LAUNCHERS[launcher]
+    pytest.importorskip(package)
+    done = call_decbench("run", "experiment=smoke", f"results_dir={results_dir}", "name=null", option)
+    assert done.returncode == 0, done.stderr
+    assert content(results_dir) == content(inline)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_split_run_is_the_same_everywhere(launcher: str, results_dir: Path, tmp_path: Path, call_decbench):
+    """Guards pieces that other processes decode, beside runs that are whole."""
+    package, option = LAUNCHERS[launcher]
+    pytest.importorskip(package)
+    command = ["run", *RUN, "save_every_s=0"]
+    assert call_decbench(*command, f"results_dir={tmp_path / 'whole'}").returncode == 0
+    done = call_decbench(*command, f"results_dir={results_dir}", "split=3", option)
+    assert done.returncode == 0, done.stderr
+    assert content(results_dir) == content(tmp_path / "whole")
+    assert [one.number for one in Store(root=results_dir).attempts()] == [1]
+
+
+FATAL = """
+import os, signal
+from pathlib import Path
+import torch
+
+MODULE = torch.nn.Identity()
+
+
+def generate(prompts, gen_length, seeds, *, deaths):
+    died = len(list(Path(".").glob("died*")))
+    if died < deaths:
+        Path(f"died{died}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    MODULE(torch.tensor(prompts))
+    return [[2] for _ in prompts]
+"""
+"""A decoder that has its process killed some times."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_killed_ray_worker_is_tried_once_more(
+    deaths: int, tmp_path: Path, call_decbench: RunDecbench, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards sweeps against a machine that goes; what goes twice ends in one line, and the other runs are stored."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "fatal_ray_sampler.py").write_text(FATAL)
+    code = ("model.target=fatal_ray_sampler:generate", "model.module=fatal_ray_sampler.MODULE")
+    sweep = ("run", "model=external", *code, "model.tokenizer=symbols", f"model.kwargs.deaths={deaths},0",
+             "task.samples=1", "results_dir=store")  # fmt: skip
+    said = call_decbench(*sweep, "launch=ray", "hydra.launcher.workers=1")
+    stored = Store(root=tmp_path / "store").read("runs").num_rows
+    if deaths == 1:
+        assert said.returncode == 0 and stored == 2, said.stderr
+        return
+    assert said.returncode == 1 and stored == 1
+    (line,) = (one for one in said.stderr.splitlines() if one.startswith("decbench run: "))
+    assert line.startswith("decbench run: launch=ray: ") and "the same command runs what is missing" in line
+    again = json.loads(call_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
+    assert sorted(one["resumed"] for one in again) == [False, True]
