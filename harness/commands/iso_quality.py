@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def search(sweep: Sweep, console: Console, *, as_json: bool) -> int:
     base, space = sweep.base, read_space(sweep.base.search)
     asked = _asked(sweep, space)
     _refuse(base, asked)
-    carry = _Carrying(base=base, console=console)
+    carry = _Carrying(sweep=sweep, console=console)
     subjects = [_searched(one, space, base, carry) for one in asked]
     told = [canonical_json([one.method, *one.jobs]) for one in asked]
     made = Search(
@@ -136,17 +136,18 @@ def _refuse(base: DictConfig, asked: Sequence[Asked]) -> None:
 class _Carrying:
     """Carries out settings of a search as ordinary sweeps."""
 
-    base: DictConfig
+    sweep: Sweep
     console: Console
 
     def __post_init__(self) -> None:
         self.records: dict[str, RunRecord] = {}
-        self.store = Store(root=Path(self.base.results_dir))
+        self.base = self.sweep.base
+        self.store = Store(root=self.base.results_dir)
 
     def run(self, jobs: Sequence[Sequence[str]], *, required: bool = False) -> tuple[str, ...]:
         """Return the runs of jobs; none where one of them cannot be or failed, unless it is required."""
         self.base.on_error = "stop" if required else "record"
-        made = plan(Sweep(jobs=[[*job, f"on_error={self.base.on_error}"] for job in jobs], base=self.base))
+        made = plan(replace(self.sweep, jobs=[[*job, f"on_error={self.base.on_error}"] for job in jobs]))
         if any(isinstance(one.job, Refused) for one in made.jobs) and not required:
             return ()
         records = execute(made, self.console)

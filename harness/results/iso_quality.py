@@ -123,7 +123,7 @@ def judged(
     for trial in subject.trials:
         pairs = paired(trial.runs, base, measured)
         if pairs is not None:
-            tried.append((trial, pairs, compared(*pairs, half.search, objective)))
+            tried.append((trial, pairs, compared(pairs[0], pairs[1], half.search, objective)))
     if not tried:
         return None
     trial, pairs, searched = tried[best_of([one for _, _, one in tried], margin / 100)]
@@ -132,7 +132,7 @@ def judged(
         run=pairs[0][0].run,
         runs=trial.runs,
         searched=searched,
-        reported=compared(*pairs, half.report, objective),
+        reported=compared(pairs[0], pairs[1], half.report, objective),
         tried=tuple(one for _, _, one in tried),
     )
 
