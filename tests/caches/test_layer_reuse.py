@@ -17,6 +17,11 @@ WHOLE, N = P + G, 3
 CACHE = "method/cache=layer_reuse"
 
 
+def test_a_key_call_is_every_other_one_unless_told():
+    """Guards those who choose the cache and no number."""
+    assert LayerReuse() == LayerReuse(every=2)
+
+
 @pytest.mark.parametrize(("mode", "due"), [("recompute", "q"), ("delta", "every"), ("plain", "every")])
 def test_key_calls_alone_are_no_cache(mode: str, due: str):
     """Guards the lower layers, and what goes from them into the upper ones."""

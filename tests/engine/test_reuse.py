@@ -1,11 +1,13 @@
 """Evaluation of some positions against stored keys and values."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness.engine.canvas import Canvas
 from harness.engine.records import Ledger
-from harness.engine.reuse import Gathered, forward_queries, new_store, recall, remember, store_of
+from harness.engine.reuse import Gathered, forward_queries, new_store, recall, remember, store_of, top_probability
 from harness.models import random as random_models
 
 PROMPTS = [[2, 30, 76, 4], [2, 31, 76, 77, 78, 4]]
@@ -96,3 +98,12 @@ def test_gathered_positions_go_back_to_where_they_came_from():
     assert chosen.take(x_BL)[0].tolist() == [0, 2, 3]
     put_BL = chosen.put(x_BL, -1 - chosen.take(x_BL))
     assert put_BL.tolist() == [[-1, 1, -3, -4], [4, -6, 6, 7]]
+
+
+def test_the_surest_token_is_no_mask():
+    """Guards certainty that is the mask's: of 8, 1 and 1 parts the first is the mask's, where a model has one."""
+    model, _ = laid_out("masked_diffusion")
+    logits_NV = torch.tensor([[8.0, 1, 1]]).log()
+    for mask_id, expected in ((0, 0.5), (None, 0.8)):
+        spec = replace(model.spec, vocab_size=3, mask_id=mask_id)
+        assert top_probability(logits_NV, spec).tolist() == pytest.approx([expected])

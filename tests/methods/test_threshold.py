@@ -55,3 +55,9 @@ def test_the_best_position_closes_where_none_is_sure():
 def test_everything_is_sure_at_zero():
     """Guards one call per block at the other end."""
     assert replay("method=threshold", "method.threshold=0", "method.block_length=4").calls == 4
+
+
+def test_knobs_are_given_by_name():
+    """Guards every policy against numbers whose meaning hangs on the order of fields."""
+    with pytest.raises(TypeError, match="positional"):
+        Threshold(0.5)  # type: ignore[misc]

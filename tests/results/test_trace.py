@@ -79,3 +79,5 @@ def test_without_a_trace_the_last_commits_are_known():
     assert found[0].computed is None
     with pytest.raises(DataError, match="s: nothing is stored of how it was decoded; run it again with measure=traced"):
         frames(SAMPLE | {"decided_at": None}, [])
+    with pytest.raises(DataError, match="nothing is stored of how it was decoded"):
+        frames(SAMPLE | {"decided_at": [-1, -1, -1]}, [])

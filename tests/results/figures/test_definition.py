@@ -43,6 +43,7 @@ def test_a_definition_is_what_was_said():
         (SCATTER | {"log": "z"}, "log: z: is no axis; name x, y or both"),
         (SCATTER | {"front": "yes"}, "front: yes: must be true or false"),
         (SCATTER | {"width": 200}, "width: 200: must be inches, from 2 to 20"),
+        (SCATTER | {"width": 20.5}, "width: 20.5: must be inches, from 2 to 20"),
         (SCATTER | {"width": True}, "width: True: must be inches"),
         ({"kind": "two_axes", "x": "nfe", "y": "accuracy"}, "y: two columns are drawn over x"),
         ({"kind": "box", "y": "decided_at"}, "y: decided_at: holds list<"),

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.results.figures.style import draw_points, drawing, marks_of, new_panels, scale_axis, separate, styles
+from harness.results.figures.columns import label
+from harness.results.figures.style import (
+    draw_points,
+    drawing,
+    marks_of,
+    new_panels,
+    percent_axis,
+    scale_axis,
+    separate,
+    styles,
+)
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("matplotlib")
@@ -89,3 +99,16 @@ def test_one_call_has_a_tick():
     scale_axis(panel, "x", [1, 12])
     assert [*panel.get_xticks()] == [1, 2, 4, 8, 16]
     assert [one.get_text() for one in panel.get_xticklabels()] == ["1", "2", "4", "8", "16"]
+
+
+def test_points_at_the_ends_of_percent_are_inside():
+    """Guards markers at 0 and at 100 percent, half of which would be cut off."""
+    _, (panel,) = new_panels([""])
+    percent_axis(panel)
+    low, high = panel.get_ylim()
+    assert low < 0 and high > 100
+
+
+def test_an_axis_says_the_unit_of_its_column():
+    """Guards columns without a label of their own: the schema knows their units."""
+    assert [label(one) for one in ("wall_s", "tokens_out", "config.x_y")] == ["wall, s", "tokens out, tokens", "x y"]

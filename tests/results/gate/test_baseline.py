@@ -23,6 +23,8 @@ def test_a_baseline_is_read_as_it_was_written(tmp_path: Path):
     made = Baseline(accepted=(WHY,), settings={"a": setting("a", *answers), "b": setting("b", answer(counters=COUNTS))})
     write_baseline(tmp_path / "deep" / "base.jsonl", made)
     assert read_baseline(tmp_path / "deep" / "base.jsonl") == made
+    text = (tmp_path / "deep" / "base.jsonl").read_text()
+    assert '"nfe":2' in text and '"nfe_draft"' not in text, "counts of nothing are not written"
 
 
 def test_accepting_keeps_what_did_not_change_and_every_reason():

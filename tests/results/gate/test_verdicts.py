@@ -46,6 +46,13 @@ def test_samples_have_to_be_the_same(names: list[str], first: str):
     assert (found.check, found.colour, found.sample) == ("samples", Colour.RED, first)
 
 
+@pytest.mark.parametrize(("before", "after"), [(5, 3), (3, 5), (3, None)])
+def test_a_counter_is_told_whichever_way_it_moves(before: int, after: int | None):
+    """Guards savings: fewer calls for the same answer are a change, too."""
+    base, run = (answer(counters=answer().counters | {"nfe": count}) for count in (before, after))
+    assert f"nfe {before} -> {after}" in _one(base, run).detail
+
+
 OTHER = replace(STEPS[1], tokens=(6,))
 LATER = replace(answer(), tokens=(6, 7), steps=(STEPS[0], OTHER))
 
