@@ -1,5 +1,6 @@
 """Typed options of config groups, derived from policies: names, types and defaults exist once, in the class."""
 
+import copyreg
 import importlib
 import pkgutil
 import sys
@@ -24,6 +25,9 @@ from harness.errors import ConfigError
 _PACKAGES = ("harness.engine", "methods")
 _OURS: dict[tuple[str, str], type] = {}
 _STORED: set[tuple[str, str]] = set()
+
+# Results of worker processes hold schemas, whose fields would come back with another "missing" than the one there is.
+copyreg.pickle(type(MISSING), lambda missing: "MISSING")
 
 
 def register() -> None:

@@ -111,11 +111,6 @@ class Store:
         """
         return self.chosen(run_ids).table(table, columns)
 
-    def read_together(self, tables: Sequence[str], run_ids: Iterable[str] | None = None) -> list[pa.Table]:
-        """Return what `read` does of several tables; no file is opened twice."""
-        chosen = self.chosen(run_ids)
-        return [chosen.table(table) for table in tables]
-
     def chosen(self, run_ids: Iterable[str] | None = None) -> "Chosen":
         """Return the newest attempts of all runs, or of some, to be read a part at a time."""
         scan = Scan(self.folder)

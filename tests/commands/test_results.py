@@ -45,6 +45,7 @@ def listed(call: RunDecbench, *words: str) -> list[str]:
 def test_runs_are_listed_by_what_they_are(folder: Path, call_decbench: RunDecbench, words: list[str], names: list[str]):
     """Guards filters: equal text or number, one of several, what is not known, and sweeps that took a stored run."""
     asked = {"name": "later", "setting_id": "of_aa01", "run_id": "aa01", "attempt": 1, "status": "ok", "resumed": True}
+    asked |= {"label": "tiny llada copy", "decodings": 2}
     created = Store(root=folder / "store").read("runs")["created"][0].as_py()
     write_requests(Store(root=folder / "store"), new_sweep(), [{**asked, "created": created}])
     assert listed(call_decbench, *words) == names

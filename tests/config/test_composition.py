@@ -134,3 +134,13 @@ def test_a_method_file_says_only_what_differs():
         twice[file.stem] = [slot for slot, part in chosen if known.get(slot) == part]
         twice[file.stem] += [key for key, value in assumed.items() if key in said and said[key] == value]
     assert len(twice) > 30 and {name: keys for name, keys in twice.items() if keys} == {}
+
+
+def test_options_outlive_the_way_to_a_worker_and_back():
+    """Guards what is composed behind a sweep of other processes: results bring the schemas of their configs along."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    for cls in options.REGISTRY.values():
+        schema = options.schema(cls)
+        before = OmegaConf.structured(schema)
+        assert cloudpickle.loads(cloudpickle.dumps(schema)) is schema
+        assert OmegaConf.structured(schema) == before

@@ -15,7 +15,7 @@ _ORDER = ("run_id", "sample_id", "repetition", "step")
 
 def content(root: Path | str, tables: Sequence[str] = RESULTS) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of the newest attempts, by table and in one order, without what differs between equal stores."""
-    read = Store(root=root).read_together(list(tables))
+    read = [Store(root=root).read(table) for table in tables]
     return {name: sorted(map(_lasting, rows.to_pylist()), key=_place) for name, rows in zip(tables, read, strict=True)}
 
 

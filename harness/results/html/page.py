@@ -66,8 +66,9 @@ def page(store: Store, filters: Mapping[str, Collection[str]], spelling: Spellin
         told = f"none of {len(runs)} runs is good" if runs else "no run is like this"
         asked = " ".join(f"{column}={','.join(sorted(values))}" for column, values in sorted(filters.items()))
         raise ConfigError(f"{asked or f'results_dir={store.root}'}: {told}; decbench results list shows what is stored")
-    stored, samples = store.read_together(["runs", "samples"], good)
-    measured = graded(stored, samples, good)
+    chosen = store.chosen(good)
+    measured = graded(chosen, chosen.table("runs"), good)
+    samples = chosen.table("samples")
     rows = _rows(store, runs, samples.to_pylist(), spelling, shown)
     board = {
         "standings": [as_row(one) for one in standings(_compared(measured))] if measured else [],

@@ -35,7 +35,7 @@ def test_pictures_hold_caption_and_provenance(store: Store, tmp_path: Path):
     svg, pdf, png, table = save(made, tmp_path / "fig" / "v0.1")
     assert [path.name for path in (svg, pdf, png, table)] == ["v0.1.svg", "v0.1.pdf", "v0.1.png", "v0.1.csv"]
     assert made.caption.startswith("What calls buy. model: causal, tiny; task: sort; protocol: own; gen_length: 4;")
-    assert "n = 2 samples per run. Bars: Wilson 95 % intervals of accuracy." in made.caption
+    assert "n = 2 samples per run. Bars: Wilson 95 % intervals of accuracy; a shaded front: its 95 %" in made.caption
     held = Image.open(png).info
     assert held["Description"] == made.caption
     provenance = json.loads(held["Source"])
