@@ -236,9 +236,9 @@ def _passes(store: Store, run_ids: Sequence[str], tries: Sequence[int]) -> dict[
     """Return pass@k over the samples of runs, None where a sample has fewer than k answers."""
     if not tries:
         return {}
-    by_run = {row["run_id"]: row["task"] for row in store.read("runs", run_ids).select(["run_id", "task"]).to_pylist()}
+    by_run = {row["run_id"]: row["task"] for row in store.read("runs", run_ids, ["task"]).to_pylist()}
     attempts: dict[tuple[str, str], list[bool]] = {}
-    for row in store.read("samples", run_ids).select(["run_id", "sample_id", "correct"]).to_pylist():
+    for row in store.read("samples", run_ids, ["sample_id", "correct"]).to_pylist():
         attempts.setdefault((by_run[row["run_id"]], row["sample_id"]), []).append(row["correct"])
     counts, right = [len(one) for one in attempts.values()], [sum(one) for one in attempts.values()]
     return {k: mean_pass_at_k(counts, right, k) if k <= min(counts) else None for k in tries}
@@ -261,8 +261,7 @@ def _answers_that_differ(store: Store, base: Side, one: Side, cells: Sequence[Me
         return {}
     ids = [side[0].run["run_id"] for side in (base, one)]
     found: dict[str, dict[str, list[int]]] = {run_id: {} for run_id in ids}
-    columns = ["run_id", "sample_id", "repetition", "output_ids"]
-    for row in store.read("samples", ids).select(columns).to_pylist():
+    for row in store.read("samples", ids, ["sample_id", "repetition", "output_ids"]).to_pylist():
         if row["repetition"] == 0:
             found[row["run_id"]][row["sample_id"]] = row["output_ids"]
     first, second = (found[run_id] for run_id in ids)
