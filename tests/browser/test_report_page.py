@@ -206,7 +206,7 @@ PLACES = ["#board", "#plots", "#tasks", "#task?name=copy", "#runs", "#run?id=two
           "#viewer?a=left&b=two&sample=s0&step=2"]  # fmt: skip
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [PLACES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in PLACES[1:])])
 def test_everybody_can_read_it(opened: Opened, place: str):
     """Guards contrast, names of controls and structure, by axe."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
