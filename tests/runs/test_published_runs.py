@@ -26,7 +26,7 @@ def rows_of(experiment: str) -> list[dict[str, Any]]:
         cfg = compose(overrides)
         plain = by_role(resolved(cfg))
         told: Mapping[str, Any] = {"model": cfg.model.name, "method": cfg.method.name, "task": cfg.task.name}
-        named = {"setting": setting(plain), "protocol": cfg.protocol.name, "gen_length": cfg.gen_length}
+        named = {"setting": setting(plain, overrides), "protocol": cfg.protocol.name, "gen_length": cfg.gen_length}
         run_id = " ".join(overrides)
         rows.append(
             {**told, **named, "config": json.dumps(plain), "setting_id": run_id, "run_id": run_id, "device": ""}
