@@ -127,9 +127,6 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         yield
-        if "joblib" in sys.modules:
-            # Here they would wait for more; a command of its own ends with them.
-            sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown(wait=True)
         wait_for_end(tmp_path)
 
 
@@ -148,12 +145,12 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_smoke_sweep_is_the_same_everywhere(
-    launcher: str, inline: Path, results_dir: Path, call_decbench: RunDecbench
+    launcher: str, inline: Path, results_dir: Path, run_decbench: RunDecbench
 ):
     """Guards every launcher: real processes of it leave the store that one process leaves."""
     package, option = LAUNCHERS[launcher]
     pytest.importorskip(package)
-    done = call_decbench("run", "experiment=smoke", f"results_dir={results_dir}", "name=null", option)
+    done = run_decbench("run", "experiment=smoke", f"results_dir={results_dir}", "name=null", option)
     assert done.returncode == 0, done.stderr
     assert content(results_dir) == content(inline)
 
@@ -162,13 +159,15 @@ def test_the_smoke_sweep_is_the_same_everywhere(
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_split_run_is_the_same_everywhere(launcher: str, results_dir: Path, tmp_path: Path, call_decbench):
+def test_a_split_run_is_the_same_everywhere(
+    launcher: str, results_dir: Path, tmp_path: Path, call_decbench: RunDecbench, run_decbench: RunDecbench
+):
     """Guards pieces that other processes decode, beside runs that are whole."""
     package, option = LAUNCHERS[launcher]
     pytest.importorskip(package)
     command = ["run", *RUN, "save_every_s=0"]
     assert call_decbench(*command, f"results_dir={tmp_path / 'whole'}").returncode == 0
-    done = call_decbench(*command, f"results_dir={results_dir}", "split=3", option)
+    done = run_decbench(*command, f"results_dir={results_dir}", "split=3", option)
     assert done.returncode == 0, done.stderr
     assert content(results_dir) == content(tmp_path / "whole")
     assert [one.number for one in Store(root=results_dir).attempts()] == [1]
@@ -263,17 +262,14 @@ def generate(prompts, gen_length, seeds, *, deaths):
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("deaths", [1, 2])
-def test_a_killed_ray_worker_is_tried_once_more(
-    deaths: int, tmp_path: Path, call_decbench: RunDecbench, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_killed_ray_worker_is_tried_once_more(deaths: int, tmp_path: Path, run_decbench: RunDecbench):
     """Guards sweeps against a machine that goes; what goes twice ends in one line, and the other runs are stored."""
     pytest.importorskip("ray")
-    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "fatal_ray_sampler.py").write_text(FATAL)
     code = ("model.target=fatal_ray_sampler:generate", "model.module=fatal_ray_sampler.MODULE")
     sweep = ("run", "model=external", *code, "model.tokenizer=symbols", f"model.kwargs.deaths={deaths},0",
              "task.samples=1", "results_dir=store")  # fmt: skip
-    said = call_decbench(*sweep, "launch=ray", "hydra.launcher.workers=1")
+    said = run_decbench(*sweep, "launch=ray", "hydra.launcher.workers=1")
     stored = Store(root=tmp_path / "store").read("runs").num_rows
     if deaths == 1:
         assert said.returncode == 0 and stored == 2, said.stderr
@@ -281,5 +277,5 @@ def test_a_killed_ray_worker_is_tried_once_more(
     assert said.returncode == 1 and stored == 1
     (line,) = (one for one in said.stderr.splitlines() if one.startswith("decbench run: "))
     assert line.startswith("decbench run: launch=ray: ") and "the same command runs what is missing" in line
-    again = json.loads(call_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
+    again = json.loads(run_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
     assert sorted(one["resumed"] for one in again) == [False, True]
