@@ -5,7 +5,8 @@ samples are decoded step by step, two methods side by side. Words such as task=l
 runs, as for `decbench results list`. It is written to RESULTS_DIR/report.html, or to FILE, and has at most 30 MB.
 
 samples=N lists the first N samples of every run; without it all, or as many as fit. The first 8 of each run can be
-played: step by step with measure=traced, otherwise in the order in which positions were committed for good. traces=N
+played, below their prompts: step by step with measure=traced, otherwise in the order in which positions were committed
+for good. traces=N
 makes that the first N, and decodes those again that were not traced, which loads every model and costs what N samples
 of every run cost; nothing of it is stored.
 """
@@ -39,8 +40,10 @@ def main(argv: Sequence[str]) -> int:
     )
     output = _output(words)
     from harness.results.html.page import Shown, page
+    from harness.runs.asked import Asked
+    from harness.runs.theory_points import theory
 
-    shown = Shown(samples=numbers["samples"])
+    shown = Shown(samples=numbers["samples"], asked=Asked(), theory=theory)
     if numbers["traces"] is not None:
         from harness.runs.traced_again import traced_again
 

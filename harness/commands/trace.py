@@ -2,9 +2,9 @@
 
 RUN is the beginning of a run_id, or filters that the newest run passes, as for `decbench results list`: task=list_sort
 method=threshold. SAMPLE is the beginning of a sample's name, or its number from 0. A line per step shows the whole
-response: + committed, = accepted draft, ! rejected draft, ~ replaced, - taken back, . not decided. On a terminal the
-colour of a committed token says how sure it was, and what a cache answered for is underlined. Of runs with
-measure=traced everything is known, of others when each position was committed for good.
+response, below its prompt: + committed, = accepted draft, ! rejected draft, ~ replaced, - taken back, . not decided. On
+a terminal the colour of a committed token says how sure it was, and what a cache answered for is underlined. Of runs
+with measure=traced everything is known, of others when each position was committed for good.
 """
 
 import difflib
@@ -56,7 +56,10 @@ def main(argv: Sequence[str]) -> int:
     if "--json" in words.flags:
         sys.stdout.write(json.dumps([_plain(frame, spelled) for frame in shown]) + "\n")
         return 0
-    _print(run, sample, shown, spelled, traced=bool(steps))
+    from harness.runs.asked import Asked
+
+    asked = Asked()(run, [sample]).get(sample["sample_id"], ())
+    _print(run, sample, asked, shown, spelled, traced=bool(steps))
     return 0
 
 
@@ -119,6 +122,7 @@ def _plain(frame: Frame, spelled: Callable[[int], str]) -> dict[str, Any]:
 def _print(
     run: Mapping[str, Any],
     sample: Mapping[str, Any],
+    asked: Sequence[tuple[str, str]],
     shown: Sequence[Frame],
     spelled: Callable[[int], str],
     *,
@@ -128,6 +132,8 @@ def _print(
     verdict = {True: "right", False: "wrong", None: "not graded"}[sample["correct"]]
     told = f"{run['model']}  {run['setting']}  {run['task']}  {sample['sample_id']}  {verdict}"
     out.print(told, highlight=False, markup=False, soft_wrap=True)
+    for role, turn in asked:
+        out.print(f"{role or 'prompt'}: {turn}", style="dim", highlight=False, markup=False, soft_wrap=True)
     width = min(_WIDEST, max([1, *(len(spelled(t)) for frame in shown for t in frame.tokens if t is not None)])) + 2
     length = max(len(frame.tokens) for frame in shown)
     per_line = max(1, (out.width - _HEAD) // width) if out.is_terminal else length

@@ -1,9 +1,10 @@
 """The one JSON text of a value: what digests are taken of, and how structured columns are written."""
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _NUMBER = re.compile(r"(?<=[=\[,])[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?=[\s\],]|$)", re.IGNORECASE)
 
@@ -16,6 +17,11 @@ def canonical_setting(text: str) -> str:
 def canonical_json(value: object) -> str:
     """Return the JSON text of a value, whatever the order of its keys; raise ValueError for nan and infinities."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def prompt_digest(ids: Sequence[int]) -> str:
+    """Return what samples keep of the ids of their prompt."""
+    return hashlib.sha256(canonical_json(ids).encode()).hexdigest()
 
 
 def printable(value: object) -> object:

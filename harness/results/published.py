@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.results.convergence import emergences
+from harness.results.convergence import emerged, emergences
 from harness.results.export import latex_text
 from harness.results.figures.columns import check_column, text_of
 from harness.results.figures.definition import read_filters
@@ -125,12 +125,13 @@ def beside(store: Store, table: PublishedTable) -> Frame:
     import pandas as pd
 
     found = matching(Scan(store.folder), {"status": {"ok"}}, _COLUMNS)
-    runs = {cell: passing(found, table, *cell) for cell in table.cells}
+    having = {quantity: [run for run in found if _has(run, quantity)] for quantity in table.quantities}
     rows = []
     for (row, column), values in table.cells.items():
         base = table.baseline_of(row, column)
-        mine, others = runs[row, column], runs[base] if base else []
         for quantity, printed in zip(table.quantities, values, strict=True):
+            mine = passing(having[quantity], table, row, column)
+            others = passing(having[quantity], table, *base) if base else []
             measured = _measured(quantity, mine, others, store)
             rows.append({"row": row, "column": column, "quantity": quantity, "published": printed,
                          "measured": measured and measured.value, "low": measured and measured.low,
@@ -150,6 +151,14 @@ def passing(runs: Sequence[Run], table: PublishedTable, row: str, column: str) -
 def _text(run: Run, column: str) -> str:
     text = text_of(run, column)
     return "null" if text == "none" else text.lower() if text in ("True", "False") else text
+
+
+def _has(run: Run, quantity: str) -> bool:
+    """Say whether a run can tell a quantity: an older one may, where the newest of its setting cannot."""
+    if quantity.startswith("emerged"):
+        return run["measure"] == "traced"
+    column, _ = _AGAINST.get(quantity, (quantity, None))
+    return run[column] is not None
 
 
 def _measured(quantity: str, runs: Sequence[Run], base: Sequence[Run], store: Store) -> Estimate | None:
@@ -198,10 +207,10 @@ def _accuracy(runs: Sequence[Run]) -> Estimate | None:
 
 
 def _emerged(store: Store, runs: Sequence[Run], percent: float) -> Estimate | None:
-    emerged = [at for one in emergences(store, [run["run_id"] for run in runs]) for at in one.percent]
-    if not emerged:
+    found = emerged(emergences(store, [run["run_id"] for run in runs]), percent)
+    if found is None:
         return None
-    share = wilson(sum(at <= percent for at in emerged), len(emerged))
+    share = found.share
     return Estimate(value=100 * share.value, low=100 * (share.low or 0), high=100 * (share.high or 0))
 
 

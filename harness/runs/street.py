@@ -1,6 +1,5 @@
 """The way of every sample: prompt ids, batch, loop, text, score, row. Nothing on it is visited twice."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,7 +9,7 @@ from harness.engine.families import Method
 from harness.engine.generation import DecodeError, Generation
 from harness.engine.randomness import sample_seed
 from harness.models.pool import LoadedModel
-from harness.results.canonical import canonical_json
+from harness.results.canonical import canonical_json, prompt_digest
 from harness.results.schemas import BUDGET, COUNTERS, SAMPLES, STEPS, without_names
 from harness.runs.decode_batch import Decoded, decode_batch, with_room
 from harness.runs.measure import Measure
@@ -153,7 +152,7 @@ class Street:
                 "sample_id": sample.id,
                 "repetition": repetition,
                 "seed": seed,
-                "prompt_sha256": hashlib.sha256(canonical_json(ids).encode()).hexdigest(),
+                "prompt_sha256": prompt_digest(ids),
                 "prompt_tokens": len(ids),
                 "output_ids": list(made.tokens),
                 "output_text": text,

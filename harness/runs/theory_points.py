@@ -12,7 +12,7 @@ from tasks.lists import theory as closed
 
 def theory(runs: Sequence[Mapping[str, Any]]) -> list[TheoryPoint]:
     """Return the ideal sampler's points of every list task among `runs` (rows of the runs table)."""
-    tasks = {row["task"]: json.loads(row["config"])["task"] for row in runs}
+    tasks = {row["task"]: json.loads(row["config"]).get("task", {}) for row in runs}
     points = [p for name, task in tasks.items() if "operation" in task for p in _points(name, task)]
     return points
 

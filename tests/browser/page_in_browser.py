@@ -45,7 +45,7 @@ class Opened:
 
     def __init__(self, page: Any, file: Path) -> None:
         self.page, self.file, self.wrong = page, file, []
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(100_000)
         page.set_default_navigation_timeout(180_000)
         page.on("console", lambda said: self._say(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self._say(str(error)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.results.figures.scatter import TheoryPoint
 from harness.results.html.page import Shown, page
 from harness.results.store import Store
 from tests.browser.page_in_browser import Opened, browser, require_browser
@@ -21,6 +22,19 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 FAST, BASE = "fast step=4 measure=timed", "llada measure=timed"
 
 
+THEORY = [
+    TheoryPoint(task="sort", kind="ideal", nfe=1, accuracy=0.25),
+    TheoryPoint(task="sort", kind="ideal", nfe=4, accuracy=1),
+    TheoryPoint(task="sort", kind="fewest", nfe=2, accuracy=1),
+]
+
+
+def asked(run: Any, samples: Any) -> dict[str, list[tuple[str, str]]]:
+    """Ask the drafting run nothing that is known, and all others the same."""
+    known = [] if run["method"] == "drafts" else samples
+    return {row["sample_id"]: [("user", f"{HOSTILE}\nsort {row['sample_id']}")] for row in known}
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write one page of a sweep, of traced runs, and of names that are markup."""
@@ -29,7 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_sweep(store)
     traced_store(folder / "store")
     add_run(store, "hostile", setting=HOSTILE, method="hostile", nfe=[2, 2])
-    made = page(store, {}, lambda config: lambda token: f"<b>{token}", Shown())
+    made = page(store, {}, lambda config: lambda token: f"<b>{token}", Shown(asked=asked, theory=lambda runs: THEORY))
     (folder / "report.html").write_text(made.html, encoding="utf-8")
     return folder / "report.html"
 
@@ -113,6 +127,34 @@ def test_points_are_drawn_and_tell_their_setting(opened: Opened):
     assert "accuracy" in page.locator("#plots-figure .hovertext").first.text_content()
 
 
+def test_what_theory_says_and_areas_stand_with_the_points(opened: Opened):
+    """Guards the dashed line, over calls alone, and the table of areas, which follows task and model."""
+    page = opened.go("#plots?task=sort&model=tiny&cost=nfe")
+    page.wait_for_selector("#plots-figure .point")
+    named = page.locator("#plots-figure .legendtext").all_text_contents()
+    assert {"ideal sampler, k per step", "fewest calls without loss"} <= {*named}
+    # Two settings, two points of the line and the star.
+    assert page.locator("#plots-figure .scatterlayer .point").count() == 5
+    found = dict(zip(column(page, "plots-areas", "method"), column(page, "plots-areas", "AUP"), strict=True))
+    assert found == {"llada": "100.0", "fast": "200.0"}
+    page = opened.go("#plots?task=sort&model=tiny&cost=efe")
+    assert page.locator("#plots-figure .scatterlayer .point").count() == 2
+
+
+def test_the_prompt_stands_above_what_is_played(opened: Opened):
+    """Guards what a sample was asked: as text, once for both sides, and that it says so where it cannot be told."""
+    page = opened.go("#viewer?a=left&b=two&sample=s1")
+    prompt = page.locator("#viewer-prompt pre")
+    assert prompt.all_inner_texts() == [f"user\n{HOSTILE}\nsort s1"]
+    page.locator("#viewer-prompt summary").click()
+    page = opened.go("#viewer?a=left&b=drafts&sample=s0")
+    assert page.locator("#viewer-prompt summary").all_inner_texts() == [
+        "Prompt of tiny · left", "Prompt of causal · drafts"]  # fmt: skip
+    assert not prompt.first.is_visible()
+    page.locator("#viewer-prompt summary").last.click()
+    assert prompt.last.inner_text().startswith("It cannot be told")
+
+
 def test_pages_of_tasks_and_runs_follow_from_each_other(opened: Opened):
     """Guards the way from a task to a run, its configuration and provenance, and back in the browser's history."""
     page = opened.go("#tasks")
@@ -125,7 +167,7 @@ def test_pages_of_tasks_and_runs_follow_from_each_other(opened: Opened):
     page.get_by_text("Configuration").click()
     assert page.locator("#run-config").is_visible()
     page.go_back()
-    page.wait_for_selector("#task:not([hidden])")
+    page.wait_for_selector("html[data-shown='#task?name=sort']", state="attached")
     assert page.title() == "Task sort - decbench report"
 
 

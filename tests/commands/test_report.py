@@ -47,10 +47,16 @@ def test_runs_that_were_not_traced_can_be_decoded_again(tmp_path: Path, call_dec
     before = Store(root=tmp_path / "store").attempts()
     said = call_decbench("report", "traces=2", "results_dir=store")
     assert said.returncode == 0, said.stderr
-    (text,) = re.findall(rf'id="chunk-run-{before[0].run_id}">([^<]*)<', (tmp_path / "store/report.html").read_text())
-    details = unpacked(text)
+    html = (tmp_path / "store/report.html").read_text()
+    details, prompts, board = (
+        unpacked(re.findall(rf'id="chunk-{name}">([^<]*)<', html)[0])
+        for name in (f"run-{before[0].run_id}", "prompts", "board")
+    )
     assert [(film["traced"], film["again"]) for film in details["films"]] == [(True, True)] * 2
     assert all(frame["computed"] > 0 for film in details["films"] for frame in film["frames"])
+    assert [turns[0][1].split()[:2] for turns in (prompts[film["prompt"]] for film in details["films"])] == [
+        ["<bos>", "copy"]] * 2  # fmt: skip
+    assert {(one["task"], one["kind"]) for one in board["theory"]} == {("list_copy", "ideal"), ("list_copy", "fewest")}
     assert Store(root=tmp_path / "store").attempts() == before
 
 

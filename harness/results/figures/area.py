@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from harness.results.figures import scatter
-from harness.results.figures.columns import number_of
+from harness.results.figures.areas import point_of, settings_of
 from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
@@ -17,6 +17,7 @@ from harness.results.figures.style import (
     styles,
 )
 from harness.results.metrics import OperatingPoint, kept_points, weighed_accuracy
+from harness.results.repeated import num_samples
 from harness.results.statistics import wilson
 
 if TYPE_CHECKING:
@@ -32,17 +33,13 @@ def data(selected: Selected) -> Frame:
     """
     import pandas as pd
 
-    where = selected.definition.name
     rows: list[dict[str, Any]] = []
-    for run in selected.runs:
-        tpf, accuracy = number_of(run, "tpf", where), number_of(run, "accuracy", where)
-        if tpf is None or accuracy is None:
-            continue
-        ends = wilson(round(accuracy * run["n"]), run["n"])
+    for (panel, model, task, group, setting), runs in settings_of(selected).items():
+        point, n = point_of(runs), num_samples(runs)
+        ends = wilson(round(point.accuracy / 100 * n), n)
         rows.append(
-            {"panel": selected.panel(run), "model": run["model"], "task": run["task"], "group": selected.group(run),
-             "setting": selected.setting(run), "x": tpf, "y": 100 * accuracy, "low": 100 * (ends.low or 0),
-             "high": 100 * (ends.high or 0), "n": run["n"]}
+            {"panel": panel, "model": model, "task": task, "group": group, "setting": setting, "x": point.tpf,
+             "y": point.accuracy, "low": 100 * (ends.low or 0), "high": 100 * (ends.high or 0), "n": n}
         )  # fmt: skip
     columns = ["panel", "model", "task", "group", "setting", "x", "y", "low", "high", "n"]
     frame: Frame = pd.DataFrame(rows, columns=columns)

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from harness.results.convergence import emergences
+from harness.results.convergence import Emergence, emerged, emergences
 from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, label_axes, new_panels, percent_axis, styles
-from harness.results.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,21 +18,22 @@ _ASKED = (25.0, 50.0)
 def data(selected: Selected) -> Frame:
     """Return, per panel and group, the share of correct answers that have emerged by each percentage of the steps.
 
-    Rows stand where the share rises, at 25, at 50 and at 100 percent. Correct samples only.
+    Rows stand where the share rises, at 25, at 50 and at 100 percent. Correct samples only, each once.
     """
     import pandas as pd
 
     runs = {run["run_id"]: run for run in selected.runs}
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], list[Emergence]] = {}
     for one in emergences(selected.store, selected.ids):
         run = runs[one.run_id]
-        found.setdefault((selected.panel(run), selected.group(run)), []).extend(one.percent)
+        found.setdefault((selected.panel(run), selected.group(run)), []).append(one)
     rows: list[dict[str, Any]] = []
-    for (panel, group), percent in found.items():
-        for at in sorted({*percent, *_ASKED, 100.0}) if percent else ():
-            share = wilson(sum(value <= at for value in percent), len(percent))
-            rows.append({"panel": panel, "group": group, "x": at, "y": share.value, "low": share.low,
-                         "high": share.high, "n": len(percent)})  # fmt: skip
+    for (panel, group), of in found.items():
+        for at in sorted({*_ASKED, 100.0}.union(*(one.percent.values() for one in of))):
+            share = emerged(of, at)
+            if share is not None:
+                rows.append({"panel": panel, "group": group, "x": at, "y": share.share.value, "low": share.share.low,
+                             "high": share.share.high, "n": share.n})  # fmt: skip
     return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
 
 

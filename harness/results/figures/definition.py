@@ -15,12 +15,17 @@ _WIDTHS = (2.0, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A way to draw: keys that it needs and takes, columns that it draws anyhow, and whether samples' may be drawn."""
+    """A way to draw: keys that it needs and takes, those that hold one column, and columns that it draws anyhow.
+
+    `of_samples` says that columns of samples may be drawn, `of_steps` that it draws what traced runs alone have.
+    """
 
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    single: tuple[str, ...] = ()
     implied: tuple[str, ...] = ()
     of_samples: bool = False
+    of_steps: bool = False
 
 
 TABLE = "table"
@@ -28,16 +33,16 @@ _PARALLELISM = ("tpf", "accuracy")
 
 KINDS = {
     "scatter": Kind(needs=("x", "y"), takes=("panels", "log", "front", "theory", "join")),
-    "two_axes": Kind(needs=("x", "y"), takes=("panels", "log")),
-    "lines": Kind(needs=("x", "y"), takes=("log",), of_samples=True),
+    "two_axes": Kind(needs=("x", "y"), takes=("panels", "log"), single=("x",)),
+    "lines": Kind(needs=("x", "y"), takes=("log",), single=("x",), of_samples=True),
     "box": Kind(needs=("y",), takes=("panels", "log"), of_samples=True),
     "area": Kind(takes=("panels",), implied=_PARALLELISM),
     "bars": Kind(implied=_PARALLELISM),
     "radar": Kind(implied=_PARALLELISM),
     "order_map": Kind(),
-    "progress": Kind(),
-    "convergence": Kind(takes=("panels",)),
-    "per_call": Kind(),
+    "progress": Kind(of_steps=True),
+    "convergence": Kind(takes=("panels",), of_steps=True),
+    "per_call": Kind(of_steps=True),
     TABLE: Kind(needs=("y",), takes=("panels",)),
 }
 """What can be drawn; each is a module of this package with `data` and `draw`, but tables (`harness.results.tables`)."""
@@ -102,6 +107,9 @@ def _check_keys(option: Mapping[str, Any], kind: Kind, where: str) -> None:
     for key in option:
         if key not in taken:
             raise ConfigError(f"{where}: {key}: kind: {option['kind']} has no use for it; leave it out")
+    for key in kind.single:
+        if len(given := _texts(option[key], f"{where}: {key}")) != 1:
+            raise ConfigError(f"{where}: {key}: {', '.join(given) or 'none'}: kind: {option['kind']} takes one column")
     if option["kind"] == "two_axes" and len(_texts(option["y"], f"{where}: y")) != 2:
         raise ConfigError(f"{where}: y: two columns are drawn over x, such as [accuracy, nfe]")
 

@@ -15,7 +15,7 @@ from harness.results.figures.style import (
     separate,
     styles,
 )
-from harness.results.figures.values import mean_of, share_of
+from harness.results.figures.values import by_sample, mean_of, share_of
 from harness.results.schemas import SAMPLES
 
 if TYPE_CHECKING:
@@ -38,10 +38,9 @@ def data(selected: Selected) -> Frame:
         if _stored(one) not in SAMPLES.names:
             known = {run["run_id"]: number_of(run, one, definition.name) for run in selected.runs}
             frame[one] = frame["run_id"].map(known)
-    frame["task"] = frame["run_id"].map({run["run_id"]: run["task"] for run in selected.runs})
     frame["x"] = _binned(frame[_stored(x)].astype(float))
     rows = [
-        {"panel": y, "group": group, "x_column": x, "x": at, **_mean(_by_sample(part, _stored(y)), y)}
+        {"panel": y, "group": group, "x_column": x, "x": at, **_mean(by_sample(part, _stored(y)), y)}
         for y in definition.y
         for (group, at), part in frame.dropna(subset=["x"]).groupby(["group", "x"], sort=False)
         if len(part[_stored(y)].dropna())
@@ -51,11 +50,6 @@ def data(selected: Selected) -> Frame:
 
 def _stored(column: str) -> str:
     return "correct" if column == "accuracy" else column
-
-
-def _by_sample(part: Frame, column: str) -> Frame:
-    """Return a column without what is not known, one value per sample: the mean over its seeds and repetitions."""
-    return part.dropna(subset=[column]).astype({column: float}).groupby(["task", "sample_id"])[column].mean()
 
 
 def _mean(values: Frame, y: str) -> dict[str, Any]:

@@ -4,13 +4,14 @@ The order is told by Kendall's tau (b, which allows for ties) of position and st
 to right, -1 right to left, 0 no order. A window that was committed in one step has none and is left out.
 """
 
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, draw_points, new_panels, scale_axis, separate, styles
-from harness.results.figures.values import mean_of
+from harness.results.figures.values import SAMPLE, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,23 +27,30 @@ _COLUMNS = ["kind", "group", "position", "time", "window", "y", "low", "high", "
 
 def data(selected: Selected) -> Frame:
     """Return two kinds of rows per group: `share` of the samples that committed a position (cell) at a time (cell) in
-    [0, 1), and `tau` of windows of so many positions, the mean over samples.
+    [0, 1), and `tau` of windows of so many positions, the mean over samples. What several seeds make of a sample is its
+    mean.
     """
     import pandas as pd
 
-    frame = selected.named("samples", ["repetition", "decided_at"]).dropna(subset=["decided_at"])
+    columns = ["sample_id", "repetition", "decided_at"]
+    frame = selected.named("samples", columns).dropna(subset=["decided_at"])
+    frame = frame[
+        [
+            at == 0 and any(step >= 0 for step in one)
+            for at, one in zip(frame["repetition"], frame["decided_at"], strict=True)
+        ]
+    ]
     rows: list[dict[str, Any]] = []
-    for group, part in frame[frame["repetition"] == 0].groupby("group", sort=False):
-        orders = [[int(step) for step in one] for one in part["decided_at"] if any(step >= 0 for step in one)]
-        rows += [{"group": group, **row} for row in (*_cells(orders), *_windows(orders))]
+    for group, part in frame.groupby("group", sort=False):
+        samples = [[[int(step) for step in one] for one in of["decided_at"]] for _, of in part.groupby([*SAMPLE])]
+        rows += [{"group": group, **row} for row in (*_cells(samples), *_windows(samples))]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _cells(orders: list[list[int]]) -> list[dict[str, Any]]:
+def _cells(samples: list[list[list[int]]]) -> list[dict[str, Any]]:
     from collections import Counter
 
-    if not orders:
-        return []
+    orders = [order for of in samples for order in of]
     positions, steps = max(map(len, orders)), 1 + max(map(max, orders))
     wide, high = min(_MOST_CELLS, positions), min(_MOST_CELLS, steps)
     counted: Counter[tuple[int, int]] = Counter()
@@ -56,15 +64,16 @@ def _cells(orders: list[list[int]]) -> list[dict[str, Any]]:
                 of_position[column] += 1
     return [
         {"kind": "share", "position": column * positions / wide, "time": row / high, "y": count / of_position[column],
-         "positions": positions, "rows": high, "columns": wide, "n": len(orders)}
+         "positions": positions, "rows": high, "columns": wide, "n": len(samples)}
         for (column, row), count in sorted(counted.items())
     ]  # fmt: skip
 
 
-def _windows(orders: list[list[int]]) -> list[dict[str, Any]]:
+def _windows(samples: list[list[list[int]]]) -> list[dict[str, Any]]:
     rows = []
     for window in WINDOWS:
-        taus = [tau for order in orders if (tau := order_of(order, window)) is not None]
+        known = [[tau for order in of if (tau := order_of(order, window)) is not None] for of in samples]
+        taus = [fmean(of) for of in known if of]
         if taus:
             found = mean_of(taus)
             rows.append({"kind": "tau", "window": window, "y": found.value, "low": found.low, "high": found.high,

@@ -6,7 +6,7 @@ from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, draw_points, new_panels, separate, styles
-from harness.results.figures.values import mean_of, share_of
+from harness.results.figures.values import SAMPLE, by_sample, mean_of, share_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,22 +19,33 @@ _AXES = {_COMMITTED: ("step", "tokens committed"), _ACCEPTED: ("accepted draft t
 def data(selected: Selected) -> Frame:
     """Return the mean number of tokens that each call committed, over the samples that were still decoding, and the
     share of rounds in which so many drafted tokens were accepted.
+
+    Rounds of a sample that was decoded several times, with other seeds, count for as many as one decoding has.
     """
     import pandas as pd
 
-    steps = selected.named("steps", ["step", "n_committed", "n_drafted", "n_accepted"])
+    steps = selected.named("steps", ["sample_id", "repetition", "step", "n_committed", "n_drafted", "n_accepted"])
     rows: list[dict[str, Any]] = []
     for (group, step), part in steps.groupby(["group", "step"], sort=False):
-        found = mean_of(part["n_committed"])
+        values = by_sample(part, "n_committed")
+        found = mean_of(values)
         rows.append({"panel": _COMMITTED, "group": group, "x": step + 1, "y": found.value, "low": found.low,
-                     "high": found.high, "n": len(part)})  # fmt: skip
+                     "high": found.high, "n": len(values)})  # fmt: skip
     drafting = steps[steps["n_drafted"] > 0]
     for group, part in drafting.groupby("group", sort=False):
+        weights = 1 / _decodings(part)
+        n = round(weights.sum())
         for accepted in range(int(part["n_accepted"].max()) + 1):
-            found = share_of(part["n_accepted"] == accepted)
+            found = share_of(part["n_accepted"] == accepted, weights)
             rows.append({"panel": _ACCEPTED, "group": group, "x": accepted, "y": 100 * found.value,
-                         "low": 100 * (found.low or 0), "high": 100 * (found.high or 0), "n": len(part)})  # fmt: skip
+                         "low": 100 * (found.low or 0), "high": 100 * (found.high or 0), "n": n})  # fmt: skip
     return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
+
+
+def _decodings(steps: Frame) -> Frame:
+    """Return, for every step, how often its sample was decoded."""
+    named = steps.assign(decoding=steps["run_id"] + " " + steps["repetition"].astype(str))
+    return named.groupby([*SAMPLE])["decoding"].transform("nunique")
 
 
 def draw(frame: Frame, definition: Definition) -> "Figure":

@@ -8,12 +8,12 @@ from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
 from harness.results.figures.selected import Selected
 from harness.results.figures.style import add_legend, draw_points, new_panels, separate, styles
-from harness.results.figures.values import mean_of
+from harness.results.figures.values import by_sample, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INTERVAL = "bars: Student's 95 % intervals over steps"
+INTERVAL = "bars: Student's 95 % intervals over samples"
 _BINS = 10
 _PANELS = {
     "score": ("time", "score of commits"),
@@ -24,7 +24,7 @@ _PANELS = {
 
 
 def data(selected: Selected) -> Frame:
-    """Return, per quantity, group and tenth of the way, the mean over the steps that committed something in it.
+    """Return, per quantity, group and tenth of the way, the mean over samples of the steps that committed something.
 
     `x` is the middle of the tenth in percent: of the sample's steps, or of its positions that were decided before.
     """
@@ -45,9 +45,10 @@ def data(selected: Selected) -> Frame:
         known = steps.dropna(subset=[quantity])
         tenth = (known[across] * _BINS).astype(int).clip(upper=_BINS - 1)
         for (group, at), part in known.groupby(["group", tenth], sort=False):
-            found = mean_of(part[quantity])
+            values = by_sample(part, quantity)
+            found = mean_of(values)
             rows.append({"panel": name, "group": group, "x": 100 * (at + 0.5) / _BINS, "y": found.value,
-                         "low": found.low, "high": found.high, "n": len(part)})  # fmt: skip
+                         "low": found.low, "high": found.high, "n": len(values)})  # fmt: skip
     return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.results.figures.columns import DERIVED, MEASURED_ON, REUSED, text_of
-from harness.results.figures.definition import Definition
+from harness.results.figures.definition import KINDS, Definition
 from harness.results.figures.frame import Frame
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
@@ -49,13 +49,17 @@ class Selected:
         return " ".join([run["setting"], *(f"{one}={text_of(run, one)}" for one in varying)])
 
     def named(self, table: str, columns: Sequence[str]) -> Frame:
-        """Return columns of samples or steps of all runs, with `panel`, `group` and `run_id`."""
+        """Return columns of samples or steps of all runs, with those of runs, as they are called in the figure."""
         import pandas as pd
 
         rows = self.store.read(table, self.ids, columns).select(["run_id", *columns]).to_pandas()
         names = pd.DataFrame(
-            [{"run_id": run["run_id"], "panel": self.panel(run), "group": self.group(run)} for run in self.runs]
-        )
+            [
+                {"run_id": run["run_id"], "panel": self.panel(run), "group": self.group(run),
+                 "setting": self.setting(run), "model": run["model"], "task": run["task"]}
+                for run in self.runs
+            ]
+        )  # fmt: skip
         return names.merge(rows, on="run_id")
 
     def _telling(self, columns: Sequence[str]) -> list[str]:
@@ -91,20 +95,26 @@ def _of_runs(column: str) -> bool:
 
 
 def _newest(runs: Sequence[dict[str, Any]], definition: Definition) -> tuple[dict[str, Any], ...]:
-    """Return the newest run of each setting that has all columns, or the newest one; conditions that matter tell apart.
+    """Return the newest run of each setting that has all that is drawn, or the newest one; conditions that matter tell
+    apart.
 
     Device and batch size change no answer: they tell runs apart where times or memory are drawn, or they are drawn.
     """
     drawn = {*definition.columns}
     conditions = [one for one in ("batch_size", "device") if drawn & MEASURED_ON or one in drawn]
-    needed = [one for one in definition.columns if one in RUNS.names or one == REUSED]
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for run in runs:
         key = (run["setting_id"], *(run[one] for one in conditions))
-        whole = all(run[one] is not None for one in needed)
-        if key not in best or whole or any(best[key][one] is None for one in needed):
+        if key not in best or _whole(run, definition) or not _whole(best[key], definition):
             best[key] = run
     return tuple(run for run in runs if any(run is one for one in best.values()))
+
+
+def _whole(run: Mapping[str, Any], definition: Definition) -> bool:
+    """Say whether a run has every column that a figure looks at, and the steps that its kind reads."""
+    needed = [one for one in definition.columns if one in RUNS.names or one == REUSED]
+    steps = run["measure"] == "traced" or not KINDS[definition.kind].of_steps
+    return steps and all(run[one] is not None for one in needed)
 
 
 def _refuse_mixtures(selected: Selected) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.results.comparison import BASELINES, Comparison, Measured, baseline_of, compare
 from harness.results.multiplicity import holm
-from harness.results.parallelism import method_of
+from harness.results.parallelism import areas, method_of
 from harness.results.pareto import front, surely_beaten
 from harness.results.statistics import Estimate
 
@@ -95,6 +95,20 @@ def _with_fronts(found: list[Standing]) -> list[Standing]:
         )
         for at, one in enumerate(found)
     ]
+
+
+def area_rows(found: Sequence[Standing]) -> list[dict[str, Any]]:
+    """Return the area under parallelism of every method over all tasks, if there are several, and on each task."""
+    per_task = [one.comparison for one in found if one.task is not None]
+    tasks = list(dict.fromkeys(one.tasks[0] for one in per_task))
+    groups: list[tuple[str | None, list[Comparison]]] = [(None, per_task)] if len(tasks) > 1 else []
+    groups += [(task, [one for one in per_task if one.tasks[0] == task]) for task in tasks]
+    return [
+        {"task": task, "model": one.model, "method": one.method, "area": one.value, "points": one.points,
+         "tasks": len(one.tasks)}
+        for task, comparisons in groups
+        for one in areas(comparisons)
+    ]  # fmt: skip
 
 
 def as_row(standing: Standing) -> dict[str, Any]:

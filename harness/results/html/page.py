@@ -11,11 +11,12 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.results.comparison import Measured, graded
+from harness.results.figures.scatter import TheoryPoint
 from harness.results.html.films import Rows
-from harness.results.html.leaderboard import as_row, standings
+from harness.results.html.leaderboard import area_rows, as_row, standings
 from harness.results.html.libraries import library
 from harness.results.html.packing import packed, packed_text
-from harness.results.html.run_details import RunRows, index_entry
+from harness.results.html.run_details import RunRows, Turns, index_entry
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS
@@ -24,10 +25,19 @@ from harness.results.store import Store
 
 LARGEST_BYTES = 30_000_000
 _FILMS = 8
+_TOGETHER = 64
+"""Rows and configurations of so many runs are packed together: they are nearly the same."""
+
 _MODULES = ("format", "chunks", "film", "grid", "viewer", "table", "board", "plots", "runs", "main")
 
 Spelling = Callable[[Mapping[str, Any]], Callable[[int], str]]
 """Returns how tokens are written, from the configuration of a run."""
+
+Asking = Callable[[Mapping[str, Any], Rows], Mapping[str, Turns]]
+"""Returns what some samples of a run were asked, by name: role and text of every turn."""
+
+Theory = Callable[[Rows], Sequence[TheoryPoint]]
+"""Returns what an ideal sampler reaches on the tasks of runs."""
 
 Decoding = Callable[[Mapping[str, Any], Rows], Mapping[str, Rows]]
 """Decodes some samples of a run again: returns the steps of each, by its name."""
@@ -37,12 +47,15 @@ Decoding = Callable[[Mapping[str, Any], Rows], Mapping[str, Rows]]
 class Shown:
     """How much of every run is shown: samples listed (all that fit, without a number), and samples that can be played.
 
-    `decode` makes the steps of those of runs that were not traced.
+    `asked` tells the prompts of these, `decode` makes the steps of those of runs that were not traced. `theory` says
+    what their tasks allow.
     """
 
     samples: int | None = None
     films: int = _FILMS
+    asked: Asking | None = None
     decode: Decoding | None = None
+    theory: Theory | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +83,12 @@ def page(store: Store, filters: Mapping[str, Collection[str]], spelling: Spellin
     measured = graded(chosen, chosen.table("runs"), good)
     samples = chosen.table("samples")
     rows = _rows(store, runs, samples.to_pylist(), spelling, shown)
+    found = standings(_compared(measured)) if measured else []
+    theory = shown.theory([one.run for one in measured]) if shown.theory else ()
     board = {
-        "standings": [as_row(one) for one in standings(_compared(measured))] if measured else [],
+        "standings": [as_row(one) for one in found],
+        "areas": area_rows(found),
+        "theory": [vars(point) for point in theory],
         "columns": {field.name: _told(field.metadata) for field in RUNS},
         "filters": {column: sorted(values) for column, values in sorted(filters.items())},
     }
@@ -82,6 +99,7 @@ def page(store: Store, filters: Mapping[str, Collection[str]], spelling: Spellin
         "datatables_style": library("datatables_style"),
         "plotly": _plotly(),
         "modules": _modules(),
+        "datatables": packed_text(library("datatables")),
     }
     return _fitting(template, fixed, rows, shown)
 
@@ -115,13 +133,13 @@ def _rows(
     for run in runs:
         own = [row for row in by_run.get(run["run_id"], ()) if row["repetition"] == 0]
         known = _by((row for row in steps.get(run["run_id"], ()) if row["repetition"] == 0), "sample_id")
-        again = not known and bool(own) and shown.decode is not None
+        again = not known and bool(own) and shown.films > 0 and shown.decode is not None
         if again:
             assert shown.decode is not None
             known = dict(shown.decode(run, own[: shown.films]))
-        made.append(
-            RunRows(run=run, samples=own, steps=known, spelled=spelling(json.loads(run["config"])), again=again)
-        )
+        asked = shown.asked(run, own[: shown.films]) if shown.asked and own else {}
+        spelled = spelling(json.loads(run["config"]))
+        made.append(RunRows(run=run, samples=own, steps=known, spelled=spelled, again=again, asked=asked))
     return made
 
 
@@ -158,11 +176,16 @@ def _too_large(size: int, count: int, *, asked: bool) -> str:
 
 
 def _rendered(template: Any, fixed: dict[str, Any], rows: Sequence[RunRows], samples: int, films: int) -> str:
-    chunks, index = {}, []
-    for one in rows:
+    chunks, index, prompts, abouts = {}, [], {}, []
+    for at, one in enumerate(rows):
+        if at % _TOGETHER == 0:
+            abouts.append({})
+        abouts[-1][one.run["run_id"]] = one.about()
         details = one.details(samples, films)
-        chunks[f"run-{one.run['run_id']}"] = packed(details)
+        chunks[f"run-{one.run['run_id']}"] = packed(details | {"about": len(abouts) - 1})
         index.append(index_entry(one.run, [film["sample"] for film in details["films"]]))
+        prompts |= {film["prompt"]: one.asked[film["sample"]] for film in details["films"] if film["prompt"]}
+    chunks |= {f"about-{at}": packed(of) for at, of in enumerate(abouts)} | {"prompts": packed(prompts)}
     board = fixed["board"] | {"runs": index}
     return template.render(**(fixed | {"board": packed(board), "chunks": chunks}))
 
@@ -188,8 +211,8 @@ def _plotly() -> str:
 
 def _modules() -> dict[str, str]:
     """Return the addresses of the page's modules, by name: their own text, so that nothing has to be fetched."""
-    texts = {name: _own(f"{name}.js") for name in _MODULES} | {"datatables": library("datatables")}
-    return {name: f"data:text/javascript;base64,{base64.b64encode(t.encode()).decode()}" for name, t in texts.items()}
+    texts = {name: _own(f"{name}.js").encode() for name in _MODULES}
+    return {name: f"data:text/javascript;base64,{base64.b64encode(t).decode()}" for name, t in texts.items()}
 
 
 def _own(name: str) -> str:

@@ -1,8 +1,8 @@
-"""What the page of one run shows: all of its row, its samples, and the films of some."""
+"""What the page of one run shows: its samples and the films of some, and all of its row."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,13 +14,15 @@ _SHOWN = ("sample_id", "correct", "correct_strict", "output_text", "extracted", 
 _JSON = ("config", "provenance", "produced_by")
 
 Row = Mapping[str, Any]
+Turns = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRows:
     """The rows of a run: samples of the first repetition in order, and the steps of some of them by name of sample.
 
-    `again` says that the steps are of a later decoding, and `spelled` how tokens of its model are written.
+    `again` says that the steps are of a later decoding, `spelled` how tokens of its model are written, and `asked` what
+    some samples were asked.
     """
 
     run: Row
@@ -28,6 +30,7 @@ class RunRows:
     steps: Mapping[str, Sequence[Row]]
     spelled: Callable[[int], str]
     again: bool = False
+    asked: Mapping[str, Turns] = field(default_factory=dict)
 
     def details(self, samples: int | None, films: int) -> dict[str, Any]:
         """Return what is shown of the first `samples` (all without a number), and films of the first `films`."""
@@ -35,17 +38,24 @@ class RunRows:
         columns = [one for one in _SHOWN if any(row[one] not in (None, "") for row in kept)]
         made = [one for row in kept[:films] if (one := self._film(row)) is not None]
         return {
-            "row": {name: _plain(self.run[name]) for name in RUNS.names if name not in _JSON},
-            **{name: json.loads(self.run[name] or "null") for name in _JSON},
             "samples": {"columns": columns, "rows": [[row[one] for one in columns] for row in kept]},
             "listed": [len(kept), len(self.samples)],
             "films": made,
             "words": spelled_words(made, self.spelled),
         }
 
+    def about(self) -> dict[str, Any]:
+        """Return its row, and what of it is JSON as what it holds."""
+        return {
+            "row": {name: _plain(self.run[name]) for name in RUNS.names if name not in _JSON},
+            **{name: json.loads(self.run[name] or "null") for name in _JSON},
+        }
+
     def _film(self, row: Row) -> dict[str, Any] | None:
         steps = self.steps.get(row["sample_id"], ())
-        return film(row, steps, again=self.again and bool(steps))
+        made = film(row, steps, again=self.again and bool(steps))
+        known = row["sample_id"] in self.asked
+        return None if made is None else made | {"prompt": row["prompt_sha256"] if known else None}
 
 
 def _plain(value: Any) -> Any:

@@ -46,6 +46,11 @@ def test_a_definition_is_what_was_said():
         (SCATTER | {"width": 20.5}, "width: 20.5: must be inches, from 2 to 20"),
         (SCATTER | {"width": True}, "width: True: must be inches"),
         ({"kind": "two_axes", "x": "nfe", "y": "accuracy"}, "y: two columns are drawn over x"),
+        ({"kind": "lines", "x": ["nfe", "seed"], "y": "tpf"}, "x: nfe, seed: kind: lines takes one column"),
+        (
+            {"kind": "two_axes", "x": ["nfe", "seed"], "y": ["tpf", "accuracy"]},
+            "x: nfe, seed: kind: two_axes takes one",
+        ),
         ({"kind": "box", "y": "decided_at"}, "y: decided_at: holds list<"),
         ({"kind": "lines", "x": "output_text", "y": "accuracy"}, "x: output_text: holds string, no numbers"),
         (SCATTER | {"name": "../else"}, "name: ../else: must be the name of a file, without its folder"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from harness.results.figures.definition import KINDS, TABLE, read_definition
@@ -12,7 +13,7 @@ from harness.results.figures.scatter import TheoryPoint
 from harness.results.statistics import wilson
 from harness.results.store import Store
 from tests.results.factory import add_run, add_sweep
-from tests.results.figures.traced import traced_store
+from tests.results.figures.traced import asked_again, traced_store
 
 pytest.importorskip("matplotlib")
 
@@ -26,6 +27,11 @@ THEORY = (
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return traced_store(tmp_path_factory.mktemp("traced"))
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return asked_again(tmp_path_factory.mktemp("twice"))
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +178,10 @@ def test_many_values_share_bins(tmp_path: Path):
 
 
 def test_box_has_the_quartiles_of_samples(traced: Store):
-    """Guards boxes: of 0.1, 0.1, 0.3 and 0.3 seconds the median is 0.2."""
+    """Guards boxes: two decoders take 0.1 and 0.3 seconds for the same two samples."""
     figure = made(traced, kind="box", y="latency_s", runs={"method": ["left", "two"]}, groups="model")
     assert rows(figure, "low", "median", "high", "n") == [
-        (pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.3), 4)
+        (pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.3), 2)
     ]
 
 
@@ -263,6 +269,57 @@ def test_the_share_from_caches_comes_from_steps(traced: Store):
     """Guards staleness: 4 computed and 4 reused positions per step are half, and a run that reuses none has 0."""
     figure = made(traced, kind="scatter", x="reused_share", y="accuracy", runs={"method": ["left", "two"]})
     assert sorted(rows(figure, "group", "x")) == [("left", 0.5), ("two", 0)]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"kind": "box", "y": "latency_s"},
+        {"kind": "lines", "x": "prompt_tokens", "y": "latency_s"},
+        {"kind": "order_map", "runs": {"method": ["left", "two"]}},
+        {"kind": "progress"},
+        {"kind": "convergence"},
+        {"kind": "per_call"},
+        {"kind": "bars"},
+        {"kind": "area"},
+    ],
+    ids=lambda option: option["kind"],
+)
+def test_a_second_seed_of_the_same_answers_changes_nothing(traced: Store, twice: Store, option: dict[str, Any]):
+    """Guards n, intervals and areas: what is asked again with another seed is no further sample, and no other point."""
+    once, again = (made(store, **option).data for store in (traced, twice))
+    pd.testing.assert_frame_equal(once, again)
+
+
+def test_seeds_that_differ_are_averaged(tmp_path: Path):
+    """Guards boxes and areas: 0.1 and 0.3 seconds are 0.2; 1 and 3 calls of 4 tokens are one point between them."""
+    store = Store(root=tmp_path)
+    add_run(store, "a", seed=1, latency_s=[0.1, 0.2], nfe=[1, 1])
+    add_run(store, "b", seed=2, latency_s=[0.3, 0.4], nfe=[4, 4], correct=[False, False])
+    found = rows(made(store, kind="box", y="latency_s"), "low", "median", "high", "n")
+    assert found == [(pytest.approx(0.2), pytest.approx(0.25), pytest.approx(0.3), 2)]
+    assert rows(made(store, kind="area"), "x", "y", "n") == [(2.5, 50, 2)]
+    assert rows(made(store, kind="bars"), "area", "points", "n") == [(125, 1, 2)]
+
+
+@pytest.mark.parametrize("kind", ["progress", "convergence", "per_call"])
+def test_steps_are_those_of_the_newest_run_that_has_them(tmp_path: Path, traced: Store, kind: str):
+    """Guards against an empty figure after a setting was counted once more."""
+    store = traced_store(tmp_path)
+    for name in ("left", "two"):
+        values = {"method": name, "setting": name, "model": "tiny", "measure": "counts"}
+        add_run(store, f"{name} counted", setting_id=f"of_{name}", minutes=9, **values)
+    pd.testing.assert_frame_equal(made(store, kind=kind).data, made(traced, kind=kind).data)
+
+
+def test_boxes_of_two_columns_have_panels_of_their_own(traced: Store):
+    """Guards a second y: calls beside seconds, each with its axis."""
+    option = {"kind": "box", "groups": "method", "runs": {"method": ["left", "two"]}, "log": "x"}
+    figure = made(traced, **option, y=["latency_s", "nfe"])
+    assert rows(figure, "median", "n", y_column="nfe") == [(4, 2), (2, 2)]
+    assert [panel.get_xlabel() for panel in figure.figure.axes] == ["seconds per sample", "model calls per sample"]
+    left, right = (panel.get_xlim() for panel in figure.figure.axes)
+    assert left[1] < 1 < right[1]
 
 
 def test_every_kind_is_drawn_here():

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harness.results.schemas import STEPS
+from harness.results.schemas import SAMPLES, STEPS, without_names
 from harness.results.store import Store
 from tests.results.factory import run_row, sample_rows
 
@@ -11,6 +11,19 @@ from tests.results.factory import run_row, sample_rows
 def step(sample: str, number: int, **values: Any) -> dict[str, Any]:
     """Return a row of the steps table."""
     return dict.fromkeys(STEPS.names) | {"sample_id": sample, "repetition": 0, "step": number} | values
+
+
+def asked_again(root: Path) -> Store:
+    """Store what `traced_store` does, and all of it a second time, with another seed."""
+    store = traced_store(root)
+    for run in store.read("runs").to_pylist():
+        name = [run["run_id"]]
+        samples, steps = (
+            [{key: row[key] for key in without_names(schema)} for row in store.read(table, name).to_pylist()]
+            for table, schema in (("samples", SAMPLES), ("steps", STEPS))
+        )
+        store.write(run | {"run_id": f"{name[0]}2", "setting_id": f"of_{name[0]}2", "seed": 1}, samples, steps)
+    return store
 
 
 def traced_store(root: Path) -> Store:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.results.comparison import load
-from harness.results.html.leaderboard import Standing, as_row, standings
+from harness.results.html.leaderboard import Standing, area_rows, as_row, standings
 from harness.results.store import Store
 from tests.results.factory import add_run, add_sweep
 
@@ -84,6 +84,18 @@ def test_a_mean_over_fewer_tasks_is_on_no_front(store: Store):
     add_run(store, "easy", method="easy", setting="easy", nfe=[1, 1], task="copy")
     found = by_setting(standings_of(store), None)
     assert (found["easy"].front, "nfe" in found["llada"].front) == ((), True)
+
+
+def test_areas_are_those_of_a_method_over_its_settings(store: Store):
+    """Guards AUP: a rectangle for one setting, a trapezium for two, and the mean over tasks."""
+    add_sweep(store)
+    add_run(store, "base2", setting="llada steps=2", nfe=[2, 2])
+    found = {(one["task"], one["method"]): one for one in area_rows(standings_of(store)) if one["model"] == "tiny"}
+    assert {key: (one["points"], one["tasks"]) for key, one in found.items()} == {
+        (None, "llada"): (2, 2), (None, "fast"): (1, 2), ("copy", "llada"): (2, 1), ("copy", "fast"): (1, 1),
+        ("sort", "llada"): (1, 1), ("sort", "fast"): (1, 1)}  # fmt: skip
+    assert found["copy", "llada"]["area"] == 200 and found["sort", "llada"]["area"] == 100
+    assert found[None, "llada"]["area"] == 150
 
 
 def test_a_row_holds_what_the_page_shows(store: Store):

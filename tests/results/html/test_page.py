@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.errors import ConfigError, MissingDependency
+from harness.results.figures.scatter import TheoryPoint
 from harness.results.html import libraries
 from harness.results.html import page as making
 from harness.results.html.packing import unpacked
@@ -47,7 +48,8 @@ def test_every_run_is_there_with_its_reason(store: Store):
     board = chunk(html, "board")
     assert {run["run_id"]: run["status"] for run in board["runs"]}["bad"] == "failed"
     bad = chunk(html, "run-bad")
-    assert (bad["row"]["error"], bad["samples"]["rows"]) == ("logits are NaN in sample s1", [])
+    row = chunk(html, f"about-{bad['about']}")["bad"]["row"]
+    assert (row["error"], bad["samples"]["rows"]) == ("logits are NaN in sample s1", [])
     assert {one["setting"] for one in board["standings"]} == {"llada", "fast step=4", "ar_greedy"}
     assert board["columns"]["latency_s"] == ["s", "mean wall time of generation"]
 
@@ -68,6 +70,33 @@ def test_traced_samples_can_be_played(tmp_path: Path):
     assert (film["sample"], film["traced"], len(film["frames"])) == ("s0", True, 2)
     assert details["words"] == {"0": "t0", "1": "t1", "2": "t2", "3": "t3"}
     assert {run["run_id"]: run["films"] for run in chunk(html, "board")["runs"]}["two"] == ["s0"]
+
+
+def test_what_samples_were_asked_is_there_once(tmp_path: Path):
+    """Guards prompts: those of samples that can be played, shared by all runs that asked them, or none."""
+
+    def asked(run: Any, samples: Any) -> Any:
+        known = [] if run["run_id"] == "drafts" else samples
+        return {row["sample_id"]: [("user", f"{HOSTILE} {row['sample_id']}")] for row in known}
+
+    html = made(traced_store(tmp_path), shown=Shown(films=1, asked=asked)).html
+    assert chunk(html, "prompts") == {"p0": [["user", f"{HOSTILE} s0"]]}
+    films = {run: chunk(html, f"run-{run}")["films"] for run in ("left", "two", "drafts")}
+    assert {run: [film["prompt"] for film in of] for run, of in films.items()} == {
+        "left": ["p0"], "two": ["p0"], "drafts": [None]}  # fmt: skip
+    assert "onerror" not in html
+
+
+def test_what_tasks_allow_stands_beside_what_was_reached(store: Store):
+    """Guards the line of theory, asked of good runs alone, and areas of methods on each task and over both."""
+
+    def theory(runs: Any) -> list[TheoryPoint]:
+        assert {run["status"] for run in runs} == {"ok"}
+        return [TheoryPoint(task="copy", kind="fewest", nfe=1, accuracy=1)]
+
+    board = chunk(made(store, shown=Shown(theory=theory)).html, "board")
+    assert board["theory"] == [{"task": "copy", "kind": "fewest", "nfe": 1, "accuracy": 1}]
+    assert {one["task"] for one in board["areas"]} == {None, "copy", "sort"}
 
 
 def test_runs_that_were_not_traced_are_decoded_again_if_asked(store: Store):
@@ -110,7 +139,7 @@ def test_nothing_in_a_store_becomes_markup(tmp_path: Path):
     html = made(store).html
     assert html.count("<script") == before + 1
     assert "onerror" not in html
-    assert chunk(html, "run-hostile")["row"]["setting"] == HOSTILE
+    assert chunk(html, "about-0")["hostile"]["row"]["setting"] == HOSTILE
 
 
 def test_nothing_is_fetched(store: Store):

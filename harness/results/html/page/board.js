@@ -4,7 +4,7 @@ import { COSTS, address, element, fill, link, number, percent } from "format";
 import { table } from "table";
 
 const form = document.getElementById("board-controls");
-const ALL = "all tasks";
+export const ALL = "all tasks";
 let standings = [];
 
 export function prepare(board) {

@@ -3,11 +3,15 @@
 import * as board from "board";
 import { text } from "chunks";
 import { COSTS, address, fill, number, percent } from "format";
+import { table } from "table";
 
 const form = document.getElementById("plots-controls");
 // Okabe and Ito without yellow; with shapes of another count, so that a pair comes again late.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"];
+const GREY = "#6e6e6e";
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "x", "triangle-down", "star", "hexagon", "pentagon", "bowtie"];
+let areas = [];
+let theory = [];
 let loading = null;
 
 /** Return the library, which is unpacked when the first figure is drawn. */
@@ -21,7 +25,8 @@ function library() {
   return loading;
 }
 
-export function prepare() {
+export function prepare(all) {
+  [areas, theory] = [all.areas, all.theory];
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", () => {
     const values = { ...Object.fromEntries(new FormData(form)), log: form.log.checked ? "on" : "off" };
@@ -39,25 +44,33 @@ export async function open(wanted) {
   const rows = all.filter((one) => one.tasks === most);
   const cost = fill(form.cost, costs(rows), wanted.cost);
   form.log.checked = wanted.log !== "off";
-  await figure("plots-figure", rows, cost, form.log.checked);
+  table("plots-areas", AREAS, areas.filter((one) => (one.task ?? board.ALL) === task && one.model === model), { order: [[1, "desc"]] });
+  await figure("plots-figure", rows, cost, form.log.checked, task);
 }
+
+const AREAS = [
+  { title: "method", value: (one) => one.method },
+  { title: "AUP", numeric: true, value: (one) => one.area, cell: (one) => number(one.area) },
+  { title: "settings", numeric: true, value: (one) => one.points },
+  { title: "tasks", numeric: true, value: (one) => one.tasks },
+];
 
 function costs(rows) {
   const known = Object.keys(COSTS).filter((cost) => rows.some((one) => one[cost] !== null));
   return known.map((cost) => [cost, COSTS[cost].label]);
 }
 
-/** Draw settings into a place of the page. */
-export async function figure(id, rows, cost, log) {
+/** Draw settings into a place of the page, and over calls what the task allows. */
+export async function figure(id, rows, cost, log, task) {
   const place = document.getElementById(id);
   const plotly = await library();
   const points = rows.filter((one) => one[cost] !== null);
   const variants = [...new Set(points.map((one) => one.variant))];
   const traces = variants.map((name, at) => points_of(points.filter((one) => one.variant === name), name, at, cost));
   if (!points.length) return plotly.purge(place);
-  await plotly.react(place, [front(points, cost), ...traces], layout(cost, log), { responsive: true, displayModeBar: false });
-  // What was hidden has not followed the window.
-  await plotly.Plots.resize(place);
+  await plotly.react(place, [front(points, cost), ...ideal(cost, task), ...traces], layout(cost, log), { responsive: true, displayModeBar: false });
+  // The window may have been made wider or narrower while this was out of sight.
+  if (place.offsetParent) await plotly.Plots.resize(place);
   place.removeAllListeners("plotly_click");
   place.on("plotly_click", ({ points: [point] }) => {
     const runs = point.data.customdata?.[point.pointNumber];
@@ -102,8 +115,20 @@ function front(rows, cost) {
   return {
     type: "scatter", mode: "lines", name: "front", hoverinfo: "skip",
     x: on.map((one) => scaled(one, cost)), y: on.map((one) => 100 * one.accuracy[0]),
-    line: { color: "#6e6e6e", width: 5 }, opacity: 0.35,
+    line: { color: GREY, width: 5 }, opacity: 0.35,
   };
+}
+
+function ideal(cost, task) {
+  const own = cost === "nfe" ? theory.filter((one) => one.task === task) : [];
+  const trace = (kind, look) => {
+    const of = own.filter((one) => one.kind === kind).sort((a, b) => a.nfe - b.nfe);
+    return { type: "scatter", hoverinfo: "x+y+name", x: of.map((one) => one.nfe), y: of.map((one) => 100 * one.accuracy), ...look };
+  };
+  return own.length === 0 ? [] : [
+    trace("ideal", { mode: "lines+markers", name: "ideal sampler, k per step", line: { color: GREY, width: 1.5, dash: "dash" }, marker: { size: 3 } }),
+    trace("fewest", { mode: "markers", name: "fewest calls without loss", marker: { color: GREY, size: 12, symbol: "star-open" } }),
+  ];
 }
 
 function layout(cost, log) {

@@ -59,7 +59,7 @@ export async function openTask({ name }) {
   table("task-runs", COLUMNS.filter((one) => one.title !== "task"), own, { order: [[4, "desc"]] });
   const [model] = board.models(name);
   at("task-figure").hidden = model === undefined;
-  if (model !== undefined) await figure("task-figure", board.on(name), "nfe", true);
+  if (model !== undefined) await figure("task-figure", board.on(name), "nfe", true, name);
 }
 
 const FACTS = ["setting_id", "run_id", "status", "model", "setting", "task", "template", "protocol", "measure", "n",
@@ -71,7 +71,8 @@ export async function openRun({ id }) {
   at("run-title").textContent = details ? `${details.row.model} · ${details.row.setting} · ${details.row.task}` : `${id}: no such run here`;
   for (const one of document.querySelectorAll("#run > :not(h2)")) one.hidden = details === null;
   if (details === null) return;
-  const { row, samples } = details;
+  const { row, ...about } = (await chunk(`about-${details.about}`))[id];
+  const { samples } = details;
   at("run-error").hidden = !row.error;
   at("run-error").textContent = row.error ?? "";
   at("run-warnings").replaceChildren(...(row.warnings ?? []).map((one) => element("li", {}, one)));
@@ -88,7 +89,7 @@ export async function openRun({ id }) {
     { title: "meaning", value: ([name]) => meanings[name]?.[1] ?? "" },
   ], cells, { paging: 100 });
   for (const name of ["config", "provenance", "produced_by"]) {
-    at(`run-${name}`).textContent = JSON.stringify(details[name], null, 1);
+    at(`run-${name}`).textContent = JSON.stringify(about[name], null, 1);
   }
 }
 

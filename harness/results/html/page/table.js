@@ -1,8 +1,11 @@
 // Tables: sorting, searching and paging by DataTables.
 
+import { text } from "chunks";
 import { element } from "format";
-import Library from "datatables";
 
+const { default: Library } = await import(
+  URL.createObjectURL(new Blob([await text("datatables")], { type: "text/javascript" }))
+);
 const made = new Map();
 
 /**

@@ -59,11 +59,12 @@ function labelled(run, others) {
 async function draw(runs) {
   const turn = (asked += 1);
   const wanted = [shown.a, shown.b].filter(Boolean);
-  const details = await Promise.all(wanted.map((run) => chunk(`run-${run}`)));
+  const [prompts, ...details] = await Promise.all(["prompts", ...wanted.map((run) => `run-${run}`)].map(chunk));
   // Somebody may have chosen anew while this was unpacked.
   if (turn !== asked) return;
   panes = [];
   length = 0;
+  const films = [];
   const place = document.getElementById("viewer-panes");
   place.replaceChildren();
   details.forEach((one, at) => {
@@ -73,14 +74,29 @@ async function draw(runs) {
       place.append(element("article", { class: "pane" }, `${run.setting}: this sample has not been kept step by step.`));
       return;
     }
+    films.push([run, film]);
     const made = pane(film, states(film), one.words, heading(run, film), go);
     panes.push(made);
     length = Math.max(length, film.frames.length);
     place.append(made.place);
   });
   place.classList.toggle("two", wanted.length > 1);
+  asking(films, prompts);
   slider.max = String(length);
   go(shown.step);
+}
+
+/** Show what the sample was asked: once where both sides were asked the same. */
+function asking(films, prompts) {
+  const place = document.getElementById("viewer-prompt");
+  const folded = place.querySelector("details")?.open === false;
+  const asked = new Map(films.map(([run, film]) => [film.prompt, run]));
+  place.replaceChildren(...[...asked].map(([prompt, run]) => {
+    const turns = prompts[prompt] ?? [["", "It cannot be told; decbench report said why when it wrote this page."]];
+    const name = asked.size > 1 ? `Prompt of ${run.model} · ${run.setting}` : "Prompt";
+    return element("details", { class: "prompt", open: folded ? null : "" }, element("summary", {}, name),
+                   ...turns.map(([role, text]) => element("pre", { tabindex: "0" }, role ? element("b", {}, `${role}\n`) : null, text)));
+  }));
 }
 
 function heading(run, film) {
