@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,14 +18,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from harness.config.plugin_folders import VARIABLE
-from harness.errors import MissingDependency, RunFailed, one_line
+from harness.errors import MissingDependency, RunFailed
 from harness.runs.launching import Work
 
 _LOG = logging.getLogger(__name__)
 _TRIED_AGAIN = 1
-_STARTS = 3
-_STORE_BYTES = 128 * 2**20
-"""For what is passed between processes: names of runs, and their rows."""
 
 
 class RayLauncher(Launcher):
@@ -118,33 +115,12 @@ def _cluster(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    dashboard = None if address else False
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            _start(ray, quiet)
+        ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
         yield ray
     finally:
         ray.shutdown()
-
-
-def _start(ray: Any, quiet: Mapping[str, Any]) -> None:
-    """Start a cluster that this machine alone sees, and that ends with this process.
-
-    Ray gives its own parts 15 seconds to start (ray-project/ray issue 65983), which a busy machine may not have; the
-    second time they are in its page cache.
-    """
-    for left in reversed(range(_STARTS)):
-        try:
-            ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False,
-                     object_store_memory=_STORE_BYTES, **quiet)  # fmt: skip
-            return
-        except Exception as error:
-            if not left:
-                raise
-            _LOG.warning("Ray did not start (%s); trying again", one_line(error))
-            ray.shutdown()
 
 
 def _returned(value: Any) -> JobReturn:
