@@ -69,7 +69,7 @@ export async function figure(id, rows, cost, log, task) {
   const traces = variants.map((name, at) => points_of(points.filter((one) => one.variant === name), name, at, cost));
   if (!points.length) return plotly.purge(place);
   await plotly.react(place, [front(points, cost), ...ideal(cost, task), ...traces], layout(cost, log), { responsive: true, displayModeBar: false });
-  // The window may have been made wider or narrower while this was out of sight.
+  // What was hidden has not followed the window; what is hidden again cannot.
   if (place.offsetParent) await plotly.Plots.resize(place);
   place.removeAllListeners("plotly_click");
   place.on("plotly_click", ({ points: [point] }) => {
