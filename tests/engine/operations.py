@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.engine.model import LanguageModel, ModelSpec
@@ -49,15 +50,25 @@ class Operations(TorchDispatchMode):
         return made
 
 
+def peak_bytes(do: Callable[[], object]) -> int:
+    """Return how much more memory than before is in use at most while `do` runs."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        do()
+    assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
+    events = [one for one in profiled.profiler.kineto_results.events() if one.name() == "[memory]"]
+    changes = [one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())]
+    return max(accumulate(changes))
+
+
 @dataclass
 class Aside:
-    """A model whose own operations do not count; it counts its calls."""
+    """A model whose own operations do not count; it takes down how often the host had waited before each call."""
 
     model: LanguageModel
     operations: Operations
-    calls: int = field(default=0)
+    waits: list[int] = field(default_factory=list)
 
-    @cached_property
+    @property
     def spec(self) -> ModelSpec:
         return self.model.spec
 
@@ -69,7 +80,7 @@ class Aside:
         return self._aside(lambda: self.model.new_store(rows, slots))
 
     def forward(self, *arguments, **named) -> Tensor:
-        self.calls += 1
+        self.waits.append(self.operations.reads.total())
         return self._aside(lambda: self.model.forward(*arguments, **named))
 
     def _aside(self, do: Callable[[], Any]) -> Any:
