@@ -1,6 +1,8 @@
 """One look at a store: which attempts there are, and their rows. It opens no file twice."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 
@@ -8,6 +10,8 @@ from harness.results.files import Folder
 from harness.results.packs import PACK, Pack
 from harness.results.parts import Attempt, Row, as_rows, columns_of, read_part, rows_of, with_known_columns
 from harness.results.schemas import RESULTS, SCHEMAS, empty
+
+_READERS = 4
 
 
 class Scan:
@@ -52,10 +56,18 @@ class Scan:
 
     def rows(self, attempts: Iterable[Attempt], columns: Sequence[str]) -> pa.Table:
         """Return some columns of the rows of attempts, in their order, without those that cannot be trusted."""
-        found = [row for one in attempts if (row := self._part(one, "runs", 1, columns)) is not None]
+        found = [row for row in self._each_run(list(attempts), columns) if row is not None]
         schema = columns_of("runs", columns)
         # Completed together: doing it file by file takes as long as reading.
         return with_known_columns(pa.concat_tables([empty(schema), *found], promote_options="default"), schema)
+
+    def _each_run(self, attempts: Sequence[Attempt], columns: Sequence[str]) -> Iterator[pa.Table | None]:
+        read = partial(self._part, table="runs", rows=1, columns=columns)
+        # Threads that read local files wait for each other; a pack, read once and kept, they would read twice.
+        if self.folder.local or not self.single.issuperset(attempts):
+            return map(read, attempts)
+        with ThreadPoolExecutor(_READERS) as readers:
+            return readers.map(read, attempts)
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
