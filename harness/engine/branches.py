@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.model import AttentionObserver, LanguageModel, Store
+from harness.engine.positional import Busy, per_row
 from harness.engine.records import Ledger, Role
 
 
@@ -51,21 +52,20 @@ class Branches:
 
     def write(self, draft_E: Tensor, position_E: Tensor) -> Tensor:
         """Return the slots [E] that these positions are to be written to, taking new ones; rows in ascending order."""
-        in_common_E = self.slot_DL[draft_E, position_E] < self.slots
-        moves_E = in_common_E & (self.drafts_R[self.row_D[draft_E]] > 1)
-        self._take(draft_E[moves_E], position_E[moves_E])
-        return self.slot_DL[draft_E, position_E]
-
-    def _take(self, draft_E: Tensor, position_E: Tensor) -> None:
-        """Give positions of drafts slots of their own, behind those that are taken."""
-        row_E, rows = self.row_D[draft_E], len(self.drafts_R)
-        self.slot_DL[draft_E, position_E] = self.slots + self._taken_R[row_E] + _place_in_row(row_E, rows)
-        self._taken_R = self._taken_R + torch.bincount(row_E, minlength=rows)
+        row_E, slot_E = self.row_D[draft_E], self.slot_DL[draft_E, position_E]
+        moves_E = (slot_E < self.slots) & (self.drafts_R[row_E] > 1)
+        # Positions that move get slots of their own, behind those that are taken.
+        moved_R = torch.zeros_like(self._taken_R).index_add_(0, row_E, moves_E.long())
+        first_R = self._taken_R - (moved_R.cumsum(0) - moved_R)
+        slot_E = torch.where(moves_E, self.slots + first_R[row_E] + moves_E.cumsum(0) - 1, slot_E)
+        self.slot_DL[draft_E, position_E] = slot_E
+        self._taken_R = self._taken_R + moved_R
         needed = self.slots + int(self._taken_R.max())
         if self.shared.slots < needed:
             grown = self.shared.grown(needed)
             assert isinstance(grown, MovableStore)
             self.shared = grown
+        return slot_E
 
     def visible(self, key_DL: Tensor, draft_RT: Tensor, position_RT: Tensor, block: int | None) -> Tensor:
         """Return the slots [R, T, S] that queries see: where their draft has the positions `key_DL`.
@@ -83,7 +83,7 @@ class Branches:
 
 def _place_in_row(row_E: Tensor, rows: int) -> Tensor:
     """Return the place of every entry among those of its row; rows in ascending order."""
-    count_R = torch.bincount(row_E, minlength=rows)
+    count_R = per_row(row_E, rows)
     return torch.arange(len(row_E), device=row_E.device) - (count_R.cumsum(0) - count_R)[row_E]
 
 
@@ -109,8 +109,9 @@ def forward_branches(
     draft_E, position_E = query_DL.nonzero(as_tuple=True)
     row_E = branches.row_D[draft_E]
     place_E = _place_in_row(row_E, rows)
-    query_R = torch.bincount(row_E, minlength=rows)
-    longest = int(query_R.max())
+    query_R = per_row(row_E, rows)
+    counts = query_R.tolist()
+    longest, busy = max(counts), Busy(counts)
 
     def laid_out(values_E: Tensor, padding_R: Tensor) -> Tensor:
         out_RT = padding_R[:, None].repeat(1, longest)
@@ -124,17 +125,16 @@ def forward_branches(
     place_DL = torch.zeros_like(drafts.tokens_BL)
     place_DL[draft_E, position_E] = place_E
     keys_R = torch.zeros_like(query_R).index_add(0, row_E, key_DL.sum(1)[draft_E])
-    head_R = torch.bincount(branches.row_D[draft_N], minlength=rows)
-    busy_R = (query_R > 0).nonzero().squeeze(1)
+    head_R = per_row(branches.row_D[draft_N], rows)
     return ledger.call(
         model,
         drafts.tokens_BL[draft_RT, position_RT],
         role=role,
-        sample_B=drafts.sample_B[first_R][busy_R],
-        query_B=query_R[busy_R],
-        keys_B=(keys_R / query_R)[busy_R],
-        reused=lambda: query_R.new_zeros(rows, width).index_add(0, branches.row_D, (key_DL & ~query_DL).long())[busy_R],
-        head_B=head_R[busy_R],
+        sample_B=busy(drafts.sample_B[first_R]),
+        query_B=busy(query_R),
+        keys_B=busy(keys_R / query_R),
+        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, branches.row_D, (key_DL & ~query_DL).long())),
+        head_B=busy(head_R),
         positions_BT=position_RT,
         slots_BT=slot_RT,
         kv=branches.shared,

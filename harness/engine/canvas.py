@@ -5,6 +5,7 @@ Everything a generation changes is here, so rows can be copied, dropped and repe
 samples.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.model import Store
-from harness.engine.positional import behind, joined, moved, shape
+from harness.engine.positional import alike, behind, joined, laid_out, moved, padding_mask, shape
 from harness.engine.randomness import uniforms
 
 GIVEN = -1
@@ -30,6 +31,7 @@ _COUNTED = (
     *("calls_B", "held_calls_B", "idle_B", "forced_B", "remasked_B", "generated_B"),
 )
 """Fields that count from 0."""
+_MARGINS = ("token_margin_B", "choice_margin_B", "step_token_margin_B", "step_choice_margin_B")
 
 
 @dataclass(kw_only=True)
@@ -56,6 +58,7 @@ class Canvas:
     Keys that begin with "cache." tell of `stores`, and go where these go.
     `stores` holds keys and values; evaluations write them in place, so that of the copies of a canvas (not of its
     rows) only the latest may be evaluated.
+    `padding` is what `padding_mask` has found, and the lengths for which it holds.
     """
 
     tokens_BL: Tensor
@@ -92,6 +95,8 @@ class Canvas:
     stop_ids: tuple[int, ...] = ()
     memory: dict[str, Tensor] = field(default_factory=dict)
     stores: dict[str, Store] = field(default_factory=dict)
+    padding: tuple[Tensor, Tensor | None] | None = field(default=None, repr=False)
+    _open: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def from_prompts(
@@ -110,17 +115,8 @@ class Canvas:
 
         `constraints` gives, per row, tokens fixed at places of the response (counted from its start).
         """
-        rows, longest = len(prompts), max(len(p) for p in prompts) + gen_length
-        tokens_BL = torch.full((rows, longest), pad_id, dtype=torch.int64)
-        undecided_BL = torch.zeros(rows, longest, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            start = len(prompt)
-            tokens_BL[row, :start] = torch.tensor(list(prompt), dtype=torch.int64)
-            tokens_BL[row, start : start + gen_length] = mask_id
-            undecided_BL[row, start : start + gen_length] = True
-            for place, token in (constraints[row] if constraints else {}).items():
-                tokens_BL[row, start + place] = token
-                undecided_BL[row, start + place] = False
+        rows, given = len(prompts), [{}] * len(prompts) if constraints is None else constraints
+        tokens_BL, undecided_BL = laid_out(prompts, given, gen_length, mask_id, pad_id)
         prompt_length_B = torch.tensor([len(p) for p in prompts])
         zero_B = torch.zeros(rows, dtype=torch.int64)
         far_B = torch.full((rows,), torch.inf, dtype=torch.float64)
@@ -137,16 +133,11 @@ class Canvas:
             fill_id=pad_id,
             stop_ids=stop_ids,
             **dict.fromkeys(_COUNTED, zero_B),  # type: ignore[arg-type]
-            first_call_B=torch.full_like(zero_B, GIVEN),
-            stopped_at_B=torch.full_like(zero_B, GIVEN),
-            held_B=torch.zeros(rows, dtype=torch.bool),
+            **dict.fromkeys(("first_call_B", "stopped_at_B"), torch.full_like(zero_B, GIVEN)),  # type: ignore[arg-type]
+            **dict.fromkeys(("held_B", "given_up_B"), torch.zeros(rows, dtype=torch.bool)),  # type: ignore[arg-type]
             draft_from_B=torch.full_like(zero_B, SETTLED),
             longest_B=prompt_length_B + gen_length,
-            given_up_B=torch.zeros(rows, dtype=torch.bool),
-            token_margin_B=far_B,
-            choice_margin_B=far_B,
-            step_token_margin_B=far_B,
-            step_choice_margin_B=far_B,
+            **dict.fromkeys(_MARGINS, far_B),  # type: ignore[arg-type]
         )
         return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
@@ -155,10 +146,11 @@ class Canvas:
 
     def rows(self, index_D: Tensor) -> "Canvas":
         """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
-        tensors = {name: tensor.index_select(0, index_D) for name, tensor in self._tensors().items()}
+        tensors = alike(lambda kept: kept.index_select(0, index_D), self._tensors())
         memory = {key: tensor.index_select(0, index_D) for key, tensor in self.memory.items()}
         stores = {key: store.rows(index_D) for key, store in self.stores.items()}
-        return replace(self, **tensors, memory=memory, stores=stores)
+        padding = (tensors["length_B"], None) if self._unpadded else None
+        return replace(self, **tensors, memory=memory, stores=stores, padding=padding)
 
     @classmethod
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
@@ -167,10 +159,11 @@ class Canvas:
         parts = [part.copy() for part in parts]
         for part in parts:
             part._widen(width)
-        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0]._tensors()}
+        tensors = alike(lambda *kept: torch.cat(kept), *(part._tensors() for part in parts))
         keys = dict.fromkeys(key for part in parts for key in part.memory)
         memory = {key: joined([part.memory[key] for part in parts]) for key in keys}
-        return replace(parts[0], **tensors, memory=memory, stores={})
+        padding = (tensors["length_B"], None) if all(part._unpadded for part in parts) else None
+        return replace(parts[0], **tensors, memory=memory, stores={}, padding=padding)
 
     def with_stores(self, stores: Mapping[str, Store], index_B: Tensor) -> "Canvas":
         """Return a copy to which the rows `index_B` of `stores` belong, one for each row."""
@@ -182,8 +175,10 @@ class Canvas:
         return replace(self, memory=self.memory | theirs)
 
     def copy(self) -> "Canvas":
-        """Return a copy that can be changed without changing this one."""
-        return replace(self, memory=dict(self.memory), stores=dict(self.stores))
+        """Return a copy that can be changed without changing this one; it shares tensors, which nobody changes."""
+        made = copy.copy(self)
+        made.memory, made.stores = dict(self.memory), dict(self.stores)
+        return made
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest.
@@ -198,9 +193,9 @@ class Canvas:
         def merged(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
-        tensors = {name: merged(tensor, getattr(other, name)) for name, tensor in made._tensors().items()}
+        tensors = alike(merged, made._tensors(), other._tensors())
         memory = {key: merged(mine, other.memory.get(key, mine)) for key, mine in made.memory.items()}
-        return replace(made, **tensors, memory=memory)
+        return replace(made, **tensors, memory=memory, padding=None)
 
     @property
     def num_rows(self) -> int:
@@ -219,8 +214,10 @@ class Canvas:
 
     @property
     def open_BL(self) -> Tensor:
-        """Positions that a selector may choose: undecided ones of the window."""
-        return self.undecided_BL & self.window_BL
+        """Positions that a selector may choose: undecided ones of the window; worked out once for both."""
+        if self._open is None or self._open[0] is not self.undecided_BL or self._open[1] is not self.window_BL:
+            self._open = (self.undecided_BL, self.window_BL, self.undecided_BL & self.window_BL)
+        return self._open[2]
 
     @property
     def committed_BL(self) -> Tensor:
@@ -260,6 +257,17 @@ class Canvas:
         return self.position_L < self.length_B[:, None]
 
     @property
+    def _unpadded(self) -> bool:
+        """Whether it is known that no row is padded."""
+        return self.padding is not None and self.padding[0] is self.length_B and self.padding[1] is None
+
+    def padding_mask(self) -> Tensor | None:
+        """Return which keys are no padding, [B, 1, S], or None when no row is padded; worked out once."""
+        if self.padding is None or self.padding[0] is not self.length_B:
+            self.padding = (self.length_B, padding_mask(self.length_B, self.tokens_BL.shape[1]))
+        return self.padding[1]
+
+    @property
     def response_BL(self) -> Tensor:
         """Positions of the response."""
         return (self.place_BL >= 0) & (self.place_BL < (self.length_B - self.prompt_length_B)[:, None])
@@ -272,10 +280,10 @@ class Canvas:
         """Decide undecided positions; a position that is not undecided is left as it is."""
         commit_BL = commit_BL & self.undecided_BL
         self.tokens_BL = torch.where(commit_BL, tokens_BL, self.tokens_BL)
-        self.undecided_BL = self.undecided_BL & ~commit_BL
+        self.undecided_BL = self.undecided_BL ^ commit_BL
         self.decided_at_BL = torch.where(commit_BL, self.clock_B[:, None], self.decided_at_BL)
         self.generated_B = self.generated_B + commit_BL.sum(1)
-        first_B = (commit_BL & (self.place_BL == 0)).any(1)
+        first_B = commit_BL.gather(1, self.prompt_length_B[:, None])[:, 0]
         self.first_call_B = torch.where(first_B, self.calls_B - 1, self.first_call_B)
 
     def remask(self, remask_BL: Tensor) -> None:
@@ -318,7 +326,7 @@ class Canvas:
 
     def note_margins_of(self, other: "Canvas") -> None:
         """Keep all that `other`, with the same rows, has noted: this canvas hangs on its decisions, too."""
-        for name in ("token_margin_B", "choice_margin_B", "step_token_margin_B", "step_choice_margin_B"):
+        for name in _MARGINS:
             setattr(self, name, torch.minimum(getattr(self, name), getattr(other, name)))
 
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
@@ -337,10 +345,10 @@ class Canvas:
         unused_B = rows_B & (self.window_clock_B == 0)
         self.window_masks_B = torch.where(unused_B, self.open_BL.sum(1), self.window_masks_B)
 
-    def tick(self, rows_B: Tensor, steps_B: Tensor | int = 1) -> None:
-        """Advance the clocks of the rows marked in `rows_B`."""
-        self.clock_B = self.clock_B + rows_B * steps_B
-        self.window_clock_B = self.window_clock_B + rows_B * steps_B
+    def tick(self, rows_B: Tensor | None, steps_B: Tensor | int = 1) -> None:
+        """Advance the clocks of the rows marked in `rows_B` (None: of all)."""
+        steps_B = steps_B if rows_B is None else rows_B * steps_B
+        self.clock_B, self.window_clock_B = self.clock_B + steps_B, self.window_clock_B + steps_B
 
     def resize(self, length_B: Tensor) -> None:
         """Grow rows by masks at the end, or cut them, so that row b has `length_B[b]` positions."""
@@ -357,16 +365,16 @@ class Canvas:
         self.longest_B = torch.maximum(self.longest_B, length_B)
 
     def _widen(self, width: int) -> None:
-        places = width - int(self.prompt_length_B.min()) if self.num_rows else 0
-        for key, dim in self._positional():
+        positional = self._positional()
+        places = width - int(self.prompt_length_B.min()) if positional and self.num_rows else 0
+        for key, dim in positional:
             self.memory[key] = behind(self.memory[key], dim, (width if shape(key)[dim] == "L" else places))
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:
-            pad = torch.nn.functional.pad
-            self.tokens_BL = pad(self.tokens_BL, (0, extra), value=self.fill_id)
-            self.undecided_BL = pad(self.undecided_BL, (0, extra))
-            self.window_BL = pad(self.window_BL, (0, extra))
-            self.decided_at_BL = pad(self.decided_at_BL, (0, extra), value=GIVEN)
+            self.padding, pad = None, torch.nn.functional.pad
+            fills = {"tokens_BL": self.fill_id, "undecided_BL": False, "window_BL": False, "decided_at_BL": GIVEN}
+            for name, value in fills.items():
+                setattr(self, name, pad(getattr(self, name), (0, extra), value=value))
 
     def insert(self, position_B: Tensor, count_B: Tensor) -> None:
         """Insert `count_B` masks (0: none) before the absolute `position_B` of every row.

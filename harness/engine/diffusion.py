@@ -13,12 +13,13 @@ from torch import Tensor
 
 from harness.engine.canvas import GIVEN, UNDECIDED, Canvas
 from harness.engine.generation import DecodeError, Generation, known_margin
-from harness.engine.margins import across
+from harness.engine.margins import across, ahead
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionMean, LanguageModel
 from harness.engine.policies import Narrowing
-from harness.engine.prediction import Candidates, Prediction, top
+from harness.engine.prediction import Candidates, Prediction, best
 from harness.engine.records import Ledger
+from harness.engine.standing import Standing, reads
 
 CALLS_PER_POSITION = 4
 HELD_CALLS_PER_POSITION = 64
@@ -53,11 +54,15 @@ def decode(
     canvas = canvas.copy()
     method.preparation(model, canvas)
     method.window.update(canvas)
-    results: list[Generation] = []
-    canvas = _retire(canvas, results)
+    finished: list[Canvas] = []
+    canvas, standing = _part(canvas, Standing.of(method, canvas), finished)
+    if not canvas.num_rows:
+        return _generations(finished)
+    # No row can be out of budget before.
+    room = CALLS_PER_POSITION * int((canvas.longest_B - canvas.prompt_length_B).min())
 
-    def step(before: Canvas, prediction: Prediction) -> Canvas:
-        return take_step(method, before, prediction)
+    def step(canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None) -> Canvas:
+        return take_step(method, canvas, prediction, rows)
 
     def observe(before: Canvas, said: Prediction | Candidates, after: Canvas) -> None:
         if observers:
@@ -67,24 +72,23 @@ def decode(
             for observer in observers:
                 observer(before, said, after)
 
-    prediction = evaluate(model, method, canvas, ledger) if canvas.num_rows else None
-    calls = 1
-    while prediction is not None:
-        canvas.given_up_B = canvas.given_up_B | _out_of_budget(canvas)
-        stepped = take_step(method, canvas, prediction, observers)
-        live_B = stepped.live_B
-        if not bool(live_B.all()):
-            keep = live_B.nonzero().squeeze(1)
-            _collect(stepped, ~live_B, results)
-            canvas, prediction, stepped = canvas.rows(keep), prediction.rows(keep), stepped.rows(keep)
-        on_progress(len(results), calls)
+    prediction, calls = evaluate(model, method, canvas, ledger, standing), 1
+    while True:
+        if calls >= room:
+            canvas.given_up_B = canvas.given_up_B | _out_of_budget(canvas)
+        stepped, standing = _advance(method, canvas, prediction, observers)
+        if method.drafts and not all(standing.live):
+            keep = [row for row, live in enumerate(standing.live) if live]
+            canvas, prediction = canvas.rows(standing.index_of(standing.live)), prediction.rows(keep)
+        stepped, standing = _part(stepped, standing, finished)
+        on_progress(sum(part.num_rows for part in finished), calls)
         if not stepped.num_rows:
-            break
+            return _generations(finished)
         drafts = method.verifier.propose(canvas, prediction, stepped, step)
-        prediction = evaluate(model, method, drafts, ledger)
+        del prediction  # two at once would be twice the memory
+        prediction = evaluate(model, method, drafts, ledger, standing if drafts is stepped else None)
         calls += 1
         canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
-    return sorted(results, key=lambda generation: generation.sample)
 
 
 def _out_of_budget(canvas: Canvas) -> Tensor:
@@ -96,49 +100,73 @@ def _out_of_budget(canvas: Canvas) -> Tensor:
     )
 
 
-def evaluate(model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger) -> Prediction:
-    """Return the prediction for the positions of `canvas` that some policy reads; one model call."""
-    read_BL, ahead_B = _reads(method, canvas), method.verifier.ahead(canvas)
+def _part(canvas: Canvas, standing: Standing, finished: list[Canvas]) -> tuple[Canvas, Standing]:
+    """Return the rows that go on; the others are finished."""
+    live = standing.live
+    if all(live):
+        return canvas, standing
+    ended = standing.index_of([not one for one in live])
+    finished.append(replace(canvas, memory={}, stores={}).rows(ended))
+    keep = standing.index_of(live)
+    return canvas.rows(keep), standing.rows(live, keep)
+
+
+def evaluate(
+    model: LanguageModel, method: DiffusionMethod, canvas: Canvas, ledger: Ledger, standing: Standing | None = None
+) -> Prediction:
+    """Return the prediction for the positions of `canvas` that some policy reads; one model call.
+
+    How many these are is known if the `standing` of the canvas is. What drafts will share is scored here.
+    """
+    read_BL = reads(method, canvas) if standing is None else standing.read_BL
+    counts = None if standing is None else standing.read
+    ahead_B = method.verifier.ahead(canvas)
     if ahead_B is not None:
-        read_BL = read_BL | _windows_ahead(method, canvas, ahead_B)
+        read_BL, counts = read_BL | _windows_ahead(method, canvas, ahead_B), None
     if isinstance(method.cache, Narrowing):
-        read_BL = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas))
-    shown = method.guidance.widen(canvas)
-    row_N, position_N = read_BL.repeat(method.guidance.copies, 1).nonzero(as_tuple=True)
+        read_BL, counts = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas)), None
+    counts = read_BL.sum(1).tolist() if counts is None else counts
+    shown, copies = method.guidance.widen(canvas), method.guidance.copies
+    shown_BL = read_BL if copies == 1 else read_BL.repeat(copies, 1)
+    row_N, position_N = torch.nonzero_static(shown_BL, size=copies * sum(counts)).unbind(1)
     attention = AttentionMean() if method.reads_attention else None
     logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N, attention))
-    if bool(logits_NV.isnan().any()):
-        row = int(row_N[logits_NV.isnan().any(-1).nonzero()[0, 0]]) % canvas.num_rows
-        raise DecodeError(
-            f"model {model.spec.name} returned logits that are not numbers (NaN)", sample=int(canvas.sample_B[row])
-        )
     own = len(logits_NV)
+    # Whether logits are numbers shows in the largest of all, before masks are ruled out; who reads it need not wait.
+    broken = logits_NV.amax().isnan() if own else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
     canvas.calls_B = canvas.calls_B + 1
-    canvas.held_calls_B = canvas.held_calls_B + canvas.held_B
-    return Prediction(
+    if standing is None or any(standing.held):
+        canvas.held_calls_B = canvas.held_calls_B + canvas.held_B
+    prediction = Prediction(
         logits_NV=logits_NV,
         row_N=row_N[:own],
         position_N=position_N[:own],
         shape=(canvas.num_rows, canvas.tokens_BL.shape[1]),
         spec=model.spec,
         attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
+        known_BL=read_BL,
+        counts=counts,
+        broken=broken,
     )
+    once = method.drafts and method.steady
+    return replace(prediction, said=method.scorer(prediction, canvas)) if once else prediction
 
 
-def _reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
-    """Return the positions that the policies read of a prediction of this canvas."""
-    read_BL = canvas.open_BL
-    for reader in method.readers:
-        read_BL = read_BL | reader.reads(canvas)
-    return read_BL
+def _refuse_broken(model: str, canvas: Canvas, prediction: Prediction) -> None:
+    """Raise DecodeError naming the first row whose logits are not numbers; another row's are not its fault."""
+    broken_N = prediction.logits_NV.isnan().any(-1)
+    for row in prediction.row_N[broken_N][:1].tolist():
+        raise DecodeError(f"model {model} returned logits that are not numbers (NaN)", sample=int(canvas.sample_B[row]))
 
 
 def _asked(method: DiffusionMethod, canvas: Canvas, prediction: Prediction) -> Prediction:
     """Return what the policies would have been told of this canvas, had no verifier asked for more."""
     prediction = prediction.widened(canvas.tokens_BL.shape[1])
-    return prediction if method.verifier.ahead(canvas) is None else prediction.only(_reads(method, canvas))
+    if method.verifier.ahead(canvas) is None:
+        return prediction
+    return prediction.only(reads(method, canvas))
 
 
 def _windows_ahead(method: DiffusionMethod, canvas: Canvas, count_B: Tensor) -> Tensor:
@@ -154,88 +182,121 @@ def _windows_ahead(method: DiffusionMethod, canvas: Canvas, count_B: Tensor) -> 
 
 
 def take_step(
-    method: DiffusionMethod, canvas: Canvas, prediction: Prediction, observers: Sequence[Observer] = ()
+    method: DiffusionMethod, canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None
 ) -> Canvas:
-    """Return the next canvas: commit, revise, finish, and open new windows.
+    """Return the next canvas; of rows that are not marked in `rows` (default: all are) nothing may be read."""
+    return _advance(method, canvas, prediction, rows=rows)[0]
+
+
+def _advance(
+    method: DiffusionMethod,
+    canvas: Canvas,
+    prediction: Prediction,
+    observers: Sequence[Observer] = (),
+    rows: Sequence[bool] | None = None,
+) -> tuple[Canvas, Standing]:
+    """Return the next canvas and how it stands: commit, revise, finish, and open new windows.
 
     Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
     idle, and the row steps again on the same prediction, until it does so endlessly and is given up. Rows that have
     made their step are not touched by that, nor are those that a policy wants evaluated again before they commit.
     """
-    after, idled = canvas.copy(), 0
+    after, idled, now = canvas.copy(), 0, None
     after.begin_step()
     prediction = _asked(method, canvas, prediction)
-    candidates = method.scorer(prediction, after)
-    after, pending_B = _foresee(method, after, prediction, candidates)
-    width = after.tokens_BL.shape[1]
-    prediction, candidates = prediction.widened(width), candidates.widened(width)
-    others = after.copy()
-    while bool(pending_B.any()):
-        before = after.copy()
-        commit_BL, idle_B = _choose(method, candidates, after, prediction, pending_B)
+    candidates = prediction.said or method.scorer(prediction, after)
+    after, steps = _foresee(method, after, prediction, candidates)
+    rows = [True] * len(steps) if rows is None else rows
+    steps, others = [made and marked for made, marked in zip(steps, rows, strict=True)], after
+    while any(steps):
+        before, width = after.copy(), after.tokens_BL.shape[1]
+        prediction, candidates = prediction.widened(width), candidates.widened(width)
+        steps_B = None if all(steps) else torch.tensor(steps, device=after.held_B.device)
+        commit_BL, idle_B = _choose(method, candidates, after, prediction, steps_B)
         after.commit(commit_BL, candidates.tokens_BL)
         method.reviser(after, prediction, candidates, commit_BL)
-        after.tick(pending_B)
-        after.idle_B = after.idle_B + idle_B
-        after = _close_windows(method, after, pending_B & ~idle_B)
-        if not bool(pending_B.all()):
-            after = after.where(pending_B, others)
+        after.tick(steps_B)
+        standing = Standing.of(method, after, idle_B, prediction.broken)
+        if any(standing.broken):
+            _refuse_broken(prediction.spec.name, canvas, prediction)
+        moved = [step and not idle for step, idle in zip(steps, standing.idle, strict=True)]
+        if idle_B is not None and any(standing.idle):
+            after.idle_B = after.idle_B + idle_B
+        settled = method.waits and not standing.completes(moved) and after.layout_B is before.layout_B
+        if not settled:
+            after = _close_windows(method, after, moved, any(standing.held))
+        now = standing if settled else None
+        if steps_B is not None and list(steps) != list(rows):
+            after, now = after.where(steps_B, others), None
         if observers:
             shown = replace(candidates, entropy_BL=prediction.entropy())
             for observer in observers:
                 observer(before, shown, after)
         idled += 1
-        if idled > IDLE_STEPS:
+        steps = [bool(idle) for idle in standing.idle]
+        if idled > IDLE_STEPS and idle_B is not None:
             endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))
-            after.given_up_B, idle_B = after.given_up_B | endless_B, idle_B & ~endless_B
-        pending_B, others = idle_B, after.copy()
-        if bool(pending_B.any()):
+            after.given_up_B, now = after.given_up_B | endless_B, None
+            steps = (idle_B & ~endless_B).tolist()
+        if any(steps):
+            others = after.copy()
             after.begin_step()
             prediction = prediction.widened(after.tokens_BL.shape[1])
-            candidates = method.scorer(prediction, after)
-    return after
+            candidates = prediction.said or method.scorer(prediction, after)
+    return after, now or Standing.of(method, after)
 
 
 def _foresee(
     method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates
-) -> tuple[Canvas, Tensor]:
+) -> tuple[Canvas, list[bool]]:
     """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
-    again_B = torch.zeros_like(canvas.held_B)
+    again_B = None
     for part in method.foreseers:
         before, width = canvas.copy(), canvas.tokens_BL.shape[1]
         asks_B = part.foresee(canvas, prediction.widened(width), candidates.widened(width))
-        if bool(again_B.any()):
+        if again_B is not None and bool(again_B.any()):
             # Rows that are evaluated again show the other parts that prediction; this one must leave no trace in them.
             canvas = canvas.where(~again_B, before)
-        again_B = again_B | asks_B
-    if bool(again_B.any()):
+        again_B = asks_B if again_B is None else again_B | asks_B
+    again = [False] * canvas.num_rows if again_B is None else again_B.tolist()
+    if again_B is not None and any(again):
         others = canvas.copy()
         method.window.update(canvas)
         canvas = canvas.where(again_B, others)
-    return canvas, ~again_B
+    return canvas, [not one for one in again]
 
 
 def _choose(
-    method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, pending_B: Tensor
-) -> tuple[Tensor, Tensor]:
+    method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, steps_B: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """Return the positions to commit and the rows whose schedule closes none; a stalled row is forced."""
-    open_BL = canvas.open_BL & prediction.read_BL & pending_B[:, None]
+    open_BL = canvas.open_BL & prediction.read_BL
+    open_BL = open_BL if steps_B is None else open_BL & steps_B[:, None]
     quota_B, noted_B = method.schedule.quota(canvas), canvas.step_choice_margin_B
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     # Tensors are replaced, never changed: this one is the same if the selector has noted nothing.
     by_score = canvas.step_choice_margin_B is noted_B
-    empty_B = pending_B & ~commit_BL.any(1)
-    idle_B = torch.zeros_like(empty_B) if quota_B is None else empty_B & (quota_B == 0)
-    forced_B = empty_B & ~idle_B & open_BL.any(1)
-    commit_BL = commit_BL | top(candidates.score_BL, open_BL, forced_B.long())
-    canvas.forced_B = canvas.forced_B + forced_B
-    gap_B = across(candidates.score_BL, commit_BL, open_BL)
-    canvas.note_choice(gap_B if by_score else gap_B.masked_fill(~forced_B, torch.inf))
-    stop_B = method.stopper(prediction, candidates, canvas) & pending_B
-    canvas.stopped_at_B = torch.where(stop_B, canvas.clock_B, canvas.stopped_at_B)
-    commit_BL = commit_BL | (canvas.undecided_BL & stop_B[:, None])
+    idle_B = None
+    if quota_B is not None:
+        idle_B = ~commit_BL.any(1) & (quota_B == 0)
+        idle_B = idle_B if steps_B is None else idle_B & steps_B
+    if not method.decides:
+        forced_B = ~commit_BL.any(1) & open_BL.any(1)
+        forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
+        commit_BL = commit_BL | best(candidates.score_BL, open_BL, forced_B)
+        canvas.forced_B = canvas.forced_B + forced_B
+        if not by_score:
+            canvas.note_choice(ahead(candidates.score_BL, open_BL).masked_fill(~forced_B, torch.inf))
+    if by_score:
+        canvas.note_choice(across(candidates.score_BL, commit_BL, open_BL))
+    if method.stops:
+        stop_B = method.stopper(prediction, candidates, canvas)
+        stop_B = stop_B if steps_B is None else stop_B & steps_B
+        canvas.stopped_at_B = torch.where(stop_B, canvas.clock_B, canvas.stopped_at_B)
+        commit_BL = commit_BL | (canvas.undecided_BL & stop_B[:, None])
+        idle_B = None if idle_B is None else idle_B & ~stop_B
     canvas.note_tokens(_token_gap(candidates, prediction).masked_fill(~commit_BL, torch.inf).amin(1))
-    return commit_BL, idle_B & ~stop_B
+    return commit_BL, idle_B
 
 
 def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
@@ -244,43 +305,45 @@ def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
     return prediction.token_gap(prediction.gather(candidates.tokens_BL))
 
 
-def _close_windows(method: DiffusionMethod, canvas: Canvas, moved_B: Tensor) -> Canvas:
-    complete_B = moved_B & ~canvas.open_BL.any(1) & ~canvas.held_B
+def _close_windows(method: DiffusionMethod, canvas: Canvas, moved: Sequence[bool], held: bool) -> Canvas:
+    complete_B = torch.tensor(moved, device=canvas.held_B.device) & ~canvas.open_BL.any(1) & ~canvas.held_B
     surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
     canvas.idle_B = canvas.idle_B + surplus_B
     canvas.tick(complete_B, surplus_B)
-    held = canvas.copy()
+    before = canvas.copy()
     method.finish(canvas, complete_B)
     method.window.update(canvas)
-    return canvas.where(~canvas.held_B, held) if bool(canvas.held_B.any()) else canvas
+    return canvas.where(~canvas.held_B, before) if held or canvas.held_B is not before.held_B else canvas
 
 
-def _collect(canvas: Canvas, finished_B: Tensor, results: list[Generation]) -> None:
-    done = canvas.rows(finished_B.nonzero().squeeze(1))
+def _generations(finished: Sequence[Canvas]) -> list[Generation]:
+    """Return what all rows have come to, by sample."""
+    done = Canvas.cat(finished) if len(finished) > 1 else finished[0]
     tokens_BL = done.tokens_BL.masked_fill(done.undecided_BL, done.mask_id)
     decided_at_BL = done.decided_at_BL.masked_fill(done.undecided_BL, UNDECIDED)
-    first_call_B = done.first_call_B.masked_fill(done.first_undecided_B == 0, GIVEN)
-    for row in range(done.num_rows):
-        response = slice(int(done.prompt_length_B[row]), int(done.length_B[row]))
-        results.append(
-            Generation(
-                sample=int(done.sample_B[row]),
-                tokens=tuple(tokens_BL[row, response].tolist()),
-                decided_at=tuple(decided_at_BL[row, response].tolist()),
-                idle=int(done.idle_B[row]),
-                forced=int(done.forced_B[row]),
-                remasked=int(done.remasked_B[row]),
-                tokens_generated=int(done.generated_B[row]),
-                first_call=int(first_call_B[row]),
-                stopped_at=int(done.stopped_at_B[row]),
-                out_of_budget=bool(done.unfinished_B[row]),
-                token_margin=known_margin(float(done.token_margin_B[row])),
-                choice_margin=known_margin(float(done.choice_margin_B[row])),
-            )
+    numbers = {
+        "sample": done.sample_B,
+        "idle": done.idle_B,
+        "forced": done.forced_B,
+        "remasked": done.remasked_B,
+        "tokens_generated": done.generated_B,
+        "first_call": done.first_call_B.masked_fill(done.first_undecided_B == 0, GIVEN),
+        "stopped_at": done.stopped_at_B,
+    }
+    told = torch.stack([*numbers.values(), done.prompt_length_B, done.length_B, done.unfinished_B], 1).tolist()
+    margins = torch.stack([done.token_margin_B, done.choice_margin_B], 1).tolist()
+    decisions = torch.stack([tokens_BL, decided_at_BL], 1).tolist()
+    made = [
+        Generation(
+            **dict(zip(numbers, told, strict=True)),
+            tokens=tuple(tokens[start:end]),
+            decided_at=tuple(decided_at[start:end]),
+            out_of_budget=bool(unfinished),
+            token_margin=known_margin(token_margin),
+            choice_margin=known_margin(choice_margin),
         )
-
-
-def _retire(canvas: Canvas, results: list[Generation]) -> Canvas:
-    live_B = canvas.live_B
-    _collect(canvas, ~live_B, results)
-    return canvas.rows(live_B.nonzero().squeeze(1))
+        for (*told, start, end, unfinished), (token_margin, choice_margin), (tokens, decided_at) in zip(
+            told, margins, decisions, strict=True
+        )
+    ]
+    return sorted(made, key=lambda generation: generation.sample)

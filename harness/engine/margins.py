@@ -24,8 +24,14 @@ def across(score_BL: Tensor, chosen_BL: Tensor, among_BL: Tensor) -> Tensor:
     chosen_BL = chosen_BL.gather(1, order_BL)
     gap_BL = score_BL[:, :-1] - score_BL[:, 1:]
     # What is not among them is infinitely far behind, or compares as not a number.
-    other_BL = (chosen_BL[:, :-1] != chosen_BL[:, 1:]) & (gap_BL < torch.inf)
-    return gap_BL.masked_fill(~other_BL, torch.inf).amin(1)
+    alike_BL = chosen_BL[:, :-1] == chosen_BL[:, 1:]
+    return gap_BL.masked_fill_(alike_BL, torch.inf).nan_to_num_(torch.inf, torch.inf).amin(1)
+
+
+def ahead(score_BL: Tensor, among_BL: Tensor) -> Tensor:
+    """Return by how much the best score of `among_BL` exceeds the next one, as `across` does."""
+    two_B2 = score_BL.masked_fill(~among_BL, -torch.inf).topk(min(2, score_BL.shape[1]), dim=1).values
+    return (two_B2[:, 0] - two_B2[:, -1]).nan_to_num_(torch.inf, torch.inf)
 
 
 def prefix(slack_BL: Tensor, count_B: Tensor, first: int, end_B: Tensor) -> Tensor:

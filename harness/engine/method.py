@@ -14,6 +14,7 @@ from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.policies import (
     AttentionReader,
     Cache,
+    Deciding,
     Demanding,
     Finish,
     Foresight,
@@ -27,12 +28,16 @@ from harness.engine.policies import (
     Schedule,
     Scorer,
     Selector,
+    Steady,
     Step,
     Stopper,
     Verifier,
+    Waiting,
     Window,
 )
 from harness.engine.policy import policy
+from harness.engine.positional import padding_mask as padding_mask  # for plug-ins, which were told to find it here
+from harness.engine.positional import per_row
 from harness.engine.prediction import Candidates, Prediction
 from harness.engine.records import Ledger, Role
 
@@ -65,6 +70,11 @@ class NeverRevise:
 @policy("method/finish", "full")
 class DecodeFully:
     """Decode every position of the response, end tokens or not."""
+
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Do nothing."""
@@ -139,19 +149,12 @@ class NoCache:
             sample_B=canvas.sample_B,
             query_B=canvas.length_B,
             keys_B=canvas.length_B,
-            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
-            visible_BTS=padding_mask(canvas.length_B, width),
+            head_B=per_row(row_N, canvas.num_rows),
+            visible_BTS=canvas.padding_mask(),
             select_N=row_N * width + model.spec.sources(position_N),
             decided_at_BT=canvas.decided_at_BL,
             observe=observe,
         )
-
-
-def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
-    """Return which keys are no padding, [B, 1, S], or None when no row is padded."""
-    if bool((length_B == width).all()):
-        return None
-    return (torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +188,7 @@ class DiffusionMethod:
     def _parts(self) -> list[object]:
         return [getattr(self, slot.name) for slot in fields(self)]
 
-    # Every call asks for these three, and matching protocols costs about as much as a small model's layer.
+    # Every call asks for these, and matching protocols costs about as much as a small model's layer.
     @cached_property
     def readers(self) -> list[Reader]:
         """The policies that read more than open positions."""
@@ -201,6 +204,32 @@ class DiffusionMethod:
         """The policies that act on a prediction before anything is committed, first what decides on the length."""
         ordered = [self.finish, *(part for part in self._parts if part is not self.finish)]
         return [part for part in ordered if isinstance(part, Foresight)]
+
+    @cached_property
+    def waits(self) -> bool:
+        """Whether windows and the ends of rows stay as they are until a window is complete or positions move."""
+        ends = (self.window, self.finish)
+        return not self.foreseers and all(isinstance(part, Waiting) and part.waits for part in ends)
+
+    @cached_property
+    def steady(self) -> bool:
+        """Whether a prediction need be scored only once."""
+        return isinstance(self.scorer, Steady) and self.scorer.steady
+
+    @cached_property
+    def decides(self) -> bool:
+        """Whether the selector needs nobody to force it."""
+        return isinstance(self.selector, Deciding) and self.selector.decides
+
+    @cached_property
+    def stops(self) -> bool:
+        """Whether the stopper ever stops."""
+        return not isinstance(self.stopper, NeverStop)
+
+    @cached_property
+    def drafts(self) -> bool:
+        """Whether the verifier makes more of a step than the step."""
+        return not isinstance(self.verifier, Unverified)
 
     @cached_property
     def reads_attention(self) -> bool:

@@ -103,7 +103,7 @@ class ModelSpec:
 
     def sources(self, position_N: Tensor) -> Tensor:
         """Return the positions whose raw logits predict `position_N`: one before, for shifted models."""
-        return (position_N - self.shift).clamp(min=0)
+        return (position_N - self.shift).clamp(min=0) if self.shift else position_N
 
 
 class Store(Protocol):

@@ -4,7 +4,7 @@ A policy is a frozen object that holds parameters only; what changes during a ge
 Shapes: B rows, L positions, D drafts, N read positions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -17,8 +17,14 @@ from harness.engine.records import Ledger
 if TYPE_CHECKING:
     from harness.engine.method import DiffusionMethod
 
-Step = Callable[[Canvas, Prediction], Canvas]
-"""Apply the method's rule once: from a canvas and a prediction to the next canvas (a new object)."""
+
+class Step(Protocol):
+    """Apply the method's rule once."""
+
+    def __call__(self, canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None) -> Canvas:
+        """Return the next canvas (a new object); of rows that are not marked in `rows` nothing may be read."""
+        ...
+
 
 Observe = Callable[[Canvas, Prediction | Candidates, Canvas], None]
 """Show the observers steps that a verifier took: the canvas before, what they follow from, and the canvas after."""
@@ -40,6 +46,16 @@ class Window(Protocol):
 
         Also called for windows that are only about to be complete, to learn which come next.
         """
+        ...
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A window or a finish rule that changes nothing as long as no window is complete and no position has moved."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it does, with its present parameters: it is then called where a window is complete only."""
         ...
 
 
@@ -73,6 +89,26 @@ class Selector(Protocol):
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, a subset of `open_BL`."""
+        ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """A scorer whose candidates depend on the prediction alone, and that leaves nothing in the canvas."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether they do, with its present parameters: drafts then share what is scored once."""
+        ...
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """A selector that chooses at least one open position wherever there is one and the quota is not 0."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether it does, with its present parameters: the loop then forces nothing."""
         ...
 
 

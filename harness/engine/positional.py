@@ -3,10 +3,53 @@
 Shapes: B rows, L positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+
+def laid_out(
+    prompts: Sequence[Sequence[int]], given: Sequence[Mapping[int, int]], gen_length: int, mask_id: int, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """Return tokens and what is undecided of prompts with masks behind, but for the places of these that are given."""
+    rows, longest = len(prompts), max(len(prompt) for prompt in prompts) + gen_length
+    tokens_BL = torch.full((rows, longest), pad_id, dtype=torch.int64)
+    undecided_BL = torch.zeros(rows, longest, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        start = len(prompt)
+        tokens_BL[row, :start] = torch.tensor(list(prompt), dtype=torch.int64)
+        tokens_BL[row, start : start + gen_length] = mask_id
+        undecided_BL[row, start : start + gen_length] = True
+        for place, token in given[row].items():
+            tokens_BL[row, start + place] = token
+            undecided_BL[row, start + place] = False
+    return tokens_BL, undecided_BL
+
+
+def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
+    """Return which keys are no padding, [B, 1, S], or None when no row is padded."""
+    if bool((length_B == width).all()):
+        return None
+    return (torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :]
+
+
+def alike(change: Callable[..., Tensor], *parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what `change` makes of the tensors of one name in all parts, which it treats row by row.
+
+    Numbers of a row that have one dtype go through it together: twenty operations cost twenty times what one does.
+    """
+    kinds: dict[tuple[torch.dtype, int], list[str]] = {}
+    for name, tensor in parts[0].items():
+        kinds.setdefault((tensor.dtype, tensor.dim()), []).append(name)
+    made: dict[str, Tensor] = {}
+    for (_, dims), names in kinds.items():
+        if dims > 1:
+            made |= {name: change(*(part[name] for part in parts)) for name in names}
+        else:
+            together = change(*(torch.stack([part[name] for name in names], 1) for part in parts))
+            made |= dict(zip(names, together.unbind(1), strict=True))
+    return made
 
 
 def shape(key: str) -> str:
@@ -36,3 +79,23 @@ def behind(part: Tensor, dim: int, size: int) -> Tensor:
     if extra <= 0:
         return part
     return torch.cat([part, part.new_zeros(*part.shape[:dim], extra, *part.shape[dim + 1 :])], dim)
+
+
+class Busy:
+    """Picks, of what there is by row, the rows that have something to do, of which there are `counts`."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self.counts = counts
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return the entries of these rows."""
+        if all(self.counts):
+            return tensor
+        return tensor[
+            torch.tensor([row for row, n in enumerate(self.counts) if n], dtype=torch.int64, device=tensor.device)
+        ]
+
+
+def per_row(row_N: Tensor, rows: int) -> Tensor:
+    """Return how many entries each of the rows has, [B]; unlike `bincount`, without waiting for the device."""
+    return row_N.new_zeros(rows).index_add_(0, row_N, torch.ones_like(row_N))

@@ -3,10 +3,11 @@
 Shapes: B rows, L positions, N read positions, V vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import Enum
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, chain
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,10 @@ class Prediction:
     """Aligned logits [N, V] of the positions (`row_N`, `position_N`) of a canvas of `shape` [B, L].
 
     Logits of position i predict the token at i; the mask token's are -inf. `attention_BLL` is the attention of every
-    position to every other, mean over layers and heads, if some policy asked for it.
+    position to every other, mean over layers and heads, if some policy asked for it. What is at hand
+    need not be worked out again: `known_BL` are the positions that were read, `counts` how many of each row, in whose
+    order entries stand, `broken` is whether some logit was not a number, and `said` the candidates of a scorer that
+    looks at nothing but predictions.
     """
 
     logits_NV: Tensor
@@ -43,10 +47,16 @@ class Prediction:
     shape: tuple[int, int]
     spec: ModelSpec
     attention_BLL: Tensor | None = None
+    known_BL: Tensor | None = None
+    counts: Sequence[int] | None = None
+    broken: Tensor | None = None
+    said: "Candidates | None" = None
 
-    @property
+    @cached_property
     def read_BL(self) -> Tensor:
         """Positions that were read."""
+        if self.known_BL is not None:
+            return self.known_BL
         return self.scatter(torch.ones_like(self.row_N, dtype=torch.bool), False)
 
     def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
@@ -54,6 +64,27 @@ class Prediction:
         out_BL = values_N.new_full(self.shape, fill)
         out_BL[self.row_N, self.position_N] = values_N
         return out_BL
+
+    def candidates(
+        self, tokens_N: Tensor, score_N: Tensor, confidence_N: Tensor, behind_N: Tensor | None
+    ) -> "Candidates":
+        """Return candidates of what is known of the read positions.
+
+        `behind_N` is log p of the next best token less that of the token; None of tokens that were drawn.
+        """
+        values_KN = [score_N, confidence_N] if behind_N is None else [score_N, confidence_N, behind_N]
+        if len({one.dtype for one in values_KN}) == 1:
+            out_KBL = score_N.new_full((len(values_KN), *self.shape), -torch.inf)
+            out_KBL[:, self.row_N, self.position_N] = torch.stack(values_KN)
+            score_BL, confidence_BL, *behind_BL = out_KBL.unbind(0)
+        else:
+            score_BL, confidence_BL, *behind_BL = (self.scatter(one, -torch.inf) for one in values_KN)
+        return Candidates(
+            tokens_BL=self.scatter(tokens_N, 0),
+            score_BL=score_BL,
+            confidence_BL=confidence_BL,
+            token_gap_BL=-behind_BL[0] if behind_BL else torch.full_like(score_BL, torch.inf),
+        )
 
     def latest(self, values_N: Tensor, earlier_BL: Tensor | None) -> Tensor:
         """Return [B, L] with the values where something was read, elsewhere the earlier ones (None: 0)."""
@@ -72,24 +103,38 @@ class Prediction:
         """Return the entropy of the predicted distributions as [B, L], in nats, nan where nothing was read."""
         return self.scatter(torch.special.entr(self.logits_NV.float().softmax(-1)).sum(-1), torch.nan)
 
-    def rows(self, index_B: Tensor) -> "Prediction":
+    def rows(self, index_B: Tensor | Sequence[int]) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
-        entries_BN = self.row_N[None, :] == index_B[:, None]
-        row_N, entry_N = entries_BN.nonzero(as_tuple=True)
+        rows = index_B.tolist() if isinstance(index_B, Tensor) else index_B
+        counts = self.read_BL.sum(1).tolist() if self.counts is None else self.counts
+        ends, device = [*accumulate(counts)], self.row_N.device
+        entries = [range(ends[row] - counts[row], ends[row]) for row in rows]
+        entry_N = torch.tensor([*chain(*entries)], dtype=torch.int64, device=device)
+        row_N = torch.tensor([row for row, each in enumerate(entries) for _ in each], dtype=torch.int64, device=device)
+        index_B = torch.tensor(rows, dtype=torch.int64, device=device)
         return replace(
             self,
             logits_NV=self.logits_NV[entry_N],
             row_N=row_N,
             position_N=self.position_N[entry_N],
-            shape=(len(index_B), self.shape[1]),
+            shape=(len(rows), self.shape[1]),
             attention_BLL=None if self.attention_BLL is None else self.attention_BLL[index_B],
+            known_BL=self.read_BL.index_select(0, index_B),
+            counts=[counts[row] for row in rows],
+            said=None if self.said is None else self.said.rows(index_B),
         )
 
     def only(self, some_BL: Tensor) -> "Prediction":
         """Return the prediction of some positions."""
         entry_N = self.gather(some_BL).nonzero().squeeze(1)
         return replace(
-            self, logits_NV=self.logits_NV[entry_N], row_N=self.row_N[entry_N], position_N=self.position_N[entry_N]
+            self,
+            logits_NV=self.logits_NV[entry_N],
+            row_N=self.row_N[entry_N],
+            position_N=self.position_N[entry_N],
+            known_BL=self.read_BL & some_BL,
+            counts=None,
+            said=None,
         )
 
     def widened(self, width: int) -> "Prediction":
@@ -99,23 +144,9 @@ class Prediction:
             return self
         if attention_BLL is not None:
             attention_BLL = F.pad(attention_BLL, (0, extra, 0, extra))
-        return replace(self, shape=(self.shape[0], width), attention_BLL=attention_BLL)
-
-    @classmethod
-    def cat(cls, parts: Sequence["Prediction"]) -> "Prediction":
-        """Return the predictions of all parts, one part's rows behind the other's."""
-        before = [0, *accumulate(part.shape[0] for part in parts)]
-        width = max(part.shape[1] for part in parts)
-        attentions = [part.widened(width).attention_BLL for part in parts]
-        known = [attention for attention in attentions if attention is not None]
-        return replace(
-            parts[0],
-            attention_BLL=torch.cat(known) if known else None,
-            logits_NV=torch.cat([part.logits_NV for part in parts]),
-            row_N=torch.cat([part.row_N + first for part, first in zip(parts, before, strict=False)]),
-            position_N=torch.cat([part.position_N for part in parts]),
-            shape=(before[-1], width),
-        )
+        known_BL = F.pad(self.read_BL, (0, extra))
+        said = None if self.said is None else self.said.widened(width)
+        return replace(self, shape=(self.shape[0], width), attention_BLL=attention_BLL, known_BL=known_BL, said=said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +165,11 @@ class Candidates:
     token_gap_BL: Tensor | None = None
     entropy_BL: Tensor | None = None
 
+    def rows(self, index_B: Tensor) -> "Candidates":
+        """Return the candidates of some rows, repeats allowed."""
+        tensors = {f.name: kept for f in fields(self) if (kept := getattr(self, f.name)) is not None}
+        return Candidates(**{name: kept.index_select(0, index_B) for name, kept in tensors.items()})
+
     def widened(self, width: int) -> "Candidates":
         """Return the candidates of a canvas that has grown to `width` positions."""
         extra = (0, width - self.tokens_BL.shape[1])
@@ -148,16 +184,48 @@ class Candidates:
         )
 
 
-def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
-    """Return log p of `tokens_N`, exact also where p is next to 1.
+_ONE_BLOCK, _BLOCK = 1 << 15, 1 << 17
+"""Logits that are worked on at once: so few that they stay in the processor's cache, and four blocks of larger ones."""
+
+
+def _blocks(logits_NV: Tensor, *others_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield logits by blocks of positions, and what belongs to them: what is made of them takes a block's memory."""
+    size, (count, vocab) = logits_NV.numel(), logits_NV.shape
+    rows = count if size <= _ONE_BLOCK else min(-(-count // 4), max(1, _BLOCK // vocab))
+    return zip(*(one.split(max(1, rows)) for one in (logits_NV, *others_N)), strict=True)
+
+
+def surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the most probable token (the lowest of equals), its log p, and the log p of the next best less that, [N].
 
     For the largest logit m, log p = -log1p(sum over the others of exp(z - m)): unlike a softmax, this neither
-    saturates at 1 nor loses the order of confident positions in float32. Other tokens need no such care.
+    saturates at 1 nor loses the order of confident positions in float32.
     """
-    chosen_N1 = logits_NV.gather(-1, tokens_N[:, None])
-    below_NV = (logits_NV - logits_NV.amax(-1, keepdim=True)).exp().scatter(-1, tokens_N[:, None], 0.0)
-    largest_N = chosen_N1[:, 0] == logits_NV.amax(-1)
-    return torch.where(largest_N, -below_NV.sum(-1).log1p(), chosen_N1[:, 0] - logits_NV.logsumexp(-1))
+    made = [_surest(block_NV) for (block_NV,) in _blocks(logits_NV)]
+    tokens_N, log_p_N, behind_N = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
+    return tokens_N, log_p_N, behind_N
+
+
+def _surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    most_N1, tokens_N1 = logits_NV.max(-1, keepdim=True)
+    others_NV = (logits_NV - most_N1).scatter_(-1, tokens_N1, -torch.inf)
+    behind_N = others_NV.amax(-1)
+    return tokens_N1[:, 0], others_NV.exp_().sum(-1).log1p_().neg_(), behind_N
+
+
+def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    """Return log p of `tokens_N`, exact also where p is next to 1 (see `surest`); other tokens need no such care."""
+    made = [_log_probability(*block) for block in _blocks(logits_NV, tokens_N)]
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    at_N1, most_N = tokens_N[:, None], logits_NV.amax(-1)
+    chosen_N = logits_NV.gather(-1, at_N1)[:, 0]
+    parts_NV = (logits_NV - most_N[:, None]).exp_()
+    of_all_N = parts_NV.sum(-1).log_().add_(most_N)
+    others_N = parts_NV.scatter_(-1, at_N1, 0.0).sum(-1)
+    return torch.where(chosen_N == most_N, -others_N.log1p_(), chosen_N - of_all_N)
 
 
 def token_gap(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
@@ -171,6 +239,11 @@ def token_gap(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
 
 def lead(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     """Return log p of `tokens_N` less that of the best other token, [N]."""
+    made = [_lead(*block) for block in _blocks(logits_NV, tokens_N)]
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _lead(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     chosen_N1 = tokens_N[:, None]
     others_NV = logits_NV.scatter(-1, chosen_N1, -torch.inf)
     return logits_NV.gather(-1, chosen_N1)[:, 0] - others_NV.amax(-1)
@@ -186,13 +259,17 @@ def rank_descending(score_BL: Tensor) -> Tensor:
 
 def top(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
     """Return the `count_B` best open positions of each row (all of them where fewer are open)."""
-    rank_BL = rank_descending(score_BL.masked_fill(~open_BL, -torch.inf))
-    # An open position may itself score -inf: rank by openness first.
-    rank_BL = torch.where(open_BL, rank_BL - _closed_before(rank_BL, open_BL), rank_BL)
-    return open_BL & (rank_BL < count_B[:, None])
+    order_BL = _open_first(score_BL, open_BL).argsort(dim=1, descending=True, stable=True)
+    first_BL = torch.arange(order_BL.shape[1], device=order_BL.device) < count_B[:, None]
+    return torch.zeros_like(open_BL).scatter_(1, order_BL, first_BL).logical_and_(open_BL)
 
 
-def _closed_before(rank_BL: Tensor, open_BL: Tensor) -> Tensor:
-    """Return how many closed positions precede each position in rank order."""
-    closed_by_rank_BL = torch.zeros_like(rank_BL).scatter_(1, rank_BL, (~open_BL).long())
-    return closed_by_rank_BL.cumsum(1).gather(1, rank_BL)
+def best(score_BL: Tensor, open_BL: Tensor, rows_B: Tensor) -> Tensor:
+    """Return the best open position of the rows marked in `rows_B`, each of which has one."""
+    at_B1 = _open_first(score_BL, open_BL).argmax(1, keepdim=True)
+    return torch.zeros_like(open_BL).scatter_(1, at_B1, rows_B[:, None])
+
+
+def _open_first(score_BL: Tensor, open_BL: Tensor) -> Tensor:
+    """Return the scores of open positions, -inf elsewhere: less than an open position has that itself scores -inf."""
+    return score_BL.clamp(min=torch.finfo(score_BL.dtype).min).masked_fill_(~open_BL, -torch.inf)

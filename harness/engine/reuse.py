@@ -3,7 +3,7 @@
 Shapes: B rows, L positions of the canvas, T query positions of the widest row, S key slots, N read positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from harness.engine.branches import Branches, forward_branches
 from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod, NeverStop, Unverified, padding_mask
+from harness.engine.method import DiffusionMethod, NeverStop, Unverified
 from harness.engine.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
+from harness.engine.positional import Busy, per_row
 from harness.engine.records import Ledger, Role
 
 _STORE = "cache"
@@ -132,10 +133,10 @@ class Gathered:
     rank_BL: Tensor
 
     @classmethod
-    def of(cls, chosen_BL: Tensor) -> "Gathered":
-        """Gather the positions marked in `chosen_BL`, in ascending order."""
+    def of(cls, chosen_BL: Tensor, counts: Sequence[int] | None = None) -> "Gathered":
+        """Gather the positions marked in `chosen_BL`, in ascending order; `counts` are their numbers, if at hand."""
         count_B = chosen_BL.sum(1)
-        longest = int(count_B.max())
+        longest = max(count_B.tolist() if counts is None else counts)
         order_BT = chosen_BL.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
         padded_BT = torch.arange(longest, device=order_BT.device) >= count_B[:, None]
         return cls(
@@ -181,25 +182,26 @@ def forward_queries(
     allows. The source of every read position must be a query. Rows without a query are neither changed nor charged.
     """
     source_N = model.spec.sources(position_N)
-    assert bool(query_BL[row_N, source_N].all()), "a position that is read is not computed"
+    missing = (~query_BL[row_N, source_N]).sum()
+    *counts, missing = torch.cat([query_BL.sum(1), missing[None]]).tolist()
+    assert not missing, "a position that is read is not computed"
     key_BL = canvas.whole_BL if key_BL is None else key_BL
     if isinstance(store, Branches):
         return forward_branches(
             ledger, model, canvas, store, query_BL, row_N, source_N, key_DL=key_BL, role=role, observe=observe
         )
     width = canvas.tokens_BL.shape[1]
-    queries = Gathered.of(query_BL)
-    count_B, longest = queries.count_B, queries.position_BT.shape[1]
-    busy_R = (count_B > 0).nonzero().squeeze(1)
+    queries, busy = Gathered.of(query_BL, counts), Busy(counts)
+    longest = queries.position_BT.shape[1]
     return ledger.call(
         model,
         queries.take(canvas.tokens_BL),
         role=role,
-        sample_B=canvas.sample_B[busy_R],
-        query_B=count_B[busy_R],
-        keys_B=key_BL.sum(1)[busy_R],
-        reused=lambda: (key_BL & ~query_BL)[busy_R],
-        head_B=torch.bincount(row_N, minlength=canvas.num_rows)[busy_R],
+        sample_B=busy(canvas.sample_B),
+        query_B=busy(queries.count_B),
+        keys_B=busy(key_BL.sum(1)),
+        reused=lambda: busy(key_BL & ~query_BL),
+        head_B=busy(per_row(row_N, canvas.num_rows)),
         positions_BT=queries.position_BT,
         slots_BT=queries.slot_BT,
         kv=store,
@@ -212,12 +214,21 @@ def forward_queries(
 
 
 def compute(
-    ledger: Ledger, model: LanguageModel, canvas: Canvas, query_BL: Tensor, row_N: Tensor, position_N: Tensor
+    ledger: Ledger,
+    model: LanguageModel,
+    canvas: Canvas,
+    query_BL: Tensor,
+    row_N: Tensor,
+    position_N: Tensor,
+    past: Past | None = None,
 ) -> Tensor:
-    """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these."""
+    """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these.
+
+    `past` is what `recall` says, if that is at hand.
+    """
     query_BL = with_sources(model, query_BL & canvas.whole_BL, row_N, position_N)
     logits_NV = forward_queries(ledger, model, canvas, store_of(model, canvas), query_BL, row_N, position_N)
-    remember(canvas, recall(canvas), query_BL)
+    remember(canvas, recall(canvas) if past is None else past, query_BL)
     return logits_NV
 
 
@@ -298,9 +309,9 @@ def forward_layers(
         sample_B=canvas.sample_B,
         query_B=None,
         keys_B=canvas.length_B,
-        head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+        head_B=per_row(row_N, canvas.num_rows),
         plan=plan,
-        visible_BTS=padding_mask(canvas.length_B, width),
+        visible_BTS=canvas.padding_mask(),
         select_N=row_N * width + model.spec.sources(position_N),
         decided_at_BT=canvas.decided_at_BL,
     )

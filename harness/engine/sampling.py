@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.prediction import Prediction
+from harness.engine.prediction import Prediction, log_probability, surest
 
 
 def invert(p_NV: Tensor, uniform_N: Tensor) -> Tensor:
@@ -24,6 +24,16 @@ def draw_tokens(logits_NV: Tensor, prediction: Prediction, canvas: Canvas, tempe
         return logits_NV.argmax(-1)
     uniform_N = prediction.gather(canvas.uniforms("token"))
     return invert((logits_NV.float() / temperature).softmax(-1), uniform_N)
+
+
+def draw(
+    logits_NV: Tensor, prediction: Prediction, canvas: Canvas, temperature: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what `draw_tokens` does, log p of it, and how far the next best token is behind: None at a temperature."""
+    if temperature == 0:
+        return surest(logits_NV)
+    tokens_N = draw_tokens(logits_NV, prediction, canvas, temperature)
+    return tokens_N, log_probability(logits_NV, tokens_N), None
 
 
 def gap_of_drawn(logits_NV: Tensor, tokens_N: Tensor, prediction: Prediction, temperature: float) -> Tensor:

@@ -11,6 +11,7 @@ from harness.engine.canvas import Canvas
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel
 from harness.engine.policy import policy
+from harness.engine.positional import per_row
 from harness.engine.records import Ledger, Role
 
 VISIBLE = "cut_suffix.visible_B"
@@ -52,7 +53,7 @@ class CutSuffix:
             sample_B=canvas.sample_B,
             query_B=length_B,
             keys_B=length_B,
-            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+            head_B=per_row(row_N, canvas.num_rows),
             visible_BTS=(torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :],
             select_N=row_N * width + model.spec.sources(position_N),
             decided_at_BT=canvas.decided_at_BL[:, :width],

@@ -168,7 +168,7 @@ class GreedyDelayedCache:
         full_B = past.calls_B % self.R == 0
         query_BL = with_neighbours(next_BL, canvas.undecided_BL, self.w)
         query_BL = query_BL | past.changed_BL(canvas) | full_B[:, None]
-        return compute(ledger, model, canvas, query_BL, row_N, position_N)
+        return compute(ledger, model, canvas, query_BL, row_N, position_N, past)
 
 
 def _check_interval(interval: int) -> None:
@@ -217,7 +217,7 @@ def _evaluate(
         unsure_BL = canvas.undecided_BL | (seen_BL != canvas.tokens_BL)
         never_BL = (past.tokens_BL < 0) & canvas.whole_BL
         query_BL = _not_kept(unsure_BL, canvas, shift_type) | never_BL | (canvas.place_BL == -1)
-    return compute(ledger, model, canvas, query_BL | refresh_BL, row_N, position_N)
+    return compute(ledger, model, canvas, query_BL | refresh_BL, row_N, position_N, past)
 
 
 def _not_kept(unsure_BL: Tensor, canvas: Canvas, shift_type: ShiftType) -> Tensor:

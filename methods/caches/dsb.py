@@ -57,7 +57,8 @@ class SlidingCache:
         last_B1 = place_BL.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
         active_BL = (place_BL >= (first_B - before_B)[:, None]) & (place_BL <= last_B1)
         full_B = decided_B - kept(canvas, _DECIDED, decided_B) >= self.K
-        full_B = full_B | (recall(canvas).changed_BL(canvas) & ~active_BL).any(1)
+        past = recall(canvas)
+        full_B = full_B | (past.changed_BL(canvas) & ~active_BL).any(1)
         canvas.memory[_FIRST] = first_B
         canvas.memory[_DECIDED] = torch.where(full_B, decided_B, kept(canvas, _DECIDED, decided_B))
-        return compute(ledger, model, canvas, active_BL | full_B[:, None], row_N, position_N)
+        return compute(ledger, model, canvas, active_BL | full_B[:, None], row_N, position_N, past)

@@ -115,4 +115,4 @@ def _evaluate(
     whole_B = (past.calls_B == 0) | (past.changed_BL(canvas) & ~active_BL).any(1)
     if interval is not None:
         whole_B = whole_B | (past.calls_B % interval == 0)
-    return compute(ledger, model, canvas, active_BL | whole_B[:, None], row_N, position_N)
+    return compute(ledger, model, canvas, active_BL | whole_B[:, None], row_N, position_N, past)

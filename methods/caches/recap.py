@@ -84,7 +84,7 @@ class ContextReuse:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
         past, light_B = recall(canvas), canvas.memory[_LIGHT]
         query_BL = canvas.memory[_TARGETS] | past.changed_BL(canvas) | ~light_B[:, None]
-        logits_NV = compute(ledger, model, canvas, query_BL, row_N, position_N)
+        logits_NV = compute(ledger, model, canvas, query_BL, row_N, position_N, past)
         sure_BL = torch.full_like(canvas.tokens_BL, -torch.inf, dtype=logits_NV.dtype)
         sure_BL[row_N, position_N] = top_probability(logits_NV, model.spec)
         canvas.memory[_SURE] = sure_BL

@@ -51,6 +51,11 @@ class AscendingBlocks:
     def __post_init__(self) -> None:
         ascending_blocks(self.gen_length, self.block_num)
 
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
+
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
         open_first(canvas, _block(canvas, ascending_blocks(self.gen_length, self.block_num)))

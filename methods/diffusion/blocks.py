@@ -22,6 +22,11 @@ class Blocks:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
 
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
+
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
         open_first(canvas, canvas.place_BL // self.length)
@@ -36,6 +41,11 @@ class AbsoluteBlocks:
     def __post_init__(self) -> None:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
+
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""

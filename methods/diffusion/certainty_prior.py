@@ -14,8 +14,8 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
-from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.sampling import draw
 from harness.errors import FieldError
 
 
@@ -36,15 +36,9 @@ class CertaintyPrior:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
-        log_p_N = log_probability(logits_NV, tokens_N)
+        tokens_N, log_p_N, behind_N = draw(logits_NV, prediction, canvas, self.temperature)
         density_N = prediction.gather(certainty_density(canvas, self.sigma)).to(log_p_N.dtype)
-        return Candidates(
-            tokens_BL=prediction.scatter(tokens_N, 0),
-            score_BL=prediction.scatter(log_p_N + density_N.log(), -torch.inf),
-            confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
-            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
-        )
+        return prediction.candidates(tokens_N, log_p_N + density_N.log(), log_p_N.exp(), behind_N)
 
 
 def certainty_density(canvas: Canvas, sigma: float) -> Tensor:

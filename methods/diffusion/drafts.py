@@ -1,8 +1,11 @@
 """Chains of drafts: what steps after the next one would lead to, made of one prediction, and whether they did.
 
 Drafts of a row stand together, its real step first, in the order of the rows.
-Shapes: B rows, R rows of a level of the chain, D drafts, L positions.
+Shapes: B rows, D drafts, L positions.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,63 +15,94 @@ from harness.engine.policies import Step
 from harness.engine.prediction import Prediction
 
 
-def chain(
-    canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step, longest_B: Tensor, *, bounded: bool
-) -> tuple[Canvas, Tensor, Tensor]:
-    """Return up to `longest_B` drafts of every row, `stepped` first, the row of each, and which of them are useful.
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A draft of a row, from 0, the `level`-th of it; `at` is its row among those of all levels.
 
-    Useful are those that can go on: `at_home` if `bounded`, else unfinished. A chain ends with one that is not, with
-    what the prediction has read, where a step commits nothing, and where it moves or cuts positions.
+    `useful` says that it can go on: `at_home` if the chain is bounded, else unfinished. `in_place`: its positions are
+    where those of its row are.
     """
-    origin_R = torch.arange(canvas.num_rows, device=canvas.tokens_BL.device)
-    before, draft, levels, origins, useful = canvas, stepped, [stepped], [origin_R], []
+
+    row: int
+    level: int
+    at: int
+    useful: bool
+    live: bool
+    in_place: bool
+
+
+def chain(
+    canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step, longest: Sequence[int], *, bounded: bool
+) -> tuple[Canvas, list[Draft]]:
+    """Return up to `longest` drafts of every row, `stepped` first, and the canvas with the rows of all levels.
+
+    A chain ends with a draft that is not useful, with what the prediction has read, where a step commits nothing, and
+    where it moves or cuts positions. All rows of a level step together: those that have ended are not among the drafts.
+    """
+    rows = range(canvas.num_rows)
+    before, draft, levels, there = canvas, stepped, [stepped], [True] * len(rows)
+    drafts: list[list[Draft]] = [[] for _ in rows]
     while True:
         prediction = prediction.widened(draft.tokens_BL.shape[1])
-        useful.append(at_home(draft, canvas, origin_R) if bounded else draft.live_B)
-        goes_R = draft.live_B & useful[-1] & (longest_B[origin_R] > len(levels))
-        goes_R = goes_R & ~(draft.open_BL & ~prediction.read_BL).any(1)
-        goes_R = goes_R & (draft.clock_B > before.clock_B) & (draft.layout_B == before.layout_B)
-        kept = goes_R.nonzero().squeeze(1)
-        if not len(kept):
-            break
-        prediction, origin_R, before = prediction.rows(kept), origin_R[kept], draft.rows(kept)
-        draft = step(before, prediction)
+        live_B, unread_B = draft.live_B, (draft.open_BL & ~prediction.read_BL).any(1)
+        facts = [live_B, at_home(draft, canvas) if bounded else live_B, unread_B, draft.clock_B > before.clock_B]
+        facts += [draft.layout_B == canvas.layout_B, draft.layout_B == before.layout_B]
+        level = len(levels) - 1
+        for row, (live, home, unread, moved, in_place, steady) in zip(
+            rows, torch.stack(facts, 1).tolist(), strict=True
+        ):
+            if there[row]:
+                useful, at = home and (in_place or not bounded), level * len(rows) + row
+                told = Draft(row=row, level=level, at=at, useful=useful, live=live, in_place=in_place)
+                drafts[row].append(told)
+                there[row] = live and useful and longest[row] > len(levels) and not unread and moved and steady
+        if not any(there):
+            return Canvas.cat(levels), [each for of_row in drafts for each in of_row]
+        before, draft = draft, step(draft, prediction, there)
         levels.append(draft)
-        origins.append(origin_R)
-    origin_D, order_D = torch.cat(origins).sort(stable=True)
-    return Canvas.cat(levels).rows(order_D), origin_D, torch.cat(useful)[order_D]
 
 
-def at_home(drafts: Canvas, canvas: Canvas, origin_D: Tensor) -> Tensor:
-    """Return which drafts have the window of the row that they come from, and changed nothing outside of it."""
+def at_home(drafts: Canvas, canvas: Canvas) -> Tensor:
+    """Return which rows are in the same window as those of `canvas`, and changed nothing outside of it."""
     width = min(drafts.tokens_BL.shape[1], canvas.tokens_BL.shape[1])
-    window_DL, tokens_DL = canvas.window_BL[origin_D, :width], canvas.tokens_BL[origin_D, :width]
-    same_DL = (drafts.window_BL[:, :width] == window_DL) & (window_DL | (drafts.tokens_BL[:, :width] == tokens_DL))
-    same_D = (drafts.window_index_B == canvas.window_index_B[origin_D]) & (drafts.layout_B == canvas.layout_B[origin_D])
-    return same_DL.all(1) & same_D
+    window_BL, tokens_BL = canvas.window_BL[:, :width], canvas.tokens_BL[:, :width]
+    same_BL = (drafts.window_BL[:, :width] == window_BL) & (window_BL | (drafts.tokens_BL[:, :width] == tokens_BL))
+    return same_BL.all(1) & (drafts.window_index_B == canvas.window_index_B)
 
 
-def to_evaluate(
-    drafts: Canvas, origin_D: Tensor, home_D: Tensor, canvas: Canvas, count_B: Tensor | None
-) -> tuple[Canvas, Tensor]:
-    """Return the drafts of a window that the published code evaluates, and their rows: also those that complete it.
+def to_evaluate(drafts: Sequence[Draft], counts: Sequence[int] | None) -> list[Draft]:
+    """Return the drafts of a window that the published code evaluates: also those that complete it.
 
-    These are left in their window, where nothing is read of them: they cost what a draft costs, and tell what others
-    lead to. The last one is repeated for `count_B` drafts, where a row has several.
+    The last one of a row is repeated so that there are as many as `counts` says, where the row has several.
     """
-    first_D = starts(origin_D)
-    ended_D = ~home_D & ~first_D & (drafts.layout_B == canvas.layout_B[origin_D])
+    kept = [one for one in drafts if one.useful or not one.level or one.in_place]
+    if counts is None:
+        return kept
+    made: list[Draft] = []
+    for row, count in enumerate(counts):
+        own = [one for one in kept if one.row == row]
+        missing = max(0, count - len(own)) if own[0].useful else 0
+        made += [*own, *[own[-1]] * missing]
+    return made
+
+
+def left_in_window(drafts: Canvas, chosen: Sequence[Draft], canvas: Canvas) -> Canvas:
+    """Return `drafts`, those that have completed their window left in it, where nothing is read of them.
+
+    They cost what a draft costs, and tell what others lead to.
+    """
+    ended = [bool(one.level) and not one.useful and one.in_place for one in chosen]
+    if not any(ended):
+        return drafts
+    device = drafts.held_B.device
+    ended_D, origin_D = torch.tensor(ended, device=device), torch.tensor([one.row for one in chosen], device=device)
     extra = drafts.tokens_BL.shape[1] - canvas.tokens_BL.shape[1]
     window_DL = torch.nn.functional.pad(canvas.window_BL, (0, extra))[origin_D]
-    drafts.window_BL = torch.where(ended_D[:, None], window_DL, drafts.window_BL)
-    drafts.window_index_B = torch.where(ended_D, canvas.window_index_B[origin_D], drafts.window_index_B)
-    kept_D = (home_D | first_D | ended_D).nonzero().squeeze(1)
-    if count_B is not None:
-        drafts_B = torch.bincount(origin_D[kept_D], minlength=canvas.num_rows)
-        alone_B = ~home_D[first_D]
-        missing_B = (count_B - drafts_B).clamp(min=0).masked_fill(alone_B, 0)
-        kept_D = kept_D.repeat_interleave(torch.ones_like(kept_D).index_add(0, drafts_B.cumsum(0) - 1, missing_B))
-    return drafts.rows(kept_D), origin_D[kept_D]
+    return replace(
+        drafts,
+        window_BL=torch.where(ended_D[:, None], window_DL, drafts.window_BL),
+        window_index_B=torch.where(ended_D, canvas.window_index_B[origin_D], drafts.window_index_B),
+    )
 
 
 def starts(origin_D: Tensor) -> Tensor:
@@ -76,15 +110,16 @@ def starts(origin_D: Tensor) -> Tensor:
     return torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
 
 
-def alike(drafts: Canvas, real: Canvas) -> Tensor:
-    """Return which drafts a model cannot tell from the real state: same tokens, decided when and where alike."""
+def alike(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:
+    """Return which drafts a model cannot tell from their row of `real`: same tokens, decided when and where alike."""
     width = min(drafts.tokens_BL.shape[1], real.tokens_BL.shape[1])
-    same_D = drafts.length_B == real.length_B
+    same_D = drafts.length_B == real.length_B[row_D]
     for name in ("tokens_BL", "undecided_BL", "window_BL", "decided_at_BL"):
-        same_D = same_D & (getattr(drafts, name)[:, :width] == getattr(real, name)[:, :width]).all(1)
+        same_D = same_D & (getattr(drafts, name)[:, :width] == getattr(real, name)[row_D, :width]).all(1)
     return same_D
 
 
-def contained(drafts: Canvas, real: Canvas) -> Tensor:
-    """Return the drafts all of whose decided tokens the real state has, too."""
-    return (drafts.undecided_BL | ((drafts.tokens_BL == real.tokens_BL) & ~real.undecided_BL)).all(1)
+def contained(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:
+    """Return the drafts all of whose decided tokens their row of `real` has, too."""
+    tokens_DL, undecided_DL = real.tokens_BL[row_D], real.undecided_BL[row_D]
+    return (drafts.undecided_BL | ((drafts.tokens_BL == tokens_DL) & ~undecided_DL)).all(1)

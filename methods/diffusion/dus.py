@@ -40,6 +40,11 @@ class Dilated:
         if self.a < 2:
             raise FieldError("a", self.a, "be at least 2")
 
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
+
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the level."""
         lengths, longest = canvas.window_BL.sum(1).tolist(), canvas.window_BL.shape[1]

@@ -54,6 +54,11 @@ class Factor:
         if self.factor < 0:
             raise FieldError("factor", self.factor, "be at least 0")
 
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
+
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""
         order_BL = candidates.score_BL.masked_fill(~open_BL, -torch.inf).argsort(dim=1, descending=True, stable=True)

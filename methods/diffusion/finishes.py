@@ -30,6 +30,11 @@ class BlockEos:
 
     enabled: bool = True
 
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
+
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Fill what is behind complete windows with an end."""
         if not (self.enabled and canvas.stop_ids):
@@ -61,6 +66,11 @@ class AllEnd:
     """
 
     enabled: bool = True
+
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Fill the rows that have ended."""

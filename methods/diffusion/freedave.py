@@ -30,6 +30,7 @@ Invariants: without a threshold equal to draft_steps = 1 token for token, in at 
 
 from dataclasses import replace
 from enum import Enum
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ from harness.engine.policies import Observe, Shareable, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Prediction
 from harness.errors import FieldError
-from methods.diffusion.drafts import alike, chain, contained, starts, to_evaluate
+from methods.diffusion.drafts import alike, chain, contained, left_in_window, to_evaluate
 from methods.diffusion.freedave_step import KNOWN
 
 _OPENED = "freedave.opened_B"
@@ -101,64 +102,66 @@ class FreeDave:
         stores = stepped.stores
         canvas, stepped = replace(canvas, stores={}), replace(stepped, stores={}, memory=dict(stepped.memory))
         bounded = self.reach is Reach.within or (bool(stores) and self.reach is Reach.across)
-        longest_B = self._longest(canvas, stepped)
-        drafts, origin_D, useful_D = chain(canvas, prediction, stepped, step, longest_B, bounded=bounded)
-        if self.reach is Reach.within or (bounded and self.threshold is not None):
-            count_B = None if self.threshold is None else canvas.open_BL.sum(1).clamp(max=self.draft_steps)
-            drafts, origin_D = to_evaluate(drafts, origin_D, useful_D, canvas, count_B)
+        longest = self._longest(canvas, stepped)
+        levels, drafts = chain(canvas, prediction, stepped, step, longest, bounded=bounded)
+        as_published = self.reach is Reach.within or (bounded and self.threshold is not None)
+        if as_published:
+            counts = None if self.threshold is None else canvas.open_BL.sum(1).clamp(max=self.draft_steps).tolist()
+            chosen = to_evaluate(drafts, counts)
         else:
-            kept_D = (starts(origin_D) | (useful_D & drafts.live_B)).nonzero().squeeze(1)
-            drafts, origin_D = drafts.rows(kept_D), origin_D[kept_D]
-        several_D = torch.bincount(origin_D)[origin_D] > 1
-        drafts.draft_from_B = torch.where(several_D, canvas.clock_B[origin_D], SETTLED)
+            chosen = [one for one in drafts if not one.level or (one.useful and one.live)]
+        origins, device = [one.row for one in chosen], stepped.held_B.device
+        made = levels.rows(torch.tensor([one.at for one in chosen], device=device))
+        made = left_in_window(made, chosen, canvas) if as_published else made
+        several_D = torch.tensor([origins.count(row) > 1 for row in origins], device=device)
+        origin_D = torch.tensor(origins, device=device)
+        made.draft_from_B = torch.where(several_D, canvas.clock_B[origin_D], SETTLED)
         if self.drafts is Drafts.tree:
-            return replace(drafts, stores={key: Branches(store, origin_D) for key, store in stores.items()})
-        return drafts.with_stores(stores, origin_D)
+            return replace(made, stores={key: Branches(store, origin_D) for key, store in stores.items()})
+        return made.with_stores(stores, origin_D)
 
-    def _longest(self, canvas: Canvas, stepped: Canvas) -> Tensor:
+    def _longest(self, canvas: Canvas, stepped: Canvas) -> list[int]:
         """Return how many drafts each row may have: eagerly, one where a draft has left the window opened last."""
-        longest_B = torch.full_like(stepped.clock_B, self.draft_steps)
         if self.reach is not Reach.eager:
-            return longest_B
+            return [self.draft_steps] * stepped.num_rows
         opened_B = _opened_B(canvas)
         left_B = canvas.window_index_B != opened_B
         stepped.memory[_OPENED] = torch.where(left_B, stepped.window_index_B, opened_B)
-        return longest_B.masked_fill(left_B, 1)
+        return [1 if left else self.draft_steps for left in left_B.tolist()]
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Walk from each row's first draft as long as the real step leads to one whose prediction is known."""
-        row_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
-        draft_D = torch.arange(len(row_D), device=row_D.device)
-        at_R = draft_D[starts(row_D)]
-        stores, drafts = drafts.stores, replace(drafts, stores={})
+        stores, drafts, device = drafts.stores, replace(drafts, stores={}), drafts.held_B.device
         unread_D = ~drafts.open_BL.any(1) & ~drafts.held_B
-        state, known = drafts.rows(at_R), prediction.rows(at_R)
-        stays: list[tuple[Canvas, Prediction, Tensor]] = []
-        while len(at_R):
-            target = step(state, known)
-            later_RD = (row_D[at_R][:, None] == row_D) & (draft_D > at_R[:, None])
-            next_R = self._next(drafts, target, later_RD)
-            ends_R = (next_R >= 0) & unread_D[next_R]
-            stay, go = ((next_R < 0) | ends_R).nonzero().squeeze(1), ((next_R >= 0) & ~ends_R).nonzero().squeeze(1)
-            stays.append((state.rows(stay), known.rows(stay), at_R[stay]))
-            stays[-1][0].memory[KNOWN] = ends_R[stay]
-            before, seen, at_R = state.rows(go), known.rows(go), next_R[go]
-            state, known = drafts.rows(at_R), prediction.rows(at_R)
-            if self.threshold is None:
-                state = target.rows(go).evaluated_as(state)
-            else:
-                state.note_margins_of(target.rows(go))
-            if len(go):
-                observe(before, seen, state)
-        states, predictions, origins = zip(*stays, strict=True)
-        return Canvas.cat(states).with_stores(stores, torch.cat(origins)), Prediction.cat(predictions)
-
-    def _next(self, drafts: Canvas, target: Canvas, later_RD: Tensor) -> Tensor:
-        """Return the last draft of each row that agrees with its real step, -1 where none does."""
+        samples, unread = torch.stack([drafts.sample_B, unread_D]).tolist()
+        row_of = [*accumulate((one != other for one, other in pairwise(samples)), initial=0)]
+        row_D = torch.tensor(row_of, device=device)
         agrees = alike if self.threshold is None else contained
-        agrees_D = agrees(drafts, target.rows(later_RD.long().argmax(0)))
-        draft_D = torch.arange(len(agrees_D), device=agrees_D.device)
-        return torch.where(later_RD & agrees_D, draft_D, -1).amax(1)
+        at = [row_of.index(row) for row in range(row_of[-1] + 1)]
+        known_ends, goes = [False] * len(at), [True] * len(at)
+        state, known = drafts.rows(torch.tensor(at, device=device)), prediction.rows(at)
+        while True:
+            target = step(state, known, goes)
+            agreed = agrees(drafts, target, row_D).tolist()
+            later = [
+                [one for one in range(len(row_of)) if row_of[one] == row and one > at[row] and agreed[one]]
+                for row in range(len(at))
+            ]
+            further = [later[row][-1] if goes[row] and later[row] else -1 for row in range(len(at))]
+            known_ends = [was or (one >= 0 and bool(unread[one])) for was, one in zip(known_ends, further, strict=True)]
+            goes = [one >= 0 and not unread[one] for one in further]
+            if not any(goes):
+                state.memory[KNOWN] = torch.tensor(known_ends, device=device)
+                return state.with_stores(stores, torch.tensor(at, device=device)), known
+            at = [one if goes_on else before for one, goes_on, before in zip(further, goes, at, strict=True)]
+            before, seen = state, known
+            state, known = drafts.rows(torch.tensor(at, device=device)), prediction.rows(at)
+            if self.threshold is None:
+                state = target.evaluated_as(state)
+            else:
+                state.note_margins_of(target)
+            state = state if all(goes) else state.where(torch.tensor(goes, device=device), before)
+            observe(before, seen, state)
 
 
 def _opened_B(canvas: Canvas) -> Tensor:

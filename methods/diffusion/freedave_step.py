@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import ahead, nearest
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, top
+from harness.engine.prediction import Candidates, Prediction, best
 from harness.errors import FieldError
 
 KNOWN = "freedave.known_B"
@@ -23,10 +23,15 @@ class SureOrBest:
         if self.threshold is not None and self.threshold < 0:
             raise FieldError("threshold", self.threshold, "be at least 0")
 
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
+
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""
-        best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
-        gap_B = across(candidates.score_BL, best_BL, open_BL)
+        best_BL = best(candidates.score_BL, open_BL, open_BL.any(1))
+        gap_B = ahead(candidates.score_BL, open_BL)
         if self.threshold is None:
             canvas.note_choice(gap_B)
             return best_BL

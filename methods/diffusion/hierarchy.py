@@ -97,6 +97,11 @@ class HierarchyOfDoubted:
         """Return the decided positions of the window."""
         return canvas.committed_BL & canvas.window_BL
 
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
+
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the chosen open positions: at least one, as more are chosen than are doubted."""
         doubted_BL = self.reads(canvas) & (candidates.confidence_BL < self.rm)

@@ -19,8 +19,8 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
+from harness.engine.sampling import draw
 from harness.errors import FieldError
 
 _BEFORE, _CALM = "klass.before_BRV", "klass.calm_BL"
@@ -49,15 +49,9 @@ class Stability:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
-        log_p_N = log_probability(logits_NV, tokens_N)
+        tokens_N, log_p_N, behind_N = draw(logits_NV, prediction, canvas, self.temperature)
         self._compare(logits_NV.softmax(-1), prediction, canvas)
-        return Candidates(
-            tokens_BL=prediction.scatter(tokens_N, 0),
-            score_BL=prediction.scatter(log_p_N, -torch.inf),
-            confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
-            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
-        )
+        return prediction.candidates(tokens_N, log_p_N, log_p_N.exp(), behind_N)
 
     def _compare(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> None:
         """Remember these probabilities, and since when they hardly change; the first ones are never calm."""
@@ -93,6 +87,11 @@ class StableAndSure:
             raise FieldError("tau", self.tau, "be at least 0")
         if self.H < 1:
             raise FieldError("H", self.H, "be at least 1")
+
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; without a schedule the quota is 1."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.engine.sampling import draw
 from harness.errors import FieldError
 
 
@@ -62,7 +62,7 @@ class Split:
         """Return the share of the present step; masks that came later take at least one step each."""
         per_step_B = canvas.window_masks_B // self.steps_per_block
         quota_B = per_step_B + (canvas.window_clock_B < canvas.window_masks_B % self.steps_per_block)
-        return torch.where(canvas.window_clock_B < self.steps_per_block, quota_B, quota_B.clamp(min=1))
+        return torch.maximum(quota_B, (canvas.window_clock_B >= self.steps_per_block).long())
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return the steps of the block that are left."""
@@ -88,22 +88,22 @@ class Confidence:
         if self.temperature < 0:
             raise FieldError("temperature", self.temperature, "be at least 0")
 
+    @property
+    def steady(self) -> bool:
+        """Return whether nothing is drawn."""
+        return self.temperature == 0 and self.order is not Order.random
+
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         if self.logits_eos_inf:
             logits_NV = _without(logits_NV, prediction.spec.stop_ids[:1])
-        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
-        token_gap_BL = gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature)
+        tokens_N, log_p_N, behind_N = draw(logits_NV, prediction, canvas, self.temperature)
         if self.confidence_eos_eot_inf:
             logits_NV = _without(logits_NV, prediction.spec.stop_ids)
-        score_N, confidence_N = measure(self.order, logits_NV, tokens_N, prediction, canvas)
-        return Candidates(
-            tokens_BL=prediction.scatter(tokens_N, 0),
-            score_BL=prediction.scatter(score_N, -torch.inf),
-            confidence_BL=prediction.scatter(confidence_N, -torch.inf),
-            token_gap_BL=token_gap_BL,
-        )
+            log_p_N = log_probability(logits_NV, tokens_N)
+        score_N, confidence_N = measure(self.order, logits_NV, log_p_N, prediction, canvas)
+        return prediction.candidates(tokens_N, score_N, confidence_N, behind_N)
 
 
 def random_order(canvas: Canvas) -> Tensor:
@@ -112,17 +112,16 @@ def random_order(canvas: Canvas) -> Tensor:
 
 
 def measure(
-    order: Order, logits_NV: Tensor, tokens_N: Tensor, prediction: Prediction, canvas: Canvas
+    order: Order, logits_NV: Tensor, log_p_N: Tensor, prediction: Prediction, canvas: Canvas
 ) -> tuple[Tensor, Tensor]:
-    """Return what orders positions and what thresholds see, both [N]."""
+    """Return what orders positions and what thresholds see, both [N], given log p of their tokens."""
     if order is Order.low_confidence:
-        log_p_N = log_probability(logits_NV, tokens_N)
         return log_p_N, log_p_N.exp()
     if order is Order.random:
         draw_N = prediction.gather(random_order(canvas)).to(logits_NV.dtype)
         return draw_N, draw_N
     if order is Order.left_to_right:
-        return -prediction.position_N.to(logits_NV.dtype), log_probability(logits_NV, tokens_N).exp()
+        return -prediction.position_N.to(logits_NV.dtype), log_p_N.exp()
     p_NV = logits_NV.softmax(-1)
     if order is Order.margin:
         best_N2 = p_NV.topk(2, dim=-1).values
@@ -139,6 +138,11 @@ def _without(logits_NV: Tensor, ids: tuple[int, ...]) -> Tensor:
 @policy("method/selector", "top")
 class Top:
     """Close as many of the best open positions as the schedule asks for."""
+
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the top-quota positions; without a schedule the single best one."""

@@ -22,7 +22,7 @@ from harness.engine.canvas import SETTLED, Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, rank_descending
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError
 from methods.diffusion.drafts import starts
 
@@ -113,7 +113,7 @@ class LookAhead:
     def _confidence(self, drafts: Canvas, prediction: Prediction) -> Tensor:
         """Return the mean top-1 probability of each draft's least sure open positions, mixed with its creation."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        p_N = log_probability(logits_NV, logits_NV.argmax(-1)).exp().double()
+        p_N = surest(logits_NV)[1].exp().double()
         p_DL = prediction.scatter(p_N, torch.inf).masked_fill(~drafts.open_BL, torch.inf).sort(1).values
         count_D = (drafts.open_BL.sum(1) * self.branch_topp).long().clamp(min=1)
         rank_L = torch.arange(p_DL.shape[1], device=p_DL.device)

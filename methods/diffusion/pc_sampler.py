@@ -21,8 +21,8 @@ from harness import files
 from harness.engine.canvas import Canvas
 from harness.engine.generation import DecodeError
 from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
-from harness.engine.sampling import draw_tokens, gap_of_drawn
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.sampling import draw
 from harness.errors import FieldError
 
 _FLOOR = 1e-9
@@ -57,17 +57,12 @@ class Calibrated:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions; raise DecodeError for a table of another vocabulary."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        tokens_N = draw_tokens(logits_NV, prediction, canvas, self.temperature)
-        p_N = log_probability(logits_NV, tokens_N).exp()
+        tokens_N, log_p_N, behind_N = draw(logits_NV, prediction, canvas, self.temperature)
+        p_N = log_p_N.exp()
         told_N = -p_N * (self._frequencies(logits_NV)[tokens_N] + _FLOOR).log()
         place_N = prediction.gather(canvas.window_place_BL).to(p_N.dtype)
         score_N = (-self.lam * place_N).exp() * told_N.clamp(max=self.alpha)
-        return Candidates(
-            tokens_BL=prediction.scatter(tokens_N, 0),
-            score_BL=prediction.scatter(score_N, -torch.inf),
-            confidence_BL=prediction.scatter(p_N, -torch.inf),
-            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
-        )
+        return prediction.candidates(tokens_N, score_N, p_N, behind_N)
 
     def _frequencies(self, logits_NV: Tensor) -> Tensor:
         size = logits_NV.shape[1]

@@ -33,6 +33,11 @@ class GrowingBlocks:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
 
+    @property
+    def waits(self) -> bool:
+        """Return True."""
+        return True
+
     def update(self, canvas: Canvas) -> None:
         """Grow the window by the next block where it holds nothing undecided."""
         first_B = canvas.first_undecided_B // self.length
@@ -49,6 +54,11 @@ class AboveMean:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise FieldError("n", self.n, "be at least 1")
+
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; only the best where no reviser has kept what commits were like."""

@@ -21,8 +21,8 @@ from torch import Tensor
 from harness.engine.canvas import Canvas
 from harness.engine.margins import across, nearest
 from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import gap_of_drawn, invert, keep_top
+from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
+from harness.engine.sampling import invert, keep_top
 from harness.errors import FieldError
 
 
@@ -80,15 +80,10 @@ class DrawnScore:
             logits_NV = keep_top(logits_NV / self.temperature, top_p=None, top_k=self.top_k or None)
             logits_NV = keep_top(logits_NV, top_p=self.top_p, top_k=None)
             tokens_N = invert(logits_NV.softmax(-1), prediction.gather(canvas.uniforms("token")))
+            score_N, behind_N = log_probability(logits_NV, tokens_N), None
         else:
-            tokens_N = logits_NV.argmax(-1)
-        score_N = log_probability(logits_NV, tokens_N)
-        return Candidates(
-            tokens_BL=prediction.scatter(tokens_N, 0),
-            score_BL=prediction.scatter(score_N, -torch.inf),
-            confidence_BL=prediction.scatter(score_N.exp(), -torch.inf),
-            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
-        )
+            tokens_N, score_N, behind_N = surest(logits_NV)
+        return prediction.candidates(tokens_N, score_N, score_N.exp(), behind_N)
 
 
 @policy("method/selector", "denoise")
@@ -101,6 +96,11 @@ class Denoise:
     def __post_init__(self) -> None:
         if self.threshold < 0:
             raise FieldError("threshold", self.threshold, "be at least 0")
+
+    @property
+    def decides(self) -> bool:
+        """Return True."""
+        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

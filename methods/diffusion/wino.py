@@ -21,6 +21,7 @@ from harness.engine.margins import across, nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionObserver, LanguageModel
 from harness.engine.policy import policy, probability
+from harness.engine.positional import per_row
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.records import Ledger, Role
 from harness.errors import FieldError
@@ -67,7 +68,7 @@ class ShadowBlock:
             sample_B=canvas.sample_B,
             query_B=canvas.length_B + shadows_B,
             keys_B=canvas.length_B,
-            head_B=torch.bincount(row_N, minlength=canvas.num_rows),
+            head_B=per_row(row_N, canvas.num_rows),
             positions_BT=positions_BT,
             visible_BTS=_visible(positions_BT, keys_BT, width),
             select_N=row_N * positions_BT.shape[1] + column_N,

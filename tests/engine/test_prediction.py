@@ -93,15 +93,6 @@ def test_rows_of_a_prediction_follow_rows_of_a_canvas():
     assert repeated.logits_NV[:, 0].tolist() == [1, 2, 0, 1, 2]
 
 
-def test_rows_of_several_predictions_stand_one_behind_the_other():
-    """Guards the same for predictions: rows are renumbered, positions are not."""
-    both = Prediction.cat([prediction(), prediction().rows(torch.tensor([1]))])
-    assert both.shape == (3, 4)
-    assert both.row_N.tolist() == [0, 1, 1, 2, 2]
-    assert both.position_N.tolist() == [2, 0, 3, 0, 3]
-    assert both.logits_NV[:, 0].tolist() == [0, 1, 2, 1, 2]
-
-
 @pytest.mark.parametrize("given", [torch.bfloat16, torch.float64])
 def test_scores_are_computed_in_the_arithmetic_asked_for(given: torch.dtype):
     """Guards `model`, which must keep ties of low precision, and the two that must not."""

@@ -1,0 +1,130 @@
+"""What each decoder may cost beside the model's calls: counted, never timed, and no more than it has come down to.
+
+Bars lie in golden/hot_path.json; `--update-golden` writes what is counted now.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.config.build import build_method
+from harness.config.catalogue import names, read
+from harness.config.composition import compose
+from harness.engine.canvas import Canvas
+from harness.engine.diffusion import decode
+from harness.engine.method import DiffusionMethod
+from harness.engine.model import ModelSpec, Store
+from harness.engine.records import Ledger
+from tests.caches.decoding import random_model
+from tests.engine.operations import counted, peak_bytes
+
+FILE = Path(__file__).parent / "golden" / "hot_path.json"
+METHODS = [name for name in names("method") if read("method", name)["family"] == "diffusion"]
+CACHES = ("prefix", "dual", "dkv_decode", "d2cache", "dllm_cache")
+DRAFTED = [
+    f"freedave method/cache={cache} method.drafts={drafts}"
+    for cache in ("prefix", "dual")
+    for drafts in ("batch", "tree")
+]
+CASES = [*METHODS, *(f"threshold method/cache={name}" for name in CACHES), *DRAFTED]
+LENGTH = 16
+PROMPTS = [[2, 30, 76, 4], [2, 31, 77, 4], [2, 32, 78, 4]]
+
+
+@cache
+def method_of(words: str) -> tuple[str, DiffusionMethod]:
+    """Build a decoder with blocks of half the response, on the first kind of model that it runs on."""
+    option = read("method", words.split()[0])
+    (kind, *_), blocks = option["models"], ["method.block_length=8"] if "block_length" in option else []
+    model = "tiny_block" if kind == "block_diffusion" else "random_mdm"
+    made = build_method(compose([f"model={model}", *f"method={words}".split(), *blocks, f"gen_length={LENGTH}"]))
+    assert isinstance(made, DiffusionMethod)
+    return kind, made
+
+
+def laid_out(kind: str) -> Canvas:
+    """Lay out the prompts for a model of a kind."""
+    spec = random_model(kind).spec
+    assert spec.mask_id is not None
+    return Canvas.from_prompts(
+        PROMPTS, gen_length=LENGTH, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids,
+        seeds=range(len(PROMPTS)),
+    )  # fmt: skip
+
+
+def counts_of(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return what a decoder does per call of the model, rounded up to a tenth."""
+    kind, method = method_of(words)
+    canvas = laid_out(kind)
+    with torch.inference_mode(), counted(random_model(kind), monkeypatch) as (aside, operations):
+        decode(aside, method, canvas, Ledger())
+    kinds = {"operations": operations.made, "reads": operations.reads, "copies": operations.whole}
+    return {name: math.ceil(10 * found.total() / len(aside.waits)) / 10 for name, found in kinds.items()}
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_a_decoder_does_no_more_beside_its_calls_than_it_did(
+    words: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards the loop against operations, waits of the host and copies of all logits that come back unseen."""
+    found = counts_of(words, monkeypatch)
+    bars = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if request.config.getoption("--update-golden"):
+        bars[words] = found
+        lines = [f"{json.dumps(name)}: {json.dumps(bars[name])}" for name in sorted(bars)]
+        FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    assert all(found[name] <= bar for name, bar in bars[words].items()), (found, bars[words])
+
+
+@pytest.mark.parametrize("words", ["llada", "threshold", "klass", "prophet", "wino"])
+def test_the_host_waits_once_per_step(words: str, monkeypatch: pytest.MonkeyPatch):
+    """Guards the stream of a device: one transfer per step, and one more where the windows that open next decide."""
+    kind, method = method_of(words)
+    canvas = laid_out(kind)
+    with torch.inference_mode(), counted(random_model(kind), monkeypatch) as (aside, _):
+        decode(aside, method, canvas, Ledger())
+    steps = [later - earlier for earlier, later in pairwise(aside.waits)]
+    windows = LENGTH // 8 - 1
+    assert steps.count(1) == len(steps) - windows and steps.count(2) == windows
+
+
+@dataclass
+class Wide:
+    """A model with many tokens, whose only cost are the logits it gives."""
+
+    spec: ModelSpec
+    table_LV: Tensor
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def new_store(self, rows: int, slots: int) -> Store:
+        raise AssertionError("no cache was asked for")
+
+    def forward(self, tokens_BT: Tensor, *, select_N: Tensor | None = None, **_: object) -> Tensor:
+        assert select_N is not None
+        return self.table_LV.index_select(0, select_N % tokens_BT.shape[1])
+
+
+@pytest.mark.parametrize("words", ["llada method.steps=4", "threshold method.threshold=0.5"])
+def test_scoring_takes_little_memory_beside_the_logits(words: str):
+    """Guards large vocabularies: no copy of the logits, nor the last step's beside those of the next."""
+    positions, vocab = 64, 8192
+    spec = replace(random_model().spec, name="wide", vocab_size=vocab)
+    model = Wide(spec, torch.randn(positions + 1, vocab, generator=torch.Generator().manual_seed(0)))
+    made = build_method(compose(["model=random_mdm", *f"method={words}".split(), f"gen_length={positions}"]))
+    assert isinstance(made, DiffusionMethod) and spec.mask_id is not None
+    canvas = Canvas.from_prompts([[4]], gen_length=positions, mask_id=spec.mask_id, pad_id=spec.pad_id, seeds=[0])
+    with torch.inference_mode():
+        peak = peak_bytes(lambda: decode(model, made, canvas, Ledger()))
+    assert peak <= 1.3 * positions * vocab * 4
+
+
+def test_every_bar_belongs_to_a_decoder():
+    """Guards against bars of what is gone."""
+    assert sorted(json.loads(FILE.read_text())) == sorted(CASES)
