@@ -172,40 +172,14 @@ def decode(overrides: Sequence[str]) -> tuple[list["Decoded"], list[list[int]]]:
     """Return decoded batches of a task's prompts, and the lengths of the prompts of each."""
     from harness.config.composition import compose
     from harness.config.job import resolve
-    from harness.engine.randomness import sample_seed
-    from harness.runs.decode_batch import decode_batch, with_room
-    from harness.runs.loading import load
-    from harness.runs.measure import Measure, Measurement
+    from harness.runs.progress import Silent
+    from harness.runs.runner import street_of
 
     given = {word.partition("=")[0] for word in overrides}
-    job = resolve(compose([*overrides, *(["task.samples=8"] if "task.samples" not in given else [])]))
-    cfg, samples = job.cfg, job.task.instances()
-    _, loaded = load(cfg, job.decoding.checkpoint_sha256)
-    decoded, lengths = [], []
-    for first in range(0, len(samples), cfg.batch_size):
-        part = samples[first : first + cfg.batch_size]
-        ids = [
-            with_room(
-                loaded,
-                loaded.tokenizer.encode_prompt(one.prompt),
-                gen_length=cfg.gen_length,
-                where=f"sample {one.id}",
-                model=cfg.model.name,
-            )
-            for one in part
-        ]
-        seeds = [sample_seed(cfg.seed, job.task.name, one.id, 0) for one in part]
-        made = decode_batch(
-            loaded.model,
-            job.decoding.method,
-            ids,
-            seeds=seeds,
-            gen_length=cfg.gen_length,
-            measure=Measure(name=Measurement.TRACED),
-        )
-        decoded.append(made)
-        lengths.append([len(one) for one in ids])
-    return decoded, lengths
+    few = [] if "task.samples" in given else ["task.samples=8"]
+    street, _ = street_of(resolve(compose([*overrides, *few, "measure=traced"])), Silent())
+    prompts, decoded = zip(*street.decodings(), strict=True)
+    return list(decoded), [[len(one) for one in batch] for batch in prompts]
 
 
 def calls_of(records: Sequence["ForwardRecord"]) -> Iterator["Call"]:

@@ -20,7 +20,7 @@ from harness.config.knobs import knob_of, refuse_unread
 from harness.config.located import class_at, function_at, refuse_lacking
 from harness.config.options import schema
 from harness.config.overrides import tells_as_typed
-from harness.config.values import Values, told
+from harness.config.values import Values
 from harness.engine.families import METHOD_CLASSES, Method
 from harness.errors import ConfigError, FieldError
 from harness.models.pool import LoadedModel
@@ -41,7 +41,7 @@ class Builder:
 
     def method(self, cfg: DictConfig) -> Method:
         """Return the method of a config, as `build_method` does; it is nobody else's."""
-        key = told(cfg, "method")
+        key = self.values.told(cfg, "method")
         if key is None or key not in self._methods:
             made = build_method(cfg)
             if key is None:
@@ -53,7 +53,7 @@ class Builder:
 
     def task(self, cfg: DictConfig) -> Task:
         """Return the task of a config, as `build_task` does; its rows are read once."""
-        key = told(cfg, "task")
+        key = self.values.told(cfg, "task")
         if key is None:
             return build_task(cfg)
         if key not in self._tasks:

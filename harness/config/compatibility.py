@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from harness.config import build, protocols
 from harness.config.catalogue import describe
@@ -51,13 +51,13 @@ def fit(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
 @tells_as_typed
 def fit_decoding(cfg: DictConfig, builder: build.Builder) -> Method:
     """Return the method of a config; raise ConfigError if it, the kind of model and the length do not fit."""
-    _finite(cfg)
+    _finite(cfg, builder)
     check_kinds(cfg)
     return _decoding(cfg, builder)
 
 
 def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
-    _finite(cfg)
+    _finite(cfg, builder)
     protocols.check(cfg)
     check_kinds(cfg)
     _text(cfg)
@@ -93,10 +93,10 @@ def reason_against(method: DiffusionMethod, kind: ModelKind, **policies: object)
     return None
 
 
-def _finite(cfg: DictConfig) -> None:
+def _finite(cfg: DictConfig, builder: build.Builder) -> None:
     # What a protocol says has reached the others.
-    nodes = {str(key): cfg._get_node(key) for key in cfg if key != "protocol"}
-    for key, value in _numbers({key: OmegaConf.to_container(n) for key, n in nodes.items() if OmegaConf.is_config(n)}):
+    sections = {key: builder.values.raw(cfg, key) for key in map(str, cfg) if key != "protocol"}
+    for key, value in _numbers(sections):
         if not math.isfinite(value):
             raise refused(key, value, "must be a finite number")
 

@@ -57,9 +57,10 @@ def _copied(node: Any, parent: Any, instead: Mapping[Any, DictConfig] = MappingP
 
 
 def _metadata(metadata: Any) -> Any:
-    made = copy.copy(metadata)
-    made.flags, resolved = copy.copy(metadata.flags), metadata.resolver_cache
-    made.resolver_cache = copy.deepcopy(resolved) if resolved else resolved.copy()
+    made = object.__new__(type(metadata))
+    flags, resolved = metadata.flags, metadata.resolver_cache
+    resolved = copy.deepcopy(resolved) if resolved else resolved.copy()
+    made.__dict__.update(metadata.__dict__, flags=flags and dict(flags), resolver_cache=resolved)
     return made
 
 

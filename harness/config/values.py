@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.composition import KEPT, plain
@@ -13,31 +13,50 @@ _REFERENCE = re.compile(r"\$\{(\.*)(\w+(?:\.\w+)*)\}")
 
 
 class Values:
-    """What configs say, for the jobs of one command."""
+    """What configs say, for the jobs of one command. Nothing that it returns is to be written to."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
+        self._cfg: DictConfig | None = None
+        self._raw: dict[str, Any] = {}
+        self._told: dict[str, str | None] = {}
 
     def resolved(self, cfg: DictConfig) -> dict[str, Any]:
-        """Return what `harness.config.composition.resolved` does; it is not to be written to."""
+        """Return what `harness.config.composition.resolved` does."""
         return {key: self.section(cfg, key) for key in map(str, cfg) if key in KEPT} | {"protocol": cfg.protocol.name}
 
     def section(self, cfg: DictConfig, name: str) -> Any:
         """Return what stands below a key of the root."""
-        key = told(cfg, name)
+        key = self.told(cfg, name)
         if key is None:
             return plain(cfg, name)
         if key not in self._known:
             self._known[key] = plain(cfg, name)
         return self._known[key]
 
+    def raw(self, cfg: DictConfig, name: str) -> Any:
+        """Return a section as it is written, references and all; None for what is no section."""
+        self._look_at(cfg)
+        if name not in self._raw:
+            node = cfg._get_node(name)
+            self._raw[name] = OmegaConf.to_container(node) if isinstance(node, Container) else None
+        return self._raw[name]
 
-def told(cfg: DictConfig, name: str) -> str | None:
-    """Return all that a section's values follow from; None if that is more than plain references, or does not exist."""
-    node = cfg._get_node(name)
-    if not isinstance(node, DictConfig):
+    def told(self, cfg: DictConfig, name: str) -> str | None:
+        """Return all that a section's values follow from; None if that is more than plain references, or no section."""
+        self._look_at(cfg)
+        if name not in self._told:
+            self._told[name] = _told(cfg, name, self.raw(cfg, name))
+        return self._told[name]
+
+    def _look_at(self, cfg: DictConfig) -> None:
+        if cfg is not self._cfg:
+            self._cfg, self._raw, self._told = cfg, {}, {}
+
+
+def _told(cfg: DictConfig, name: str, raw: Any) -> str | None:
+    if not isinstance(raw, dict):
         return None
-    raw = OmegaConf.to_container(node)
     outside = {*_outside(raw, 1)}
     try:
         values = {key: OmegaConf.select(cfg, key) for key in sorted(outside - {""})}

@@ -124,6 +124,9 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
+        if self.local:
+            # As quick as fsspec's way is long: it opens a file by four objects.
+            return Path(self.where(name)).read_bytes()
         with self._asking():
             return cast(bytes, self.fs.cat_file(self.where(name)))
 

@@ -1,6 +1,7 @@
 """One look at a store: which attempts there are, and their rows. It opens no file twice."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -8,6 +9,8 @@ from harness.results.files import Folder
 from harness.results.packs import PACK, Pack
 from harness.results.parts import Attempt, Row, as_rows, columns_of, read_part, rows_of, with_known_columns
 from harness.results.schemas import RESULTS, RUNS, SCHEMAS, empty
+
+_READERS = 4
 
 
 class Scan:
@@ -95,7 +98,7 @@ class Scan:
                 continue
             tables.append(rows)
             told += some
-        each = {one: row for one in alone if (row := self._row(one, columns)) is not None}
+        each = {one: row for one, row in zip(alone, self._each_run(alone, columns), strict=True) if row is not None}
         # Completed together: doing it file by file takes as long as reading.
         own = pa.concat_tables([empty(schema), *each.values()], promote_options="default")
         found = pa.concat_tables([*tables, with_known_columns(own, schema)])
@@ -103,8 +106,15 @@ class Scan:
         order = [place[one] for one in attempts if one in place]
         return found if order == [*range(len(order))] else found.take(order)
 
-    def _row(self, attempt: Attempt, columns: Sequence[str] | None) -> pa.Table | None:
-        return self._part(attempt, "runs", 1, columns) if columns else self.run(attempt)
+    def _each_run(self, attempts: Sequence[Attempt], columns: Sequence[str] | None) -> Iterator[pa.Table | None]:
+        def read(attempt: Attempt) -> pa.Table | None:
+            return self._part(attempt, "runs", 1, columns) if columns else self.run(attempt)
+
+        # Threads that read local files wait for each other; a pack, read once and kept, they would read twice.
+        if self.folder.local or not self.single.issuperset(attempts):
+            return map(read, attempts)
+        with ThreadPoolExecutor(_READERS) as readers:
+            return readers.map(read, attempts)
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""

@@ -24,6 +24,7 @@ from harness.config.loader import launch, launcher_of
 from harness.errors import one_line
 from harness.results.canonical import canonical_json
 from harness.results.files import beside
+from harness.runs.process import end_with_parent
 from harness.runs.runner import decode_piece, run
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Work:
 
     def __call__(self, cfg: DictConfig) -> list[dict[str, Any] | None]:
         """Carry out the group of the launcher's present job; what the launcher composed names only the launcher."""
+        end_with_parent()
         return self.carry_out(HydraConfig.get().job.num)
 
     def carry_out(self, number: int) -> list[dict[str, Any] | None]:

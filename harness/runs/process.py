@@ -1,10 +1,19 @@
-"""Which process did something, told so that others find out whether it is still there."""
+"""Which process did something, told so that others find out whether it is still there; and workers that end in time."""
 
+import multiprocessing
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+
+_LOOK_S = 0.5
+_GRACE_S = 10.0
+"""Seconds in which an interrupted worker may write what it has decoded."""
 
 
 def this_process() -> dict[str, object]:
@@ -25,6 +34,32 @@ def has_ended(process: Mapping[str, object]) -> bool | None:
     except PermissionError:
         pass
     return _started(pid) != process["started"]
+
+
+def end_with_parent() -> None:
+    """Have a process that Python started for another one end with it: interrupted first, for good soon after.
+
+    Of itself a worker of joblib carries out what is queued and waits five minutes for more, whoever is there to ask.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None:
+        return
+    if os.getppid() != parent.pid:
+        os._exit(1)
+    _watch(parent.pid)
+
+
+@cache
+def _watch(parent: int) -> None:
+    threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_GRACE_S)
+    os._exit(1)
 
 
 def _machine() -> str:

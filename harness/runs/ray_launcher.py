@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,10 +18,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from harness.config.plugin_folders import VARIABLE
-from harness.errors import MissingDependency
+from harness.errors import MissingDependency, RunFailed, one_line
 from harness.runs.launching import Work
 
+_LOG = logging.getLogger(__name__)
 _TRIED_AGAIN = 1
+_STARTS = 3
+_STORE_BYTES = 128 * 2**20
+"""For what is passed between processes: names of runs, and their rows."""
 
 
 class RayLauncher(Launcher):
@@ -48,31 +52,46 @@ class RayLauncher(Launcher):
         return [_returned(one) for one in results]
 
     def _results(self, ray: Any, jobs: int) -> list[Any]:
-        idle, waiting = self._started(ray, jobs), deque(range(jobs))
-        running: dict[Any, tuple[Any, int]] = {}
+        """Return what became of each job: what it returned, or what Ray says of a process that ended before it."""
+        work, waiting = ray.put(self.work), deque(range(jobs))
         results: dict[int, Any] = {}
-        work = ray.put(self.work)
-        while waiting or running:
-            while waiting and idle:
-                worker, number = idle.pop(), waiting.popleft()
-                running[worker.carry_out.remote(work, number)] = worker, number
+        # Workers for which there is no room yet must not be given what others could do.
+        running: dict[Any, tuple[Any, int | None]] = {
+            worker.__ray_ready__.remote(): (worker, None) for worker in self._workers(ray, jobs)
+        }
+        while len(results) < jobs:
             (done, *_), _ = ray.wait([*running])
             worker, number = running.pop(done)
             try:
-                results[number] = ray.get(done)
+                made = ray.get(done)
             except ray.exceptions.RayError as error:
-                results[number] = error
-            idle.append(worker)
+                made = error
+            if number is not None:
+                results[number] = made
+            elif isinstance(made, Exception):
+                if not running:
+                    raise made
+                continue
+            if waiting:
+                number = waiting.popleft()
+                running[worker.carry_out.remote(work, number)] = worker, number
         return [results[number] for number in range(jobs)]
 
-    def _started(self, ray: Any, jobs: int) -> list[Any]:
+    def _workers(self, ray: Any, jobs: int) -> list[Any]:
         total = ray.cluster_resources()
         cards = (1 if total.get("GPU") else 0) if self.num_gpus is None else self.num_gpus
-        room = [total.get(kind, 0) / each for kind, each in (("CPU", self.num_cpus), ("GPU", cards)) if each]
+        needed = {kind: each for kind, each in (("CPU", self.num_cpus), ("GPU", cards)) if each}
+        room = int(min((total.get(kind, 0) / each for kind, each in needed.items()), default=1))
+        if not room:
+            there = ", ".join(f"{total.get(kind, 0):g} {kind}" for kind in needed)
+            told = f"hydra.launcher.num_cpus={self.num_cpus:g} hydra.launcher.num_gpus={cards:g}: there is {there}"
+            if not self.address:
+                raise RunFailed(told)
+            _LOG.warning("%s; waiting until a machine joins that has room for a worker", told)
         remote = ray.remote(
             num_cpus=self.num_cpus, num_gpus=cards, max_restarts=-1, max_task_retries=_TRIED_AGAIN
         )(_Worker)  # fmt: skip
-        workers = min(jobs, self.workers or max(1, int(min(room, default=1))))
+        workers = min(jobs, self.workers or max(1, room))
         return [remote.remote(os.getcwd(), sys.path, os.environ.get(VARIABLE, "")) for _ in range(workers)]
 
 
@@ -99,12 +118,33 @@ def _cluster(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    dashboard = None if address else False
-    ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            _start(ray, quiet)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, quiet: Mapping[str, Any]) -> None:
+    """Start a cluster that this machine alone sees, and that ends with this process.
+
+    Ray gives its own parts 15 seconds to start (ray-project/ray issue 65983), which a busy machine may not have; the
+    second time they are in its page cache.
+    """
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False,
+                     object_store_memory=_STORE_BYTES, **quiet)  # fmt: skip
+            return
+        except Exception as error:
+            if not left:
+                raise
+            _LOG.warning("Ray did not start (%s); trying again", one_line(error))
+            ray.shutdown()
 
 
 def _returned(value: Any) -> JobReturn:

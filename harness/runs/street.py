@@ -87,6 +87,14 @@ class Street:
             if place not in finished:
                 keeper.keep(self._batch(samples, prompts, *place))
 
+    def decodings(self) -> Iterator[tuple[list[list[int]], Decoded]]:
+        """Decode every batch once, without grading or rows; yield the ids of its prompts, and what came of it."""
+        samples = self.task.instances()
+        prompts = [self._prompt(sample) for sample in samples]
+        for first in range(0, len(samples), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            yield prompts[part], self._decode(samples[part], prompts[part], 0)
+
     def _places(self, samples: int) -> list[tuple[int, int]]:
         """Return the repetition and the first sample of every batch, in order."""
         return [*product(range(self.measure.repetitions), range(0, samples, self.batch_size))]

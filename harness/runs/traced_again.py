@@ -3,39 +3,21 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.config.job import resolve
 from harness.config.stored import restored
 from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.runs.measure import Measure, Measurement
+from harness.runs.part_of_task import PartOfTask
 from harness.runs.progress import Silent
 from harness.runs.runner import street_of
 from harness.runs.unfinished import KeepsNothing
-from tasks.task import Sample, Score, Task
 
 Row = Mapping[str, Any]
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ungraded:
-    """Some samples of a task, which are not graded again."""
-
-    whole: Task
-    names: frozenset[str]
-
-    @property
-    def name(self) -> str:
-        return self.whole.name
-
-    def instances(self) -> Sequence[Sample]:
-        return [one for one in self.whole.instances() if one.id in self.names]
-
-    def score(self, sample: Sample, text: str) -> Score:
-        return Score(correct=None)
 
 
 def traced_again(run: Row, samples: Sequence[Row]) -> dict[str, list[Row]]:
@@ -62,6 +44,7 @@ def _decoded(run: Row, names: frozenset[str]) -> tuple[dict[str, list[int]], lis
         raise DataError("its config is not stored")
     job = resolve(restored(config))
     street, _ = street_of(job, Silent())
-    some: Any = _Ungraded(whole=job.task, names=names)
+    samples = [one for one in job.task.instances() if one.id in names]
+    some: Any = PartOfTask(whole=job.task, samples=samples, graded=False)
     rows, steps, _ = replace(street, task=some, measure=Measure(name=Measurement.TRACED)).walk(KeepsNothing())
     return {row["sample_id"]: row["output_ids"] for row in rows}, list(steps)

@@ -16,10 +16,10 @@ from harness.results.scan import Scan
 from harness.results.schemas import NAMES
 from harness.runs import provenance
 from harness.runs.device import DeviceState
+from harness.runs.part_of_task import PartOfTask
 from harness.runs.progress import Progress
 from harness.runs.runner import street_of
 from harness.runs.unfinished import KeepsNothing
-from tasks.task import Sample, Score, Task
 
 Row = Mapping[str, Any]
 
@@ -44,24 +44,6 @@ class Verification:
     def differing(self) -> tuple[Parting, ...]:
         """Those that rounding does not explain."""
         return tuple(one for one in self.parted if not one.tie)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _First:
-    """The first samples of a task."""
-
-    whole: Task
-    samples: int
-
-    @property
-    def name(self) -> str:
-        return self.whole.name
-
-    def instances(self) -> Sequence[Sample]:
-        return self.whole.instances()[: self.samples]
-
-    def score(self, sample: Sample, text: str) -> Score:
-        return self.whole.score(sample, text)
 
 
 def verify(scan: Scan, attempt: Attempt, progress: Progress, *, samples: int | None = None) -> Verification:
@@ -101,7 +83,8 @@ def _decoded(job: Job, run: Row, progress: Progress, samples: int | None) -> tup
     if samples is not None:
         # Rows of other batches would be computed in other shapes, which rounds otherwise.
         whole = -(-samples // street.batch_size) * street.batch_size
-        street = replace(street, task=_First(whole=job.task, samples=whole))
+        first: Any = PartOfTask(whole=job.task, samples=job.task.instances()[:whole])
+        street = replace(street, task=first)
     samples_made, steps_made, _ = street.walk(KeepsNothing())
     named = {name: run[name] for name in NAMES}
 

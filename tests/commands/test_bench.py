@@ -19,6 +19,7 @@ def small(folder: Path, *changes: str) -> Options:
     return options([*SMALL, f"folder={folder / 'weights'}", f"out={folder / 'bench.json'}", *changes])
 
 
+@pytest.mark.slow
 def test_every_cache_is_measured(tmp_path: Path) -> None:
     """Guards the table: a cache that is left out, forwards that are not counted, weights left behind."""
     cells = list(measure(small(tmp_path, "models=dream_7b_instruct", "batches=2")))

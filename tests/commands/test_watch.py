@@ -116,17 +116,24 @@ def test_a_sweep_on_another_machine_is_told_by_its_signs(
 
 def test_a_sweep_that_is_killed_is_seen_as_stopped(tmp_path: Path, call_decbench: RunDecbench):
     """Guards kill -9, which leaves nothing behind that could say so; the same command goes on, and that is seen."""
-    sweep = ["run", "model=random_mdm", "task.samples=60", "seed=range(0,40)", "results_dir=store", "name=long"]
+    sweep = ["run", "model=random_mdm", "task.samples=8", "gen_length=4", "seed=range(0,8)", "name=long"]
+    sweep.append("results_dir=store")
     process = subprocess.Popen([sys.executable, "-m", "harness", *sweep], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    folder = tmp_path / "store" / "runs"
-    while process.poll() is None and not (folder.is_dir() and any(folder.glob("[!.]*.parquet"))):
-        time.sleep(0.01)
-    running = json.loads(call_decbench("watch", "results_dir=store", "--json").stdout)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        while process.poll() is None and not any((tmp_path / "store" / "runs").glob("[!.]*.parquet")):
+            time.sleep(0.01)
+        # It lives, and does not get to its end meanwhile.
+        process.send_signal(signal.SIGSTOP)
+        running = json.loads(call_decbench("watch", "results_dir=store", "--json").stdout)
+    finally:
+        process.kill()
+        process.wait()
     told = call_decbench("watch", "once=true", "results_dir=store")
-    assert running["state"] == "running" and running["runs"] == 40 and running["ok"] >= 1 and running["left"] > 0
+    assert running["state"] == "running" and running["runs"] == 8 and running["ok"] >= 1 and running["left"] > 0
     assert told.returncode == 0 and "stopped, no progress since 20" in told.stdout.splitlines()[0]
+    assert call_decbench(*sweep).stdout.count("taken from the store") >= running["ok"]
+    after = json.loads(call_decbench("watch", "long", "results_dir=store", "--json").stdout)
+    assert (after["state"], after["ok"], after["left"]) == ("done", 8, 0)
 
 
 class Terminal:

@@ -1,5 +1,6 @@
 """What can be asked for is typed, and what cannot run is refused in one line before a model loads."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,9 @@ def test_options_outlive_the_way_to_a_worker_and_back():
         before = OmegaConf.structured(schema)
         assert cloudpickle.loads(cloudpickle.dumps(schema)) is schema
         assert OmegaConf.structured(schema) == before
+
+
+def test_policies_take_their_knobs_by_name():
+    """Guards code that makes a policy by hand against fields that are put in another order."""
+    knobs = [(cls.__name__, item.name, item.kw_only) for cls in options.REGISTRY.values() for item in fields(cls)]
+    assert len(knobs) > 50 and [knob for knob in knobs if not knob[2]] == []

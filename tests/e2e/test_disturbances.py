@@ -10,9 +10,13 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,12 +26,16 @@ from harness.results.store import Store
 from harness.runs import runner
 from tests.conftest import RunDecbench
 from tests.results.equality import content
+from tests.runs.processes import wait_for_end, working_in
 
 SWEEP = ("run", "model=random_mdm", "gen_length=8", "batch_size=2", "measure=traced", "method.temperature=1",
          "save_every_s=0")  # fmt: skip
 SMALL = (*SWEEP, "seed=0,1", "task.samples=4")
 ENDINGS = ((os.kill, signal.SIGTERM), (os.kill, signal.SIGKILL), (os.killpg, signal.SIGKILL))
-LONG = (*SWEEP, "seed=range(0,12)", "task.samples=96")
+LONG = (*SWEEP, "task.samples=48")
+BATCHES = 24
+"""Batches of a run of the long sweep."""
+Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -108,46 +116,88 @@ def test_a_tracker_that_fails(
     assert content(tmp_path / "store", ["samples", "steps"]) == content(undisturbed, ["samples", "steps"])
 
 
-def started(folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start the long sweep in a group of processes of its own."""
-    command = [sys.executable, "-m", "harness", *LONG, "results_dir=store", *options]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands, each in a group of processes of its own, of which none outlives the test."""
+    groups = []
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "harness", *words, "results_dir=store"]
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        groups.append(subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **quiet))
+        return groups[-1]
+
+    yield start
+    for process in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def files(folder: Path) -> int:
-    """Count what has been written to the store and its unfinished batches."""
-    return sum(1 for kind in ("runs", "partial/*") for _ in folder.glob(f"store/{kind}/[!.]*.parquet"))
+def batches(folder: Path) -> int:
+    """Count the batches of the store: those of runs, and those that are kept of runs which are not finished."""
+    kept = sum(1 for _ in folder.glob("store/partial/*/[!.]*.samples.parquet"))
+    return kept + BATCHES * sum(1 for _ in folder.glob("store/runs/[!.]*.parquet"))
+
+
+def reached(process: subprocess.Popen[bytes], folder: Path, wanted: int) -> bool:
+    """Wait until a store has so many batches, and return whether the command is still at it."""
+    while process.poll() is None and batches(folder) < wanted:
+        time.sleep(0.005)
+    return process.poll() is None
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("launcher", ["inline", "joblib"])
-def test_kills_at_random_moments(launcher: str, tmp_path: Path, call_decbench: RunDecbench):
+def test_kills_at_random_moments(launcher: str, tmp_path: Path, call_decbench: RunDecbench, start: Start):
     """Guards the promise that nothing is lost: 25 kills, of the command, of all its processes, or asked to end."""
     if launcher != "inline":
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    chance = random.Random(launcher)
-    for _ in range(25):
-        process, wanted = started(tmp_path, f"launch={launcher}"), files(tmp_path) + chance.randint(1, 30)
-        while process.poll() is None and files(tmp_path) < wanted:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.05))
-        whom, number = chance.choice(ENDINGS)
-        if process.poll() is None:
-            whom(process.pid, number)
+    chance, kills, seeds = random.Random(launcher), 0, ""
+    for tries in count(1):
+        # Each command has two runs more to do than the one before, so that it cannot end before it is killed for long.
+        seeds = f"seed=range(0,{2 * tries})"
+        process = start(*LONG, seeds, f"launch={launcher}")
+        if reached(process, tmp_path, batches(tmp_path) + chance.randint(1, BATCHES)):
+            time.sleep(chance.uniform(0, 0.05))
+            whom, number = chance.choice(ENDINGS)
+            if process.poll() is None:
+                whom(process.pid, number)
+                kills += 1
         process.wait()
-    assert call_decbench(*LONG, "results_dir=store", f"launch={launcher}").returncode == 0
-    assert call_decbench(*LONG, "results_dir=whole").returncode == 0
+        wait_for_end(tmp_path)
+        if kills == 25:
+            break
+    assert call_decbench(*LONG, seeds, "results_dir=store", f"launch={launcher}").returncode == 0
+    assert call_decbench(*LONG, seeds, "results_dir=whole").returncode == 0
     assert content(tmp_path / "store") == content(tmp_path / "whole")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("launcher", "package"), [("joblib", "hydra_plugins.hydra_joblib_launcher"), ("ray", "ray")])
+def test_workers_end_with_their_command(
+    launcher: str, package: str, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards a machine against processes that nobody asks any more, and that nobody sees."""
+    pytest.importorskip(package)
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        process = start(*LONG, "seed=range(0,200)", f"launch={launcher}")
+        assert reached(process, tmp_path, 1)
+        assert len(working_in(tmp_path)) > 1
+        process.kill()
+        process.wait()
+        wait_for_end(tmp_path)
+    assert batches(tmp_path) < 200 * BATCHES
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_sweeps_on_one_store(tmp_path: Path, call_decbench: RunDecbench):
+def test_two_sweeps_on_one_store(tmp_path: Path, call_decbench: RunDecbench, start: Start):
     """Guards commands that two people start at once: both end well, and every run is there."""
-    both = [started(tmp_path), started(tmp_path)]
+    both = [start(*LONG, "seed=range(0,12)") for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    assert call_decbench(*LONG, "results_dir=whole").returncode == 0
+    assert call_decbench(*LONG, "seed=range(0,12)", "results_dir=whole").returncode == 0
     assert content(tmp_path / "store") == content(tmp_path / "whole")

@@ -1,7 +1,7 @@
-"""A change of the engine changes no output and no counter: every decoder with every cache that it goes with.
+"""A change of the engine changes no output and no counter: every decoder with every cache, and `decoders_tiny`.
 
-Digests lie in results/gate/engine, a file per decoder. `pytest -m slow tests/e2e/test_engine_digests.py` checks them,
-with `--update-golden` it writes them anew. Minutes; the smoke experiment is what runs on every change.
+Digests lie in results/gate/engine, a file per decoder and part. `pytest -m slow tests/e2e/test_engine_digests.py`
+checks them, with `--update-golden` it writes them anew. Minutes; the smoke experiment is what runs on every change.
 """
 
 import hashlib
@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config.build import build_method
+from harness.config.build import build_method, build_task, load_model
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.config.matrix import Combination, caches, combinations, decoders
 from harness.engine.families import Method
 from harness.engine.model import ModelKind
+from harness.engine.randomness import sample_seed
 from harness.models import random as random_models
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json
@@ -31,9 +32,11 @@ from tests.caches.decoding import PROMPTS
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "gate" / "engine"
 DECODERS = [name for name in names("method") if read("method", name)["family"] == "diffusion"]
-# What the compared decoders have, see `decoders`.
-LENGTH = 8
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+EXPERIMENT = read("experiment", "decoders_tiny")
+# The first of the experiment's samples, in its dtype: all of them would take as long as the experiment.
+SAMPLES = 4
+DTYPE = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,38 +102,72 @@ def _with_caches(decoder: str) -> Iterator[tuple[str, Decoded, str]]:
     for one in (one for one in _found() if one.row == decoder):
         for dtype in DTYPES:
             method = replace(methods[one.kind], cache=caches()[one.column])
-            decoded = _decoded(_random(one.kind, dtype), method, PROMPTS[2::2])
+            decoded = _decoded(_random(one.kind, dtype), method, PROMPTS[2::2], range(3), 8)
             yield f"{one.column} on {one.kind.value} in {dtype}", decoded, dtype
 
 
-def _decoded(loaded: LoadedModel, method: Method, prompts: Sequence[list[int]]) -> Decoded:
-    counts, seeds = Measure(name=Measurement.COUNTS), range(len(prompts))
-    return decode_batch(loaded.model, method, prompts, seeds=seeds, gen_length=LENGTH, measure=counts)
+def _decoded(
+    loaded: LoadedModel, method: Method, prompts: Sequence[list[int]], seeds: Sequence[int], length: int
+) -> Decoded:
+    counts = Measure(name=Measurement.COUNTS)
+    return decode_batch(loaded.model, method, prompts, seeds=seeds, gen_length=length, measure=counts)
+
+
+@cache
+def _samples(task: str) -> Any:
+    options = [f"task={task}", f"task.samples={EXPERIMENT['task']['samples']}"]
+    return build_task(compose(options)).instances()[:SAMPLES]
+
+
+@cache
+def _embedded(name: str) -> LoadedModel:
+    return load_model(compose([f"model={name}", f"device.dtype={DTYPE}"]))
+
+
+def _of_the_experiment(decoder: str) -> Iterator[tuple[str, Decoded, str]]:
+    length = EXPERIMENT["gen_length"]
+    for point in (one.split() for one in EXPERIMENT["points"]):
+        if f"method={decoder}" not in point:
+            continue
+        method = build_method(compose([*point, f"gen_length={length}"]))
+        model = next((word.removeprefix("model=") for word in point if word.startswith("model=")), "tiny_mdm")
+        loaded = _embedded(model)
+        for task in EXPERIMENT["axes"]["task"]:
+            samples = _samples(task)
+            prompts = [loaded.tokenizer.encode_prompt(one.prompt) for one in samples]
+            seeds = [sample_seed(0, task, one.id) for one in samples]
+            yield f"{' '.join(point)} {task}", _decoded(loaded, method, prompts, seeds, length), DTYPE
+
+
+PARTS = {"caches": _with_caches, "decoders_tiny": _of_the_experiment}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_outputs_and_counters_are_those_of_the_record(decoder: str, request: pytest.FixtureRequest):
+def test_outputs_and_counters_are_those_of_the_record(decoder: str, part: str, request: pytest.FixtureRequest):
     """Guards every decoder under a change that is to change nothing: of the loop, a cache, a kernel or a library."""
-    file = FOLDER / f"{decoder}.json"
-    found = {label: (decoded, dtype) for label, decoded, dtype in _with_caches(decoder)}
+    file = FOLDER / part / f"{decoder}.json"
+    found = {label: (decoded, dtype) for label, decoded, dtype in PARTS[part](decoder)}
     if request.config.getoption("--update-golden"):
         lines = [f"{json.dumps(label)}: {json.dumps(asdict(digest_of(*found[label])))}" for label in sorted(found)]
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     assert differences(json.loads(file.read_text()), found) == []
 
 
-def test_every_decoder_has_a_record():
+@pytest.mark.parametrize("part", PARTS)
+def test_every_decoder_has_a_record(part: str):
     """Guards against a new decoder without digests, and files of one that is gone."""
-    assert sorted(one.stem for one in FOLDER.glob("*.json")) == DECODERS
+    assert sorted(one.stem for one in (FOLDER / part).glob("*.json")) == DECODERS
 
 
 def test_rounding_is_excused_where_it_may_have_decided_and_nowhere_else():
     """Guards the comparison itself, on one batch with other answers, and other counters, put in."""
     method = build_method(compose(["model=random_mdm", "method=llada", "gen_length=8"]))
     loaded = _random(ModelKind.MASKED_DIFFUSION, "float64")
-    made = _decoded(loaded, method, PROMPTS[:2])
+    made = _decoded(loaded, method, PROMPTS[:2], range(2), 8)
     other = replace(made, generations=[made.generations[0], replace(made.generations[1], tokens=(9,) * 8)])
     costly = replace(made, counts=[made.counts[0], replace(made.counts[1], nfe=99)])
 

@@ -25,7 +25,7 @@ class Change:
         """Read it off a unified diff."""
         lines = [line for line in diff.splitlines() if not line.startswith(("--- ", "+++ "))]
         before, after = (
-            " ".join(" ".join(line[1:].split()) for line in lines if line.startswith(sign)) for sign in "-+"
+            " ".join(word for line in lines if line.startswith(sign) for word in line[1:].split()) for sign in "-+"
         )
         return cls(str(path), before, after)
 

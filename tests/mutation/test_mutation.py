@@ -131,6 +131,12 @@ def test_mutants_are_tried_in_copies(tree: Path, mutants: list[WorkItem]) -> Non
     assert (tree / "rule.py").read_text() == SOURCE
 
 
+def test_a_change_is_told_without_the_blank_lines_around_it() -> None:
+    """A reason would be called outdated for blanks that no line holds."""
+    diff = "--- a/rule.py\n+++ b/rule.py\n@@ -3,5 +3,2 @@\n-\n-\n-@dataclass(frozen=True)\n class Rule:\n"
+    assert Change.of(Path("rule.py"), diff) == Change("rule.py", "@dataclass(frozen=True)", "")
+
+
 def test_more_than_five_percent_without_a_reason_is_a_fault(
     mutants: list[WorkItem], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,23 +4,30 @@ import io
 import json
 import os
 import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from harness.config.composition import compose
+from harness.errors import RunFailed
 from harness.results.store import Store
 from harness.runs import launching
 from harness.runs.decode_batch import decode_batch
 from harness.runs.launching import Task, Work, grouped, take_own_gpu
 from harness.runs.plan import plan
+from harness.runs.ray_launcher import RayLauncher
 from harness.runs.runner import RunRecord, decode_piece, run
 from harness.runs.sweep import expand
 from harness.runs.watching import Watch
 from tests.conftest import RunDecbench
 from tests.results.equality import content
 from tests.results.factory import run_row
+from tests.runs.processes import wait_for_end
 
 RUN = ["model=random_mdm", "task.samples=7", "gen_length=8", "batch_size=2", "measure=traced", "method.temperature=1"]
 LAUNCHERS = {
@@ -114,6 +121,18 @@ def test_a_run_is_told_as_soon_as_it_is_stored(memory_files: dict[str, object]):
     assert said.getvalue().endswith(": failed: x\n")
 
 
+@pytest.fixture
+def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give Ray a folder with a name that is short enough for its sockets, and see that all workers end."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield
+        if "joblib" in sys.modules:
+            # Here they would wait for more; a command of its own ends with them.
+            sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown(wait=True)
+        wait_for_end(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the store of the smoke sweep as this process makes it."""
@@ -126,6 +145,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_smoke_sweep_is_the_same_everywhere(
     launcher: str, inline: Path, results_dir: Path, call_decbench: RunDecbench
@@ -140,6 +160,7 @@ def test_the_smoke_sweep_is_the_same_everywhere(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_split_run_is_the_same_everywhere(launcher: str, results_dir: Path, tmp_path: Path, call_decbench):
     """Guards pieces that other processes decode, beside runs that are whole."""
@@ -151,6 +172,72 @@ def test_a_split_run_is_the_same_everywhere(launcher: str, results_dir: Path, tm
     assert done.returncode == 0, done.stderr
     assert content(results_dir) == content(tmp_path / "whole")
     assert [one.number for one in Store(root=results_dir).attempts()] == [1]
+
+
+class Ray:
+    """As much of Ray as the launcher knows, on a cluster with `room` for workers; jobs take no time."""
+
+    exceptions = types.SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self, room: int, *, broken: Sequence[int] = ()) -> None:
+        self.room, self.broken, self.workers = room, broken, 0
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.room}
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def remote(self, **_: object) -> Callable[[type], Any]:
+        return lambda _: types.SimpleNamespace(remote=self._worker)
+
+    def _worker(self, *_: object) -> Any:
+        number, self.workers = self.workers, self.workers + 1
+        ready = types.SimpleNamespace(remote=lambda: (number, "ready"))
+        return types.SimpleNamespace(
+            __ray_ready__=ready, carry_out=types.SimpleNamespace(remote=lambda _, job: (number, job))
+        )
+
+    def wait(self, running: list[tuple[int, Any]]) -> tuple[list[Any], list[Any]]:
+        done = [one for one in running if one[0] < self.room]
+        assert done, f"waits for ever for {running}"
+        return done[:1], running[1:]
+
+    def get(self, done: tuple[int, Any]) -> Any:
+        if done[0] in self.broken:
+            raise RuntimeError("has no such folder")
+        return done
+
+
+def launched_on(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, *, workers: int | None, jobs: int, cpus: int = 1
+) -> list[Any]:
+    """Return which worker carried out which job."""
+    monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]
+    launcher = RayLauncher(address=None, workers=workers, num_cpus=cpus, num_gpus=None)
+    launcher.setup(hydra_context=None, task_function=Work(groups=()), config=None)  # type: ignore[arg-type]
+    return [one.return_value for one in launcher.launch([[]] * jobs, 0)]
+
+
+def test_workers_without_room_get_no_work(monkeypatch: pytest.MonkeyPatch):
+    """Guards against a sweep that waits for ever: more workers were asked for than there is room for."""
+    assert launched_on(Ray(room=1), monkeypatch, workers=3, jobs=3) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_a_machine_where_no_worker_starts_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Guards runs against the one machine of a cluster that does not see the common folder."""
+    assert launched_on(Ray(room=2, broken=[0]), monkeypatch, workers=2, jobs=2) == [(1, 0), (1, 1)]
+    with pytest.raises(RuntimeError, match="no such folder"):
+        launched_on(Ray(room=2, broken=[0, 1]), monkeypatch, workers=2, jobs=2)
+
+
+def test_workers_that_fit_nowhere_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """Guards against waiting for a machine that does not come."""
+    with pytest.raises(RunFailed, match=r"^hydra.launcher.num_cpus=4 hydra.launcher.num_gpus=0: there is 2 CPU$"):
+        launched_on(Ray(room=2), monkeypatch, workers=None, jobs=2, cpus=4)
 
 
 FATAL = """
@@ -174,6 +261,7 @@ def generate(prompts, gen_length, seeds, *, deaths):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_killed_ray_worker_is_tried_once_more(
     deaths: int, tmp_path: Path, call_decbench: RunDecbench, monkeypatch: pytest.MonkeyPatch

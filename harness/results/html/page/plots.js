@@ -56,6 +56,8 @@ export async function figure(id, rows, cost, log) {
   const traces = variants.map((name, at) => points_of(points.filter((one) => one.variant === name), name, at, cost));
   if (!points.length) return plotly.purge(place);
   await plotly.react(place, [front(points, cost), ...traces], layout(cost, log), { responsive: true, displayModeBar: false });
+  // What was hidden has not followed the window.
+  await plotly.Plots.resize(place);
   place.removeAllListeners("plotly_click");
   place.on("plotly_click", ({ points: [point] }) => {
     const runs = point.data.customdata?.[point.pointNumber];
