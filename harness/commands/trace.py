@@ -13,6 +13,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.errors import ConfigError, DataError
@@ -20,7 +23,7 @@ from harness.results.parts import as_rows
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.selection import attempt_of, matching, parse_filters
-from harness.results.trace import Frame, Mark, frames
+from harness.results.trace import SAMPLE_COLUMNS, STEP_COLUMNS, Frame, Mark, first_decodings, frames
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -41,16 +44,14 @@ def main(argv: Sequence[str]) -> int:
     if len(names) not in (1, 2):
         raise ConfigError(f"trace {' '.join(words.rest)}: takes a run and one of its samples; decbench results list")
     attempt = attempt_of(words.store.attempts(), names[0])
-    run = next(iter(as_rows(words.store.read("runs", [attempt.run_id]))), None)
-    samples = [row for row in words.store.read("samples", [attempt.run_id]).to_pylist() if row["repetition"] == 0]
-    if run is None or not samples:
+    chosen = words.store.chosen([attempt.run_id])
+    run = next(iter(as_rows(chosen.table("runs"))), None)
+    samples = first_decodings(chosen.table("samples", SAMPLE_COLUMNS))
+    if run is None or not samples.num_rows:
         raise DataError(f"{attempt.run_id}: has no samples; decbench results show {attempt.run_id} says why")
     sample = _sample(samples, names[1] if len(names) == 2 else "", attempt.run_id)
-    steps = [
-        row
-        for row in words.store.read("steps", [attempt.run_id]).to_pylist()
-        if row["sample_id"] == sample["sample_id"] and row["repetition"] == 0
-    ]
+    every = first_decodings(chosen.table("steps", STEP_COLUMNS))
+    steps = every.filter(pc.field("sample_id") == sample["sample_id"]).to_pylist()
     spelled = spelling(json.loads(run["config"]))
     shown = frames(sample, steps)
     if "--json" in words.flags:
@@ -72,16 +73,20 @@ def _newest(words: Words) -> str:
     return found[-1]["run_id"]
 
 
-def _sample(samples: Sequence[Mapping[str, Any]], name: str, run_id: str) -> Mapping[str, Any]:
+def _sample(samples: pa.Table, name: str, run_id: str) -> Mapping[str, Any]:
     """Return the sample of a name, of the beginning of one, or of a number; raise ConfigError where that is none."""
-    known = {str(row["sample_id"]): row for row in samples}
+    known = {str(one): at for at, one in enumerate(samples["sample_id"].to_pylist())}
+
+    def row(at: int) -> Mapping[str, Any]:
+        return samples.slice(at, 1).to_pylist()[0]
+
     if name in known:
-        return known[name]
+        return row(known[name])
     if name.isdecimal() and int(name) < len(samples):
-        return samples[int(name)]
+        return row(int(name))
     found = [one for one in known if name and one.startswith(name)]
     if len(found) == 1:
-        return known[found[0]]
+        return row(known[found[0]])
     if found:
         raise ConfigError(f"{name}: begins the names of several samples, {', '.join(found[:5])}; write more")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [*known][:3]

@@ -5,10 +5,12 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 _NUMBER = re.compile(r"(?<=[=\[,])[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?=[\s\],]|$)", re.IGNORECASE)
 
 
+@lru_cache(maxsize=4096)
 def canonical_setting(text: str) -> str:
     """Return a setting with equal numbers written alike; as they were typed (0.90, 9e-1), they are for people."""
     return _NUMBER.sub(lambda number: repr(float(number[0])), re.sub(r",\s+", ",", text))

@@ -29,8 +29,10 @@ BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
 _PAIRED = ("model", "family", "task", "protocol", "template", "seed", *_CONDITIONS)
 _SAMPLE = ["sample_id", "prompt_sha256"]
-_MEASURED = ["correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s"]
 _UNFINISHED = "unfinished"
+MEASURED = ("correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s", _UNFINISHED)
+"""What is known of every sample of a run."""
+
 _LENGTH_TOLERANCE = 0.05
 _EQUAL = 1e-9
 _CORRECT, _NFE, _EFE, _LATENCY = range(4)
@@ -122,25 +124,80 @@ def load(store: Store, run_ids: Sequence[str]) -> list[Measured]:
     return graded(chosen, chosen.table("runs"), run_ids)
 
 
-def graded(chosen: Chosen, stored: pa.Table, run_ids: Sequence[str]) -> list[Measured]:
-    """Return what `load` does, of attempts and their rows of the table runs; a run's samples are read at a time."""
+def graded(
+    chosen: Chosen, stored: pa.Table, run_ids: Sequence[str], columns: Collection[str] = MEASURED
+) -> list[Measured]:
+    """Return what `load` does, of attempts and their rows of the table runs; `columns` are those of samples to read.
+
+    Runs of the same samples share what names these: of millions of samples numbers alone are in memory.
+    """
     rows = as_rows(stored)
     runs = {row["run_id"]: row for row in rows if row["status"] == "ok" and row["accuracy"] is not None}
-    parts = chosen.parts("samples", [*_SAMPLE, *_MEASURED, "finish_reason"])
-    means = {part["run_id"][0].as_py(): _means(part) for part in parts if part.num_rows}
-    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in runs and run_id in means)
+    read = ["finish_reason" if column == _UNFINISHED else column for column in columns]
+    orders, means = Orders(), dict[str, pa.Table]()
+    for attempt, part in chosen.parts("samples", [*_SAMPLE, *read]):
+        if part.num_rows and attempt.run_id in runs:
+            means[attempt.run_id] = _means(part, columns, orders)
+    wanted = dict.fromkeys(run_id for run_id in run_ids if run_id in means)
     return [Measured(run=runs[one], samples=means[one]) for one in wanted]
 
 
-def _means(read: pa.Table) -> pa.Table:
-    """Return the numbers of the samples of a run, means over repetitions, ordered by sample."""
-    ended = pc.fill_null(pc.equal(read["finish_reason"], BUDGET), False)  # type: ignore[attr-defined]
-    columns = {name: read[name] for name in _MEASURED} | {_UNFINISHED: ended}
-    numbers, keys = {name: one.cast(pa.float64()) for name, one in columns.items()}, ["run_id", *_SAMPLE]
-    floats = pa.table({key: read[key] for key in keys} | numbers)
-    grouped = floats.group_by(keys, use_threads=False).aggregate([(name, "mean") for name in numbers])
-    means = grouped.rename_columns({f"{name}_mean": name for name in numbers})
-    return means.sort_by([(name, "ascending") for name in keys])
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The samples that rows are of: `keys` in the order of rows, and `ordered`, `places` being where they stand.
+
+    Where several rows are of one sample, `places` are None: its repetitions are to be averaged.
+    """
+
+    keys: pa.Table
+    ordered: pa.Table
+    places: pa.Array | None
+
+
+class Orders:
+    """Orders that were met: runs of one task have the same, and sorting names takes longer than all else."""
+
+    def __init__(self) -> None:
+        self._met: dict[tuple[object, ...], list[Order]] = {}
+
+    def of(self, rows: pa.Table) -> Order:
+        """Return the order of rows, the same object for the same names."""
+        keys = rows.select(_SAMPLE)
+        met = self._met.setdefault((len(keys), *(keys[name][0].as_py() for name in _SAMPLE)), [])
+        found = next((one for one in met if one.keys.equals(keys)), None)
+        if found is None:
+            # Copied, since parts are views of all that was read with them.
+            found = _order(keys.take(pa.array(range(len(keys)))))
+            met.append(found)
+        return found
+
+
+def _order(keys: pa.Table) -> Order:
+    ascending = [(name, "ascending") for name in _SAMPLE]
+    ordered = keys.group_by(_SAMPLE, use_threads=False).aggregate([]).sort_by(ascending)
+    if len(ordered) < len(keys):
+        return Order(keys=keys, ordered=ordered, places=None)
+    return Order(keys=keys, ordered=ordered, places=pc.sort_indices(keys, ascending))  # type: ignore[attr-defined]
+
+
+def _means(read: pa.Table, columns: Collection[str], orders: Orders) -> pa.Table:
+    """Return some numbers of the samples of a run, means over repetitions, ordered by sample."""
+    order = orders.of(read)
+    numbers = {name: _numbers(read, name) for name in columns}
+    if order.places is None:
+        grouped = pa.table({key: read[key] for key in _SAMPLE} | numbers).group_by(_SAMPLE, use_threads=False)
+        means = grouped.aggregate([(name, "mean") for name in numbers]).sort_by([(key, "ascending") for key in _SAMPLE])
+        numbers = {name: means[f"{name}_mean"] for name in numbers}
+    else:
+        numbers = {name: one.take(order.places) for name, one in numbers.items()}
+    return pa.table({key: order.ordered[key] for key in _SAMPLE} | numbers)
+
+
+def _numbers(read: pa.Table, name: str) -> pa.ChunkedArray:
+    if name == _UNFINISHED:
+        ended = pc.equal(read["finish_reason"], BUDGET)  # type: ignore[attr-defined]
+        return pc.fill_null(ended, False).cast(pa.float64())
+    return read[name].cast(pa.float64())
 
 
 def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Comparison]:
@@ -249,7 +306,7 @@ def by_sample(group: Sequence[Measured]) -> list[Measured]:
 def _mean_of(runs: Sequence[Measured]) -> Measured:
     if len(runs) == 1:
         return runs[0]
-    numbers = [*_MEASURED, _UNFINISHED]
+    numbers = [name for name in runs[0].samples.column_names if name not in _SAMPLE]
     grouped = pa.concat_tables([one.samples for one in runs]).group_by("sample_id", use_threads=False)
     kept = pc.ScalarAggregateOptions(skip_nulls=False)
     means = grouped.aggregate([("prompt_sha256", "min"), *((name, "mean", kept) for name in numbers)])

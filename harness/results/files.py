@@ -18,13 +18,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from harness.errors import ConfigError, DataError, one_line
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
 
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2"}
 """Protocols of fsspec whose puts appear whole."""
@@ -127,8 +130,12 @@ class Folder:
         with self._asking():
             return cast(bytes, self.fs.cat_file(self.where(name)))
 
-    def open(self, name: str) -> IO[bytes]:
-        """Open a file to read parts of it."""
+    def open(self, name: str) -> "IO[bytes] | NativeFile":
+        """Open a file to read parts of it; one of this machine past Python, which is sooner where parts are many."""
+        if self.local:
+            from pyarrow import OSFile
+
+            return OSFile(self.where(name))
         with self._asking():
             return cast("IO[bytes]", self.fs.open(self.where(name), "rb"))
 

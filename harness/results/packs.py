@@ -9,16 +9,26 @@ the pack has been read back: whenever that is interrupted, nothing is lost, and 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.results.files import Folder
-from harness.results.parts import UNREADABLE, Attempt, broken, rows_of, skipped, trusted
+from harness.results.parts import (
+    UNREADABLE,
+    Attempt,
+    broken,
+    columns_of,
+    rows_of,
+    skipped,
+    trusted,
+    with_known_columns,
+)
 from harness.results.schemas import NAMES, SCHEMAS
 
 TABLES = ("steps", "samples", "runs")
@@ -26,12 +36,13 @@ TABLES = ("steps", "samples", "runs")
 
 PACK = re.compile(r"packed\.[0-9a-f]+\.parquet")
 AT_MOST = 256
+_ROWS_TOGETHER = 2**15
 _ATTEMPTS = b"attempts"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """The files of one name in every table; each is opened once, when it is asked for."""
+    """The files of one name in every table; each is opened when it is asked for, and stays so until `parts` is done."""
 
     folder: Folder
     name: str
@@ -49,6 +60,53 @@ class Pack:
         row = rows.slice(self._place[attempt], 1)
         return trusted(row, self._path("runs"), "runs", attempt, 1, columns)
 
+    def rows(self, attempts: Sequence[Attempt], columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return the rows of attempts, or some columns, in their order; None where not all of them can be trusted."""
+        stored = self._runs(tuple(columns) if columns else None)
+        if stored is None:
+            return None
+        found = stored.take(np.array([self._place[one] for one in attempts], np.int64))
+        return _known(found, dict.fromkeys(attempts, 1), "runs", columns)
+
+    def parts(
+        self, rows: Mapping[Attempt, int], table: str, columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[Attempt, pa.Table]]:
+        """Yield the rows of attempts in another table, or some columns; `rows` says how many each has, some at least.
+
+        Many are read together; where these are not what they should be, each alone, so that one spoils no other. One
+        that cannot be trusted is left out, with a warning.
+        """
+        for some in _batches(rows):
+            found = self._together(some, table, columns)
+            if found is None:
+                yield from self._each(some, table, columns)
+                continue
+            start = 0
+            for attempt, count in some.items():
+                yield attempt, found.slice(start, count)
+                start += count
+        # What a file says of its many groups takes more memory than the rows that are asked for.
+        self._opened.pop(table, None)
+
+    def _together(self, rows: Mapping[Attempt, int], table: str, columns: Sequence[str] | None) -> pa.Table | None:
+        file, groups = self._file(table), self._groups(table)
+        if file is None or not groups.keys() >= rows.keys():
+            return None
+        try:
+            stored = file.read_row_groups([groups[one] for one in rows], columns and [*NAMES, *columns])
+            return _known(stored, rows, table, columns)
+        except UNREADABLE:
+            return None
+
+    def _each(
+        self, rows: Mapping[Attempt, int], table: str, columns: Sequence[str] | None
+    ) -> Iterator[tuple[Attempt, pa.Table]]:
+        schema = columns_of(table, columns) if columns else SCHEMAS[table]
+        for attempt, count in rows.items():
+            found = self.part(attempt, table, count, columns)
+            if found is not None:
+                yield attempt, with_known_columns(found, schema)
+
     def part(self, attempt: Attempt, table: str, rows: int, columns: Sequence[str] | None = None) -> pa.Table | None:
         """Return the rows of an attempt in another table, or some columns; None, with a warning, if not to be trusted.
 
@@ -59,7 +117,9 @@ class Pack:
             skipped(self._path(table), f"lacks {attempt.file}")
             return None
         try:
-            group = file.read_row_group(self._groups(table)[attempt], columns and [*NAMES, *columns])
+            # One group is read sooner than it is handed to other threads.
+            wanted = columns and [*NAMES, *columns]
+            group = file.read_row_group(self._groups(table)[attempt], wanted, use_threads=False)
         except UNREADABLE as error:
             skipped(self._path(table), broken(error))
             return None
@@ -106,7 +166,9 @@ class Pack:
         if table not in self._opened:
             try:
                 file = self.folder.open(f"{table}/{self.name}")
-                self._opened[table] = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True)
+                # Few large requests are for what lies elsewhere.
+                far = not self.folder.local
+                self._opened[table] = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=far)
             except UNREADABLE as error:
                 skipped(self._path(table), broken(error))
                 self._opened[table] = None
@@ -126,6 +188,34 @@ class Pack:
                 skipped(self._path("runs"), broken(error))
                 self._read[columns] = None
         return self._read[columns]
+
+
+def _batches(rows: Mapping[Attempt, int]) -> Iterator[dict[Attempt, int]]:
+    """Yield attempts that are read together: few enough for memory, many enough for speed."""
+    some: dict[Attempt, int] = {}
+    for attempt, count in rows.items():
+        if some and sum(some.values()) + count > _ROWS_TOGETHER:
+            yield some
+            some = {}
+        some[attempt] = count
+    if some:
+        yield some
+
+
+def _known(stored: pa.Table, rows: Mapping[Attempt, int], table: str, columns: Sequence[str] | None) -> pa.Table | None:
+    """Return rows that are those of attempts, one after another, as this version writes them, else None."""
+    schema, told = columns_of(table, columns) if columns else SCHEMAS[table], stored.schema.metadata or {}
+    if any(told.get(key) != value for key, value in schema.metadata.items()):
+        return None
+    named = pa.table(
+        {
+            "setting_id": [one.setting_id for one in rows],
+            "run_id": [one.run_id for one in rows],
+            "attempt": pa.array([one.number for one in rows], pa.int32()),
+        }
+    )
+    expected = named.take(np.repeat(np.arange(len(rows)), [*rows.values()]))
+    return with_known_columns(stored, schema) if stored.select(list(NAMES)).equals(expected) else None
 
 
 def write_pack(folder: Folder, attempts: Sequence[Attempt], part: Callable[[Attempt, str], pa.Table | None]) -> Pack:

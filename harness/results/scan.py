@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pyarrow as pa
 
 from harness.results.files import Folder
 from harness.results.packs import PACK, Pack
 from harness.results.parts import Attempt, Row, as_rows, columns_of, read_part, rows_of, with_known_columns
-from harness.results.schemas import RESULTS, SCHEMAS, empty
+from harness.results.schemas import RESULTS, RUNS, SCHEMAS, empty
 
 _READERS = 4
 
@@ -54,15 +53,63 @@ class Scan:
         found = self._part(attempt, table, rows, columns)
         return found if found is None else with_known_columns(found, schema)
 
-    def rows(self, attempts: Iterable[Attempt], columns: Sequence[str]) -> pa.Table:
-        """Return some columns of the rows of attempts, in their order, without those that cannot be trusted."""
-        found = [row for row in self._each_run(list(attempts), columns) if row is not None]
-        schema = columns_of("runs", columns)
-        # Completed together: doing it file by file takes as long as reading.
-        return with_known_columns(pa.concat_tables([empty(schema), *found], promote_options="default"), schema)
+    def parts(
+        self, attempts: Iterable[Attempt], table: str, columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[Attempt, pa.Table]]:
+        """Yield attempts with their rows of samples or steps, as `part` returns them; those of a pack together."""
+        packed, alone = self._by_pack(attempts)
+        for one in alone:
+            if (found := self.part(one, table, columns)) is not None:
+                yield one, found
+        for pack, some in packed:
+            yield from self._parts_of(pack, some, table, columns)
 
-    def _each_run(self, attempts: Sequence[Attempt], columns: Sequence[str]) -> Iterator[pa.Table | None]:
-        read = partial(self._part, table="runs", rows=1, columns=columns)
+    def _parts_of(
+        self, pack: Pack, attempts: Sequence[Attempt], table: str, columns: Sequence[str] | None
+    ) -> Iterator[tuple[Attempt, pa.Table]]:
+        counted = pack.rows(attempts, [rows_of(table)])
+        if counted is None:
+            each = ((one, self.part(one, table, columns)) for one in attempts)
+            yield from ((one, found) for one, found in each if found is not None)
+            return
+        rows = dict(zip(attempts, counted[rows_of(table)].to_pylist(), strict=True))
+        none = empty(columns_of(table, columns) if columns else SCHEMAS[table])
+        yield from ((one, none) for one, count in rows.items() if not count)
+        yield from pack.parts({one: count for one, count in rows.items() if count}, table, columns)
+
+    def _by_pack(self, attempts: Iterable[Attempt]) -> tuple[list[tuple[Pack, list[Attempt]]], list[Attempt]]:
+        """Return the attempts of every pack that has some, and those with files of their own."""
+        packed: dict[str, list[Attempt]] = {}
+        alone: list[Attempt] = []
+        for one in attempts:
+            own = one in self.single or one not in self._packed
+            (alone if own else packed.setdefault(self._packed[one].name, [])).append(one)
+        return [(pack, packed[pack.name]) for pack in self.packs if pack.name in packed], alone
+
+    def rows(self, attempts: Iterable[Attempt], columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of attempts, or some columns, in their order, without those that cannot be trusted."""
+        attempts, schema = list(attempts), columns_of("runs", columns or RUNS.names)
+        packed, alone = self._by_pack(attempts)
+        tables, told = [empty(schema)], list[Attempt]()
+        for pack, some in packed:
+            rows = pack.rows(some, columns)
+            if rows is None:
+                alone += some
+                continue
+            tables.append(rows)
+            told += some
+        each = {one: row for one, row in zip(alone, self._each_run(alone, columns), strict=True) if row is not None}
+        # Completed together: doing it file by file takes as long as reading.
+        own = pa.concat_tables([empty(schema), *each.values()], promote_options="default")
+        found = pa.concat_tables([*tables, with_known_columns(own, schema)])
+        place = {one: at for at, one in enumerate([*told, *each])}
+        order = [place[one] for one in attempts if one in place]
+        return found if order == [*range(len(order))] else found.take(order)
+
+    def _each_run(self, attempts: Sequence[Attempt], columns: Sequence[str] | None) -> Iterator[pa.Table | None]:
+        def read(attempt: Attempt) -> pa.Table | None:
+            return self._part(attempt, "runs", 1, columns) if columns else self.run(attempt)
+
         # Threads that read local files wait for each other; a pack, read once and kept, they would read twice.
         if self.folder.local or not self.single.issuperset(attempts):
             return map(read, attempts)

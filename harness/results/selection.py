@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+
 from harness.errors import ConfigError
 from harness.results.canonical import canonical_setting
 from harness.results.parts import Attempt, as_rows
@@ -72,9 +74,18 @@ def matching(
     """
     attempts = scan.attempts if every_attempt else newest_of(scan.attempts, filters.get("run_id"))
     wanted = stored_columns([*columns, "status", "created", "setting_id", "run_id", "attempt", *filters])
-    rows = as_rows(scan.rows(attempts, wanted))
-    passing = [row for row in rows if all(_passes(row, key, allowed, names or {}) for key, allowed in filters.items())]
-    return sorted(passing, key=lambda row: (row["created"], row["setting_id"], row["attempt"]))
+    stored = scan.rows(attempts, wanted)
+    passing = stored.take(_passing(stored, filters, names or {})) if filters else stored
+    return sorted(as_rows(passing), key=lambda row: (row["created"], row["setting_id"], row["attempt"]))
+
+
+def _passing(
+    stored: pa.Table, filters: Mapping[str, Collection[str]], names: Mapping[str, Collection[str]]
+) -> pa.Array:
+    """Return the places of rows that pass all filters; nothing else of the others becomes a plain value."""
+    rows = as_rows(stored.select(stored_columns(["run_id", *filters])))
+    passing = [all(_passes(row, key, allowed, names) for key, allowed in filters.items()) for row in rows]
+    return pa.array([at for at, passes in enumerate(passing) if passes], pa.int64())
 
 
 def _passes(

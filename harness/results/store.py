@@ -158,17 +158,17 @@ class Chosen:
     scan: Scan
     attempts: Sequence[Attempt]
 
-    def parts(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows of one attempt after another; samples and steps are those of good ones."""
-        for one in self.attempts:
-            part = self.scan.part(one, table, columns) if table == "runs" or one.ok else None
-            if part is not None:
-                yield part
+    def parts(self, table: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Attempt, pa.Table]]:
+        """Yield good attempts with their rows of samples or steps, in no order; a few at a time are in memory."""
+        return self.scan.parts([one for one in self.attempts if one.ok], table, columns)
 
     def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of all attempts."""
         schema = columns_of(table, columns) if columns else SCHEMAS[table]
-        return pa.concat_tables([empty(schema), *self.parts(table, columns)])
+        if table == "runs":
+            return self.scan.rows(self.attempts, columns)
+        parts = dict(self.parts(table, columns))
+        return pa.concat_tables([empty(schema), *(parts[one] for one in self.attempts if one in parts)])
 
 
 def newest_of(attempts: Iterable[Attempt], run_ids: Iterable[str] | None = None) -> list[Attempt]:

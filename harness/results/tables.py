@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from harness.results.comparison import Measured, by_sample, discordant, load
+from harness.results.comparison import MEASURED, Measured, by_sample, discordant, graded
 from harness.results.export import latex_text
 from harness.results.figures.columns import MORE_IS_BETTER, label, number_of, scale
 from harness.results.figures.frame import Frame
@@ -28,7 +28,7 @@ def data(selected: Selected) -> Frame:
     """Return one row per cell: `best` and `tie` as the module says, None where a tie cannot be told."""
     import pandas as pd
 
-    samples = {one.run["run_id"]: one for one in load(selected.store, selected.ids)}
+    samples = _measured(selected)
     cells: dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]] = {}
     for run in selected.runs:
         for column in selected.definition.y:
@@ -49,6 +49,14 @@ def data(selected: Selected) -> Frame:
                          "n": num_samples(runs), "best": values[group] == best, "tie": tie,
                          "runs": " ".join(run["run_id"] for run in runs)})  # fmt: skip
     return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _measured(selected: Selected) -> dict[str, Measured]:
+    """Return what is to be compared of the samples of each run, by its name, and nothing else."""
+    chosen = selected.store.chosen(selected.ids)
+    runs = chosen.table("runs", ["status", "accuracy", "task"])
+    columns = [one for one in MEASURED if one in ("correct", *selected.definition.y)]
+    return {one.run["run_id"]: one for one in graded(chosen, runs, selected.ids, columns)}
 
 
 def _ties(p_values: Mapping[str, float | None]) -> dict[str, bool | None]:

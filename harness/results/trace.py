@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from harness.errors import DataError
 
 _GIVEN = -1
 _TRACED = ("window", "scores", "entropy", "remasked", "edited", "predicted", "n_computed", "n_reused", "cached",
            "drafted", "n_accepted")  # fmt: skip
+
+SAMPLE_COLUMNS = ("sample_id", "repetition", "prompt_sha256", "output_ids", "decided_at", "correct", "nfe")
+"""What is read of a sample to show how it was decoded."""
+
+STEP_COLUMNS = ("sample_id", "repetition", "step", "positions", "tokens", *_TRACED)
+"""What is read of its steps."""
 
 
 class Mark(Enum):
@@ -42,6 +51,11 @@ class Frame:
     reused: int | None
     cached: tuple[int, ...] | None
     moved: bool
+
+
+def first_decodings(rows: pa.Table) -> pa.Table:
+    """Return the rows, of samples or their steps, of the first repetition of the measurement."""
+    return rows.filter(pc.field("repetition") == 0)
 
 
 def frames(sample: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[Frame]:

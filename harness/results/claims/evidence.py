@@ -1,6 +1,6 @@
 """What a store holds about the settings of claims: samples, one array per task, or what is missing.
 
-Shapes: N samples, C columns of `metrics.COLUMNS`.
+Shapes: M rows, N samples, C columns of `metrics.COLUMNS`.
 """
 
 import hashlib
@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from harness.results.claims.metrics import COLUMNS, Floats
 from harness.results.parts import as_rows
 from harness.results.scan import Scan
+from harness.results.schemas import SAMPLES
 from harness.results.store import Store
 
 CONDITIONS = ("device", "batch_size", "measure")
 MADE = ("created", "git_commit", "packages_sha256")
 _DIGITS = 12
-_READ = ("sample_id", "repetition", "prompt_sha256", "prompt_tokens", "tokens_canvas", "output_ids")
+_POSITIONS = ("prompt_tokens", "tokens_canvas")
+_READ = ("sample_id", "repetition", "prompt_sha256", "output_ids", *_POSITIONS,
+         *(one for one in COLUMNS if one in SAMPLES.names))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +55,27 @@ class Cell:
 def collect(store: Store, setting_ids: Iterable[str]) -> dict[str, list[Cell]]:
     """Return the good runs of every setting that has any, the newest first."""
     scan, wanted = Scan(store.folder), set(setting_ids)
+    attempts = [one for one in reversed(scan.attempts) if one.setting_id in wanted and one.ok]
+    rows = as_rows(scan.rows(attempts, ("task", "model", *CONDITIONS, *MADE)))
+    runs = {(row["run_id"], row["attempt"]): row for row in rows}
+    cells = {}
+    for one, samples in scan.parts(attempts, "samples", _READ):
+        if samples.num_rows and (run := runs.get((one.run_id, one.number))) is not None:
+            cells[one] = _cell(run, samples)
     found: dict[str, list[Cell]] = {}
-    for attempt in reversed(scan.attempts):
-        if attempt.setting_id not in wanted or not attempt.ok:
-            continue
-        run, samples = scan.run(attempt), scan.part(attempt, "samples")
-        if run is not None and samples is not None and samples.num_rows:
-            (row,) = as_rows(run)
-            found.setdefault(attempt.setting_id, []).append(_cell(row, samples))
+    for one in attempts:
+        if one in cells:
+            found.setdefault(one.setting_id, []).append(cells[one])
     return found
 
 
-def _cell(run: Mapping[str, Any], samples: Any) -> Cell:
-    stored = [name for name in COLUMNS if name in samples.column_names]
-    rows = samples.select([*_READ, *stored]).to_pylist()
-    by_sample: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row["sample_id"], row["repetition"])):
-        by_sample.setdefault((row["sample_id"], str(row["prompt_sha256"])), []).append(row)
-    values = [np.mean([_values(row) for row in repeated], axis=0) for repeated in by_sample.values()]
+def _cell(run: Mapping[str, Any], samples: pa.Table) -> Cell:
+    in_order = samples.sort_by([("sample_id", "ascending"), ("repetition", "ascending")])
+    names = zip(in_order["sample_id"].to_pylist(), map(str, in_order["prompt_sha256"].to_pylist()), strict=True)
+    places: dict[tuple[str, str], list[int]] = {}
+    for at, name in enumerate(names):
+        places.setdefault(name, []).append(at)
+    firsts = in_order["output_ids"].take(pa.array([repeated[0] for repeated in places.values()]))
     return Cell(
         run_id=run["run_id"],
         setting_id=run["setting_id"],
@@ -76,21 +83,30 @@ def _cell(run: Mapping[str, Any], samples: Any) -> Cell:
         model=run["model"],
         conditions={key: run[key] for key in CONDITIONS},
         made={key: run[key] for key in MADE},
-        samples=tuple(by_sample),
-        values_NC=np.array(values),
-        answers=tuple(_digest(repeated[0]["output_ids"]) for repeated in by_sample.values()),
+        samples=tuple(places),
+        values_NC=_means(_values(in_order), [*places.values()]),
+        answers=tuple(map(_digest, firsts.to_pylist())),
     )
+
+
+def _means(values_MC: Floats, places: Sequence[Sequence[int]]) -> Floats:
+    """Return the means of the rows of each sample."""
+    if len(places) == len(values_MC):
+        return values_MC
+    return np.array([np.mean(values_MC[repeated], axis=0) for repeated in places])
 
 
 def _digest(ids: Sequence[int] | None) -> str:
     return hashlib.sha256(repr(list(ids or ())).encode()).hexdigest()[:_DIGITS]
 
 
-def _values(row: Mapping[str, Any]) -> list[float]:
-    positions = (row["prompt_tokens"] or 0) + (row["tokens_canvas"] or 0)
-    full = None if row["query_tokens"] is None or not positions else row["query_tokens"] / positions
-    known = {**row, "efe": full}
-    return [np.nan if known[name] is None else float(known[name]) for name in COLUMNS]
+def _values(rows: pa.Table) -> Floats:
+    """Return the numbers of rows, [M, C]; what is not known is nan."""
+    known = {name: rows[name].cast(pa.float64()).to_numpy() for name in rows.column_names if name in COLUMNS}
+    prompt_M, canvas_M = (rows[name].cast(pa.float64()).fill_null(0).to_numpy() for name in _POSITIONS)
+    positions_M = np.where(prompt_M + canvas_M == 0, np.nan, prompt_M + canvas_M)
+    known["efe"] = known["query_tokens"] / positions_M
+    return np.stack([known[name] for name in COLUMNS], axis=1)
 
 
 def of_side(cells: Mapping[str, Sequence[Cell]], setting_ids: Sequence[str], *, timed: bool) -> list[Cell] | Missing:

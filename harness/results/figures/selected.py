@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.errors import ConfigError
@@ -35,8 +36,7 @@ class Selected:
 
     def group(self, run: Mapping[str, Any]) -> str:
         """Return the name of the group that a run is in, without what is equal for all."""
-        columns = self._telling(self.definition.groups)
-        return " · ".join(text_of(run, column) for column in columns)
+        return " · ".join(text_of(run, column) for column in self._telling)
 
     def panel(self, run: Mapping[str, Any]) -> str:
         """Return the name of the panel that a run is in; empty where there is one panel."""
@@ -44,9 +44,7 @@ class Selected:
 
     def setting(self, run: Mapping[str, Any]) -> str:
         """Return what a run did: its setting, and the conditions in which the runs differ."""
-        shown = {*self.definition.x, *self.definition.groups, self.definition.panels}
-        varying = [one for one in _CONDITIONS if one not in shown and len({text_of(run, one) for run in self.runs}) > 1]
-        return " ".join([run["setting"], *(f"{one}={text_of(run, one)}" for one in varying)])
+        return " ".join([run["setting"], *(f"{one}={text_of(run, one)}" for one in self._conditions)])
 
     def named(self, table: str, columns: Sequence[str]) -> Frame:
         """Return columns of samples or steps of all runs, with those of runs, as they are called in the figure."""
@@ -62,9 +60,20 @@ class Selected:
         )  # fmt: skip
         return names.merge(rows, on="run_id")
 
-    def _telling(self, columns: Sequence[str]) -> list[str]:
-        varying = [one for one in columns if len({text_of(run, one) for run in self.runs}) > 1]
-        return varying or list(columns[-1:])
+    @cached_property
+    def _telling(self) -> Sequence[str]:
+        """The columns that tell groups apart; found once, since it takes a look at every run."""
+        groups = self.definition.groups
+        return self._varying(groups) or groups[-1:]
+
+    @cached_property
+    def _conditions(self) -> Sequence[str]:
+        """The conditions in which runs differ and that the figure does not show otherwise."""
+        shown = {*self.definition.x, *self.definition.groups, self.definition.panels}
+        return self._varying([one for one in _CONDITIONS if one not in shown])
+
+    def _varying(self, columns: Sequence[str]) -> list[str]:
+        return [one for one in columns if len({text_of(run, one) for run in self.runs}) > 1]
 
 
 def select(store: Store, definition: Definition, filters: Filters | None = None) -> Selected:
@@ -107,7 +116,8 @@ def _newest(runs: Sequence[dict[str, Any]], definition: Definition) -> tuple[dic
         key = (run["setting_id"], *(run[one] for one in conditions))
         if key not in best or _whole(run, definition) or not _whole(best[key], definition):
             best[key] = run
-    return tuple(run for run in runs if any(run is one for one in best.values()))
+    chosen = {id(one) for one in best.values()}
+    return tuple(run for run in runs if id(run) in chosen)
 
 
 def _whole(run: Mapping[str, Any], definition: Definition) -> bool:

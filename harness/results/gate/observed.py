@@ -1,6 +1,6 @@
 """What the gate looks at: settings with their samples and, of traced runs, their steps, read from a store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ Row = Mapping[str, Any]
 
 _DIGITS = 3
 _PROMPT = 12
+_RUN_COLUMNS = ("status", "error", "family", "model", "method", "setting", "task", "dtype")
 _SAMPLE_COLUMNS = ("sample_id", "repetition", "prompt_sha256", "output_ids", "decided_at", "correct",
                    "token_margin", "choice_margin", *COUNTERS)  # fmt: skip
 _STEP_COLUMNS = ("sample_id", "repetition", "step", "positions", "tokens", "remasked", "edited",
@@ -99,20 +100,19 @@ class Setting:
 
 
 def observe(store: Store, run_ids: Sequence[str]) -> list[Setting]:
-    """Return what stored runs did, in the order given; a run whose file cannot be read is left out."""
+    """Return what stored runs did, in the order given; a run whose file cannot be read is left out.
+
+    Of millions of samples those of these runs are read, a few runs at a time.
+    """
     chosen = store.chosen(run_ids)
-    runs = {row["run_id"]: row for row in as_rows(chosen.table("runs"))}
-    samples = _by_run(chosen.table("samples", _SAMPLE_COLUMNS).to_pylist())
-    steps = _by_run(chosen.table("steps", _STEP_COLUMNS).to_pylist())
-    wanted = [run_id for run_id in dict.fromkeys(run_ids) if run_id in runs]
-    return [setting_of(runs[run_id], samples.get(run_id, []), steps.get(run_id, [])) for run_id in wanted]
-
-
-def _by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["run_id"], []).append(row)
-    return found
+    steps = {one.run_id: part for one, part in chosen.parts("steps", _STEP_COLUMNS) if part.num_rows}
+    runs = {row["run_id"]: row for row in as_rows(chosen.table("runs", _RUN_COLUMNS))}
+    found = {run_id: setting_of(row, [], []) for run_id, row in runs.items()}
+    for one, part in chosen.parts("samples", _SAMPLE_COLUMNS):
+        if one.run_id in runs:
+            traced = steps[one.run_id].to_pylist() if one.run_id in steps else []
+            found[one.run_id] = setting_of(runs[one.run_id], part.to_pylist(), traced)
+    return [found[run_id] for run_id in dict.fromkeys(run_ids) if run_id in found]
 
 
 def setting_of(run: Row, samples: Sequence[Row], steps: Sequence[Row]) -> Setting:

@@ -2,12 +2,15 @@
 
 import base64
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.errors import ConfigError
 from harness.results.comparison import Measured, graded
@@ -16,18 +19,20 @@ from harness.results.html.films import Rows
 from harness.results.html.leaderboard import area_rows, as_row, standings
 from harness.results.html.libraries import library
 from harness.results.html.packing import packed, packed_text
-from harness.results.html.run_details import RunRows, Turns, index_entry
+from harness.results.html.run_details import SHOWN, RunRows, Turns, index_entry
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
-from harness.results.schemas import RUNS
+from harness.results.schemas import RUNS, SAMPLES, empty
 from harness.results.selection import matching
-from harness.results.store import Store
+from harness.results.store import Chosen, Store
+from harness.results.trace import SAMPLE_COLUMNS, STEP_COLUMNS, first_decodings
 
 LARGEST_BYTES = 30_000_000
 _FILMS = 8
 _TOGETHER = 64
 """Rows and configurations of so many runs are packed together: they are nearly the same."""
 
+_NO_SAMPLES = empty(SAMPLES)
 _MODULES = ("format", "chunks", "film", "grid", "viewer", "table", "board", "plots", "runs", "main")
 
 Spelling = Callable[[Mapping[str, Any]], Callable[[int], str]]
@@ -81,8 +86,7 @@ def page(store: Store, filters: Mapping[str, Collection[str]], spelling: Spellin
         raise ConfigError(f"{asked or f'results_dir={store.root}'}: {told}; decbench results list shows what is stored")
     chosen = store.chosen(good)
     measured = graded(chosen, chosen.table("runs"), good)
-    samples = chosen.table("samples")
-    rows = _rows(store, runs, samples.to_pylist(), spelling, shown)
+    rows = _rows(chosen, runs, spelling, shown)
     found = standings(_compared(measured)) if measured else []
     theory = shown.theory([one.run for one in measured]) if shown.theory else ()
     board = {
@@ -123,30 +127,41 @@ def _place(one: Measured) -> tuple[str, str]:
     return one.run["model"], one.run["task"]
 
 
-def _rows(
-    store: Store, runs: Sequence[Mapping[str, Any]], samples: Rows, spelling: Spelling, shown: Shown
-) -> list[RunRows]:
-    by_run = _by(samples, "run_id")
-    traced = [run["run_id"] for run in runs if run["measure"] == "traced" and run["status"] == "ok"]
-    steps = _by(store.read("steps", traced).to_pylist() if traced else (), "run_id")
+def _rows(chosen: Chosen, runs: Sequence[Mapping[str, Any]], spelling: Spelling, shown: Shown) -> list[RunRows]:
+    listed = dict.fromkeys([*SHOWN, *SAMPLE_COLUMNS])
+    samples = {one.run_id: first_decodings(part) for one, part in chosen.parts("samples", [*listed])}
+    steps = _steps(chosen, {run["run_id"] for run in runs if run["measure"] == "traced"}, samples, shown.films)
     made = []
     for run in runs:
-        own = [row for row in by_run.get(run["run_id"], ()) if row["repetition"] == 0]
-        known = _by((row for row in steps.get(run["run_id"], ()) if row["repetition"] == 0), "sample_id")
-        again = not known and bool(own) and shown.films > 0 and shown.decode is not None
+        own, known = samples.get(run["run_id"], _NO_SAMPLES), steps.get(run["run_id"])
+        played = own.slice(0, shown.films).to_pylist()
+        again = known is None and bool(played) and shown.decode is not None
         if again:
             assert shown.decode is not None
-            known = dict(shown.decode(run, own[: shown.films]))
-        asked = shown.asked(run, own[: shown.films]) if shown.asked and own else {}
+            known = dict(shown.decode(run, played))
+        asked = shown.asked(run, played) if shown.asked and played else {}
         spelled = spelling(json.loads(run["config"]))
-        made.append(RunRows(run=run, samples=own, steps=known, spelled=spelled, again=again, asked=asked))
+        made.append(RunRows(run=run, samples=own, steps=known or {}, spelled=spelled, again=again, asked=asked))
     return made
 
 
-def _by(rows: Iterable[Mapping[str, Any]], column: str) -> dict[str, list[Mapping[str, Any]]]:
+def _steps(
+    chosen: Chosen, traced: Collection[str], samples: Mapping[str, pa.Table], films: int
+) -> dict[str, Mapping[str, Rows]]:
+    """Return the steps of the samples that can be played, by run and sample, of runs that have any."""
+    some = [one for one in chosen.attempts if one.run_id in traced and one.run_id in samples]
+    found = {}
+    for one, part in replace(chosen, attempts=some).parts("steps", STEP_COLUMNS):
+        played = samples[one.run_id]["sample_id"].slice(0, films).combine_chunks()
+        if (rows := first_decodings(part)).num_rows:
+            found[one.run_id] = _by_sample(rows.filter(pc.field("sample_id").isin(played)))
+    return found
+
+
+def _by_sample(rows: pa.Table) -> Mapping[str, Rows]:
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row[column], []).append(row)
+    for row in rows.to_pylist():
+        found.setdefault(row["sample_id"], []).append(row)
     return found
 
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+
 from harness.results.html.films import film, spelled_words
 from harness.results.schemas import RUNS
+from harness.results.trace import SAMPLE_COLUMNS
 
-_SHOWN = ("sample_id", "correct", "correct_strict", "output_text", "extracted", "detail", "nfe", "query_tokens",
-          "tokens_out", "remasked", "latency_s", "token_margin", "choice_margin", "finish_reason")  # fmt: skip
+SHOWN = ("sample_id", "correct", "correct_strict", "output_text", "extracted", "detail", "nfe", "query_tokens",
+         "tokens_out", "remasked", "latency_s", "token_margin", "choice_margin", "finish_reason")  # fmt: skip
 _JSON = ("config", "provenance", "produced_by")
 
 Row = Mapping[str, Any]
@@ -21,12 +24,13 @@ Turns = Sequence[tuple[str, str]]
 class RunRows:
     """The rows of a run: samples of the first repetition in order, and the steps of some of them by name of sample.
 
+    Samples have the columns of `SHOWN` and `trace.SAMPLE_COLUMNS`; those that are shown become plain values.
     `again` says that the steps are of a later decoding, `spelled` how tokens of its model are written, and `asked` what
     some samples were asked.
     """
 
     run: Row
-    samples: Sequence[Row]
+    samples: pa.Table
     steps: Mapping[str, Sequence[Row]]
     spelled: Callable[[int], str]
     again: bool = False
@@ -34,11 +38,13 @@ class RunRows:
 
     def details(self, samples: int | None, films: int) -> dict[str, Any]:
         """Return what is shown of the first `samples` (all without a number), and films of the first `films`."""
-        kept = self.samples[:samples]
-        columns = [one for one in _SHOWN if any(row[one] not in (None, "") for row in kept)]
-        made = [one for row in kept[:films] if (one := self._film(row)) is not None]
+        kept = self.samples.slice(0, samples)
+        listed = kept.select(SHOWN).to_pylist()
+        columns = [one for one in SHOWN if any(row[one] not in (None, "") for row in listed)]
+        played = kept.slice(0, films).select(SAMPLE_COLUMNS).to_pylist()
+        made = [one for row in played if (one := self._film(row)) is not None]
         return {
-            "samples": {"columns": columns, "rows": [[row[one] for one in columns] for row in kept]},
+            "samples": {"columns": columns, "rows": [[row[one] for one in columns] for row in listed]},
             "listed": [len(kept), len(self.samples)],
             "films": made,
             "words": spelled_words(made, self.spelled),
