@@ -34,12 +34,8 @@ def data(selected: Selected) -> Frame:
 
     columns = ["sample_id", "repetition", "decided_at"]
     frame = selected.named("samples", columns).dropna(subset=["decided_at"])
-    frame = frame[
-        [
-            at == 0 and any(step >= 0 for step in one)
-            for at, one in zip(frame["repetition"], frame["decided_at"], strict=True)
-        ]
-    ]
+    places = zip(frame["repetition"], frame["decided_at"], strict=True)
+    frame = frame.loc[[at == 0 and any(step >= 0 for step in one) for at, one in places]]
     rows: list[dict[str, Any]] = []
     for group, part in frame.groupby("group", sort=False):
         samples = [[[int(step) for step in one] for one in of["decided_at"]] for _, of in part.groupby([*SAMPLE])]
