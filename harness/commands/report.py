@@ -12,7 +12,8 @@ of every run cost; nothing of it is stored.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -48,9 +49,16 @@ def main(argv: Sequence[str]) -> int:
         from harness.runs.traced_again import traced_again
 
         shown = replace(shown, films=numbers["traces"], decode=traced_again)
+    # Found out before the page is made, which may take minutes.
+    with _writing(output):
+        place, _, name = output.rpartition("/")
+        folder = Folder.at(place or ("/" if output.startswith("/") else "."))
+        folder.fs.makedirs(folder.path, exist_ok=True)
     made = page(words.store, filters, spelling, shown)
-    size = _write(output, made.html)
-    sys.stdout.write(f"{output}\n{size / 1e6:.1f} MB{''.join(f'; {note}' for note in made.notes)}\n")
+    content = made.html.encode("utf-8")
+    with _writing(output):
+        folder.write(name, lambda file: _fill(file, content))
+    sys.stdout.write(f"{output}\n{len(content) / 1e6:.1f} MB{''.join(f'; {note}' for note in made.notes)}\n")
     return 0
 
 
@@ -72,19 +80,15 @@ def _output(words: Words) -> str:
     return given[-1]
 
 
-def _write(output: str, html: str) -> int:
-    """Write the page, whole or not at all; return its bytes. Raises DataError where it cannot be written."""
-    place, _, name = output.rpartition("/")
-    content = html.encode("utf-8")
+def _fill(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
 
-    def fill(file: IO[bytes]) -> None:
-        file.write(content)
 
+@contextmanager
+def _writing(output: str) -> Iterator[None]:
+    """Turn errors of the file system into a DataError that names the file."""
     try:
-        folder = Folder.at(place or ("/" if output.startswith("/") else "."))
-        folder.fs.makedirs(folder.path, exist_ok=True)
-        folder.write(name, fill)
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{_OUTPUT}{output}: cannot be written ({reason}); give another file") from error
-    return len(content)

@@ -182,10 +182,14 @@ def _windows_ahead(method: DiffusionMethod, canvas: Canvas, count_B: Tensor) -> 
 
 
 def take_step(
-    method: DiffusionMethod, canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None
+    method: DiffusionMethod,
+    canvas: Canvas,
+    prediction: Prediction,
+    rows: Sequence[bool] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Canvas:
     """Return the next canvas; of rows that are not marked in `rows` (default: all are) nothing may be read."""
-    return _advance(method, canvas, prediction, rows=rows)[0]
+    return _advance(method, canvas, prediction, observers, rows)[0]
 
 
 def _advance(

@@ -131,7 +131,8 @@ def calls_of(method: DiffusionMethod, model: LanguageModel, *, once: bool) -> li
         )
         layout = int(before.layout_B)
         # What the step closed some of: a policy may have fixed it after the prediction.
-        canvas = take_step(method, canvas, prediction, [lambda seen, _, __: opened.append(positions(seen.open_BL))])
+        look = [lambda seen, _, __: opened.append(positions(seen.open_BL))]
+        canvas = take_step(method, canvas, prediction, observers=look)
     return made
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from harness.cli import main
@@ -52,17 +53,18 @@ def gate(call_decbench: RunDecbench, baseline: Path, results_dir: Path) -> Calla
     return run
 
 
-def _reversed_ties(score_BL: Tensor) -> Tensor:
-    return score_BL.shape[1] - 1 - _ranks(-score_BL)
+def _reversed_ties(score_BL: Tensor, open_BL: Tensor) -> Tensor:
+    # Later places win by less than any two scores that differ are apart.
+    return _scores(score_BL.double() + 1e-12 * torch.arange(score_BL.shape[1]), open_BL)
 
 
-_ranks = prediction.rank_descending
+_scores = prediction._open_first
 
 
-def _one_more_call_per_block(model: Any, method: Any, canvas: Canvas, ledger: Any) -> Any:
+def _one_more_call_per_block(model: Any, method: Any, canvas: Canvas, ledger: Any, *known: Any) -> Any:
     if not canvas.window_clock_B.any():
         _evaluate(model, method, canvas, ledger)
-    return _evaluate(model, method, canvas, ledger)
+    return _evaluate(model, method, canvas, ledger, *known)
 
 
 _evaluate = diffusion.evaluate
@@ -82,7 +84,7 @@ def _one_more(self: Split, canvas: Canvas) -> Tensor:
 _quota = Split.quota
 
 FAULTS = {
-    "tie rule": (prediction, "rank_descending", _reversed_ties, {LLADA: ("outputs", 0), THRESHOLD: ("outputs", 1)}),
+    "tie rule": (prediction, "_open_first", _reversed_ties, {LLADA: ("outputs", 0), THRESHOLD: ("outputs", 1)}),
     "call": (diffusion, "evaluate", _one_more_call_per_block, {LLADA: ("counters", 0), THRESHOLD: ("counters", 0)}),
     "grader": (ListTask, "score", _forgiving, {LLADA: ("verdicts", None)}),
     "quota": (Split, "quota", _one_more, {LLADA: ("steps", 0)}),

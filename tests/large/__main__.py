@@ -105,9 +105,8 @@ def _table(store: Store, filters: Filters) -> int:
 
 
 def main(rows: int, folder: Path) -> None:
-    """Fill a store that is not there, ask it, and print what that took."""
-    if not folder.is_dir():
-        fill(folder, rows)
+    """Fill a store as far as it is not there, ask it, and print what that took."""
+    fill(folder, rows)
     attempts = Store(root=folder).attempts()
     size = sum(file.stat().st_size for file in folder.rglob("*.parquet")) / 2**20
     sys.stdout.write(

@@ -60,11 +60,14 @@ def runs(rows: int) -> Iterator[Run]:
 
 
 def fill(folder: Path, rows: int) -> None:
-    """Write a compacted store with so many rows of samples; it takes minutes for millions."""
+    """Write a compacted store with so many rows of samples, or what of it is missing: minutes for millions."""
     store, waiting = Store(root=folder), runs(rows)
     store.prepare()
+    stored = {*store.attempts()}
     while some := list(islice(waiting, AT_MOST)):
         by_attempt = {run.attempt: run for run in some}
+        if stored.issuperset(by_attempt):
+            continue
         write_pack(store.folder, sorted(by_attempt), lambda attempt, table: _part(by_attempt[attempt], table))  # noqa: B023
 
 

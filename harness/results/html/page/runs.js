@@ -68,10 +68,13 @@ const FACTS = ["setting_id", "run_id", "status", "model", "setting", "task", "te
 
 export async function openRun({ id }) {
   const details = await chunk(`run-${id}`);
-  at("run-title").textContent = details ? `${details.row.model} · ${details.row.setting} · ${details.row.task}` : `${id}: no such run here`;
   for (const one of document.querySelectorAll("#run > :not(h2)")) one.hidden = details === null;
-  if (details === null) return;
+  if (details === null) {
+    at("run-title").textContent = `${id}: no such run here`;
+    return;
+  }
   const { row, ...about } = (await chunk(`about-${details.about}`))[id];
+  at("run-title").textContent = `${row.model} · ${row.setting} · ${row.task}`;
   const { samples } = details;
   at("run-error").hidden = !row.error;
   at("run-error").textContent = row.error ?? "";
