@@ -6,9 +6,8 @@ runs, as for `decbench results list`. It is written to RESULTS_DIR/report.html, 
 
 samples=N lists the first N samples of every run; without it all, or as many as fit. The first 8 of each run can be
 played, below their prompts: step by step with measure=traced, otherwise in the order in which positions were committed
-for good. traces=N
-makes that the first N, and decodes those again that were not traced, which loads every model and costs what N samples
-of every run cost; nothing of it is stored.
+for good. traces=N makes that the first N, and decodes those again that were not traced, which loads every model and
+costs what N samples of every run cost; nothing of it is stored.
 """
 
 import sys

@@ -35,10 +35,11 @@ class Prediction:
     """Aligned logits [N, V] of the positions (`row_N`, `position_N`) of a canvas of `shape` [B, L].
 
     Logits of position i predict the token at i; the mask token's are -inf. `attention_BLL` is the attention of every
-    position to every other, mean over layers and heads, if some policy asked for it. What is at hand
-    need not be worked out again: `known_BL` are the positions that were read, `counts` how many of each row, in whose
-    order entries stand, `broken` is whether some logit was not a number, and `said` the candidates of a scorer that
-    looks at nothing but predictions.
+    position to every other, mean over layers and heads, if some policy asked for it.
+
+    What is at hand need not be worked out again: `known_BL` are the positions that were read, `counts` how many of each
+    row, in whose order entries stand, `broken` is whether some logit was not a number, and `said` the candidates of a
+    scorer that looks at nothing but predictions.
     """
 
     logits_NV: Tensor

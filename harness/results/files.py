@@ -125,7 +125,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         if self.local:
-            # As quick as fsspec's way is long: it opens a file by four objects.
+            # fsspec wraps a file in four objects, which costs as much as reading a small one.
             return Path(self.where(name)).read_bytes()
         with self._asking():
             return cast(bytes, self.fs.cat_file(self.where(name)))

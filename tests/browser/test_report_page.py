@@ -261,4 +261,6 @@ def test_nothing_sticks_out_of_a_narrow_screen(opened: Opened):
     """Guards the layout of every page of it on a telephone, when plots have found their new width."""
     opened.page.set_viewport_size({"width": 380, "height": 800})
     for place in PLACES:
-        opened.go(place).wait_for_function("() => document.documentElement.scrollWidth <= 380")
+        page = opened.go(place)
+        page.wait_for_function("() => document.documentElement.scrollWidth <= 380")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 380, place

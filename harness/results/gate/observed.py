@@ -107,12 +107,13 @@ def observe(store: Store, run_ids: Sequence[str]) -> list[Setting]:
     chosen = store.chosen(run_ids)
     steps = {one.run_id: part for one, part in chosen.parts("steps", _STEP_COLUMNS) if part.num_rows}
     runs = {row["run_id"]: row for row in as_rows(chosen.table("runs", _RUN_COLUMNS))}
-    found = {run_id: setting_of(row, [], []) for run_id, row in runs.items()}
+    found: dict[str, Setting] = {}
     for one, part in chosen.parts("samples", _SAMPLE_COLUMNS):
         if one.run_id in runs:
             traced = steps[one.run_id].to_pylist() if one.run_id in steps else []
             found[one.run_id] = setting_of(runs[one.run_id], part.to_pylist(), traced)
-    return [found[run_id] for run_id in dict.fromkeys(run_ids) if run_id in found]
+    wanted = [run_id for run_id in dict.fromkeys(run_ids) if run_id in runs]
+    return [found.get(run_id) or setting_of(runs[run_id], [], []) for run_id in wanted]
 
 
 def setting_of(run: Row, samples: Sequence[Row], steps: Sequence[Row]) -> Setting:
