@@ -1,5 +1,7 @@
 """Errors that a user can act on; each message is one line naming file or key, value, and what would do."""
 
+from collections.abc import Sequence
+
 
 class ConfigError(ValueError):
     """A setting cannot be used: names the key, the value and what would do."""
@@ -22,6 +24,12 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     told = isinstance(error, ConfigError | DataError | MissingDependency | RunFailed)
     return text if told else f"{type(error).__name__}: {text}"
+
+
+def listed(values: Sequence[object], most: int) -> str:
+    """Return values beside each other, of which only the first `most` are named where there are more."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(str, values[:most])) + more
 
 
 class FieldError(ValueError):

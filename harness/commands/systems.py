@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from harness.config.catalogue import names
-from harness.errors import DataError
+from harness.errors import DataError, listed
 
 _FILE = "systems.yaml"
 _SHOWN = 6
@@ -116,5 +116,4 @@ def _told(parts: Parts) -> str:
 
 
 def _listed(of: tuple[str, ...]) -> str:
-    more = f" and {len(of) - _SHOWN} more" if len(of) > _SHOWN else ""
-    return ", ".join(f"`{name}`" for name in of[:_SHOWN]) + more
+    return listed([f"`{name}`" for name in of], _SHOWN)

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from harness.commands.console import console
 from harness.commands.results.words import Words, parse
 from harness.config.catalogue import nearest
-from harness.errors import ConfigError
+from harness.errors import ConfigError, listed
 from harness.results.reproduction import Parting
 from harness.results.scan import Scan
 from harness.results.selection import attempt_of
@@ -74,7 +74,6 @@ def _print(found: Verification) -> None:
             step = "" if one.step is None else f", step {one.step}"
             again = f", repetition {one.repetition}" if one.repetition else ""
             lines.append(f"{kind}: sample {one.sample}{again}{step}, {', '.join(one.fields)}: {one.detail}")
-    more = f" and {len(found.changed) - _NAMED} more" if len(found.changed) > _NAMED else ""
-    changed = f"{', '.join(found.changed[:_NAMED])}{more}" if found.changed else "nothing that names a run"
+    changed = listed(found.changed, _NAMED) or "nothing that names a run"
     lines.append(f"changed since it was stored: {changed}")
     sys.stdout.write("".join(f"{line}\n" for line in lines))

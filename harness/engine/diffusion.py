@@ -43,13 +43,15 @@ def decode(
     ledger: Ledger,
     observers: Sequence[Observer] = (),
     on_progress: Callable[[int, int], None] = lambda finished, calls: None,
+    on_drafts: Callable[[Canvas, Canvas, Canvas], None] = lambda stepped, drafts, reached: None,
 ) -> list[Generation]:
     """Decode every row of `canvas` and return the generations ordered by sample.
 
     Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided, or out of
     budget: after `CALLS_PER_POSITION` calls for each position that its response has had at most, of those for which a
     policy held it `HELD_CALLS_PER_POSITION`. `on_progress` is told after each step how many rows are finished and how
-    many calls have had their effect. Raises DecodeError for logits that are not numbers.
+    many calls have had their effect, and `on_drafts` what a verifier had evaluated in place of a step: the step, the
+    drafts, and the state that these have led to. Raises DecodeError for logits that are not numbers.
     """
     canvas = canvas.copy()
     method.preparation(model, canvas)
@@ -89,6 +91,8 @@ def decode(
         prediction = evaluate(model, method, drafts, ledger, standing if drafts is stepped else None)
         calls += 1
         canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
+        if drafts is not stepped:
+            on_drafts(stepped, drafts, canvas)
 
 
 def _out_of_budget(canvas: Canvas) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
+from harness.errors import listed
 from harness.results.schemas import BUDGET, COUNTERS
 from harness.results.statistics import wilson
 
@@ -24,11 +25,10 @@ def unfinished_warnings(samples: Sequence[Mapping[str, object]]) -> list[str]:
     names = list(dict.fromkeys(str(row["sample_id"]) for row in samples if row["finish_reason"] == BUDGET))
     if not names:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     total = len({row["sample_id"] for row in samples})
     return [
         f"{len(names)} of {total} samples used up their model calls and were ended as they stood "
-        f"(finish_reason={BUDGET}): {', '.join(names[:_NAMED])}{more}"
+        f"(finish_reason={BUDGET}): {listed(names, _NAMED)}"
     ]
 
 

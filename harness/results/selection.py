@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, listed
 from harness.results.canonical import canonical_setting
 from harness.results.parts import Attempt, as_rows
 from harness.results.scan import Scan
@@ -119,6 +119,5 @@ def attempt_of(attempts: Collection[Attempt], name: str) -> Attempt:
         close = difflib.get_close_matches(name, known, n=_SHOWN, cutoff=0.3) or known[:_SHOWN]
         raise ConfigError(f"{name}: no such run; nearest: {', '.join(close)}; all: decbench results list")
     if len(found) > 1:
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ConfigError(f"{name}: begins the names of several runs, {', '.join(found[:_SHOWN])}{more}; write more")
+        raise ConfigError(f"{name}: begins the names of several runs, {listed(found, _SHOWN)}; write more")
     return newest_of(attempts, found)[0]

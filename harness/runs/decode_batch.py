@@ -81,7 +81,7 @@ def decode_batch(
     with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as watch:
         if isinstance(method, diffusion.DiffusionMethod):
             assert model.spec.mask_id is not None
-            trace = DiffusionTrace(work)
+            trace = DiffusionTrace(work, drafts=method.drafts)
             canvas = Canvas.from_prompts(
                 prompts,
                 gen_length=gen_length,
@@ -91,8 +91,8 @@ def decode_batch(
                 seeds=seeds,
                 device=model.device,
             )
-            observers = [trace] if measure.traced else []
-            generations = diffusion.decode(model, method, canvas, ledger, observers, mark)
+            seen = {"observers": [trace], "on_drafts": trace.on_drafts} if measure.traced else {}
+            generations = diffusion.decode(model, method, canvas, ledger, on_progress=mark, **seen)
         elif isinstance(method, own_sampler.OwnSamplerMethod):
             trace = RoundTrace(work)
             generations = own_sampler.decode(

@@ -20,7 +20,7 @@ from harness.config.job import Job, Refused, refused, resolve
 from harness.config.overrides import numbers_typed, parse
 from harness.config.root import OnError
 from harness.config.source_digest import Code, differences
-from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, one_line
+from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, listed, one_line
 from harness.models.pool import LoadedModel
 from harness.results import metrics
 from harness.results.canonical import canonical_json, printable
@@ -39,6 +39,7 @@ from harness.runs.trackers.tracking import Tracking, Untracked, tracking_of
 from harness.runs.unfinished import KeepsNothing, Unfinished
 
 _LOG = logging.getLogger(__name__)
+_NAMED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +250,8 @@ def _say_what_changed(job: Job, store: Store) -> None:
     old = Code(modules=made.pop("modules"), versions=made.pop("versions"))
     changed = differences(old, job.code)
     if changed and made == json.loads(canonical_json(dict(job.producer))):
-        _LOG.warning("%s: stored as %s, run anew: changed %s", job.run_id, stored["run_id"], ", ".join(changed))
+        named = listed(changed, _NAMED)
+        _LOG.warning("%s: stored as %s, run anew: changed %s", job.run_id, stored["run_id"], named)
 
 
 def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isnan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,10 +43,17 @@ class Work:
 
 @dataclass
 class DiffusionTrace:
-    """One row per step of every sample; tracing copies to the host and therefore perturbs timing."""
+    """One row per step of every sample; tracing copies to the host and therefore perturbs timing.
+
+    Of a method that `drafts`, a step that a draft had made before says so of its positions; drafts that led nowhere
+    stand, rejected, at the last step that came of one, else at the step that was made in their place.
+    """
 
     work: Work
-    rows: list[dict[str, object]] = field(default_factory=list)
+    drafts: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _seen: int = 0
+    _rejected: dict[int, list[int]] = field(default_factory=dict)
 
     def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
         """Take down what one step committed, took back and replaced."""
@@ -78,9 +86,43 @@ class DiffusionTrace:
                     "edited": None if moved else (edited_BL[row].nonzero().squeeze(1) - start).tolist(),
                     "token_margin": known_margin(float(after.step_token_margin_B[row])),
                     "choice_margin": known_margin(float(after.step_choice_margin_B[row])),
+                    **self._drafted([], self._rejected.pop(sample, [])),
                     **self.work.of(sample, start, end),
                 }
             )
+
+    def on_drafts(self, stepped: Canvas, drafts: Canvas, reached: Canvas) -> None:
+        """Take down what a call evaluated beyond the step of each row, and how much of it was `reached`."""
+        known, stands = _committed(stepped), _committed(reached)
+        clock = dict(zip(stepped.sample_B.tolist(), stepped.clock_B.tolist(), strict=True))
+        made: dict[int, list[dict[str, Any]]] = {}
+        for row in self.rows[self._seen :]:
+            sample = row["sample"]
+            if sample in clock and row["step"] >= clock[sample]:
+                made.setdefault(sample, []).append(row)
+        self._seen = len(self.rows)
+        for sample, places in _committed(drafts).items():
+            rejected = sorted(places - known[sample] - stands[sample])
+            verified = made.get(sample, [])
+            for row in verified:
+                row |= self._drafted(row["positions"], rejected if row is verified[-1] else [])
+            if not verified:
+                self._rejected[sample] = rejected
+
+    def _drafted(self, accepted: list[int], rejected: list[int]) -> dict[str, object]:
+        if not self.drafts:
+            return {}
+        places = accepted + rejected
+        return {"drafted": places, "n_drafted": len(places), "n_accepted": len(accepted)}
+
+
+def _committed(canvas: Canvas) -> dict[int, set[int]]:
+    """Return the decided places of every sample's response, in any of its rows."""
+    found: dict[int, set[int]] = {}
+    rows = zip(canvas.sample_B.tolist(), canvas.prompt_length_B.tolist(), canvas.committed_BL, strict=True)
+    for sample, start, committed_L in rows:
+        found.setdefault(sample, set()).update((committed_L.nonzero().squeeze(1) - start).tolist())
+    return found
 
 
 @dataclass

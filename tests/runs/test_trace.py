@@ -84,6 +84,25 @@ def test_a_round_tells_what_it_committed(results_dir: Path):
     assert all(step["remasked"] is None and step["scores"] is None for step in mine)
 
 
+def test_drafts_are_told_where_they_became_a_step_or_were_replaced(results_dir: Path):
+    """Guards accepted lengths of diffusion: from left to right, a step for each draft that stands and for each call."""
+    drafting = (*LEFT_TO_RIGHT, "method/verifier=freedave", "method.verifier.draft_steps=4")
+    samples, steps = traced(results_dir, *DIFFUSION, *drafting)
+    for one in samples:
+        mine = steps[one["sample_id"]]
+        assert sum(step["n_accepted"] for step in mine) == len(mine) - one["nfe"]
+        assert all(step["n_drafted"] == len(step["drafted"]) for step in mine)
+        assert all(step["drafted"][: step["n_accepted"]] == step["positions"] * step["n_accepted"] for step in mine)
+    told = [(step["drafted"], step["n_accepted"]) for step in steps[samples[0]["sample_id"]]]
+    assert told[:5] == [([], 0), ([1, 2, 3], 1), ([], 0), ([3, 4, 5], 0), ([4, 5, 6], 1)]
+
+
+def test_nothing_is_told_of_drafts_where_a_method_makes_none(results_dir: Path):
+    """Guards averages of accepted lengths: a method that drafts nothing has none, not zero."""
+    _, steps = traced(results_dir, *DIFFUSION, *LEFT_TO_RIGHT)
+    assert {step[name] for mine in steps.values() for step in mine for name in ("n_drafted", "n_accepted")} == {None}
+
+
 @pytest.mark.parametrize(
     ("method", "knobs"),
     [("wino", ["method.tau1=0.02", "method.tau2=0.9"]), ("t2t_edit", ["method.tau=0.03", "method.tau_edit=0.02"])],

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from harness.commands.results.words import Words, parse
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, listed
 from harness.results.canonical import canonical_setting
 from harness.results.comparison import Comparison, Measured, against, by_sample, compare, load, spread
 from harness.results.export import as_markdown
@@ -281,8 +281,7 @@ def _moved(first: Sequence[Measured], second: Sequence[Measured], way: int) -> l
 def _written(value: object) -> object:
     if not isinstance(value, list):
         return value
-    more = f" and {len(value) - _SAMPLES_NAMED} more" if len(value) > _SAMPLES_NAMED else ""
-    return ", ".join(map(str, value[:_SAMPLES_NAMED])) + more or "none"
+    return listed(value, _SAMPLES_NAMED) or "none"
 
 
 def _interval(estimate: Any) -> str:

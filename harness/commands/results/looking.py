@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.results.words import none_left, parse
 from harness.config.catalogue import nearest
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, listed
 from harness.results.export import FORMATS, as_markdown
 from harness.results.parts import as_rows
 from harness.results.requests import read_requests
@@ -111,9 +111,4 @@ def _told(name: str, value: object, width: int) -> str:
     if name in ("config", "provenance", "produced_by") and isinstance(value, str):
         inner = json.loads(value)
         return f"\n{' ' * (width + 2)}".join(f"{key}: {json.dumps(part)}" for key, part in inner.items())
-    return _listed(value) if isinstance(value, list) else str(value)
-
-
-def _listed(values: Sequence[object]) -> str:
-    more = f" and {len(values) - _SAMPLES_NAMED} more" if len(values) > _SAMPLES_NAMED else ""
-    return ", ".join(map(str, values[:_SAMPLES_NAMED])) + more or "none"
+    return listed(value, _SAMPLES_NAMED) or "none" if isinstance(value, list) else str(value)

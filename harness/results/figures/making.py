@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, listed
 from harness.results.figures.columns import text_of
 from harness.results.figures.definition import Definition
 from harness.results.figures.frame import Frame
@@ -146,9 +146,7 @@ def caption_of(selected: Selected) -> str:
 
 
 def _named(selected: Selected, column: str) -> str:
-    values = sorted({text_of(run, column) for run in selected.runs})
-    more = f" and {len(values) - _MOST_NAMED} more" if len(values) > _MOST_NAMED else ""
-    return ", ".join(values[:_MOST_NAMED]) + more
+    return listed(sorted({text_of(run, column) for run in selected.runs}), _MOST_NAMED)
 
 
 def _provenance(selected: Selected) -> dict[str, Any]:

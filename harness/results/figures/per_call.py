@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INTERVAL = "bars: 95 % intervals over samples and rounds, Student's of means and Wilson's of shares"
+_COUNTS = ("n_committed", "n_drafted", "n_accepted")
 _COMMITTED, _ACCEPTED = "committed", "accepted"
-_AXES = {_COMMITTED: ("step", "tokens committed"), _ACCEPTED: ("accepted draft tokens", "rounds, %")}
+_AXES = {_COMMITTED: ("call", "tokens committed"), _ACCEPTED: ("accepted draft tokens", "rounds, %")}
 
 
 def data(selected: Selected) -> Frame:
@@ -24,7 +25,7 @@ def data(selected: Selected) -> Frame:
     """
     import pandas as pd
 
-    steps = selected.named("steps", ["sample_id", "repetition", "step", "n_committed", "n_drafted", "n_accepted"])
+    steps = _calls(selected.named("steps", ["sample_id", "repetition", "step", *_COUNTS, "n_computed"]))
     rows: list[dict[str, Any]] = []
     for (group, step), part in steps.groupby(["group", "step"], sort=False):
         values = by_sample(part, "n_committed")
@@ -40,6 +41,16 @@ def data(selected: Selected) -> Frame:
             rows.append({"panel": _ACCEPTED, "group": group, "x": accepted, "y": 100 * found.value,
                          "low": 100 * (found.low or 0), "high": 100 * (found.high or 0), "n": n})  # fmt: skip
     return pd.DataFrame(rows, columns=["panel", "group", "x", "y", "low", "high", "n"])
+
+
+def _calls(steps: Frame) -> Frame:
+    """Return a row per call in place of one per step: a step that cost nothing belongs to the call before it."""
+    one = [name for name in steps.columns if name not in (*_COUNTS, "step", "n_computed")]
+    ordered = steps.sort_values("step", kind="stable")
+    called = ordered["n_computed"].fillna(1).gt(0)
+    call = called.groupby([ordered[name] for name in one], sort=False).cumsum() - 1
+    grouped = ordered.assign(step=call.clip(lower=0)).groupby([*one, "step"], sort=False)
+    return grouped[[*_COUNTS]].sum(min_count=1).reset_index()
 
 
 def _decodings(steps: Frame) -> Frame:

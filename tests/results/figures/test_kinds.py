@@ -12,8 +12,8 @@ from harness.results.figures.order_map import order_of
 from harness.results.figures.scatter import TheoryPoint
 from harness.results.statistics import wilson
 from harness.results.store import Store
-from tests.results.factory import add_run, add_sweep
-from tests.results.figures.traced import asked_again, traced_store
+from tests.results.factory import add_run, add_sweep, run_row, sample_rows
+from tests.results.figures.traced import asked_again, step, traced_store
 
 pytest.importorskip("matplotlib")
 
@@ -263,6 +263,21 @@ def test_per_call_has_committed_and_accepted_tokens(traced: Store):
     assert rows(figure, "x", "y", "n", panel="committed", group="tiny · two") == [(1, 2, 2), (2, 2, 2)]
     assert rows(figure, "x", "y", panel="committed", group="causal · drafts") == [(1, 3), (2, 1)]
     assert rows(figure, "x", "y", "n", panel="accepted") == [(0, 50, 2), (1, 0, 2), (2, 50, 2)]
+
+
+def test_a_step_without_a_call_of_its_own_belongs_to_the_call_before(tmp_path: Path):
+    """Guards drafts of diffusion: calls that commit 1 + 2 and 1 tokens, of whose 4 and 1 drafts 2 and none stood."""
+    samples = sample_rows(correct=[True], nfe=[2], latency_s=[0.1])
+    told = [(1, 4, 1, 8), (1, 1, 1, 0), (1, 0, 0, 0), (1, 1, 0, 8)]
+    steps = [
+        step("s0", at, n_committed=committed, n_drafted=drafted, n_accepted=accepted, n_computed=computed)
+        for at, (committed, drafted, accepted, computed) in enumerate(told)
+    ]
+    store = Store(root=tmp_path)
+    store.write(run_row("drafts", samples, measure="traced"), samples, steps)
+    figure = made(store, kind="per_call")
+    assert rows(figure, "x", "y", panel="committed") == [(1, 3), (2, 1)]
+    assert rows(figure, "x", "y", panel="accepted") == [(0, 50), (1, 0), (2, 50)]
 
 
 def test_the_share_from_caches_comes_from_steps(traced: Store):
