@@ -43,6 +43,7 @@ def decode(
     ledger: Ledger,
     observers: Sequence[Observer] = (),
     on_progress: Callable[[int, int], None] = lambda finished, calls: None,
+    on_verified: Observer | None = None,
     on_drafts: Callable[[Canvas, Canvas, Canvas], None] = lambda stepped, drafts, reached: None,
 ) -> list[Generation]:
     """Decode every row of `canvas` and return the generations ordered by sample.
@@ -50,8 +51,9 @@ def decode(
     Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided, or out of
     budget: after `CALLS_PER_POSITION` calls for each position that its response has had at most, of those for which a
     policy held it `HELD_CALLS_PER_POSITION`. `on_progress` is told after each step how many rows are finished and how
-    many calls have had their effect, and `on_drafts` what a verifier had evaluated in place of a step: the step, the
-    drafts, and the state that these have led to. Raises DecodeError for logits that are not numbers.
+    many calls have had their effect. `on_verified` sees steps that a verifier took, in place of the observers, and
+    `on_drafts` is told behind them what it had evaluated in place of a step: the step, the drafts, and the state that
+    these have led to. Raises DecodeError for logits that are not numbers.
     """
     canvas = canvas.copy()
     method.preparation(model, canvas)
@@ -63,15 +65,17 @@ def decode(
     # No row can be out of budget before.
     room = CALLS_PER_POSITION * int((canvas.longest_B - canvas.prompt_length_B).min())
 
+    watching = observers if on_verified is None else [on_verified]
+
     def step(canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None) -> Canvas:
         return take_step(method, canvas, prediction, rows)
 
     def observe(before: Canvas, said: Prediction | Candidates, after: Canvas) -> None:
-        if observers:
+        if watching:
             if isinstance(said, Prediction):
                 prediction = _asked(method, before, said)
                 said = replace(method.scorer(prediction, before.copy()), entropy_BL=prediction.entropy())
-            for observer in observers:
+            for observer in watching:
                 observer(before, said, after)
 
     prediction, calls = evaluate(model, method, canvas, ledger, standing), 1

@@ -91,8 +91,9 @@ def decode_batch(
                 seeds=seeds,
                 device=model.device,
             )
-            seen = {"observers": [trace], "on_drafts": trace.on_drafts} if measure.traced else {}
-            generations = diffusion.decode(model, method, canvas, ledger, on_progress=mark, **seen)
+            watched = {"observers": [trace], "on_verified": trace.on_verified, "on_drafts": trace.on_drafts}
+            told = watched if measure.traced else {}
+            generations = diffusion.decode(model, method, canvas, ledger, on_progress=mark, **told)
         elif isinstance(method, own_sampler.OwnSamplerMethod):
             trace = RoundTrace(work)
             generations = own_sampler.decode(

@@ -52,8 +52,8 @@ class DiffusionTrace:
     work: Work
     drafts: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
-    _seen: int = 0
     _rejected: dict[int, list[int]] = field(default_factory=dict)
+    _last: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
         """Take down what one step committed, took back and replaced."""
@@ -91,23 +91,24 @@ class DiffusionTrace:
                 }
             )
 
+    def on_verified(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
+        """Take down a step that a draft had made before."""
+        first = len(self.rows)
+        self(before, candidates, after)
+        for row in self.rows[first:]:
+            row |= self._drafted(row["positions"], [])
+            self._last[row["sample"]] = row
+
     def on_drafts(self, stepped: Canvas, drafts: Canvas, reached: Canvas) -> None:
-        """Take down what a call evaluated beyond the step of each row, and how much of it was `reached`."""
+        """Take down which of the drafts that a call evaluated beyond the step of each row led nowhere."""
         known, stands = _committed(stepped), _committed(reached)
-        clock = dict(zip(stepped.sample_B.tolist(), stepped.clock_B.tolist(), strict=True))
-        made: dict[int, list[dict[str, Any]]] = {}
-        for row in self.rows[self._seen :]:
-            sample = row["sample"]
-            if sample in clock and row["step"] >= clock[sample]:
-                made.setdefault(sample, []).append(row)
-        self._seen = len(self.rows)
         for sample, places in _committed(drafts).items():
             rejected = sorted(places - known[sample] - stands[sample])
-            verified = made.get(sample, [])
-            for row in verified:
-                row |= self._drafted(row["positions"], rejected if row is verified[-1] else [])
-            if not verified:
+            last = self._last.pop(sample, None)
+            if last is None:
                 self._rejected[sample] = rejected
+            else:
+                last |= self._drafted(last["positions"], rejected)
 
     def _drafted(self, accepted: list[int], rejected: list[int]) -> dict[str, object]:
         if not self.drafts:

@@ -97,6 +97,13 @@ def test_drafts_are_told_where_they_became_a_step_or_were_replaced(results_dir: 
     assert told[:5] == [([], 0), ([1, 2, 3], 1), ([], 0), ([3, 4, 5], 0), ([4, 5, 6], 1)]
 
 
+def test_a_branch_is_told_with_the_position_that_it_adds(results_dir: Path):
+    """Guards looking ahead: the surest branch is a step of its own, and what the others add is not taken."""
+    samples, steps = traced(results_dir, "model=tiny_mdm", "task=list_shuffle", "method=lopa", "method.k=3")
+    told = [(step["step"], step["drafted"], step["n_accepted"]) for step in steps[samples[0]["sample_id"]]]
+    assert told == [(0, [], 0), (0, [1, 2], 1), (1, [], 0), (2, [], 0)]
+
+
 def test_nothing_is_told_of_drafts_where_a_method_makes_none(results_dir: Path):
     """Guards averages of accepted lengths: a method that drafts nothing has none, not zero."""
     _, steps = traced(results_dir, *DIFFUSION, *LEFT_TO_RIGHT)
