@@ -112,7 +112,12 @@ def _first_decided(base: Answer, run: Answer) -> int | None:
 def _done(base: Sequence[Step], run: Sequence[Step], step: int) -> str:
     one, other = (each[step] if step < len(each) else None for each in (base, run))
     if one and other and one.decision == other.decision:
-        return f"positions computed {one.computed} -> {other.computed}, and another answer later"
+        worked = (
+            ("positions computed", one.computed, other.computed),
+            ("drafts accepted", one.accepted, other.accepted),
+        )
+        told = [f"{what} {before} -> {now}" for what, before, now in worked if before != now]
+        return f"{', '.join(told)}, and another answer later"
     return f"{_told(one)} -> {_told(other)}"
 
 

@@ -120,6 +120,16 @@ def test_work_that_differs_before_a_decision_is_no_tie():
     assert (found.colour, found.step) == (Colour.RED, 0)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"computed": 12}, "positions computed 6 -> 12"), ({"accepted": 1}, "drafts accepted None -> 1")],
+)
+def test_what_differs_of_the_work_is_told_before_another_answer(change: dict[str, int], told: str):
+    """Guards the line of the table: it names what differs, and nothing that is the same."""
+    run = replace(LATER, steps=(replace(STEPS[0], **change), OTHER))
+    assert _one(answer(), run).detail == f"{told}, and another answer later"
+
+
 def test_counters_are_told_by_name_at_the_step_that_spent_them():
     """Guards one call too many."""
     run = answer(counters={"nfe": 3, "query_tokens": 18}, steps=(STEPS[0], replace(STEPS[1], computed=12)))
