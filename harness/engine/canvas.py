@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.model import Store
-from harness.engine.positional import alike, behind, joined, laid_out, moved, padding_mask, shape
+from harness.engine.positional import alike, behind, joined, laid_out, levelled, moved, padding_mask, shape
 from harness.engine.randomness import uniforms
 
 GIVEN = -1
@@ -183,7 +183,8 @@ class Canvas:
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest.
 
-        What only this canvas remembers is kept as it is.
+        What only this canvas remembers is kept as it is. Memories of several entries per row, of which one of the two
+        has fewer, get zeros behind them, as in `cat`.
         """
         width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
         made, other = self.copy(), other.copy()
@@ -191,6 +192,7 @@ class Canvas:
         other._widen(width)
 
         def merged(mine: Tensor, theirs: Tensor) -> Tensor:
+            mine, theirs = levelled([mine, theirs])
             return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
         tensors = alike(merged, made._tensors(), other._tensors())

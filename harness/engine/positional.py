@@ -68,9 +68,14 @@ def moved(tensor: Tensor, dim: int, at_B: Tensor, count_B: Tensor, new: float | 
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Join along the row; what is narrower gets zeros behind its end, where no row has positions."""
+    """Join along the row; what is narrower gets zeros behind its end, where no row has anything."""
+    return torch.cat(levelled(parts))
+
+
+def levelled(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Return parts that have as many entries per row as the widest of them, with zeros behind those of the others."""
     width = max((part.shape[1] for part in parts if part.dim() > 1), default=0)
-    return torch.cat([behind(part, 1, width) if part.dim() > 1 else part for part in parts])
+    return [behind(part, 1, width) if part.dim() > 1 else part for part in parts]
 
 
 def behind(part: Tensor, dim: int, size: int) -> Tensor:

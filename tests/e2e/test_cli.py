@@ -224,7 +224,7 @@ def test_a_killed_worker_ends_in_one_line(tmp_path: Path, call_decbench: RunDecb
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_a_short_training_learns_to_copy(run_decbench: RunDecbench, tmp_path: Path):
     """Guards the training command end to end: the loss falls, and the sidecar says what was done."""
     process = run_decbench("train", "tiny_mdm", "scale=0.1", "evaluate=50", "out=trained")

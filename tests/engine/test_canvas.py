@@ -79,6 +79,14 @@ def test_rows_of_two_canvases_are_merged():
     assert made.memory["mine"].tolist() == [1, 0]
 
 
+def test_rows_that_remember_more_and_fewer_steps_stand_side_by_side():
+    """Guards memories that grow with the steps, of which two states of a row's drafts have different numbers."""
+    later, earlier = canvas([1], [2]), canvas([1], [2])
+    later.memory["some.steps_BSL"], earlier.memory["some.steps_BSL"] = torch.ones(2, 3, 4), torch.full((2, 2, 4), 2)
+    steps_BSL = later.where(torch.tensor([True, False]), earlier).memory["some.steps_BSL"]
+    assert steps_BSL[:, :, 0].tolist() == [[1, 1, 1], [2, 2, 0]]
+
+
 def test_edits_keep_the_step_of_the_commit():
     """Guards the order of commits against later corrections, and masks against being filled without a decision."""
     made = canvas([1, 2])

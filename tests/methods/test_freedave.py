@@ -1,5 +1,6 @@
 """FreeDave against its golden runs, and as a wrapper that changes no token of any method."""
 
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -35,8 +36,8 @@ GOLDEN = {
     (8, 1): (16, 16), (8, 2): (13, 24), (8, 4): (13, 41), (8, 8): (13, 58),
 }  # fmt: skip
 PLUS = {16: ("3 10 2 6 0 6 3 9 8 9 9 3 10 0 6 2", 7, 23), 8: ("3 10 2 6 0 6 3 9 9 8 2 3 10 0 6 2", 6, 17)}
-ALONE = [{"verifier": "none"}, {"cache": "none"}]
-WRAPPED = [name for name in names("method") if all(part in read("method", name)["defaults"] for part in ALONE)]
+DIFFUSION = [name for name in names("method") if read("method", name)["family"] == "diffusion"]
+WRAPPED = [name for name in DIFFUSION if not {"verifier", "cache"} & {*ChainMap(*read("method", name)["defaults"])}]
 EAGER = "method.verifier.reach=eager"
 GROWTH = {"canvas_growth": ["method.finish.grow=4", "method.finish.Lmax=32", "method.finish.eos_init=0.01"]}
 DRAFTED = ["method/verifier=freedave", "method.verifier.draft_steps=4"]
