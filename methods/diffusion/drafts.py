@@ -120,6 +120,8 @@ def alike(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:
 
 
 def contained(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:
-    """Return the drafts all of whose decided tokens their row of `real` has, too."""
-    tokens_DL, undecided_DL = real.tokens_BL[row_D], real.undecided_BL[row_D]
-    return (drafts.undecided_BL | ((drafts.tokens_BL == tokens_DL) & ~undecided_DL)).all(1)
+    """Return the drafts all of whose decided tokens their row of `real` has, too, with no position moved between."""
+    width = min(drafts.tokens_BL.shape[1], real.tokens_BL.shape[1])
+    tokens_DL, undecided_DL = real.tokens_BL[row_D, :width], real.undecided_BL[row_D, :width]
+    has_DL = (drafts.tokens_BL[:, :width] == tokens_DL) & ~undecided_DL
+    return (drafts.undecided_BL[:, :width] | has_DL).all(1) & (drafts.layout_B == real.layout_B[row_D])

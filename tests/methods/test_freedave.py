@@ -120,6 +120,7 @@ def on_random_model(
     ledger: Ledger | None = None,
     prompts: Sequence[Sequence[int]] = PROMPTS,
     length: int = 16,
+    seeds: Sequence[int] | None = None,
     **parts: object,
 ) -> tuple[list[Generation], int]:
     """Decode ragged prompts with a random-weight model; return what was made and the calls."""
@@ -128,7 +129,12 @@ def on_random_model(
     spec, ledger, rows = model.spec, ledger or Ledger(), range(len(prompts))
     assert isinstance(method, DiffusionMethod) and spec.mask_id is not None
     canvas = Canvas.from_prompts(
-        prompts, gen_length=length, mask_id=spec.mask_id, pad_id=spec.pad_id, stop_ids=spec.stop_ids, seeds=rows
+        prompts,
+        gen_length=length,
+        mask_id=spec.mask_id,
+        pad_id=spec.pad_id,
+        stop_ids=spec.stop_ids,
+        seeds=seeds or rows,
     )
     with torch.inference_mode():
         made = decode(model, replace(method, **parts), canvas, ledger, observers)
@@ -145,6 +151,16 @@ def test_no_method_changes_a_token(method: str):
     made, calls = on_random_model([f"method={method}", *DRAFTED, EAGER])
     assert plain(made) == plain(expected)
     assert calls <= most
+
+
+@pytest.mark.parametrize("method", WRAPPED)
+def test_drafts_that_a_step_contains_go_with_any_step_rule(method: str):
+    """Guards FreeDave++ around rules that move positions, grow or remember: every answer ends, as it does alone."""
+    setting = [f"method={method}", *DRAFTED, "method.verifier.threshold=0.1"]
+    together, _ = on_random_model(setting)
+    alone = [on_random_model(setting, prompts=[prompt], seeds=[seed])[0][0] for seed, prompt in enumerate(PROMPTS)]
+    assert [replace(one, sample=0) for one in together] == [replace(one, sample=0) for one in alone]
+    assert not any(one.out_of_budget for one in together)
 
 
 def test_a_response_that_is_cut_takes_its_drafts_along():
