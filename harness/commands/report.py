@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
         from harness.runs.traced_again import traced_again
 
         shown = replace(shown, films=numbers["traces"], decode=traced_again)
+    if not words.store.attempts():
+        raise ConfigError(f"no runs are stored in {words.store.root}; name another store: results_dir=PATH")
     # Found out before the page is made, which may take minutes.
     with _writing(output):
         place, _, name = output.rpartition("/")

@@ -27,7 +27,8 @@ def parse_filters(words: Iterable[str]) -> dict[str, set[str]]:
         if not equals or not values:
             raise ConfigError(f"{word}: is no filter; filters look like column=value, or column=value,value")
         require_column(column, word)
-        filters.setdefault(column, set()).update(values.split(","))
+        # What people name may hold a comma.
+        filters.setdefault(column, set()).update(values.split(","), [values] if column == "name" else ())
     return filters
 
 
@@ -94,16 +95,20 @@ def _passes(
     if column == "name" and {*allowed} & {*names.get(row["run_id"], ())}:
         return True
     value = value_of(row, column)
+    if column == "name" and value is not None:
+        return value in allowed
     return any(_equals(value, text) for text in allowed)
 
 
 def _equals(value: object, text: str) -> bool:
-    if isinstance(value, float | int) and not isinstance(value, bool):
+    if value is None or isinstance(value, bool):
+        return text.lower() == ("null" if value is None else str(value).lower())
+    if isinstance(value, float | int):
         try:
             return float(text) == value
         except ValueError:
             return False
-    return canonical_setting(text.lower()) == canonical_setting("null" if value is None else str(value).lower())
+    return canonical_setting(text) == canonical_setting(str(value))
 
 
 def attempt_of(attempts: Collection[Attempt], name: str) -> Attempt:

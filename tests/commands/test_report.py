@@ -71,7 +71,7 @@ def test_a_run_that_cannot_be_decoded_again_keeps_its_order(folder: Path, call_d
     ("words", "message"),
     [
         (["task=gone"], "task=gone: no run is like this"),
-        (["results_dir=none"], "results_dir=none: no run is like this"),
+        (["results_dir=none"], "no runs are stored in none; name another store"),
         (["taks=copy"], "taks=copy: runs have no column taks; did you mean task?"),
         (["copy"], "copy: nothing is made of this"),
         (["samples=many"], "samples=many: must be a whole number, at least 0"),
@@ -88,3 +88,4 @@ def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecben
     assert said.returncode == 2
     assert message in said.stderr
     assert len(said.stderr.splitlines()) == 1
+    assert not (folder / "none").exists()

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,7 @@ def test_attempts_are_listed_on_demand(folder: Path, call_decbench: RunDecbench)
         (["show", "aa"], "aa: begins the names of several runs, aa01, aa02; write more"),
         (["show", "aa1"], "aa1: no such run; nearest: aa01"),
         (["show"], "takes one run"),
+        (["compare"], "compare: takes two runs or more"),
         (["compare", "aa01"], "takes two runs or more, or filters"),
         (["compare", "aa01", "task=copy"], "compare task=copy: takes runs or filters, not both"),
         (["compare", "aa01,aa02", "bb03"], "aa01,aa02: llada and fast k=2 are two settings"),
@@ -88,12 +91,32 @@ def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecben
     assert len(Store(root=folder / "store").attempts()) == 4
 
 
-def test_a_file_is_no_store(call_decbench: RunDecbench, tmp_path: Path):
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
+def test_what_is_no_folder_is_no_store(call_decbench: RunDecbench, tmp_path: Path, make: Callable[[Path], None]):
     """Guards against an empty list of what was looked for in the wrong place."""
-    (tmp_path / "rows.jsonl").touch()
+    make(tmp_path / "rows.jsonl")
     said = call_decbench("results", "list", "results_dir=rows.jsonl")
     assert (said.returncode, said.stdout) == (2, "")
-    assert "results_dir=rows.jsonl: is a file; give the folder that holds a store" in said.stderr
+    assert "results_dir=rows.jsonl: is no folder; give the one that holds a store" in said.stderr
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_folder_may_stand_in_quotes(tmp_path: Path, call_decbench: RunDecbench, quote: str):
+    """Guards folders with blanks, which `run` takes in quotes alone: the same words mean the same store."""
+    add_run(Store(root=tmp_path / "s p%20#x"), "aa01")
+    assert "aa01" in call_decbench("results", "list", f"results_dir={quote}s p%20#x{quote}").stdout
+
+
+def test_names_that_people_gave_are_taken_as_they_are(tmp_path: Path, call_decbench: RunDecbench):
+    """Guards a sweep against a deletion that names another: by letters of another size, numbers alike, or a comma."""
+    store = Store(root=tmp_path / "store")
+    for run_id, name in {"aa01": "Exp", "aa02": "0.50", "aa03": "a,b", "aa04": "a"}.items():
+        add_run(store, run_id, name=name)
+    for other in ("exp", "0.5", "b"):
+        said = call_decbench("results", "delete", f"name={other}", "--yes", "results_dir=store")
+        assert said.stdout == "nothing to delete\n"
+    assert listed(call_decbench, "name=a,b") == ["aa03", "aa04"]
+    assert listed(call_decbench, "name=Exp,0.50") == ["aa01", "aa02"]
 
 
 def test_a_run_is_shown_whole(folder: Path, call_decbench: RunDecbench):
@@ -200,6 +223,20 @@ def test_runs_are_deleted_and_packed(folder: Path, call_decbench: RunDecbench):
     assert again.stdout == "nothing to delete\n"
     assert call_decbench("results", "compact", "results_dir=store").stdout == "store: 4 files are now 3\n"
     assert listed(call_decbench) == ["aa01", "aa02"]
+
+
+def test_what_goes_says_which_sweeps_asked_for_it(folder: Path, call_decbench: RunDecbench):
+    """Guards a run that a later sweep took from the store: who deletes what the sweep asked for sees whose it is."""
+    asked = {"setting_id": "of_bb03", "run_id": "bb03", "attempt": 1, "status": "ok", "resumed": True, "label": "x"}
+    created = Store(root=folder / "store").read("runs")["created"][0].as_py()
+    for name in ("first", "later"):
+        write_requests(
+            Store(root=folder / "store"), new_sweep(), [{**asked, "name": name, "decodings": 2, "created": created}]
+        )
+    said = call_decbench("results", "delete", "name=later", "--yes", "results_dir=store")
+    (line, _) = said.stdout.splitlines()
+    assert line.startswith("bb03 attempt 1 (ok) of of_bb03, asked for by ")
+    assert {*line.rpartition("by ")[2].split(", ")} == {"first", "later"}
 
 
 def test_an_empty_store_is_no_error(tmp_path: Path, call_decbench: RunDecbench):

@@ -104,9 +104,8 @@ def _line(one: Comparison, passes: Mapping[int, Any]) -> list[object]:
 def _of_runs(words: Words, tries: Sequence[int]) -> tuple[Any, str]:
     """Compare sides with the first one: as JSON-able values, and as text."""
     if len(words.names) < 2:
-        raise ConfigError(
-            f"compare {' '.join(words.rest)}: takes two runs or more, or filters; decbench results list names them"
-        )
+        said = " ".join(["compare", *words.rest])
+        raise ConfigError(f"{said}: takes two runs or more, or filters; decbench results list names them")
     sides = [_side(words, name) for name in words.names]
     first, *others = sides
     told = [_compared(words.store, first, one, tries) for one in others]

@@ -16,9 +16,10 @@ from harness.results.selection import attempt_of, matching, parse_filters
 def delete_runs(argv: Sequence[str]) -> int:
     """Remove runs, after asking."""
     words = parse(argv, flags=("--yes",))
-    attempts = _chosen(words)
+    attempts, names = _chosen(words), read_requests(words.store).names()
     for one in attempts:
-        sys.stdout.write(f"{one.run_id} attempt {one.number} ({one.status}) of {one.setting_id}\n")
+        asked = f", asked for by {', '.join(dict.fromkeys(names[one.run_id]))}" if one.run_id in names else ""
+        sys.stdout.write(f"{one.run_id} attempt {one.number} ({one.status}) of {one.setting_id}{asked}\n")
     if not attempts:
         sys.stdout.write("nothing to delete\n")
         return 0

@@ -49,7 +49,7 @@ def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collecti
         word = waiting.pop(0)
         name, equals, value = word.partition("=")
         if word.startswith(_RESULTS):
-            root = word.removeprefix(_RESULTS)
+            root = _unquoted(word.removeprefix(_RESULTS))
         elif name in options:
             if not equals and not waiting:
                 raise ConfigError(f"{name}: needs a value")
@@ -65,9 +65,15 @@ def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collecti
             rest.append(word)
     if not root.strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
-    if Path(root).is_file():
-        raise ConfigError(f"results_dir={root}: is a file; give the folder that holds a store")
+    if Path(root).exists() and not Path(root).is_dir():
+        raise ConfigError(f"results_dir={root}: is no folder; give the one that holds a store")
     return Words(store=Store(root=root), flags=frozenset(found), options=given, rest=rest)
+
+
+def _unquoted(path: str) -> str:
+    """Return a path as `decbench run` reads it, which takes quotes around what holds blanks."""
+    quoted = len(path) > 1 and path[0] == path[-1] and path[0] in "'\""
+    return path[1:-1].replace(f"\\{path[0]}", path[0]) if quoted else path
 
 
 def none_left(words: Sequence[str]) -> None:

@@ -39,6 +39,8 @@ class Baseline:
 
 def read_baseline(file: Path) -> Baseline:
     """Return the baseline of a file; raise DataError, with the line, for one that is none."""
+    if file.is_dir():
+        raise DataError(f"{file}: is a folder; name a file, gate.baseline=FILE")
     try:
         lines = text(file).splitlines()
     except (OSError, ValueError) as error:

@@ -59,3 +59,9 @@ def test_a_missing_baseline_says_how_to_make_one(tmp_path: Path):
     """Guards the first call."""
     with pytest.raises(DataError, match="--accept"):
         read_baseline(tmp_path / "none.jsonl")
+
+
+def test_a_folder_is_no_baseline(tmp_path: Path):
+    """Guards against advice that cannot help: nothing can be accepted into a folder."""
+    with pytest.raises(DataError, match="is a folder; name a file"):
+        read_baseline(tmp_path)
