@@ -58,6 +58,9 @@ _RUN_HELP = """usage: decbench run key=value ... [--json]
 What exists: decbench list models|methods|tasks; the knobs of a method: decbench show method=NAME.
 """
 
+_STORING = ("run", "gate")
+"""Commands that store runs on their way."""
+
 _YOUNG = 20_000
 """New objects after which garbage is looked for."""
 
@@ -117,7 +120,8 @@ def _dispatch(command: str = "", *, rest: list[str]) -> int:
         sys.stderr.write(f"decbench {command}: {one_line(error)}\n")
         return 1
     except KeyboardInterrupt as stop:
-        sys.stderr.write("interrupted; finished runs and batches are stored, the same command goes on from there\n")
+        kept = "; finished runs and batches are stored, the same command goes on from there"
+        sys.stderr.write(f"interrupted{kept if command in _STORING else ''}\n")
         return _SIGNALLED + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

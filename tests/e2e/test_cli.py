@@ -172,6 +172,19 @@ def test_a_command_that_is_asked_to_end_says_how_to_go_on(tmp_path: Path, number
     assert Store(root=tmp_path / "store").read("runs").num_rows >= 1
 
 
+def test_a_command_that_stores_nothing_does_not_say_so_when_it_is_interrupted(
+    call_decbench: RunDecbench, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards against looking for runs that only a plan was made of."""
+
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt(signal.SIGTERM)
+
+    monkeypatch.setitem(COMMANDS, "plan", interrupted)
+    said = call_decbench("plan")
+    assert (said.returncode, said.stderr) == (128 + signal.SIGTERM, "interrupted\n")
+
+
 def test_run_alone_explains_itself(call_decbench: RunDecbench):
     """Guards the first thing that a new user types."""
     process = call_decbench("run")
