@@ -24,7 +24,7 @@ from harness.models import text
 from harness.models.hf_causal import stops
 from harness.models.pool import LoadedModel, Tokenizer
 from harness.models.tokenizer import SymbolTokenizer
-from harness.references import below, blame, find_function, imported, is_reference, is_there
+from harness.references import below, blame, find_function, imported, is_reference, is_there, module_of
 
 UNSEEN = ("batch composition", "cached positions", "work outside the module")
 """What stands in every row: what a hook cannot see."""
@@ -179,13 +179,12 @@ def load_external(
     `model`. Without a tokenizer from there, `text` is the one in the folder `path`. Raise ConfigError or DataError, in
     one line, for what is not there, or cannot be used.
     """
-    if tokenizer not in TOKENIZERS:
-        raise ConfigError(f"model.tokenizer={tokenizer}: must be one of {', '.join(TOKENIZERS)}")
+    check({"tokenizer": tokenizer, "target": target, "module": module, "load": load})
     # Weights that are drawn when code is imported are the same in every process.
     with seeded(0, torch.device(device)):
         generate, own = find_function("model.target", target), None
         if load is None:
-            found = _of_code(module, str(target))
+            found = _of_code(str(module), str(target))
         else:
             made, own = _loaded(load, {"path": path, "dtype": dtype, "device": device})
             found = below("model.module", module, made, module or "")
@@ -211,6 +210,15 @@ def load_external(
     )
 
 
+def check(model: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what is wrong before anybody's code is imported."""
+    if model["tokenizer"] not in TOKENIZERS:
+        raise ConfigError(f"model.tokenizer={model['tokenizer']}: must be one of {', '.join(TOKENIZERS)}")
+    module_of("model.target", model["target"])
+    if model["load"] is None and model["module"] is None:
+        raise ConfigError("model.module=null: name the nn.Module whose forward does the work, such as mine.MODEL")
+
+
 def bound(generate: Generate, arguments: Mapping[str, object]) -> Generate:
     """Return a function of prompts, gen_length and seeds alone."""
     return lambda prompts, gen_length, seeds: generate(prompts, gen_length, seeds, **arguments)
@@ -224,10 +232,8 @@ def taken(function: Callable[..., object], offered: Mapping[str, object]) -> dic
     return {name: value for name, value in offered.items() if everything or name in names}
 
 
-def _of_code(module: str | None, target: str) -> object:
+def _of_code(module: str, target: str) -> object:
     """Return what a path names in the module of `target`, or in any other."""
-    if module is None:
-        raise ConfigError("model.module=null: name the nn.Module whose forward does the work, such as mine.MODEL")
     home, _, path = module.partition(":") if is_reference(module) else ("", "", module)
     if home:
         return below("model.module", module, imported("model.module", module, home), path)

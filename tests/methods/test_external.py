@@ -219,6 +219,15 @@ def test_what_cannot_be_used_is_refused_in_one_line(own: Write, override: str, r
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("override", ["model.module=null", "model.tokenizer=words", "model.target=own"])
+def test_what_needs_no_import_is_refused_by_the_plan(own: Write, override: str):
+    """Guards a sweep against starting, and storing a failed run, where one look shows that it cannot go on."""
+    given = {"model.target": f"{own(NETWORK + WHOLE)}:generate", "model.module": "net", "model.tokenizer": "symbols"}
+    given |= dict([override.split("=")])
+    with pytest.raises(ConfigError, match=REFUSED[override]):
+        resolve(compose(["model=external", *FIVE, *(f"{key}={value}" for key, value in given.items())]))
+
+
 def test_code_and_checkpoint_of_somebody_else_make_another_run(own: Write, tmp_path: Path):
     """Guards resume: the target, what it imports beside itself, and the weights are what produced the numbers."""
     helper = own("VALUE = 3\n", "own_helper")
