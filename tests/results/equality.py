@@ -8,7 +8,8 @@ from typing import Any
 from harness.results.schemas import RESULTS
 from harness.results.store import Store
 
-_OF_THE_MOMENT = {"attempt", "created", "wall_s", "peak_memory_bytes", "provenance", "threads", "device"}
+_OF_THE_MOMENT = {"attempt", "created", "wall_s", "peak_memory_bytes", "provenance", "dirty", "threads",
+                  "device"}  # fmt: skip
 _ASKED = {"results_dir", "resume", "save_every_s", "on_error", "split", "name"}
 _ORDER = ("run_id", "sample_id", "repetition", "step")
 
