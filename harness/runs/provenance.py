@@ -46,7 +46,8 @@ def collect(device: str, *, switches: Mapping[str, object]) -> dict[str, object]
         **_machine(),
         **_accelerator(device),
         **switches,
-        "command_line": [_SECRET.sub(r"\1***", argument) for argument in sys.argv],
+        # The program by its name: where it lies says nothing, and would be published with the rest.
+        "command_line": [_SECRET.sub(r"\1***", one) for one in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "load_average": list(os.getloadavg()),
     }
