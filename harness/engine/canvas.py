@@ -183,8 +183,7 @@ class Canvas:
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest.
 
-        What only this canvas remembers is kept as it is. Memories of several entries per row, of which one of the two
-        has fewer, get zeros behind them, as in `cat`.
+        What only this canvas remembers is kept as it is; the shorter of two memories gets zeros behind it, as in `cat`.
         """
         width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
         made, other = self.copy(), other.copy()
@@ -192,8 +191,7 @@ class Canvas:
         other._widen(width)
 
         def merged(mine: Tensor, theirs: Tensor) -> Tensor:
-            mine, theirs = levelled([mine, theirs])
-            return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+            return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs]))
 
         tensors = alike(merged, made._tensors(), other._tensors())
         memory = {key: merged(mine, other.memory.get(key, mine)) for key, mine in made.memory.items()}

@@ -50,10 +50,9 @@ def decode(
 
     Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided, or out of
     budget: after `CALLS_PER_POSITION` calls for each position that its response has had at most, of those for which a
-    policy held it `HELD_CALLS_PER_POSITION`. `on_progress` is told after each step how many rows are finished and how
-    many calls have had their effect. `on_verified` sees steps that a verifier took, in place of the observers, and
-    `on_drafts` is told behind them what it had evaluated in place of a step: the step, the drafts, and the state that
-    these have led to. Raises DecodeError for logits that are not numbers.
+    policy held it `HELD_CALLS_PER_POSITION`. After each step `on_progress` is told how many rows are finished and how
+    many calls had an effect, in place of the observers `on_verified` of each step of a verifier, then `on_drafts` of
+    the step, what was evaluated in its place, and where that led. Raises DecodeError for logits that are no numbers.
     """
     canvas = canvas.copy()
     method.preparation(model, canvas)
