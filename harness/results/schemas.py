@@ -183,12 +183,7 @@ STEPS = _schema(
     _column("n_computed", pa.int32(), "positions", "positions computed since the sample's last step (query_tokens)"),
     _column("n_reused", pa.int32(), "positions", "visible positions taken from caches by the calls that computed them"),
     _column("cached", _IDS, "positions", "response positions they took from caches; null where layers differ in them"),
-    _column(
-        "drafted",
-        _IDS,
-        "positions",
-        "positions drafted for the step, accepted ones first; null where nothing is drafted",
-    ),
+    _column("drafted", _IDS, "positions", "drafted for the step, accepted ones first; null where nothing is drafted"),
     _column("n_drafted", pa.int32(), "tokens", "drafted tokens"),
     _column("n_accepted", pa.int32(), "tokens", "drafted tokens that were accepted"),
 )

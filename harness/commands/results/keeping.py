@@ -1,7 +1,7 @@
 """`decbench results delete|compact|migrate`: what changes a store."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from harness.commands.results.words import Words, none_left, parse
 from harness.errors import ConfigError
@@ -16,7 +16,8 @@ from harness.results.selection import attempt_of, matching, parse_filters
 def delete_runs(argv: Sequence[str]) -> int:
     """Remove runs, after asking."""
     words = parse(argv, flags=("--yes",))
-    attempts, names = _chosen(words), read_requests(words.store).names()
+    names = read_requests(words.store).names()
+    attempts = _chosen(words, names)
     for one in attempts:
         asked = f", asked for by {', '.join(dict.fromkeys(names[one.run_id]))}" if one.run_id in names else ""
         sys.stdout.write(f"{one.run_id} attempt {one.number} ({one.status}) of {one.setting_id}{asked}\n")
@@ -55,16 +56,15 @@ def migrate_runs(argv: Sequence[str]) -> int:
     return 0
 
 
-def _chosen(words: Words) -> list[Attempt]:
-    """Return every attempt of the runs that are named, or that pass the filters."""
+def _chosen(words: Words, names: Mapping[str, Collection[str]]) -> list[Attempt]:
+    """Return every attempt of the runs that are named, or that pass the filters; `names` are those of sweeps."""
     scan = Scan(words.store.folder)
     if not words.rest:
         raise ConfigError("delete: needs runs, or filters such as status=failed; decbench results list names runs")
     if words.names and words.filters:
         raise ConfigError(f"delete {' '.join(words.rest)}: takes runs or filters, not both")
-    ids = {attempt_of(scan.attempts, name).run_id for name in words.names}
+    ids = {attempt_of(scan.attempts, run).run_id for run in words.names}
     if words.filters:
-        names = read_requests(words.store).names()
         rows = matching(scan, parse_filters(words.filters), (), every_attempt=True, names=names)
         passing = {(row["setting_id"], row["attempt"]) for row in rows}
         return [one for one in scan.attempts if (one.setting_id, one.number) in passing]
