@@ -14,6 +14,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -144,14 +145,14 @@ def graded(
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """The samples that rows are of: `keys` in the order of rows, and `ordered`, `places` being where they stand.
+    """The samples that rows are of: `keys` in the order of rows, and `ordered`; `places`, [N], are where they stand.
 
     Where several rows are of one sample, `places` are None: its repetitions are to be averaged.
     """
 
     keys: pa.Table
     ordered: pa.Table
-    places: pa.Array | None
+    places: Any
 
 
 class Orders:
@@ -177,27 +178,27 @@ def _order(keys: pa.Table) -> Order:
     ordered = keys.group_by(_SAMPLE, use_threads=False).aggregate([]).sort_by(ascending)
     if len(ordered) < len(keys):
         return Order(keys=keys, ordered=ordered, places=None)
-    return Order(keys=keys, ordered=ordered, places=pc.sort_indices(keys, ascending))  # type: ignore[attr-defined]
+    places = pc.sort_indices(keys, ascending)  # type: ignore[attr-defined]
+    return Order(keys=keys, ordered=ordered, places=places.to_numpy())
 
 
 def _means(read: pa.Table, columns: Collection[str], orders: Orders) -> pa.Table:
     """Return some numbers of the samples of a run, means over repetitions, ordered by sample."""
     order = orders.of(read)
-    numbers = {name: _numbers(read, name) for name in columns}
-    if order.places is None:
-        grouped = pa.table({key: read[key] for key in _SAMPLE} | numbers).group_by(_SAMPLE, use_threads=False)
-        means = grouped.aggregate([(name, "mean") for name in numbers]).sort_by([(key, "ascending") for key in _SAMPLE])
-        numbers = {name: means[f"{name}_mean"] for name in numbers}
-    else:
-        numbers = {name: one.take(order.places) for name, one in numbers.items()}
-    return pa.table({key: order.ordered[key] for key in _SAMPLE} | numbers)
+    if order.places is not None:
+        # Arrow takes longer to set about this than numpy to do it.
+        numbers = {name: _numbers(read, name).to_numpy()[order.places].astype(np.float64) for name in columns}
+        return pa.table({key: order.ordered[key] for key in _SAMPLE} | numbers)
+    repeated = {name: _numbers(read, name).cast(pa.float64()) for name in columns}
+    grouped = pa.table({key: read[key] for key in _SAMPLE} | repeated).group_by(_SAMPLE, use_threads=False)
+    means = grouped.aggregate([(name, "mean") for name in columns]).sort_by([(key, "ascending") for key in _SAMPLE])
+    return pa.table({key: order.ordered[key] for key in _SAMPLE} | {name: means[f"{name}_mean"] for name in columns})
 
 
 def _numbers(read: pa.Table, name: str) -> pa.ChunkedArray:
-    if name == _UNFINISHED:
-        ended = pc.equal(read["finish_reason"], BUDGET)  # type: ignore[attr-defined]
-        return pc.fill_null(ended, False).cast(pa.float64())
-    return read[name].cast(pa.float64())
+    if name != _UNFINISHED:
+        return read[name]
+    return pc.fill_null(pc.equal(read["finish_reason"], BUDGET), False)  # type: ignore[attr-defined]
 
 
 def compare(measured: Sequence[Measured], *, per_task: bool = False) -> list[Comparison]:
@@ -306,12 +307,17 @@ def by_sample(group: Sequence[Measured]) -> list[Measured]:
 def _mean_of(runs: Sequence[Measured]) -> Measured:
     if len(runs) == 1:
         return runs[0]
-    numbers = [name for name in runs[0].samples.column_names if name not in _SAMPLE]
+    first, *others = runs
+    numbers = [name for name in first.samples.column_names if name not in _SAMPLE]
+    if all(first.answers_what(one) for one in others):
+        # As a rule: no sample has to be looked for.
+        means = {name: np.mean([one.column(name) for one in runs], axis=0) for name in numbers}
+        return replace(first, samples=pa.table({key: first.samples[key] for key in _SAMPLE} | means))
     grouped = pa.concat_tables([one.samples for one in runs]).group_by("sample_id", use_threads=False)
     kept = pc.ScalarAggregateOptions(skip_nulls=False)
-    means = grouped.aggregate([("prompt_sha256", "min"), *((name, "mean", kept) for name in numbers)])
-    means = means.rename_columns({f"{name}_mean": name for name in numbers} | {"prompt_sha256_min": "prompt_sha256"})
-    return Measured(run=runs[0].run, samples=means.sort_by("sample_id"))
+    found = grouped.aggregate([("prompt_sha256", "min"), *((name, "mean", kept) for name in numbers)])
+    found = found.rename_columns({f"{name}_mean": name for name in numbers} | {"prompt_sha256_min": "prompt_sha256"})
+    return replace(first, samples=found.sort_by("sample_id"))
 
 
 def spread(group: Sequence[Measured], column: str = "correct") -> Spread | None:
@@ -377,8 +383,6 @@ def _relative_change(value: float, reference: float) -> float:
 
 
 def _stack(one: Measured) -> Any:
-    import numpy as np
-
     columns = one.column("correct"), one.column("nfe"), _full_forwards(one), one.column("latency_s")
     return np.stack(columns, axis=1)
 

@@ -9,9 +9,12 @@ the pack has been read back: whenever that is interrupted, nothing is lost, and 
 import hashlib
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import IO
 
 import numpy as np
@@ -76,17 +79,27 @@ class Pack:
         Many are read together; where these are not what they should be, each alone, so that one spoils no other. One
         that cannot be trusted is left out, with a warning.
         """
-        for some in _batches(rows):
-            found = self._together(some, table, columns)
-            if found is None:
-                yield from self._each(some, table, columns)
-                continue
-            start = 0
-            for attempt, count in some.items():
-                yield attempt, found.slice(start, count)
-                start += count
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            coming: deque[Future[list[tuple[Attempt, pa.Table]]]] = deque()
+            for some in _batches(rows):
+                coming.append(thread.submit(self._trusted, some, table, columns))
+                # The next ones are read while these are used.
+                if len(coming) > 1:
+                    yield from coming.popleft().result()
+            for last in coming:
+                yield from last.result()
         # What a file says of its many groups takes more memory than the rows that are asked for.
         self._opened.pop(table, None)
+
+    def _trusted(
+        self, rows: Mapping[Attempt, int], table: str, columns: Sequence[str] | None
+    ) -> list[tuple[Attempt, pa.Table]]:
+        """Return the rows of some attempts that can be trusted."""
+        found = self._together(rows, table, columns)
+        if found is None:
+            return list(self._each(rows, table, columns))
+        starts = accumulate(rows.values(), initial=0)
+        return [(one, found.slice(start, rows[one])) for one, start in zip(rows, starts, strict=False)]
 
     def _together(self, rows: Mapping[Attempt, int], table: str, columns: Sequence[str] | None) -> pa.Table | None:
         file, groups = self._file(table), self._groups(table)

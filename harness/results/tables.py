@@ -28,7 +28,7 @@ def data(selected: Selected) -> Frame:
     """Return one row per cell: `best` and `tie` as the module says, None where a tie cannot be told."""
     import pandas as pd
 
-    samples = _measured(selected)
+    answered = _Answered(_measured(selected))
     cells: dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]] = {}
     for run in selected.runs:
         for column in selected.definition.y:
@@ -41,7 +41,7 @@ def data(selected: Selected) -> Frame:
         best = (max if column in MORE_IS_BETTER else min)(values.values())
         leader = groups[next(group for group, value in values.items() if value == best)]
         ties = _ties(
-            {group: _p_value(leader, runs, column, samples) for group, runs in groups.items() if values[group] != best}
+            {group: _p_value(leader, runs, column, answered) for group, runs in groups.items() if values[group] != best}
         )
         for group, runs in groups.items():
             tie = values[group] == best or ties[group]
@@ -66,38 +66,49 @@ def _ties(p_values: Mapping[str, float | None]) -> dict[str, bool | None]:
     return {group: adjusted[group] >= _SIGNIFICANT if group in known else None for group in p_values}
 
 
+Condition = tuple[str, str, int]
+
+
+class _Answered:
+    """What groups of runs answered; the means over the runs of a task are made once, though columns ask again."""
+
+    def __init__(self, samples: Mapping[str, Measured]) -> None:
+        self._samples = samples
+        self._cells: dict[tuple[str, ...], list[Measured]] = {}
+
+    def runs(self, group: Sequence[Mapping[str, Any]]) -> dict[Condition, Measured] | None:
+        """Return the runs of a group by task, template and seed, sorted; None where one is unread or there are two."""
+        read = {
+            (run["task"], run["template"], run["seed"]): self._samples[run["run_id"]]
+            for run in group
+            if run["run_id"] in self._samples
+        }
+        return {key: read[key] for key in sorted(read, key=str)} if len(read) == len(group) else None
+
+    def cells(self, runs: Mapping[Condition, Measured]) -> list[Measured]:
+        """Return one run per task, as `by_sample` makes it."""
+        key = tuple(one.run["run_id"] for one in runs.values())
+        if key not in self._cells:
+            self._cells[key] = by_sample([*runs.values()])
+        return self._cells[key]
+
+
 def _p_value(
-    best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], column: str, samples: Mapping[str, Measured]
+    best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], column: str, answered: _Answered
 ) -> float | None:
     """Return the p-value of runs that are as good as the best ones; None where their samples are not the same."""
-    pairs = _paired(best, runs, samples)
-    if pairs is None:
+    pair = answered.runs(best), answered.runs(runs)
+    if pair[0] is None or pair[1] is None or pair[0].keys() != pair[1].keys():
         return None
-    first, second = (by_sample([pair[at] for pair in pairs]) for at in (0, 1))
+    if not all(map(Measured.answers_what, pair[0].values(), pair[1].values())):
+        return None
+    first, second = (answered.cells(one) for one in pair)
     if column == "accuracy":
         return mcnemar(*discordant(first, second)).exact
     if any(column not in one.samples.column_names for one in (*first, *second)):
         return None
     best_cells, cells = ([one.column(column)[:, None] for one in side] for side in (first, second))
     return paired_means(best_cells, cells).gain_p(0)
-
-
-def _paired(
-    best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], samples: Mapping[str, Measured]
-) -> list[tuple[Measured, Measured]] | None:
-    def by_condition(some: Sequence[Mapping[str, Any]]) -> dict[Any, Measured | None]:
-        return {(run["task"], run["template"], run["seed"]): samples.get(run["run_id"]) for run in some}
-
-    first, second = by_condition(best), by_condition(runs)
-    if len(first) < len(best) or len(second) < len(runs) or first.keys() != second.keys():
-        return None
-    found = []
-    for condition, top in first.items():
-        one = second[condition]
-        if top is None or one is None or not top.answers_what(one):
-            return None
-        found.append((top, one))
-    return found
 
 
 def as_csv(frame: Frame, caption: str) -> str:

@@ -216,6 +216,15 @@ def test_columns_that_an_older_file_lacks_read_as_null(store: Store) -> None:
     assert store.read("runs", ["new"])["efe"].to_pylist() == [4.0]
 
 
+def test_a_file_says_its_columns_once(store: Store) -> None:
+    """Guards against files of one row of which two thirds repeat what the columns say: thousands are opened at once."""
+    add_run(store, "a")
+    for file in store.root.glob("*/*.parquet"):
+        told = pq.read_metadata(file).metadata
+        assert told.keys() == {b"table", b"schema_version"}
+        assert pq.read_schema(file).equals(SCHEMAS[file.parent.name])
+
+
 def test_files_of_a_newer_version_are_reported(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Guards against reading columns whose meaning has changed."""
     add_run(store, "a")
