@@ -5,7 +5,8 @@ read by the loader of real checkpoints, and deleted. Every cache then decodes th
 step. A forward is timed on the device's own clock, from events that are read when everything is done; what is left of
 the wall time is the share that is not the model: selection, bookkeeping, and a device that waits for the host.
 
-`decbench bench statistics` measures the paired bootstrap instead, on any machine.
+`decbench bench --targets` measures what the loops cost beside bare forwards, `decbench bench statistics` the paired
+bootstrap, both on any machine.
 """
 
 import json
@@ -69,6 +70,10 @@ def main(argv: Sequence[str]) -> int:
         from harness.commands.bench_fit import main as fit
 
         return fit([word for word in argv if word != "--fit"])
+    if "--targets" in argv:
+        from harness.commands.bench_targets import main as targets
+
+        return targets([word for word in argv if word not in ("--targets", "--json")])
     if [*argv] == ["statistics"]:
         from harness.commands import bench_statistics
 

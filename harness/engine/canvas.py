@@ -8,12 +8,14 @@ samples.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.engine.margins import Margins, Noted
 from harness.engine.model import Store
-from harness.engine.positional import alike, behind, joined, laid_out, levelled, moved, padding_mask, shape
+from harness.engine.positional import alike, behind, joined, laid_out, levelled, moved, padding_mask, positions, shape
 from harness.engine.randomness import uniforms
 
 GIVEN = -1
@@ -28,10 +30,9 @@ SETTLED = 1 << 30
 _NOWHERE = 1 << 30
 _COUNTED = (
     *("clock_B", "window_clock_B", "window_index_B", "window_masks_B", "layout_B"),
-    *("calls_B", "held_calls_B", "idle_B", "forced_B", "remasked_B", "generated_B"),
+    *("calls_B", "held_calls_B", "idle_B", "forced_B", "remasked_B", "generated_B", "first_call_B"),
 )
 """Fields that count from 0."""
-_MARGINS = ("token_margin_B", "choice_margin_B", "step_token_margin_B", "step_choice_margin_B")
 
 
 @dataclass(kw_only=True)
@@ -42,16 +43,14 @@ class Canvas:
     `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
     window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B` how many
     windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
-    evaluations; `first_call_B` is the one, from 0, after which the first response position was last committed.
+    evaluations; `first_call_B` how many there were when the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
     `layout_B` counts how often the positions of a row moved or its end did.
     `draft_from_B` is the step, from 0, from which on decisions may be dropped by a verifier, `SETTLED` for none.
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `longest_B` is the greatest length that a row has had. `given_up_B` marks rows that the loop takes no further,
-    whatever is undecided or held.
-    `token_margin_B` and `choice_margin_B` are the smallest gaps by which tokens and choices of positions were decided,
-    `step_token_margin_B` and `step_choice_margin_B` those of the last step; infinite where nothing was to be compared.
+    whatever is undecided or held. `margins` are the smallest gaps by which tokens and positions were decided.
     `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
     tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
     insertions, and what is new there is 0. Tensors are replaced, never changed in place, so that copies share them.
@@ -86,10 +85,7 @@ class Canvas:
     draft_from_B: Tensor
     longest_B: Tensor
     given_up_B: Tensor
-    token_margin_B: Tensor
-    choice_margin_B: Tensor
-    step_token_margin_B: Tensor
-    step_choice_margin_B: Tensor
+    margins: Margins
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
@@ -119,7 +115,6 @@ class Canvas:
         tokens_BL, undecided_BL = laid_out(prompts, given, gen_length, mask_id, pad_id)
         prompt_length_B = torch.tensor([len(p) for p in prompts])
         zero_B = torch.zeros(rows, dtype=torch.int64)
-        far_B = torch.full((rows,), torch.inf, dtype=torch.float64)
         canvas = cls(
             tokens_BL=tokens_BL,
             undecided_BL=undecided_BL,
@@ -133,16 +128,24 @@ class Canvas:
             fill_id=pad_id,
             stop_ids=stop_ids,
             **dict.fromkeys(_COUNTED, zero_B),  # type: ignore[arg-type]
-            **dict.fromkeys(("first_call_B", "stopped_at_B"), torch.full_like(zero_B, GIVEN)),  # type: ignore[arg-type]
+            stopped_at_B=torch.full_like(zero_B, GIVEN),
             **dict.fromkeys(("held_B", "given_up_B"), torch.zeros(rows, dtype=torch.bool)),  # type: ignore[arg-type]
             draft_from_B=torch.full_like(zero_B, SETTLED),
             longest_B=prompt_length_B + gen_length,
-            **dict.fromkeys(_MARGINS, far_B),  # type: ignore[arg-type]
+            margins=Margins.none(rows, "cpu"),
         )
-        return replace(canvas, **{name: tensor.to(device) for name, tensor in canvas._tensors().items()})
+        return canvas._with({name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        own = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return own | {f"margins.{name}": kept for name, kept in self.margins.tensors.items()}
+
+    def _with(self, tensors: Mapping[str, Tensor], **others: Any) -> "Canvas":
+        """Return a copy with these tensors, as `_tensors` names them, in place of its own."""
+        margins = {name.removeprefix("margins."): kept for name, kept in tensors.items() if "." in name}
+        return replace(
+            self, **{n: t for n, t in tensors.items() if "." not in n}, margins=Margins.of(margins), **others
+        )
 
     def rows(self, index_D: Tensor) -> "Canvas":
         """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
@@ -150,7 +153,7 @@ class Canvas:
         memory = {key: tensor.index_select(0, index_D) for key, tensor in self.memory.items()}
         stores = {key: store.rows(index_D) for key, store in self.stores.items()}
         padding = (tensors["length_B"], None) if self._unpadded else None
-        return replace(self, **tensors, memory=memory, stores=stores, padding=padding)
+        return self._with(tensors, memory=memory, stores=stores, padding=padding)
 
     @classmethod
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
@@ -163,7 +166,7 @@ class Canvas:
         keys = dict.fromkeys(key for part in parts for key in part.memory)
         memory = {key: joined([part.memory[key] for part in parts]) for key in keys}
         padding = (tensors["length_B"], None) if all(part._unpadded for part in parts) else None
-        return replace(parts[0], **tensors, memory=memory, stores={}, padding=padding)
+        return parts[0]._with(tensors, memory=memory, stores={}, padding=padding)
 
     def with_stores(self, stores: Mapping[str, Store], index_B: Tensor) -> "Canvas":
         """Return a copy to which the rows `index_B` of `stores` belong, one for each row."""
@@ -195,7 +198,7 @@ class Canvas:
 
         tensors = alike(merged, made._tensors(), other._tensors())
         memory = {key: merged(mine, other.memory.get(key, mine)) for key, mine in made.memory.items()}
-        return replace(made, **tensors, memory=memory, padding=None)
+        return made._with(tensors, memory=memory, padding=None)
 
     @property
     def num_rows(self) -> int:
@@ -205,12 +208,7 @@ class Canvas:
     @property
     def live_B(self) -> Tensor:
         """Rows that go on: something is undecided or held, and the loop has not given them up."""
-        return self.unfinished_B & ~self.given_up_B
-
-    @property
-    def unfinished_B(self) -> Tensor:
-        """Rows in which something is undecided or held."""
-        return self.undecided_BL.any(1) | self.held_B
+        return (self.undecided_BL.any(1) | self.held_B) & ~self.given_up_B
 
     @property
     def open_BL(self) -> Tensor:
@@ -232,7 +230,7 @@ class Canvas:
     @property
     def position_L(self) -> Tensor:
         """Every position, from 0."""
-        return torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        return positions(self.tokens_BL.shape[1], self.tokens_BL.device)
 
     @property
     def place_BL(self) -> Tensor:
@@ -279,12 +277,16 @@ class Canvas:
     def commit(self, commit_BL: Tensor, tokens_BL: Tensor) -> None:
         """Decide undecided positions; a position that is not undecided is left as it is."""
         commit_BL = commit_BL & self.undecided_BL
-        self.tokens_BL = torch.where(commit_BL, tokens_BL, self.tokens_BL)
-        self.undecided_BL = self.undecided_BL ^ commit_BL
-        self.decided_at_BL = torch.where(commit_BL, self.clock_B[:, None], self.decided_at_BL)
-        self.generated_B = self.generated_B + commit_BL.sum(1)
-        first_B = commit_BL.gather(1, self.prompt_length_B[:, None])[:, 0]
-        self.first_call_B = torch.where(first_B, self.calls_B - 1, self.first_call_B)
+        self.decide(commit_BL, tokens_BL, commit_BL.sum(1))
+
+    def decide(self, decided_BL: Tensor, tokens_BL: Tensor, count_B: Tensor) -> None:
+        """Decide positions all of which are undecided, `count_B` of each row."""
+        self.tokens_BL = torch.where(decided_BL, tokens_BL, self.tokens_BL)
+        self.undecided_BL = self.undecided_BL ^ decided_BL
+        self.decided_at_BL = torch.where(decided_BL, self.clock_B[:, None], self.decided_at_BL)
+        self.generated_B = self.generated_B + count_B
+        first_B = decided_BL.gather(1, self.prompt_length_B[:, None])[:, 0]
+        self.first_call_B = torch.where(first_B, self.calls_B, self.first_call_B)
 
     def remask(self, remask_BL: Tensor) -> None:
         """Make committed positions undecided again; prompt and constraints stay.
@@ -312,22 +314,19 @@ class Canvas:
 
     def begin_step(self) -> None:
         """Forget the margins of the last step."""
-        self.step_token_margin_B = self.step_choice_margin_B = torch.full_like(self.token_margin_B, torch.inf)
-
-    def note_tokens(self, gap_B: Tensor) -> None:
-        """Keep how far this step's tokens were from others, in log probability; infinite where none were compared."""
-        self.step_token_margin_B = torch.minimum(self.step_token_margin_B, gap_B)
-        self.token_margin_B = torch.minimum(self.token_margin_B, gap_B)
+        self.margins = self.margins.begun()
 
     def note_choice(self, gap_B: Tensor) -> None:
         """Keep how far this step was from another choice, in the units of what decided; infinite where nothing did."""
-        self.step_choice_margin_B = torch.minimum(self.step_choice_margin_B, gap_B)
-        self.choice_margin_B = torch.minimum(self.choice_margin_B, gap_B)
+        self.note(gaps=gap_B)
+
+    def note(self, **noted: Any) -> None:
+        """Keep what a decision of this step hung on, of which the gap follows later: `tokens`, `bounds`, `rankings`."""
+        self.margins = self.margins.noting(Noted(**{kind: (one,) for kind, one in noted.items()}))
 
     def note_margins_of(self, other: "Canvas") -> None:
         """Keep all that `other`, with the same rows, has noted: this canvas hangs on its decisions, too."""
-        for name in _MARGINS:
-            setattr(self, name, torch.minimum(getattr(self, name), getattr(other, name)))
+        self.margins = Margins.of(alike(torch.minimum, self.margins.tensors, other.margins.tensors))
 
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
         """Open the next window of the rows marked in `rows_B`: its clock restarts, and caches may compute all."""
@@ -371,6 +370,7 @@ class Canvas:
             self.memory[key] = behind(self.memory[key], dim, (width if shape(key)[dim] == "L" else places))
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:
+            self.margins = self.margins.settled
             self.padding, pad = None, torch.nn.functional.pad
             fills = {"tokens_BL": self.fill_id, "undecided_BL": False, "window_BL": False, "decided_at_BL": GIVEN}
             for name, value in fills.items():

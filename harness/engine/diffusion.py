@@ -13,10 +13,8 @@ from torch import Tensor
 
 from harness.engine.canvas import GIVEN, UNDECIDED, Canvas
 from harness.engine.generation import DecodeError, Generation, known_margin
-from harness.engine.margins import across, ahead
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import AttentionMean, LanguageModel
-from harness.engine.policies import Narrowing
 from harness.engine.prediction import Candidates, Prediction, best
 from harness.engine.records import Ledger
 from harness.engine.standing import Standing, reads
@@ -63,7 +61,6 @@ def decode(
         return _generations(finished)
     # No row can be out of budget before.
     room = CALLS_PER_POSITION * int((canvas.longest_B - canvas.prompt_length_B).min())
-
     watching = observers if on_verified is None else [on_verified]
 
     def step(canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None) -> Canvas:
@@ -81,7 +78,8 @@ def decode(
     while True:
         if calls >= room:
             canvas.given_up_B = canvas.given_up_B | _out_of_budget(canvas)
-        stepped, standing = _advance(method, canvas, prediction, observers)
+        stepped, known = _advance(method, canvas, prediction, observers)
+        standing = known or Standing.of(method, stepped)
         if method.drafts and not all(standing.live):
             keep = [row for row, live in enumerate(standing.live) if live]
             canvas, prediction = canvas.rows(standing.index_of(standing.live)), prediction.rows(keep)
@@ -130,8 +128,8 @@ def evaluate(
     ahead_B = method.verifier.ahead(canvas)
     if ahead_B is not None:
         read_BL, counts = read_BL | _windows_ahead(method, canvas, ahead_B), None
-    if isinstance(method.cache, Narrowing):
-        read_BL, counts = method.cache.narrow(canvas, read_BL, method.schedule.quota(canvas)), None
+    if method.narrowing is not None:
+        read_BL, counts = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas)), None
     counts = read_BL.sum(1).tolist() if counts is None else counts
     shown, copies = method.guidance.widen(canvas), method.guidance.copies
     shown_BL = read_BL if copies == 1 else read_BL.repeat(copies, 1)
@@ -205,8 +203,8 @@ def _advance(
     prediction: Prediction,
     observers: Sequence[Observer] = (),
     rows: Sequence[bool] | None = None,
-) -> tuple[Canvas, Standing]:
-    """Return the next canvas and how it stands: commit, revise, finish, and open new windows.
+) -> tuple[Canvas, Standing | None]:
+    """Return the next canvas, and how it stands if that is known: commit, revise, finish, and open new windows.
 
     Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
     idle, and the row steps again on the same prediction, until it does so endlessly and is given up. Rows that have
@@ -223,8 +221,8 @@ def _advance(
         before, width = after.copy(), after.tokens_BL.shape[1]
         prediction, candidates = prediction.widened(width), candidates.widened(width)
         steps_B = None if all(steps) else torch.tensor(steps, device=after.held_B.device)
-        commit_BL, idle_B = _choose(method, candidates, after, prediction, steps_B)
-        after.commit(commit_BL, candidates.tokens_BL)
+        commit_BL, count_B, idle_B = _choose(method, candidates, after, prediction, steps_B)
+        after.decide(commit_BL, candidates.tokens_BL, count_B)
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(steps_B)
         standing = Standing.of(method, after, idle_B, prediction.broken)
@@ -254,7 +252,7 @@ def _advance(
             after.begin_step()
             prediction = prediction.widened(after.tokens_BL.shape[1])
             candidates = prediction.said or method.scorer(prediction, after)
-    return after, now or Standing.of(method, after)
+    return after, now
 
 
 def _foresee(
@@ -279,35 +277,41 @@ def _foresee(
 
 def _choose(
     method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, steps_B: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the positions to commit and the rows whose schedule closes none; a stalled row is forced."""
-    open_BL = canvas.open_BL & prediction.read_BL
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the positions to commit, how many of each row, and the rows whose schedule closes none.
+
+    A stalled row is forced.
+    """
+    open_BL = canvas.open_BL
+    open_BL = open_BL if open_BL is prediction.read_BL else open_BL & prediction.read_BL
     open_BL = open_BL if steps_B is None else open_BL & steps_B[:, None]
-    quota_B, noted_B = method.schedule.quota(canvas), canvas.step_choice_margin_B
+    quota_B, noted = method.schedule.quota(canvas), canvas.margins
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
-    # Tensors are replaced, never changed: this one is the same if the selector has noted nothing.
-    by_score = canvas.step_choice_margin_B is noted_B
-    idle_B = None
-    if quota_B is not None:
-        idle_B = ~commit_BL.any(1) & (quota_B == 0)
-        idle_B = idle_B if steps_B is None else idle_B & steps_B
+    # Margins are replaced, never changed: they are the same if the selector has noted nothing.
+    by_score = canvas.margins is noted
+    stop_B = None
     if not method.decides:
-        forced_B = ~commit_BL.any(1) & open_BL.any(1)
+        forced_B = open_BL.any(1) > commit_BL.any(1)
         forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
-        commit_BL = commit_BL | best(candidates.score_BL, open_BL, forced_B)
+        best_BL = best(candidates.score_BL, open_BL, forced_B)
+        commit_BL = commit_BL | best_BL
         canvas.forced_B = canvas.forced_B + forced_B
         if not by_score:
-            canvas.note_choice(ahead(candidates.score_BL, open_BL).masked_fill(~forced_B, torch.inf))
+            canvas.note(rankings=(candidates.score_BL, best_BL, open_BL))
     if by_score:
-        canvas.note_choice(across(candidates.score_BL, commit_BL, open_BL))
+        canvas.note(rankings=(candidates.score_BL, commit_BL, open_BL))
     if method.stops:
         stop_B = method.stopper(prediction, candidates, canvas)
         stop_B = stop_B if steps_B is None else stop_B & steps_B
         canvas.stopped_at_B = torch.where(stop_B, canvas.clock_B, canvas.stopped_at_B)
         commit_BL = commit_BL | (canvas.undecided_BL & stop_B[:, None])
-        idle_B = None if idle_B is None else idle_B & ~stop_B
-    canvas.note_tokens(_token_gap(candidates, prediction).masked_fill(~commit_BL, torch.inf).amin(1))
-    return commit_BL, idle_B
+    canvas.note(tokens=(_token_gap(candidates, prediction), commit_BL))
+    count_B = commit_BL.sum(1)
+    if quota_B is None:
+        return commit_BL, count_B, None
+    idle_B = count_B + quota_B == 0
+    idle_B = idle_B if stop_B is None else idle_B & ~stop_B
+    return commit_BL, count_B, idle_B if steps_B is None else idle_B & steps_B
 
 
 def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
@@ -338,11 +342,14 @@ def _generations(finished: Sequence[Canvas]) -> list[Generation]:
         "forced": done.forced_B,
         "remasked": done.remasked_B,
         "tokens_generated": done.generated_B,
-        "first_call": done.first_call_B.masked_fill(done.first_undecided_B == 0, GIVEN),
+        "first_call": done.first_call_B.masked_fill(done.first_undecided_B == 0, 0) - 1,
         "stopped_at": done.stopped_at_B,
     }
-    told = torch.stack([*numbers.values(), done.prompt_length_B, done.length_B, done.unfinished_B], 1).tolist()
-    margins = torch.stack([done.token_margin_B, done.choice_margin_B], 1).tolist()
+    told = torch.stack(
+        [*numbers.values(), done.prompt_length_B, done.length_B, done.undecided_BL.any(1) | done.held_B], 1
+    ).tolist()
+    noted = done.margins.settled
+    margins = torch.stack([noted.token_B, noted.choice_B], 1).tolist()
     decisions = torch.stack([tokens_BL, decided_at_BL], 1).tolist()
     made = [
         Generation(

@@ -4,13 +4,132 @@ A decision stands as long as no number that it hangs on moves by as much as its 
 infinite where nothing was compared. Shapes: B rows, L positions.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, reduce
+
 import torch
 from torch import Tensor
+
+_AT_ONCE = 32
+"""Steps whose margins are worked out together: by itself a step would spend a third of its operations on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted:
+    """What decisions hung on: gaps by row, and tensors of positions from which gaps follow.
+
+    `tokens` are gaps [B, L] and the positions that were decided; `bounds` and `rankings` what `nearest` and `across`
+    take.
+    """
+
+    gaps: tuple[Tensor, ...] = ()
+    bounds: tuple[tuple[Tensor, Tensor], ...] = ()
+    tokens: tuple[tuple[Tensor, Tensor], ...] = ()
+    rankings: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
+
+    def and_(self, other: "Noted") -> "Noted":
+        """Return what all of both hung on."""
+        if self is NOTHING or other is NOTHING:
+            return other if self is NOTHING else self
+        return Noted(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Noted)})
+
+    @cached_property
+    def of_tokens(self) -> list[Tensor]:
+        """The smallest gap by which tokens were decided, [B], if some were."""
+        if not self.tokens:
+            return []
+        gap_NL, decided_NL = (_together(each) for each in zip(*self.tokens, strict=True))
+        return [torch.where(decided_NL, gap_NL, torch.inf).view(len(self.tokens), -1, gap_NL.shape[1]).amin((0, 2))]
+
+    @cached_property
+    def of_choices(self) -> list[Tensor]:
+        """The smallest gaps by which positions were chosen, [B] each."""
+        found = [*self.gaps]
+        for kept, gap in ((self.bounds, nearest), (self.rankings, across)):
+            if kept:
+                gap_N = gap(*map(_together, zip(*kept, strict=True)))
+                found.append(gap_N if len(kept) == 1 else gap_N.view(len(kept), -1).amin(0))
+        return found
+
+
+NOTHING = Noted()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margins:
+    """The smallest gaps [B] that generations hang on, and those of their last step: of tokens, and of what was chosen.
+
+    They are float64, infinite where nothing was compared, and without what is noted of the present step and of
+    `earlier` ones; `settled` are those with it.
+    """
+
+    token_B: Tensor
+    choice_B: Tensor
+    step_token_B: Tensor
+    step_choice_B: Tensor
+    far_B: Tensor
+    earlier: Noted = NOTHING
+    step: Noted = NOTHING
+
+    @classmethod
+    def none(cls, rows: int, device: torch.device | str) -> "Margins":
+        """Return the margins of rows that have decided nothing."""
+        far_B = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)
+        return cls.of(dict.fromkeys((f.name for f in fields(cls)), far_B))
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Margins":
+        """Return settled margins with these tensors."""
+        return cls(**{name: kept for name, kept in tensors.items() if name.endswith("_B")})
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What they are when they are settled."""
+        now = self.settled
+        return {f.name: getattr(now, f.name) for f in fields(self) if f.name.endswith("_B")}
+
+    def begun(self) -> "Margins":
+        """Return the margins at the beginning of another step."""
+        made = self if len(self.earlier.tokens) < _AT_ONCE else self.settled
+        return replace(
+            made, earlier=made.earlier.and_(made.step), step=NOTHING, step_token_B=self.far_B, step_choice_B=self.far_B
+        )
+
+    def noting(self, noted: Noted) -> "Margins":
+        """Return the margins with what the present step hangs on, too."""
+        return replace(self, step=self.step.and_(noted))
+
+    @cached_property
+    def settled(self) -> "Margins":
+        """The same margins, with nothing left to be worked out."""
+        if self.earlier is NOTHING and self.step is NOTHING:
+            return self
+        step_token_B = _least([self.step_token_B, *self.step.of_tokens])
+        step_choice_B = _least([self.step_choice_B, *self.step.of_choices])
+        return Margins(
+            token_B=_least([self.token_B, step_token_B, *self.earlier.of_tokens]),
+            choice_B=_least([self.choice_B, step_choice_B, *self.earlier.of_choices]),
+            step_token_B=step_token_B,
+            step_choice_B=step_choice_B,
+            far_B=self.far_B,
+        )
+
+
+def _least(gaps: Sequence[Tensor]) -> Tensor:
+    """Return the smallest of gaps [B], as float64."""
+    if len(gaps) <= 2:
+        return reduce(torch.minimum, gaps)
+    return torch.stack([one.double() for one in gaps]).amin(0)
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def nearest(slack_BL: Tensor, among_BL: Tensor) -> Tensor:
     """Return the smallest distance of any position of `among_BL` from its bound, `slack_BL` being 0 on the bound."""
-    return slack_BL.abs().masked_fill(~among_BL, torch.inf).amin(1)
+    return torch.where(among_BL, slack_BL.abs(), torch.inf).amin(1)
 
 
 def across(score_BL: Tensor, chosen_BL: Tensor, among_BL: Tensor) -> Tensor:
@@ -20,7 +139,7 @@ def across(score_BL: Tensor, chosen_BL: Tensor, among_BL: Tensor) -> Tensor:
     """
     if score_BL.shape[1] == 1:
         return torch.full_like(score_BL[:, 0], torch.inf)
-    score_BL, order_BL = score_BL.masked_fill(~among_BL, -torch.inf).sort(dim=1, descending=True)
+    score_BL, order_BL = torch.where(among_BL, score_BL, -torch.inf).sort(dim=1, descending=True)
     chosen_BL = chosen_BL.gather(1, order_BL)
     gap_BL = score_BL[:, :-1] - score_BL[:, 1:]
     # What is not among them is infinitely far behind, or compares as not a number.

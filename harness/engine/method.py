@@ -20,6 +20,7 @@ from harness.engine.policies import (
     Foresight,
     Guidance,
     ModelDemanding,
+    Narrowing,
     Observe,
     Preparation,
     Reader,
@@ -210,6 +211,11 @@ class DiffusionMethod:
         """Whether windows and the ends of rows stay as they are until a window is complete or positions move."""
         ends = (self.window, self.finish)
         return not self.foreseers and all(isinstance(part, Waiting) and part.waits for part in ends)
+
+    @cached_property
+    def narrowing(self) -> Narrowing | None:
+        """The cache, if it gives logits of fewer positions than are read."""
+        return self.cache if isinstance(self.cache, Narrowing) else None
 
     @cached_property
     def steady(self) -> bool:

@@ -4,6 +4,7 @@ Shapes: B rows, L positions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,11 +28,25 @@ def laid_out(
     return tokens_BL, undecided_BL
 
 
+@lru_cache(maxsize=256)
+def positions(width: int, device: torch.device) -> Tensor:
+    """Return every position of `width`, from 0; the same tensor to all, so that nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.arange(width, device=device)
+
+
+@lru_cache(maxsize=256)
+def filled(shape: tuple[int, ...], fill: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor of one value; the same tensor to all, so that nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.full(shape, fill, dtype=dtype, device=device)
+
+
 def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
     """Return which keys are no padding, [B, 1, S], or None when no row is padded."""
     if bool((length_B == width).all()):
         return None
-    return (torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :]
+    return (positions(width, length_B.device) < length_B[:, None])[:, None, :]
 
 
 def alike(change: Callable[..., Tensor], *parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,4 +118,5 @@ class Busy:
 
 def per_row(row_N: Tensor, rows: int) -> Tensor:
     """Return how many entries each of the rows has, [B]; unlike `bincount`, without waiting for the device."""
-    return row_N.new_zeros(rows).index_add_(0, row_N, torch.ones_like(row_N))
+    none_B, one = (filled(shape, value, row_N.dtype, row_N.device) for shape, value in (((rows,), 0), ((1,), 1)))
+    return none_B.index_add(0, row_N, one.expand(len(row_N)))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.model import ModelSpec
+from harness.engine.positional import filled, positions
 
 
 class ScoreDtype(Enum):
@@ -62,9 +63,8 @@ class Prediction:
 
     def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
         """Return [B, L] with the values at their positions and `fill` where nothing was read."""
-        out_BL = values_N.new_full(self.shape, fill)
-        out_BL[self.row_N, self.position_N] = values_N
-        return out_BL
+        nothing_BL = filled(self.shape, fill, values_N.dtype, values_N.device)
+        return nothing_BL.index_put((self.row_N, self.position_N), values_N)
 
     def candidates(
         self, tokens_N: Tensor, score_N: Tensor, confidence_N: Tensor, behind_N: Tensor | None
@@ -75,9 +75,9 @@ class Prediction:
         """
         values_KN = [score_N, confidence_N] if behind_N is None else [score_N, confidence_N, behind_N]
         if len({one.dtype for one in values_KN}) == 1:
-            out_KBL = score_N.new_full((len(values_KN), *self.shape), -torch.inf)
-            out_KBL[:, self.row_N, self.position_N] = torch.stack(values_KN)
-            score_BL, confidence_BL, *behind_BL = out_KBL.unbind(0)
+            nothing_BLK = filled((*self.shape, len(values_KN)), -torch.inf, score_N.dtype, score_N.device)
+            out_BLK = nothing_BLK.index_put((self.row_N, self.position_N), torch.stack(values_KN, 1))
+            score_BL, confidence_BL, *behind_BL = out_BLK.unbind(2)
         else:
             score_BL, confidence_BL, *behind_BL = (self.scatter(one, -torch.inf) for one in values_KN)
         return Candidates(
@@ -261,16 +261,17 @@ def rank_descending(score_BL: Tensor) -> Tensor:
 def top(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
     """Return the `count_B` best open positions of each row (all of them where fewer are open)."""
     order_BL = _open_first(score_BL, open_BL).argsort(dim=1, descending=True, stable=True)
-    first_BL = torch.arange(order_BL.shape[1], device=order_BL.device) < count_B[:, None]
-    return torch.zeros_like(open_BL).scatter_(1, order_BL, first_BL).logical_and_(open_BL)
+    first_BL = positions(order_BL.shape[1], order_BL.device) < count_B[:, None]
+    # Every position has a rank, so that all of the copy is overwritten.
+    return first_BL.scatter(1, order_BL, first_BL).logical_and_(open_BL)
 
 
 def best(score_BL: Tensor, open_BL: Tensor, rows_B: Tensor) -> Tensor:
     """Return the best open position of the rows marked in `rows_B`, each of which has one."""
     at_B1 = _open_first(score_BL, open_BL).argmax(1, keepdim=True)
-    return torch.zeros_like(open_BL).scatter_(1, at_B1, rows_B[:, None])
+    return filled((*open_BL.shape,), False, torch.bool, open_BL.device).scatter(1, at_B1, rows_B[:, None])
 
 
 def _open_first(score_BL: Tensor, open_BL: Tensor) -> Tensor:
     """Return the scores of open positions, -inf elsewhere: less than an open position has that itself scores -inf."""
-    return score_BL.clamp(min=torch.finfo(score_BL.dtype).min).masked_fill_(~open_BL, -torch.inf)
+    return torch.where(open_BL, score_BL.clamp(min=torch.finfo(score_BL.dtype).min), -torch.inf)

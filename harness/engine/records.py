@@ -30,10 +30,10 @@ class ForwardRecord:
     """One model call. Tensors have one entry per row: the sample it is charged to and what was computed for it.
 
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
-    over queries), `head_B` positions whose vocabulary logits were computed, `layer_tokens_B` query positions summed
-    over the layers run, at most `layers` of `layers_total`. `reused_B` visible positions were computed by earlier
-    calls, those of `cached_BL`; None unless traced, `cached_BL` also where layers differ in them. `span` are the marks
-    of the device's clock around the call; None unless timed.
+    over queries), `head_B` positions whose vocabulary logits were computed; at most `layers` of `layers_total` were
+    run, with `planned_B` query positions over all of them where a plan says so. `reused_B` visible positions were
+    computed by earlier calls, those of `cached_BL`; None unless traced, `cached_BL` also where layers differ in them.
+    `span` are the marks of the device's clock around the call; None unless timed.
     """
 
     role: Role
@@ -41,12 +41,17 @@ class ForwardRecord:
     query_B: Tensor
     keys_B: Tensor
     head_B: Tensor
-    layer_tokens_B: Tensor
     layers: int
     layers_total: int
+    planned_B: Tensor | None = None
     reused_B: Tensor | None = None
     cached_BL: Tensor | None = None
     span: tuple[Any, Any] | None = None
+
+    @property
+    def layer_tokens_B(self) -> Tensor:
+        """Query positions, summed over the layers that were run."""
+        return self.query_B * self.layers if self.planned_B is None else self.planned_B
 
     @property
     def seconds(self) -> float | None:
@@ -112,11 +117,8 @@ class Ledger:
         total = model.spec.layers
         if plan is not None:
             assert query_B is None, "what is computed is the plan's knowledge"
-            layer_tokens_B = plan.layer_tokens_B
-            query_B = -(-layer_tokens_B // total)
-        else:
-            assert query_B is not None
-            layer_tokens_B = query_B * (total if layers is None else layers)
+            query_B = -(-plan.layer_tokens_B // total)
+        assert query_B is not None
         reused_B, cached_BL = self._reused(reused, query_B, keys_B, planned=plan is not None)
         self.records.append(
             ForwardRecord(
@@ -125,7 +127,7 @@ class Ledger:
                 query_B=query_B,
                 keys_B=keys_B,
                 head_B=head_B,
-                layer_tokens_B=layer_tokens_B,
+                planned_B=None if plan is None else plan.layer_tokens_B,
                 layers=total if layers is None else layers,
                 layers_total=total,
                 reused_B=reused_B,
@@ -157,7 +159,6 @@ class Ledger:
                 query_B=query * row_B,
                 keys_B=keys * row_B,
                 head_B=head * row_B,
-                layer_tokens_B=query * model.spec.layers * row_B,
                 layers=model.spec.layers,
                 layers_total=model.spec.layers,
             )

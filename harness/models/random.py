@@ -23,17 +23,19 @@ def load(
     max_length: int = 128,
     block_length: int | None = None,
     logit_deviation: float = 2.0,
+    vocab_size: int = SymbolTokenizer.vocab_size,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> LoadedModel:
     """Return a transformer with random weights that depend on the arguments only.
 
     `kind` is a value of `ModelKind`; `block_length` goes with block diffusion. `logit_deviation` is about the
-    standard deviation of its logits: 0 makes every token equally likely, 5 makes it nearly certain.
+    standard deviation of its logits: 0 makes every token equally likely, 5 makes it nearly certain. Tokens of a larger
+    `vocab_size` than that of the symbols have no text.
     """
     attention_of = {kind: attention for attention, kind in KIND_OF.items()}
     config = TransformerConfig(
-        vocab_size=SymbolTokenizer.vocab_size,
+        vocab_size=vocab_size,
         width=width,
         layers=layers,
         heads=heads,

@@ -97,12 +97,12 @@ def _p_value(
     best: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], column: str, answered: _Answered
 ) -> float | None:
     """Return the p-value of runs that are as good as the best ones; None where their samples are not the same."""
-    pair = answered.runs(best), answered.runs(runs)
-    if pair[0] is None or pair[1] is None or pair[0].keys() != pair[1].keys():
+    top, others = answered.runs(best), answered.runs(runs)
+    if top is None or others is None or top.keys() != others.keys():
         return None
-    if not all(map(Measured.answers_what, pair[0].values(), pair[1].values())):
+    if not all(one.answers_what(others[condition]) for condition, one in top.items()):
         return None
-    first, second = (answered.cells(one) for one in pair)
+    first, second = answered.cells(top), answered.cells(others)
     if column == "accuracy":
         return mcnemar(*discordant(first, second)).exact
     if any(column not in one.samples.column_names for one in (*first, *second)):

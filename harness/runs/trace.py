@@ -63,7 +63,7 @@ class DiffusionTrace:
         # What is decided counts as it stands: models are trained to predict masked positions only.
         best_BL = candidates.tokens_BL.masked_fill(candidates.score_BL == -torch.inf, -1)
         predicted_BL = torch.where(before.undecided_BL, best_BL, before.tokens_BL)
-        moved_B = after.layout_B != before.layout_B
+        moved_B, margins = after.layout_B != before.layout_B, after.margins.settled
         # Rows that are only held revise without anything undecided; those that wait for others make no step.
         for row in torch.nonzero(after.clock_B != before.clock_B).squeeze(1).tolist():
             places = committed_BL[row].nonzero().squeeze(1)
@@ -84,8 +84,8 @@ class DiffusionTrace:
                     "entropy": _entropies(candidates.entropy_BL, row, places),
                     "remasked": None if moved else (remasked_BL[row].nonzero().squeeze(1) - start).tolist(),
                     "edited": None if moved else (edited_BL[row].nonzero().squeeze(1) - start).tolist(),
-                    "token_margin": known_margin(float(after.step_token_margin_B[row])),
-                    "choice_margin": known_margin(float(after.step_choice_margin_B[row])),
+                    "token_margin": known_margin(float(margins.step_token_B[row])),
+                    "choice_margin": known_margin(float(margins.step_choice_B[row])),
                     **self._drafted([], self._rejected.pop(sample, [])),
                     **self.work.of(sample, start, end),
                 }

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
 from harness.errors import FieldError
@@ -64,10 +63,10 @@ class Adaptive:
         best_B, end_B = prediction.scatter(log_p_N, -torch.inf).masked_fill(~ends_BL, -torch.inf).max(1)
         if candidates.token_gap_BL is not None:
             sure_BL = self.reads(canvas) & (prediction.scatter(log_p_N.exp(), 0) >= self.theta_d)
-            canvas.note_choice(nearest(candidates.token_gap_BL, sure_BL))
+            canvas.note(bounds=(candidates.token_gap_BL, sure_BL))
         canvas.note_choice((best_B.exp() - self.theta_d).abs().double().masked_fill(~ends_BL.any(1), torch.inf))
         surest_BL = ends_BL & (canvas.position_L == end_B[:, None])
-        canvas.note_choice(across(prediction.scatter(log_p_N, -torch.inf), surest_BL, ends_BL))
+        canvas.note(rankings=(prediction.scatter(log_p_N, -torch.inf), surest_BL, ends_BL))
         window_BL = self._from_first(canvas, canvas.tokens_BL.shape[1]) & (canvas.position_L <= end_B[:, None])
         canvas.move_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
         canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])

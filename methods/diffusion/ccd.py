@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.errors import FieldError
@@ -95,7 +95,7 @@ class Contextual:
     def _consistent(self, surest_BL: Tensor, tokens_BL: Tensor, canvas: Canvas) -> Tensor:
         """Count for how many steps positions have been among the surest and have had the same token."""
         among_BL = top(surest_BL, canvas.open_BL, torch.full_like(canvas.clock_B, self.top_v))
-        canvas.note_choice(across(surest_BL, among_BL, canvas.open_BL))
+        canvas.note(rankings=(surest_BL, among_BL, canvas.open_BL))
         canvas.memory[_STREAK] = (canvas.memory.get(_STREAK, 0) + 1) * among_BL
         same_BL = canvas.open_BL & (tokens_BL == canvas.memory.get(_TOKENS, torch.full_like(tokens_BL, -1)))
         canvas.memory[_SAME] = (canvas.memory.get(_SAME, 0) + 1) * same_BL
@@ -138,6 +138,6 @@ class Coherent:
             canvas.note_choice(gap_B)
             return best_BL
         coherent_BL = open_BL & canvas.memory[_COHERENT]
-        canvas.note_choice(nearest(canvas.memory[_SLACK], open_BL))
+        canvas.note(bounds=(canvas.memory[_SLACK], open_BL))
         canvas.note_choice(gap_B.masked_fill(coherent_BL.any(1), torch.inf))
         return torch.where(coherent_BL.any(1, keepdim=True), coherent_BL, best_BL)

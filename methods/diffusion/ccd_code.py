@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
 from harness.errors import FieldError
@@ -57,14 +57,14 @@ class Buffered:
         commit_BL = torch.where(usual_B[:, None], best_BL, coherent_BL)
         within_BL, left_BL = top(score_BL, open_BL, width_B), open_BL & ~commit_BL
         kept_BL = top(score_BL, left_BL, width_B)
-        canvas.note_choice(across(score_BL, best_BL, open_BL))
-        canvas.note_choice(across(score_BL, within_BL, open_BL))
-        canvas.note_choice(across(score_BL, kept_BL, left_BL))
+        canvas.note(rankings=(score_BL, best_BL, open_BL))
+        canvas.note(rankings=(score_BL, within_BL, open_BL))
+        canvas.note(rankings=(score_BL, kept_BL, left_BL))
         if not self.seek:
             canvas.note_choice(across(score_BL, coherent_BL, agreed_BL).masked_fill(usual_B, torch.inf))
         if candidates.token_gap_BL is not None:
             # Two steps agree or not by the tokens of what the buffer held, and of what it will hold.
-            canvas.note_choice(nearest(candidates.token_gap_BL, (within_BL & buffer_BL) | kept_BL))
+            canvas.note(bounds=(candidates.token_gap_BL, (within_BL & buffer_BL) | kept_BL))
         canvas.memory[_BUFFER] = kept_BL
         canvas.memory[_TOKENS] = candidates.tokens_BL
         return commit_BL

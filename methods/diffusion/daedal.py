@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
@@ -120,7 +119,7 @@ class CanvasGrowth:
         grows_B = ~searching_B & room_B & (sight_B < self.eos_grow)
         gap_B = torch.where(searching_B, sight_B - self.eos_init, sight_B - self.eos_grow).abs().double()
         canvas.note_choice(gap_B.masked_fill(~room_B, torch.inf))
-        canvas.note_choice(nearest(slack_BL, canvas.open_BL & prediction.read_BL & grows_B[:, None]))
+        canvas.note(bounds=(slack_BL, canvas.open_BL & prediction.read_BL & grows_B[:, None]))
         canvas.memory[_DOUBT] = doubt_BL * grows_B[:, None]
         longer_B = searching_B & room_B & (sight_B < self.eos_init)
         canvas.memory[_SEARCHED] = ~longer_B
@@ -145,7 +144,7 @@ class CanvasGrowth:
         if not bool(most_B.any()):
             return
         chosen_BL = (doubt_BL > 0) & (canvas.position_L == at_B[:, None])
-        canvas.note_choice(across(doubt_BL, chosen_BL, doubt_BL > 0))
+        canvas.note(rankings=(doubt_BL, chosen_BL, doubt_BL > 0))
         longest_B = canvas.memory[_LONGEST]
         added_B = torch.minimum(torch.full_like(at_B, self.grow - 1), longest_B - 1 - at_B) * (most_B > 0)
         canvas.resize(torch.minimum(canvas.length_B, longest_B - added_B))

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.engine.sampling import gap_of_drawn, invert, keep_top
@@ -144,12 +143,12 @@ class DreamSelect:
         """Return the positions to commit."""
         assert quota_B is not None, "Dream's selector goes with Dream's schedule"
         if self.alg is Algorithm.origin:
-            canvas.note_choice(nearest(_coins(canvas, self.steps or self.gen_length, self.eps), open_BL))
+            canvas.note(bounds=(_coins(canvas, self.steps or self.gen_length, self.eps), open_BL))
             return open_BL & _fallen(canvas, self.steps or self.gen_length, self.eps)
         score_BL = candidates.score_BL
         if self.alg_temp:
             # The largest of score/T + Gumbel noise are draws without replacement from softmax(score/T).
             score_BL = score_BL / self.alg_temp - (-canvas.uniforms("order").log()).log()
         chosen_BL = top(score_BL, open_BL, quota_B)
-        canvas.note_choice(across(score_BL, chosen_BL, open_BL))
+        canvas.note(rankings=(score_BL, chosen_BL, open_BL))
         return chosen_BL

@@ -51,5 +51,5 @@ class Dilated:
         plan_BL = torch.tensor([levels(n, self.a) + [0] * (longest - n) for n in lengths], device=open_BL.device)
         level_BL = plan_BL.gather(1, canvas.window_place_BL.clamp(min=0))
         first_B1 = level_BL.masked_fill(~open_BL, longest).amin(1, keepdim=True)
-        canvas.note_choice(torch.full_like(canvas.choice_margin_B, torch.inf))  # the plan compares nothing
+        canvas.note_choice(canvas.margins.far_B)  # the plan compares nothing
         return open_BL & (level_BL == first_B1)

@@ -11,7 +11,6 @@ position of the least entropy closes in any case.
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates
 from harness.errors import FieldError
@@ -34,5 +33,5 @@ class EntropyThreshold:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions within the bound; the loop adds the best one where there is none."""
         entropy_BL = -candidates.confidence_BL
-        canvas.note_choice(nearest(entropy_BL - self.theta, open_BL))
+        canvas.note(bounds=(entropy_BL - self.theta, open_BL))
         return open_BL & (entropy_BL < self.theta if self.strict else entropy_BL <= self.theta)

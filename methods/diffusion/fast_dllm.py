@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest, prefix
+from harness.engine.margins import across, prefix
 from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, top
 from harness.errors import FieldError
@@ -36,9 +36,9 @@ class Threshold:
         confidence_BL = candidates.confidence_BL
         if quota_B is not None:
             within_BL = top(candidates.score_BL, open_BL, quota_B)
-            canvas.note_choice(across(candidates.score_BL, within_BL, open_BL))
+            canvas.note(rankings=(candidates.score_BL, within_BL, open_BL))
             open_BL = within_BL
-        canvas.note_choice(nearest(confidence_BL - self.threshold, open_BL))
+        canvas.note(bounds=(confidence_BL - self.threshold, open_BL))
         sure_BL = confidence_BL > self.threshold if self.strict else confidence_BL >= self.threshold
         return open_BL & sure_BL
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel, ModelKind
 from harness.engine.policy import policy, probability
@@ -101,7 +100,7 @@ class SureOrInherited:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure and inherited positions."""
         inherited_BL = _inherited_BL(canvas)
-        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL & ~inherited_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL & ~inherited_BL))
         return open_BL & ((candidates.confidence_BL > self.threshold) | inherited_BL)
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction
 from harness.errors import FieldError
@@ -132,7 +131,7 @@ class PredictEos:
             ends_BL = canvas.undecided_BL & (p_BL > 0) & (self.ahead | (canvas.position_L <= last_B1))
             surest_B, at_B = p_BL.masked_fill(~ends_BL, -1).max(1)
             surest_BL = ends_BL & (canvas.position_L == at_B[:, None])
-            canvas.note_choice(across(p_BL, surest_BL, ends_BL))
+            canvas.note(rankings=(p_BL, surest_BL, ends_BL))
             canvas.note_choice((surest_B - self.confidence).abs().masked_fill(~ends_BL.any(1), torch.inf))
             canvas.resize(torch.where(surest_B >= self.confidence, at_B + 1, canvas.length_B))
         return again_B

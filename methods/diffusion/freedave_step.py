@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import ahead, nearest
+from harness.engine.margins import ahead
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, best
 from harness.errors import FieldError
@@ -36,7 +36,7 @@ class SureOrBest:
             canvas.note_choice(gap_B)
             return best_BL
         by_bound_B = (open_BL & (candidates.confidence_BL >= self.threshold)).any(1)
-        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL))
         canvas.note_choice(gap_B.masked_fill(by_bound_B, torch.inf))
         return best_BL | (open_BL & (candidates.confidence_BL >= self.threshold))
 

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
 from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, rank_descending, top
 from harness.errors import FieldError
@@ -71,11 +70,11 @@ class Hierarchy:
 
     def _note_margin(self, candidates: Candidates, open_BL: Tensor, best_BL: Tensor, canvas: Canvas) -> None:
         """The best of all closes by its rank, the others by both bounds and their rank in their run."""
-        canvas.note_choice(nearest(_slack(candidates, open_BL, self.tau, self.low), open_BL & ~best_BL))
+        canvas.note(bounds=(_slack(candidates, open_BL, self.tau, self.low), open_BL & ~best_BL))
         by_rank_BL = best_BL | (open_BL & ~_above(candidates, open_BL, self.tau, self.low))
-        canvas.note_choice(across(candidates.score_BL, best_BL, by_rank_BL))
+        canvas.note(rankings=(candidates.score_BL, best_BL, by_rank_BL))
         if self.variant is Variant.fast_v2:
-            canvas.note_choice(nearest(candidates.confidence_BL - self.low, best_BL))
+            canvas.note(bounds=(candidates.confidence_BL - self.low, best_BL))
 
 
 @policy("method/selector", "hierarchy_remask")
@@ -108,10 +107,10 @@ class HierarchyOfDoubted:
         eligible_BL = open_BL | doubted_BL
         chosen_BL = _above(candidates, eligible_BL, self.tau, self.low)
         missing_B = (doubted_BL.sum(1) + 1 - chosen_BL.sum(1)).clamp(min=0)
-        canvas.note_choice(nearest(candidates.confidence_BL - self.rm, self.reads(canvas)))
-        canvas.note_choice(nearest(_slack(candidates, eligible_BL, self.tau, self.low), eligible_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.rm, self.reads(canvas)))
+        canvas.note(bounds=(_slack(candidates, eligible_BL, self.tau, self.low), eligible_BL))
         left_BL, added_BL = eligible_BL & ~chosen_BL, top(candidates.score_BL, eligible_BL & ~chosen_BL, missing_B)
-        canvas.note_choice(across(candidates.score_BL, added_BL, left_BL))
+        canvas.note(rankings=(candidates.score_BL, added_BL, left_BL))
         chosen_BL = chosen_BL | added_BL
         canvas.memory[_EDITED] = doubted_BL & chosen_BL
         canvas.memory[_REMASKED] = doubted_BL & ~chosen_BL

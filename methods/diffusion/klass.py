@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.engine.sampling import draw
@@ -100,7 +100,7 @@ class StableAndSure:
         ready_BL = open_BL & stable_BL & (candidates.confidence_BL > self.tau)
         quota_B = torch.ones_like(canvas.clock_B) if quota_B is None else quota_B
         usual_BL = top(candidates.score_BL, open_BL, quota_B)
-        canvas.note_choice(nearest(self._slack(candidates.confidence_BL, stable_BL, canvas), open_BL))
+        canvas.note(bounds=(self._slack(candidates.confidence_BL, stable_BL, canvas), open_BL))
         gap_B = across(candidates.score_BL, usual_BL, open_BL)
         canvas.note_choice(gap_B.masked_fill(ready_BL.any(1), torch.inf))
         return torch.where(ready_BL.any(1, keepdim=True), ready_BL, usual_BL)

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
 from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates
 from harness.errors import FieldError
@@ -41,11 +40,11 @@ class LocalLeap:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions and their neighbours; the loop adds the best one where there is none."""
         anchor_BL = open_BL & self._reaches(candidates, self.tau)
-        canvas.note_choice(nearest(candidates.confidence_BL - self.tau, open_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.tau, open_BL))
         if self.tau_rel is None:
             return anchor_BL
         near_BL = max_pool1d(anchor_BL.float(), 2 * self.r + 1, stride=1, padding=self.r) > 0
-        canvas.note_choice(nearest(candidates.confidence_BL - self.tau_rel, open_BL & near_BL & ~anchor_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.tau_rel, open_BL & near_BL & ~anchor_BL))
         return anchor_BL | (open_BL & near_BL & self._reaches(candidates, self.tau_rel))
 
     def _reaches(self, candidates: Candidates, bound: float) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import SETTLED, Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policies import Observe, Step
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
@@ -77,9 +77,9 @@ class LookAhead:
         added_DL = left_BL[origin_D] & (rank_DL == nth_D[:, None] - 1)
         _commit_with_the_last_step(drafts, added_DL)
         branched_DL = left_BL[origin_D] & (rank_DL < branches_B[origin_D, None])
-        drafts.note_choice(across(stepped.memory[_SCORE][origin_D], branched_DL, left_BL[origin_D]))
+        drafts.note(rankings=(stepped.memory[_SCORE][origin_D], branched_DL, left_BL[origin_D]))
         if _TOKEN_GAP in drafts.memory:
-            drafts.note_tokens(nearest(drafts.memory[_TOKEN_GAP], added_DL))
+            drafts.note(tokens=(drafts.memory[_TOKEN_GAP].abs(), added_DL))
         drafts.draft_from_B = torch.where(branches_B > 0, stepped.clock_B - 1, SETTLED)[origin_D]
         creation_D = drafts.memory[_CONFIDENCE].masked_fill(~added_DL, 0.0).sum(1)
         drafts.memory[_CREATION] = creation_D.masked_fill(nth_D == 0, 1.0)

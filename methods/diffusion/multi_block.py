@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, top
 from harness.errors import FieldError
@@ -82,7 +82,7 @@ class UncertainLast:
         """Return the positions to commit."""
         entropy_BL, one_B = -candidates.confidence_BL, torch.ones_like(canvas.clock_B)
         chosen_BL = open_BL & (entropy_BL < self.theta)
-        canvas.note_choice(nearest(entropy_BL - self.theta, open_BL))
+        canvas.note(bounds=(entropy_BL - self.theta, open_BL))
         if self.best_compat:
             sure_BL, surest_BL = open_BL & (entropy_BL <= self.theta), top(candidates.score_BL, open_BL, one_B)
             gap_B = across(candidates.score_BL, surest_BL, open_BL)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from harness.engine.canvas import Canvas
 from harness.engine.diffusion import decode
-from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.model import LanguageModel
 from harness.engine.policy import policy
@@ -76,5 +75,5 @@ class Agreeing:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the agreeing open positions."""
         if _LEAD in canvas.memory:
-            canvas.note_choice(nearest(canvas.memory[_LEAD], open_BL))
+            canvas.note(bounds=(canvas.memory[_LEAD], open_BL))
         return open_BL & (candidates.score_BL > 0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, top
 from harness.errors import FieldError
@@ -71,7 +71,7 @@ class AboveMean:
         mean_B = committed_at_BL.sum(1) / (committed_at_BL > 0).sum(1)
         sure_BL = open_BL & (candidates.confidence_BL > mean_B[:, None])
         by_mean_B = sure_BL.sum(1) >= self.n
-        canvas.note_choice(nearest(candidates.confidence_BL - mean_B[:, None].nan_to_num(torch.inf), open_BL))
+        canvas.note(bounds=(candidates.confidence_BL - mean_B[:, None].nan_to_num(torch.inf), open_BL))
         canvas.note_choice(gap_B.masked_fill(by_mean_B, torch.inf))
         return torch.where(by_mean_B[:, None], sure_BL, best_BL)
 
@@ -99,5 +99,5 @@ class LeastGain:
         count_B = count_B * canvas.open_BL.any(1)
         decided_BL, loss_BL = canvas.committed_BL & canvas.window_BL, last_BL - confidence_BL
         reopened_BL = top(loss_BL, decided_BL, count_B)
-        canvas.note_choice(across(loss_BL, reopened_BL, decided_BL))
+        canvas.note(rankings=(loss_BL, reopened_BL, decided_BL))
         canvas.remask(reopened_BL)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.margins import across
 from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
 from harness.engine.sampling import invert, keep_top
@@ -106,13 +106,13 @@ class Denoise:
         """Return the positions to commit."""
         assert quota_B is not None, "denoising goes with a schedule"
         if self.remasking is Remasking.sequential:
-            canvas.note_choice(torch.full_like(canvas.choice_margin_B, torch.inf))
+            canvas.note_choice(canvas.margins.far_B)
             return open_BL & (open_BL.cumsum(1) <= quota_B[:, None])
         best_BL = top(candidates.score_BL, open_BL, quota_B)
         if self.remasking is Remasking.low_confidence_static:
             return best_BL
         sure_BL = open_BL & (candidates.confidence_BL > self.threshold)
         by_bound_B = sure_BL.sum(1) >= quota_B
-        canvas.note_choice(nearest(candidates.confidence_BL - self.threshold, open_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL))
         canvas.note_choice(across(candidates.score_BL, best_BL, open_BL).masked_fill(by_bound_B, torch.inf))
         return torch.where(by_bound_B[:, None], sure_BL, best_BL)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
 from harness.engine.method import DiffusionMethod
 from harness.engine.policy import policy, probability
 from harness.engine.prediction import Candidates, Prediction
@@ -115,7 +114,7 @@ class ExploreAndFill:
         # Nothing before the farthest position that reaches the bound could change the estimate.
         behind_BL = canvas.place_BL >= (farthest_B + memory[_START] - 1)[:, None]
         looked_at_BL = canvas.open_BL & behind_BL & pending_B[:, None]
-        canvas.note_choice(nearest(candidates.confidence_BL - self.conf_len, looked_at_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.conf_len, looked_at_BL))
         shifted_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
         estimates_BW = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
         whole_B = pending_B & (estimates_BW >= 0).all(1)
@@ -153,6 +152,6 @@ class SurePair:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the pair or more; the loop adds the best one where there is none."""
-        canvas.note_choice(nearest(candidates.confidence_BL - self.high, open_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.high, open_BL))
         sure_BL = open_BL & (candidates.confidence_BL >= self.high)
         return sure_BL & (sure_BL.sum(1, keepdim=True) >= 2)

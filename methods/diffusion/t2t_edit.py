@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
 from harness.engine.policy import policy
 from harness.engine.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
@@ -81,10 +80,10 @@ class Edit:
         looked_at_BL, sure_BL = self.reads(canvas) & ~commit_BL, candidates.confidence_BL > self.tau_edit
         differs_BL = candidates.tokens_BL != canvas.tokens_BL
         changed_BL = looked_at_BL & differs_BL & sure_BL
-        canvas.note_choice(nearest(candidates.confidence_BL - self.tau_edit, looked_at_BL & differs_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.tau_edit, looked_at_BL & differs_BL))
         if candidates.token_gap_BL is not None:
             # What stays might have been edited, had another token been as sure.
-            canvas.note_tokens(nearest(candidates.token_gap_BL, looked_at_BL & sure_BL))
+            canvas.note(tokens=(candidates.token_gap_BL.abs(), looked_at_BL & sure_BL))
         canvas.edit(changed_BL, candidates.tokens_BL)
         complete_B, closed_B = ~canvas.open_BL.any(1), commit_BL.any(1)
         post_B = (canvas.memory.get(_POST, torch.zeros_like(canvas.clock_B)) + 1).masked_fill(closed_B, 0)

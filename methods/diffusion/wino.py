@@ -106,8 +106,8 @@ class WideIn:
         cap_B = (open_BL.sum(1).double() * self.cap_share).long().clamp(self.cap_least, self.cap_most)
         sure_BL = open_BL & (candidates.confidence_BL > self.tau1)
         chosen_BL = top(candidates.score_BL, sure_BL, cap_B)
-        canvas.note_choice(nearest(candidates.confidence_BL - self.tau1, open_BL))
-        canvas.note_choice(across(candidates.score_BL, chosen_BL, sure_BL))
+        canvas.note(bounds=(candidates.confidence_BL - self.tau1, open_BL))
+        canvas.note(rankings=(candidates.score_BL, chosen_BL, sure_BL))
         return chosen_BL
 
 

@@ -100,4 +100,4 @@ def test_the_position_that_always_closes_is_in_no_doubt():
     """Guards the margin against the budget itself: the first position depends on nothing, however small that is."""
     made, open_BL, canvas = candidates([-2.0, -3.0, -4.0])
     assert EntropyBudget(gamma=0.01)(made, open_BL, None, canvas).tolist() == [[True, False, False]]
-    assert canvas.choice_margin_B.tolist() == [1.0]
+    assert canvas.margins.settled.choice_B.tolist() == [1.0]

@@ -98,4 +98,4 @@ def test_the_best_by_score_may_be_unsure(variant: Variant, closed: list[bool], m
     """Guards the margin where score and confidence differ: the best one waits for `low` in one variant only."""
     made, open_BL, canvas = candidates([0.39, 0.9], score=[3.0, 1.0])
     assert Hierarchy(tau=0.8, low=0.4, variant=variant)(made, open_BL, None, canvas).tolist() == [closed]
-    assert canvas.choice_margin_B.tolist() == pytest.approx([margin])
+    assert canvas.margins.settled.choice_B.tolist() == pytest.approx([margin])

@@ -78,9 +78,9 @@ def test_the_first_step_that_may_close_positions_tells_how_surely():
         step(canvas, 0.9, 0.8)
     canvas.open_window(torch.tensor([True]), canvas.response_BL)
     step(canvas, 0.9, 0.8)
-    canvas.step_choice_margin_B.fill_(torch.inf)
+    canvas.begin_step()
     assert step(canvas, 0.9, 0.8, tau=0.799) == [0, 1]
-    assert canvas.step_choice_margin_B.tolist() == pytest.approx([0.001], rel=1e-4)
+    assert canvas.margins.settled.step_choice_B.tolist() == pytest.approx([0.001], rel=1e-4)
 
 
 def test_what_was_calm_before_its_block_opened_still_waits_for_the_step():

@@ -47,7 +47,7 @@ def closed(rule: str, values: Sequence[float]) -> tuple[list[int], float]:
     """Return what a rule closes in a row that is all open, and how far it says that it is from another choice."""
     made, open_BL, canvas = candidates([-one for one in values] if rule.startswith("entropy") else values)
     chosen_BL = RULES[rule](made, open_BL, torch.tensor([3]), canvas)
-    return chosen_BL[0].nonzero().squeeze(1).tolist(), float(canvas.choice_margin_B[0])
+    return chosen_BL[0].nonzero().squeeze(1).tolist(), float(canvas.margins.settled.choice_B[0])
 
 
 @pytest.mark.parametrize("rule", RULES)
