@@ -13,6 +13,8 @@ INTERVAL = (
     "batches, since what a row reaches does not depend on the others"
 )
 _NAMES = {"none": "no cache", "block_causal": "block-causal"}
+_SHORT = 24
+"""Letters of a name that leave room for another beside it in the legend."""
 LINE, REACHED = "line", "reached"
 
 
@@ -23,7 +25,8 @@ def draw(frame: Frame, block: int) -> "Figure":
     """
     lines, reached = frame[frame["kind"] == LINE], frame[frame["kind"] == REACHED]
     by_group = styles(frame["group"])
-    figure, (panel,) = new_panels([""], legend=2 + len(by_group) // 2)
+    entries, longest = 1 + len(by_group), max(map(len, by_group))
+    figure, (panel,) = new_panels([""], legend=entries if longest > _SHORT else 1 + entries // 2)
     panel.axhline(block, color=GREY, lw=0.8, ls=(0, (4, 2)), label=f"a call per block of {block}")
     for group, points in lines.groupby("group", sort=False):
         style = by_group[group]
