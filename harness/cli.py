@@ -41,6 +41,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   claims [ID ...]            published claims beside what is stored, with a verdict on each
   bench [key=value ...]      time and memory of published shapes with every cache, on a large GPU
   cost model=NAME method=NAME device=NAME      predicted operations, bytes and seconds on a machine that is not here
+  cost break_even model=NAME device=NAME       tokens per call from which blocks are as fast as a causal model
 
 `run` composes a model, a method and a task; choices with commas and experiments are swept. --json prints one JSON
 object as the last line. Results go to results/raw, see results_dir=... `decbench --version` says which this is.

@@ -4,6 +4,9 @@ Calls of many shapes of a transformer with random weights are timed in turns, th
 numbers fitted to two thirds of them: operations per second, bytes per second, and what every call loses. The others
 tell how far predictions are off. `decbench cost device=FILE` then predicts for this machine, inside what was measured.
 One thread of a processor is timed by its own clock, which leaves out what others do there.
+
+The file holds every call. `--figure FOLDER` draws them under the roof of the machine, and predicted over measured
+seconds, as roofline.svg, pdf, png and csv; hollow markers are calls that nothing was fitted to.
 """
 
 import json
@@ -63,25 +66,66 @@ def options(words: Sequence[str]) -> Options:
 def main(words: Sequence[str]) -> int:
     """Measure, fit, print, and write the machine as JSON; return 0."""
     from harness.commands.console import console
+    from harness.commands.cost import require_figures
+    from harness.commands.results.words import taken_out
     from harness.models.cost.fit import fit
     from harness.runs import device
     from harness.runs.provenance import collect
 
+    folder, words = taken_out(words, "--figure")
     o = options(words)
+    if folder is not None:
+        require_figures()
     switches = device.apply(device=o.device, dtype=o.dtype, threads=o.threads, deterministic=False)
     every = list(measure(o))
     found = fit([one for place, one in enumerate(every) if place % 3], every[::3])
-    record = {"options": asdict(o), "fit": asdict(found), "provenance": collect(o.device, switches=switches.to_dict())}
+    calls = [_call_row(one, found, held_out=place % 3 == 0) for place, one in enumerate(every)]
+    provenance = collect(o.device, switches=switches.to_dict())
+    record = {"options": asdict(o), "fit": asdict(found), "provenance": provenance, "calls": calls}
     Path(o.out).parent.mkdir(parents=True, exist_ok=True)
     Path(o.out).write_text(json.dumps(record, indent=1) + "\n")
     console().print(_said(found, o), highlight=False, soft_wrap=True)
+    if folder is not None:
+        for path in _drawn(record, found, o, Path(folder)):
+            console().print(str(path), highlight=False, soft_wrap=True, markup=False)
     return 0
+
+
+def _call_row(one: "Timed", found: "Fit", *, held_out: bool) -> dict[str, float | bool]:
+    """Return a call with what was measured and what is predicted: seconds, and 1e9 operations per second."""
+    predicted, flops = found.seconds(one.work), one.work.flops
+    return {
+        "query_tokens": one.call.tokens,
+        "visible": one.call.visible,
+        "flops": flops,
+        "bytes": one.work.moved,
+        "intensity": flops / one.work.moved,
+        "measured_s": one.seconds,
+        "predicted_s": predicted,
+        "measured_gflops": flops / one.seconds / 1e9,
+        "predicted_gflops": flops / predicted / 1e9,
+        "held_out": held_out,
+    }
+
+
+def _drawn(record: dict[str, Any], found: "Fit", o: Options, folder: Path) -> list[Path]:
+    from harness.results.figures.making import make_rows, save
+
+    summary = (
+        f"Calls of a transformer with {o.layers} layers of width {o.width} and a vocabulary of {o.vocabulary} on "
+        f"{o.device} ({o.dtype}, threads: {o.threads}), each the median of {o.rounds}: "
+        f"{_said(found, o).splitlines()[0]}."
+    )
+    provenance = {name: record[name] for name in ("options", "fit", "provenance")}
+    roof = {"flops": found.machine.flops, "bandwidth": found.machine.bandwidth}
+    made = make_rows("roofline", record["calls"], summary=summary, provenance=provenance, **roof)
+    return save(made, folder / "roofline")
 
 
 def _said(found: "Fit", o: Options) -> str:
     machine = found.machine
     return (
-        f"{machine.flops / 1e9:.3g} GFLOP/s, {machine.bandwidth / 1e9:.3g} GB/s, {1e6 * machine.overhead_s:.3g} us per "
+        f"{machine.flops / 1e9:.3g} GFLOP/s, {machine.bandwidth / 1e9:.3g} GB/s, {1e3 * machine.overhead_s:.3g} ms per "
         f"call; predictions off by {found.median_error:.1%} (median), {found.worst_error:.1%} (worst) on calls held "
         f"out\nmachine: {o.out}"
     )

@@ -7,7 +7,14 @@ times that they take. Beside them stands a causal model of the same shape that w
 batches; `even_at` are the tokens that a call has to decide to be as fast as that. Every number is a prediction, none is
 measured; what the small model is sure of, the large one may not be.
 
+Commas choose several decodings, as in a sweep: method/cache=none,prefix,dual. `--figure FOLDER` draws where their time
+goes, as time_parts.svg, pdf, png and csv: attention with its projections and its keys and values, feed-forward parts,
+the head, calls that fill caches, and what every call loses.
+
 `device=FILE.json` is a machine that `decbench bench --fit` has measured: calls outside what was measured are refused.
+
+`decbench cost break_even [key=value ...]`: the tokens per call at which blocks are as fast as a causal model
+(`harness.commands.cost_break_even`).
 
 `decbench cost serving [context=8192,32768]`: the cost of a token of four published models where many are served.
 """
@@ -15,7 +22,7 @@ measured; what the small model is sure of, the large one may not be.
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +30,8 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.engine.records import ForwardRecord
+    from harness.models.cost.fit import Fit
+    from harness.models.cost.machine import Machine
     from harness.models.cost.shape import ModelShape
     from harness.models.cost.work import Call, Timing, Work
     from harness.runs.decode_batch import Decoded
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
 _ON = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
 """What decodes in place of a model, by kind."""
 _MOST_BYTES = 8
+_PART = "predicted_ms_of_"
+_CAUSAL = "causal, same shape"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +56,18 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Calls and what they come to on a machine; `tokens` are those that answers hold."""
+    """Calls and what they come to on a machine: `tokens` that answers hold, and seconds by what they are spent on."""
 
     calls: int
     tokens: int
     query_tokens: float
     work: "Work"
-    seconds: float
+    spent: Mapping[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """The time of all calls."""
+        return sum(self.spent.values())
 
     def per_token(self) -> dict[str, float]:
         """Return the predicted columns of a table."""
@@ -65,25 +81,71 @@ class Cost:
             "predicted_tokens_per_s": self.tokens / self.seconds,
         }
 
+    def parts(self) -> dict[str, float]:
+        """Return the predicted milliseconds of a token by what they are spent on."""
+        return {f"{_PART}{part}": 1000 * seconds / self.tokens for part, seconds in self.spent.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """One row: what it is called in a figure, how many rows a call has, what it rests on, and its columns."""
+
+    label: str
+    batch_size: int
+    causal: bool
+    row: dict[str, Any]
+
 
 def main(argv: Sequence[str]) -> int:
-    """Print predictions, as a table or with --json as the last line."""
-    as_json, words = "--json" in argv, [word for word in argv if word != "--json"]
-    rows = serving_rows(words[1:]) if words[:1] == ["serving"] else decoding_rows(options(words))
+    """Print predictions, as a table or with --json as the last line; draw what --figure asks for."""
+    from harness.commands.results.words import taken_out
+
+    if argv[:1] == ["break_even"]:
+        from harness.commands import cost_break_even
+
+        return cost_break_even.main(argv[1:])
+    folder, words = taken_out([word for word in argv if word != "--json"], "--figure")
+    if words[:1] == ["serving"]:
+        if folder is not None:
+            raise ConfigError("--figure: serving draws nothing; leave it out")
+        tell(serving_rows(words[1:]), as_json="--json" in argv)
+        return 0
+    asked = options(words)
+    if folder is not None:
+        require_figures()
+    found = decodings(asked)
+    if folder is not None:
+        for path in _drawn(found, asked, Path(folder)):
+            sys.stdout.write(f"{path}\n")
+    tell([one.row for one in found], as_json="--json" in argv)
+    return 0
+
+
+def require_figures() -> None:
+    """Raise MissingDependency if nothing can be drawn, which is worth knowing before minutes of work."""
+    from harness.results.figures.style import drawing
+
+    with drawing():
+        pass
+
+
+def tell(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print rows: all of them as JSON, or as a table without the parts of the time."""
     if as_json:
         sys.stdout.write(json.dumps({"cost": rows}) + "\n")
-        return 0
+        return
     from rich.table import Table
 
     from harness.commands.console import console
 
-    table = Table(*rows[0], box=None, pad_edge=False)
+    columns = [column for column in rows[0] if not column.startswith(_PART)]
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
+        cells = (row[column] for column in columns)
         table.add_row(
-            *(value if isinstance(value, str) else "" if value is None else f"{value:.4g}" for value in row.values())
+            *(value if isinstance(value, str) else "" if value is None else f"{value:.4g}" for value in cells)
         )
     console().print(table, highlight=False)
-    return 0
 
 
 def options(words: Sequence[str]) -> Options:
@@ -113,37 +175,96 @@ def _bytes(text: str) -> float:
     return value
 
 
-def decoding_rows(asked: Options) -> list[dict[str, Any]]:
-    """Return what the method costs and, beside it, what a causal model of the same shape would."""
+def decodings(asked: Options) -> list[Decoding]:
+    """Return what decodings cost and, after each, what a causal model of the same shape would."""
     from harness.config.catalogue import names, nearest, read
-    from harness.models.cost.fit import read_fit
-    from harness.models.cost.machine import machine
+    from harness.runs.sweep import expand
 
     if asked.model not in names("model"):
         raise ConfigError(f"model={asked.model}: no such model; {nearest(asked.model, names('model'))}")
-    model = read("model", asked.model)
-    where = read_fit(Path(asked.device)) if asked.device.endswith(".json") else machine(asked.device)
+    model, where = read("model", asked.model), timing_named(asked.device)
     shape = shape_named(asked.model, model, asked.bytes_per_value)
     on = asked.on or _ON.get(model["kind"])
     if on is None:
         raise ConfigError(
             f"model={asked.model}: nothing embedded decodes as {model['kind']} does; name a model with on="
         )
-    decoded, prompts = decode([f"model={on}", *asked.overrides])
+    jobs = [job[1:] for job in expand([f"model={on}", *asked.overrides]).jobs]
+    labels = _labels(jobs)
+    return [one for job, label in zip(jobs, labels, strict=True) for one in _both(job, label, asked, on, shape, where)]
+
+
+def _both(
+    job: Sequence[str], label: str, asked: Options, on: str, shape: "ModelShape", where: "Timing"
+) -> Iterator[Decoding]:
+    from harness.models.cost.generations import causal_calls
+
+    decoded, prompts = decode([f"model={on}", *job])
     calls = [call for batch in decoded for call in calls_of(batch.calls)]
-    tokens = sum(len(made.answer) for batch in decoded for made in batch.generations)
-    causal = [call for batch, given in zip(decoded, prompts, strict=True) for call in causal_calls(batch, given)]
-    cost, beside = (priced(some, tokens, shape, where) for some in (calls, causal))
+    answers = [[len(made.answer) for made in batch.generations] for batch in decoded]
+    causal = [call for given, made in zip(prompts, answers, strict=True) for call in causal_calls(given, made)]
+    cost, beside = (priced(some, sum(map(sum, answers)), shape, where) for some in (calls, causal))
     even = (cost.seconds / cost.calls) / (beside.seconds / beside.tokens)
-    return [
-        {"decoding": _said(asked, on), **cost.per_token(), "even_at": even, **shares(cost.work)},
-        {"decoding": "causal, same shape and answers", **beside.per_token(), "even_at": None, **shares(beside.work)},
-    ]
+    rows = max(map(len, prompts))
+    told = f"{' '.join(job) or 'method=llada'} (calls of {on}) as {asked.model} on {asked.device}"
+    for name, shown, one, at in ((told, label, cost, even), ("causal, same shape and answers", _CAUSAL, beside, None)):
+        row = {"decoding": name, **one.per_token(), "even_at": at, **shares(one.work), **one.parts()}
+        yield Decoding(label=shown, batch_size=rows, causal=one is beside, row=row)
 
 
-def _said(asked: Options, on: str) -> str:
-    told = " ".join(asked.overrides) or "method=llada"
-    return f"{told} (calls of {on}) as {asked.model} on {asked.device}"
+def _labels(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return what tells jobs apart: their methods, and the words that not all have."""
+    common = set.intersection(*map(set, jobs))
+    told = [[word for word in job if word not in common or word.startswith("method=")] for job in jobs]
+    short = [[_shortened(word) for word in words] for words in told]
+    return [" ".join(words) or "llada" for words in short]
+
+
+def _shortened(word: str) -> str:
+    key, _, value = word.partition("=")
+    named = {"method": value, "batch_size": f"batch {value}"}
+    return named.get(key, word.removeprefix("method/").removeprefix("method."))
+
+
+def timing_named(device: str) -> "Fit | Machine":
+    """Return a machine by name, or the one that a file of `decbench bench --fit` holds."""
+    from harness.models.cost.fit import read_fit
+    from harness.models.cost.machine import machine
+
+    return read_fit(Path(device)) if device.endswith(".json") else machine(device)
+
+
+def _drawn(found: Sequence[Decoding], asked: Options, folder: Path) -> list[Path]:
+    from harness.models.cost.work import PARTS
+    from harness.results.figures.making import make_rows, save
+
+    batches = dict.fromkeys(one.batch_size for one in found)
+    # The answers of decodings differ little: one causal bar for each batch size is enough.
+    causal = {one.batch_size: one for one in reversed(found) if one.causal}
+    shown = [one for one in found if not one.causal] + [causal[size] for size in batches]
+    rows = []
+    for one in shown:
+        name = f"{one.label}, batch {one.batch_size}" if one.causal and len(batches) > 1 else one.label
+        ms = {part: one.row[f"{_PART}{part}"] for part in PARTS}
+        rows += [{"decoding": name, "part": part, "ms_per_token": taken, "share": taken / sum(ms.values())}
+                 for part, taken in ms.items()]  # fmt: skip
+    sizes = ", ".join(map(str, sorted(batches)))
+    summary = (
+        f"Where the time goes that {asked.model} is predicted to take on {asked.device}, with "
+        f"{asked.bytes_per_value:g} bytes per value, at batch {sizes}: calls of a small model, priced. A call waits "
+        "for arithmetic or for memory; its parts share that time by their operations or by their bytes. The causal "
+        "model writes the answers of the first decoding."
+    )
+    provenance = {"cost": {**asdict(asked), "machine": asdict(timing_named(asked.device))}, **code()}
+    return save(make_rows("time_parts", rows, summary=summary, provenance=provenance), folder / "time_parts")
+
+
+def code() -> dict[str, Any]:
+    """Return which code a prediction is of."""
+    from harness.runs.provenance import collect
+
+    told = collect("cpu", switches={})
+    return {name: told[name] for name in ("git_commit", "git_dirty", "packages_sha256")}
 
 
 def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> "ModelShape":
@@ -197,30 +318,13 @@ def calls_of(records: Sequence["ForwardRecord"]) -> Iterator["Call"]:
             head=float(record.head_B.sum()),
             stored=tokens if reuses else 0,
             depth=record.layers / record.layers_total,
-        )
-
-
-def causal_calls(decoded: "Decoded", prompts: Sequence[int]) -> Iterator["Call"]:
-    """Yield the calls of a causal model that writes the same answers with its keys and values kept: one per token."""
-    from harness.models.cost.work import Call
-
-    lengths = [len(made.answer) for made in decoded.generations]
-    for place in range(max(lengths)):
-        rows = [prompt for prompt, length in zip(prompts, lengths, strict=True) if place < length]
-        computed = rows if place == 0 else [1] * len(rows)
-        seen = [prompt + place for prompt in rows]
-        yield Call(
-            tokens=sum(computed),
-            pairs=sum(query * (2 * keys - query + 1) / 2 for query, keys in zip(computed, seen, strict=True)),
-            visible=sum(seen),
-            head=len(rows),
-            stored=sum(computed),
+            fills=reuses and record.reused_B is not None and not bool(record.reused_B.any()),
         )
 
 
 def priced(calls: Sequence["Call"], tokens: int, shape: "ModelShape", where: "Timing") -> Cost:
     """Return what calls cost that made `tokens` tokens of answers."""
-    from harness.models.cost.work import Work, seconds_of, work_of
+    from harness.models.cost.work import Work, spent, work_of
 
     if not tokens:
         raise ConfigError("task: the answers hold no token; choose another task, or more samples")
@@ -229,7 +333,7 @@ def priced(calls: Sequence["Call"], tokens: int, shape: "ModelShape", where: "Ti
         tokens=tokens,
         query_tokens=sum(call.tokens for call in calls),
         work=sum((work_of(shape, call) for call in calls), Work()),
-        seconds=seconds_of(shape, calls, where),
+        spent=spent(shape, calls, where),
     )
 
 

@@ -1,15 +1,20 @@
 """`decbench cost`: the calls of a small model, priced for a large one; no number of it was measured."""
 
+import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.models.cost.generations import Lengths, break_even
 from harness.models.cost.machine import machine
 from harness.models.cost.shape import shape_of
 from harness.models.cost.work import Call, seconds_of
 from harness.models.public.synthetic import SHAPES
+from harness.results.store import Store
 from tests.conftest import RunDecbench
+from tests.results.factory import add_run
 
 ONE = ("task.samples=1", "gen_length=16")
 
@@ -86,3 +91,90 @@ def test_what_cannot_be_priced_ends_in_one_line(call_decbench: RunDecbench, word
     done = call_decbench("cost", *words)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def table_of(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a csv."""
+    with file.open() as opened:
+        return [*csv.DictReader(opened)]
+
+
+def test_where_time_goes_is_drawn_as_it_is_told(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards the figure: its parts are those of the rows and add up to what a token takes; a bar per cache."""
+    pytest.importorskip("matplotlib")
+    words = ("method=llada", "method.block_length=8", "method/cache=none,dual", f"--figure={tmp_path}", *ONE)
+    rows = costs(call_decbench, *words)
+    assert len(rows) == 4
+    drawn = table_of(tmp_path / "time_parts.csv")
+    assert [*dict.fromkeys(row["decoding"] for row in drawn)] == [
+        "llada cache=none",
+        "llada cache=dual",
+        "causal, same shape",
+    ]
+    for row, name in zip((rows[0], rows[2], rows[1]), dict.fromkeys(row["decoding"] for row in drawn), strict=True):
+        told = {part.removeprefix("predicted_ms_of_"): ms for part, ms in row.items() if "_ms_of_" in part}
+        assert sum(told.values()) == pytest.approx(1000 / row["predicted_tokens_per_s"])
+        shown = [one for one in drawn if one["decoding"] == name]
+        assert {one["part"]: float(one["ms_per_token"]) for one in shown} == pytest.approx(told, rel=1e-5)
+        assert sum(float(one["share"]) for one in shown) == pytest.approx(1, rel=1e-5)
+    assert rows[0]["predicted_ms_of_filling"] == 0 < rows[2]["predicted_ms_of_filling"]
+    assert {file.suffix for file in tmp_path.iterdir()} == {".svg", ".pdf", ".png", ".csv"}
+    assert "llada_8b_instruct" in (tmp_path / "time_parts.svg").read_text()
+
+
+def test_break_even_is_drawn_as_it_is_told(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards lines and markers: those of the rows, and tokens over calls that decide, of no causal runs."""
+    pytest.importorskip("matplotlib")
+    store = Store(root=tmp_path / "raw")
+    add_run(store, "a", nfe=(4, 2), batch_size=4, tokens_out=8.0, nfe_cache=1.0)
+    add_run(store, "b", nfe=(1, 1), batch_size=4, tokens_out=8.0, nfe_cache=0.0, task="sort")
+    add_run(store, "c", model="causal", family="autoregressive", tokens_out=8.0)
+    words = ("break_even", "name=synthetic", f"results_dir={tmp_path / 'raw'}", "--figure", str(tmp_path))
+    rows = costs(call_decbench, *words)
+    assert [row["batch_size"] for row in rows] == [*range(1, 65)]
+    expected = break_even(shape_of(SHAPES["llada_8b_instruct"]), 8, Lengths(), machine("h200"))
+    assert {cache: rows[7][cache] for cache in expected} == pytest.approx(expected)
+    drawn = table_of(tmp_path / "break_even.csv")
+    lines = {(row["group"], int(row["x"])): row["y"] for row in drawn if row["kind"] == "line"}
+    assert len(lines) == 4 * 64 and lines["none", 64] == ""
+    assert float(lines["dual", 8]) == pytest.approx(rows[7]["dual"], rel=1e-5)
+    (mark,) = [row for row in drawn if row["kind"] == "reached"]
+    assert [float(mark[one]) for one in ("x", "y", "low", "high")] == pytest.approx([4, 16 / 3, 4, 8])
+    assert mark["runs"].split() == ["a", "b"]
+
+
+def test_a_table_of_break_even_needs_no_store(call_decbench: RunDecbench):
+    """Guards the printed table: a row per doubling of the batch, a blank where nothing is fast enough."""
+    done = call_decbench("cost", "break_even", "model=dream_7b_instruct", "gen_length=64")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["batch_size", "1", "2", "4", "8", "16", "32", "64"]
+    assert len(lines[1].split()) == 6 > len(lines[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--figure"], "--figure: needs a value"),
+        (["serving", "--figure", "f"], "--figure: serving draws nothing; leave it out"),
+        (["break_even", "block_length=7"], "block_length=7: must divide gen_length=256; choose another of the two"),
+        (["break_even", "gen_length=0"], "gen_length=0: must be a whole number from 1 to "),
+        (["break_even", "prompt_length=-1"], "prompt_length=-1: must be a whole number from 1 to "),
+        (["break_even", "model=llada"], "model=llada: no such model; "),
+        (["break_even", "device=h100"], "device=h100: no such machine is known; known: h200, "),
+        (["break_even", "task=list_sort"], "task=list_sort: stored runs are drawn, not printed; add --figure FOLDER"),
+        (
+            ["break_even", "tsak=list_sort", "--figure=f"],
+            "tsak=list_sort: runs have no column tsak; did you mean task?",
+        ),
+        (["break_even", "task=none", "results_dir=empty", "--figure=f"], "break_even: no run in empty has family="),
+        (["break_even", "--figrue=f"], "--figrue=f: no such option; did you mean --figure?"),
+    ],
+)
+def test_figures_that_cannot_be_end_in_one_line(
+    call_decbench: RunDecbench, words: list[str], message: str, tmp_path: Path
+):
+    """Guards lengths, names and folders that cannot be."""
+    pytest.importorskip("matplotlib")
+    done = call_decbench("cost", *words, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not [*tmp_path.iterdir()]

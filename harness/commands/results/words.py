@@ -70,6 +70,21 @@ def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collecti
     return Words(store=Store(root=root), flags=frozenset(found), options=given, rest=rest)
 
 
+def taken_out(argv: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """Return the value of an option, written `--option VALUE` or `--option=VALUE`, and the other words."""
+    value, rest, waiting = None, [], list(argv)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, given = word.partition("=")
+        if name != option:
+            rest.append(word)
+        elif equals or waiting:
+            value = given if equals else waiting.pop(0)
+        else:
+            raise ConfigError(f"{option}: needs a value")
+    return value, rest
+
+
 def _unquoted(path: str) -> str:
     """Return a path as `decbench run` reads it, which takes quotes around what holds blanks."""
     quoted = len(path) > 1 and path[0] == path[-1] and path[0] in "'\""

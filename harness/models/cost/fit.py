@@ -1,7 +1,7 @@
 """A machine told from what calls took on it: what of the roofline programs reach, and what every call loses."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -44,6 +44,11 @@ class Fit:
                     "nothing is known beyond"
                 )
         return self.machine.seconds(work)
+
+    def split(self, parts: Mapping[str, Work]) -> dict[str, float]:
+        """Return the predicted seconds of a call by part; raise ConfigError for one outside what was measured."""
+        self.seconds(sum(parts.values(), Work()))
+        return self.machine.split(parts)
 
 
 def read_fit(file: Path) -> Fit:

@@ -32,9 +32,19 @@ class Machine:
 
     def seconds(self, work: Work) -> float:
         """Return the least time of a call: the roofline, and what is always lost."""
-        computing = work.flops / (self.flops * self.compute_share)
-        reading = work.moved / (self.bandwidth * self.memory_share)
-        return max(computing, reading) + self.overhead_s
+        return max(self._computing(work), self._reading(work)) + self.overhead_s
+
+    def split(self, parts: Mapping[str, Work]) -> dict[str, float]:
+        """Return the seconds of a call by its parts, each by its share of what the call waits for, and those lost."""
+        whole = sum(parts.values(), Work())
+        waits = self._computing if self._computing(whole) >= self._reading(whole) else self._reading
+        return {name: waits(part) for name, part in parts.items()} | {"lost": self.overhead_s}
+
+    def _computing(self, work: Work) -> float:
+        return work.flops / (self.flops * self.compute_share)
+
+    def _reading(self, work: Work) -> float:
+        return work.moved / (self.bandwidth * self.memory_share)
 
 
 @cache

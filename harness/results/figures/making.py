@@ -100,6 +100,24 @@ def make_search(search: Search, found: Sequence[Found]) -> Made:
     return Made(name=search.name or search.search_id, figure=figure, data=frame, caption=told, provenance=provenance)
 
 
+def make_rows(
+    kind: str, rows: Sequence[Mapping[str, Any]], *, summary: str, provenance: Mapping[str, Any], **drawn: Any
+) -> Made:
+    """Draw rows that come from no store: of `kind`, a module with `draw` and `INTERVAL`, which is told `drawn` as well.
+
+    Raises MissingDependency without matplotlib.
+    """
+    module: Any = import_module(f"harness.results.figures.{kind}")
+    with drawing():
+        import pandas as pd
+
+        frame = pd.DataFrame([*rows])
+        figure = module.draw(frame, **drawn)
+    told = f"{summary} {module.INTERVAL[:1].upper()}{module.INTERVAL[1:]}."
+    held = {"decbench": version("decbench"), **provenance}
+    return Made(name=kind, figure=figure, data=frame, caption=told, provenance=held)
+
+
 def files_of(path: Path) -> list[Path]:
     """Return the files of a figure: `path` with each suffix. A name may hold a full stop: none is taken from it."""
     return [path.parent / f"{path.name}{suffix}" for suffix in SUFFIXES]

@@ -1,5 +1,6 @@
 """A machine is told from the times of calls: its own numbers where they are exact, and nothing beyond what was seen."""
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -84,9 +85,30 @@ def test_this_machine_is_measured_and_predicts(call_decbench: RunDecbench, tmp_p
     assert done.returncode == 0 and "predicted_tokens_per_s" in done.stdout
 
 
+def test_what_was_measured_is_kept_and_drawn(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards the figure of the roof: every call of the file, with what was predicted, and a third of them held out."""
+    pytest.importorskip("matplotlib")
+    sizes = ("width=32", "layers=2", "rounds=1", f"out={tmp_path / 'machine.json'}", "--figure", str(tmp_path))
+    done = call_decbench("bench", "--fit", *sizes)
+    assert done.returncode == 0 and "roofline.svg" in done.stdout, done.stderr
+    calls = json.loads((tmp_path / "machine.json").read_text())["calls"]
+    found = read_fit(tmp_path / "machine.json")
+    with (tmp_path / "roofline.csv").open() as opened:
+        drawn = [*csv.DictReader(opened)]
+    assert len(drawn) == len(calls) == 40 and sum(not call["held_out"] for call in calls) == found.calls
+    for row, call in zip(drawn, calls, strict=True):
+        assert [float(row[one]) for one in ("intensity", "measured_gflops", "predicted_s")] == pytest.approx(
+            [call["flops"] / call["bytes"], call["flops"] / call["measured_s"] / 1e9, call["predicted_s"]], rel=1e-5
+        )
+        assert call["predicted_s"] == found.seconds(Work(linear_flops=call["flops"], weight_bytes=call["bytes"]))
+    off = [abs(call["predicted_s"] / call["measured_s"] - 1) for call in calls if call["held_out"]]
+    assert max(off) == pytest.approx(found.worst_error)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--figure"], "--figure: needs a value"),
         (["widht=64"], "widht: no such key; did you mean width?"),
         (["width=33"], "width=33: must be a multiple of 32"),
         (["rounds=0"], "rounds=0: must be a whole number of at least 1"),
