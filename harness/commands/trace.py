@@ -96,14 +96,15 @@ def _sample(samples: pa.Table, name: str, run_id: str) -> Mapping[str, Any]:
 
 def spelling(config: Mapping[str, Any]) -> Callable[[int], str]:
     """Return how tokens of a run's model are written; by number where its tokenizer is not on this machine."""
-    from harness.models import hub, text
+    from harness.config.content import tokenizer_folder
+    from harness.models import text
     from harness.models.tokenizer import VOCABULARY
 
     model = config.get("models", {}).get("target", {})
     if model.get("tokenizer") == "symbols":
         return lambda token: VOCABULARY[token] if 0 <= token < len(VOCABULARY) else str(token)
     try:
-        folder = hub.find_of(model)
+        folder = tokenizer_folder(model)
         inner = text.read(folder) if folder is not None else None
     except (ConfigError, DataError):
         inner = None

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from harness import files
 from harness.config.located import function_at
 from harness.config.remembered import remembered
 from harness.errors import DataError
-from harness.models import hub
+from harness.models import hub, packaged
 
 _HEX = 64
 _SIDECAR = "training.json"
@@ -52,6 +52,17 @@ def checkpoint_folder(model: dict[str, Any]) -> Path | None:
     if find := getattr(module, "checkpoint_folder", None):
         return find(model)
     return hub.find_of(model) or (Path(model["path"]) if model.get("path") else None)
+
+
+def tokenizer_folder(model: Mapping[str, Any]) -> Path | None:
+    """Return the folder with the tokenizer of text of a model's config, or None where it has none of its own.
+
+    Raises ConfigError for a model that is not on this machine.
+    """
+    if "package" in model:
+        return packaged.made(model)
+    path = model.get("path")
+    return hub.find_of(model) or (Path(path) if path else None)
 
 
 def checkpoint_digest(folder: Path) -> str:

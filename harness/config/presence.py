@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from harness.config.catalogue import names, read
-from harness.models import hub
+from harness.models import hub, packaged
 
 
 def refuse_absent_model(argv: Sequence[str]) -> None:
-    """Raise ConfigError, with the command that would get it, if a plain `model=NAME` is published and not here.
+    """Raise ConfigError or MissingDependency, with the command that would get it, if a plain `model=NAME` is not here.
 
     Sweeps are left alone: they store what they have to skip. So is everything that only composing can tell; the
     check before a model is loaded covers it.
@@ -22,4 +22,6 @@ def refuse_absent_model(argv: Sequence[str]) -> None:
     for key in ("hub_id", "path"):
         if f"model.{key}" in given:
             option[key] = None if given[f"model.{key}"] == "null" else given[f"model.{key}"].strip("'\"")
+    if "package" in option:
+        packaged.check(option)
     hub.find_of(option)

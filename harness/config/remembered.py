@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from harness import files
+
 _TIMEOUT_S = 5.0
 _TABLE = (
     "create table if not exists remembered"
@@ -34,8 +36,7 @@ def _remembered(kind: str, file: Path, state: tuple[int, int, int], work_out: Ca
 
 def cache_file() -> Path:
     """Return the file of the cache, in the user's folder for such things."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "decbench" / "digests.sqlite"
+    return files.cache_folder() / "digests.sqlite"
 
 
 def _look_up(kind: str, file: Path, state: tuple[int, int, int]) -> str | None:

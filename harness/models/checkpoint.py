@@ -1,6 +1,5 @@
 """Checkpoints of in-tree models: `model.safetensors` and `config.json` in one folder, loaded strictly."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -24,13 +23,7 @@ def save(model: Transformer, folder: Path) -> str:
     save_file({name: p.contiguous() for name, p in model.state_dict().items()}, weights)
     os.replace(config, folder / CONFIG)
     os.replace(weights, folder / WEIGHTS)
-    return sha256(folder / WEIGHTS)
-
-
-def sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> TransformerConfig:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness import files
 from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import checkpoint
@@ -138,4 +139,4 @@ def load(
             f"{SymbolTokenizer.vocab_size} symbols; use a checkpoint that `decbench train` wrote"
         )
     transformer = checkpoint.load(folder, dtype=dtype, device=torch.device(device))
-    return wrap(name, transformer, checkpoint.sha256(folder / checkpoint.WEIGHTS))
+    return wrap(name, transformer, files.sha256(folder / checkpoint.WEIGHTS))

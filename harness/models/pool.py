@@ -32,7 +32,7 @@ class LoadedModel:
 
     `checkpoint_sha256` changes with anything of the checkpoint that can change an answer, tokenizer included; None
     for models without a checkpoint. `parameters` is their number, None where nobody tells. `elsewhere` says where a
-    model computes that does not on this machine.
+    model computes that does not on this machine. `weights` says how they differ from the published ones.
     """
 
     model: LanguageModel
@@ -40,6 +40,7 @@ class LoadedModel:
     checkpoint_sha256: str | None
     parameters: int | None
     elsewhere: str | None = None
+    weights: str | None = None
 
 
 _HELD: dict[str, LoadedModel] = {}

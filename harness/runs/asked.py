@@ -4,13 +4,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from harness.config.build import Builder
+from harness.config.content import tokenizer_folder
 from harness.config.stored import restored
 from harness.errors import ConfigError, DataError, MissingDependency, one_line
-from harness.models import hub, text
+from harness.models import text
 from harness.models.served import Spoken
 from harness.models.tokenizer import SymbolTokenizer
 from harness.results.canonical import canonical_json, prompt_digest
@@ -82,7 +82,7 @@ def _encodings(model: Mapping[str, Any]) -> Encodings:
         return lambda prompt: [SymbolTokenizer().encode_prompt(prompt)]
     if "api" in model:
         return lambda prompt: [Spoken(model["api"]).encode_prompt(prompt)]
-    folder = hub.find_of(model) or (Path(model["path"]) if model.get("path") else None)
+    folder = tokenizer_folder(model)
     if folder is None:
         raise DataError(f"model={model['name']}: how it reads a prompt is not known here")
     inner = text.read(folder)

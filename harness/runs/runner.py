@@ -218,6 +218,7 @@ def _provenance(
         "throttled": None if held_back is None or after is None else held_back or after,
         "provenance": canonical_json(
             {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
+            | ({"weights": loaded.weights} if loaded.weights else {})
             | {"grading": dict(grading)}
         ),
     }

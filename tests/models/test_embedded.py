@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness import files
 from harness.config.catalogue import names, read
 from harness.engine.model import ModelKind
 from harness.errors import DataError
@@ -155,7 +156,7 @@ def test_a_failed_load_leaves_no_model_behind() -> None:
 def test_a_checkpoint_is_the_one_that_its_sidecar_describes(name: str) -> None:
     """Guards weights, recipe and evaluation against going apart, and the bar that every shipped model must clear."""
     sidecar = json.loads((CHECKPOINTS / name / "training.json").read_text())
-    assert sidecar["sha256"] == checkpoint.sha256(CHECKPOINTS / name / checkpoint.WEIGHTS)
+    assert sidecar["sha256"] == files.sha256(CHECKPOINTS / name / checkpoint.WEIGHTS)
     recipe = [{k: v for k, v in stage.items() if k != "loss_curve"} for stage in sidecar["stages"]]
     assert recipe == read("training", name)["stages"]
     assert sidecar["evaluation"]["samples_per_length"] >= 500

@@ -10,7 +10,7 @@ from harness.config.content import data_digest
 from harness.config.job import Job, resolve
 from harness.config.presence import refuse_absent_model
 from harness.config.root import GROUPS
-from harness.errors import ConfigError, DataError, one_line
+from harness.errors import ConfigError, DataError, MissingDependency, one_line
 from harness.models.hub import download_command
 from harness.results.claims.claim import Claim, Side
 from harness.results.claims.evidence import Missing
@@ -34,7 +34,7 @@ class Namer:
             if _differs_in_task_alone(side):
                 return self._by_task(side)
             return [self._job((*side.overrides, f"task={task}")).setting_id for task in side.tasks]
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, MissingDependency) as error:
             return Missing(reason=one_line(error))
 
     def lacking(self, claim: Claim) -> list[str]:
@@ -85,8 +85,8 @@ def _absent(side: Side) -> str | None:
     """Return what gets the weights of a model that are not on this machine; None for one that is here."""
     try:
         refuse_absent_model(side.overrides)
-    except ConfigError as error:
+    except (ConfigError, MissingDependency) as error:
         given = dict(one.split("=", 1) for one in side.overrides)
-        hub_id = given.get("model.hub_id") or read("model", given["model"])["hub_id"]
+        hub_id = given.get("model.hub_id") or read("model", given["model"]).get("hub_id")
         return f"weights: `{download_command(hub_id)}`" if hub_id else one_line(error)
     return None

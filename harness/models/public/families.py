@@ -3,7 +3,7 @@
 Sources: LLaDA (arXiv:2502.09992) publishes its config in OLMo's words; Dream (arXiv:2508.15487), DiffuCoder
 (arXiv:2506.20639) and Fast-dLLM v2 (arXiv:2509.26328) are Qwen2 with another attention mask, SDAR
 (arXiv:2510.06303) is Qwen3. LLaDA-MoE (arXiv:2509.24389) is Qwen3 with experts, LLaDA2 (arXiv:2512.15745) has those
-of Glm4Moe.
+of Glm4Moe. Llama, and SmolLM2 (arXiv:2502.02737) with it, is what all of them began as.
 """
 
 from collections.abc import Callable
@@ -147,6 +147,13 @@ def read_dream(f: Fields) -> TransformerConfig:
     return _read_qwen(f, head_width=_head_width(f, fixed=True), qkv_bias=True)
 
 
+def read_llama(f: Fields) -> TransformerConfig:
+    """Return the shape of Llama and its kin: no biases, no norms of queries and keys, unscaled rotary positions."""
+    f.require("rope_interleaved", False, None)
+    f.require("pretraining_tp", 1, None)
+    return _read_qwen(f, head_width=_head_width(f))
+
+
 def read_fast_dllm_v2(f: Fields) -> TransformerConfig:
     """Return the shape of Fast-dLLM v2."""
     return _read_qwen(f, head_width=_head_width(f), qkv_bias=True)
@@ -220,6 +227,7 @@ FAMILIES: dict[str, Family] = {
     "fast_dllm_v2": Family(
         model_types=("Fast_dLLM_Qwen", "qwen2"), read=read_fast_dllm_v2, names=QWEN, harmless=harmless.QWEN
     ),
+    "llama": Family(model_types=("llama",), read=read_llama, names=QWEN, harmless=harmless.LLAMA),
     # Its config.json calls itself llada, or lladamoe where it was corrected.
     "llada_moe": Family(
         model_types=("lladamoe", "llada"), read=read_llada_moe, names=QWEN, harmless=harmless.LLADA_MOE

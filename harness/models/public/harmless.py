@@ -55,6 +55,10 @@ LLADA = _COMMON | {
 
 QWEN = _COMMON | {"sliding_window", "max_window_layers"}  # parts of what must be off: use_sliding_window
 
+LLAMA = _COMMON | {
+    *("is_llama_config", "transformers.js_config"),  # what other readers of the file are told
+}
+
 LLADA_MOE = QWEN | {
     "norm_topk_prob",  # the family's code keeps the weights of the chosen experts whatever it says
     "intermediate_size",  # the family's code reads dense_intermediate_size and expert_intermediate_size

@@ -24,12 +24,12 @@ def load(
     *,
     name: str,
     family: str,
-    hub_id: str,
+    hub_id: str | None,
     kind: str,
     shift: int,
     max_length: int,
     block_length: int | None,
-    mask_token: str,
+    mask_token: str | None,
     mask_id: int | None,
     stop_tokens: Sequence[str],
     add_bos: bool = False,
@@ -41,7 +41,7 @@ def load(
     """Load a published checkpoint from the folder `path`, or from the filled hub cache if that is None.
 
     `kind` is a value of `ModelKind`; `mask_token` and `stop_tokens` are texts of the published vocabulary.
-    `mask_id` is taken where neither config.json nor the tokenizer knows the mask.
+    `mask_id` is taken where neither config.json nor the tokenizer knows the mask; a causal model has none.
     `add_bos` puts the begin token before plain prompts. `ignored_fields` of config.json count as absent.
     Raise ConfigError for a checkpoint that is not here and for a `max_length` beyond its positions, DataError naming
     the file for one that is not what the family says, or whose config.json holds a field that nothing here knows.
@@ -57,7 +57,7 @@ def load(
         vocab_size=config.vocab_size,
         max_length=config.max_length,
         layers=config.layers,
-        mask_id=_mask_id(fields, tokenizer, mask_token, mask_id),
+        mask_id=None if mask_token is None else _mask_id(fields, tokenizer, mask_token, mask_id),
         stop_ids=tuple(_known_id(folder, tokenizer, token) for token in stop_tokens),
         pad_id=_pad_id(fields, tokenizer),
         shift=shift,
@@ -140,9 +140,9 @@ def _pad_id(fields: Fields, tokenizer: Any) -> int:
 
 
 def _require_ids(path: Path, spec: ModelSpec) -> None:
-    assert spec.mask_id is not None
     if spec.pad_id == spec.mask_id:
         raise DataError(f"{path}: pad and mask are the same token, {spec.mask_id}; padding would be decoded")
-    for token in (spec.mask_id, spec.pad_id, *spec.stop_ids):
+    masks = () if spec.mask_id is None else (spec.mask_id,)
+    for token in (*masks, spec.pad_id, *spec.stop_ids):
         if not 0 <= token < spec.vocab_size:
             raise DataError(f"{path}: token id {token} is outside of the {spec.vocab_size} rows of the vocabulary")

