@@ -258,7 +258,8 @@ def ratio_of(decoded: Callable[[], object], bare: Callable[[], object], rounds: 
     from harness.runs.measure import settled_heap
 
     ratios = []
-    decoded(), bare()
+    decoded()
+    bare()
     with settled_heap():
         for _ in range(rounds):
             first, second, third, fourth = (_seconds(one) for one in (decoded, bare, bare, decoded))

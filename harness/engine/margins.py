@@ -76,12 +76,18 @@ class Margins:
     def none(cls, rows: int, device: torch.device | str) -> "Margins":
         """Return the margins of rows that have decided nothing."""
         far_B = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)
-        return cls.of(dict.fromkeys((f.name for f in fields(cls)), far_B))
+        return cls(token_B=far_B, choice_B=far_B, step_token_B=far_B, step_choice_B=far_B, far_B=far_B)
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Margins":
         """Return settled margins with these tensors."""
-        return cls(**{name: kept for name, kept in tensors.items() if name.endswith("_B")})
+        return cls(
+            token_B=tensors["token_B"],
+            choice_B=tensors["choice_B"],
+            step_token_B=tensors["step_token_B"],
+            step_choice_B=tensors["step_choice_B"],
+            far_B=tensors["far_B"],
+        )
 
     @property
     def tensors(self) -> dict[str, Tensor]:
