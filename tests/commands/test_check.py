@@ -55,8 +55,7 @@ WRONG = {
         "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"
         "        logits_NV = NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n"
         "        last = ledger.records[-1]\n"
-        "        less = {'query_B': last.query_B // 2, 'layer_tokens_B': last.layer_tokens_B // 2}\n"
-        "        ledger.records[-1] = replace(last, **less)\n"
+        "        ledger.records[-1] = replace(last, query_B=last.query_B // 2)\n"
         "        return logits_NV\n",
         "positions went through the layers, summed over these,",
     ),
