@@ -5,8 +5,9 @@ infinite where nothing was compared. Shapes: B rows, L positions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property, reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +16,7 @@ _AT_ONCE = 32
 """Steps whose margins are worked out together: by itself a step would spend a third of its operations on them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Noted:
+class Noted(NamedTuple):
     """What decisions hung on: gaps by row, and tensors of positions from which gaps follow.
 
     `tokens` are gaps [B, L] and the positions that were decided; `bounds` and `rankings` what `nearest` and `across`
@@ -32,19 +32,22 @@ class Noted:
         """Return what all of both hung on."""
         if self is NOTHING or other is NOTHING:
             return other if self is NOTHING else self
-        return Noted(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Noted)})
+        return Noted(
+            gaps=self.gaps + other.gaps,
+            bounds=self.bounds + other.bounds,
+            tokens=self.tokens + other.tokens,
+            rankings=self.rankings + other.rankings,
+        )
 
-    @cached_property
     def of_tokens(self) -> list[Tensor]:
-        """The smallest gap by which tokens were decided, [B], if some were."""
+        """Return the smallest gap by which tokens were decided, [B], if some were."""
         if not self.tokens:
             return []
         gap_NL, decided_NL = (_together(each) for each in zip(*self.tokens, strict=True))
         return [torch.where(decided_NL, gap_NL, torch.inf).view(len(self.tokens), -1, gap_NL.shape[1]).amin((0, 2))]
 
-    @cached_property
     def of_choices(self) -> list[Tensor]:
-        """The smallest gaps by which positions were chosen, [B] each."""
+        """Return the smallest gaps by which positions were chosen, [B] each."""
         found = [*self.gaps]
         for kept, gap in ((self.bounds, nearest), (self.rankings, across)):
             if kept:
@@ -54,6 +57,7 @@ class Noted:
 
 
 NOTHING = Noted()
+_TENSORS = ("token_B", "choice_B", "step_token_B", "step_choice_B", "far_B")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,41 +85,43 @@ class Margins:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Margins":
         """Return settled margins with these tensors."""
+        token_B, choice_B, step_token_B, step_choice_B, far_B = map(tensors.__getitem__, _TENSORS)
         return cls(
-            token_B=tensors["token_B"],
-            choice_B=tensors["choice_B"],
-            step_token_B=tensors["step_token_B"],
-            step_choice_B=tensors["step_choice_B"],
-            far_B=tensors["far_B"],
+            token_B=token_B, choice_B=choice_B, step_token_B=step_token_B, step_choice_B=step_choice_B, far_B=far_B
         )
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """What they are when they are settled."""
         now = self.settled
-        return {f.name: getattr(now, f.name) for f in fields(self) if f.name.endswith("_B")}
+        return {name: getattr(now, name) for name in _TENSORS}
 
     def begun(self) -> "Margins":
         """Return the margins at the beginning of another step."""
         made = self if len(self.earlier.tokens) < _AT_ONCE else self.settled
-        return replace(
-            made, earlier=made.earlier.and_(made.step), step=NOTHING, step_token_B=self.far_B, step_choice_B=self.far_B
-        )
+        far_B, earlier = self.far_B, made.earlier.and_(made.step)
+        return Margins(
+            token_B=made.token_B, choice_B=made.choice_B, step_token_B=far_B, step_choice_B=far_B, far_B=far_B,
+            earlier=earlier,
+        )  # fmt: skip
 
     def noting(self, noted: Noted) -> "Margins":
         """Return the margins with what the present step hangs on, too."""
-        return replace(self, step=self.step.and_(noted))
+        return Margins(
+            token_B=self.token_B, choice_B=self.choice_B, step_token_B=self.step_token_B,
+            step_choice_B=self.step_choice_B, far_B=self.far_B, earlier=self.earlier, step=self.step.and_(noted),
+        )  # fmt: skip
 
     @cached_property
     def settled(self) -> "Margins":
         """The same margins, with nothing left to be worked out."""
         if self.earlier is NOTHING and self.step is NOTHING:
             return self
-        step_token_B = _least([self.step_token_B, *self.step.of_tokens])
-        step_choice_B = _least([self.step_choice_B, *self.step.of_choices])
+        step_token_B = _least([self.step_token_B, *self.step.of_tokens()])
+        step_choice_B = _least([self.step_choice_B, *self.step.of_choices()])
         return Margins(
-            token_B=_least([self.token_B, step_token_B, *self.earlier.of_tokens]),
-            choice_B=_least([self.choice_B, step_choice_B, *self.earlier.of_choices]),
+            token_B=_least([self.token_B, step_token_B, *self.earlier.of_tokens()]),
+            choice_B=_least([self.choice_B, step_choice_B, *self.earlier.of_choices()]),
             step_token_B=step_token_B,
             step_choice_B=step_choice_B,
             far_B=self.far_B,
