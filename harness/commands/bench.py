@@ -48,13 +48,10 @@ class Options:
 
 def options(overrides: Sequence[str]) -> Options:
     """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
-    from harness.config.catalogue import nearest
+    from harness.commands.results.words import settings
 
     values: dict[str, Any] = {}
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key not in Options.__dataclass_fields__:
-            raise ConfigError(f"{key}: no such key; {nearest(key, Options.__dataclass_fields__)}")
+    for key, value in settings(overrides, Options.__dataclass_fields__):
         try:
             kept = tuple(filter(None, value.split(",")))
             listed = tuple(int(n) for n in kept) if key == "batches" else kept

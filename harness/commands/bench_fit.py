@@ -46,14 +46,11 @@ class Options:
 
 def options(words: Sequence[str]) -> Options:
     """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
-    from harness.config.catalogue import nearest
+    from harness.commands.results.words import settings
 
     known = Options.__dataclass_fields__
     values: dict[str, Any] = {}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in known:
-            raise ConfigError(f"{key}: no such key; {nearest(key, known)}")
+    for key, value in settings(words, known):
         if isinstance(known[key].default, str):
             values[key] = value
         elif value.isdecimal() and int(value):

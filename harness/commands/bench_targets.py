@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,13 +116,11 @@ def main(words: Sequence[str]) -> int:
 
 def options(words: Sequence[str]) -> Options:
     """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
+    from harness.commands.results.words import settings
     from harness.config.catalogue import nearest
 
     values: dict[str, Any] = {}
-    for word in words:
-        key, _, text = word.partition("=")
-        if key not in Options.__dataclass_fields__:
-            raise ConfigError(f"{key}: no such key; {nearest(key, Options.__dataclass_fields__)}")
+    for key, text in settings(words, Options.__dataclass_fields__):
         listed = tuple(filter(None, text.split(",")))
         if key in ("batches", "rounds"):
             numbers = [int(one) for one in listed if one.isdecimal() and int(one)]
@@ -232,14 +231,14 @@ def _beside_generate(shape: str, o: Options) -> Iterator[Target]:
     if o.decoders and "ar_greedy" not in o.decoders:
         return
     prompt, length = _LENGTHS["causal"]
-    model = _of_transformers(shape)
+    model, method = _of_transformers(shape), _greedy()
     for batch in o.batches:
         prompts, ledger = prompts_of(batch, prompt, model.spec.vocab_size), Ledger()
         ids_BT = torch.tensor(prompts)
         mask_BT = torch.ones_like(ids_BT)
 
         def ours(ledger: Ledger, prompts: list[list[int]] = prompts) -> list[list[int]]:
-            made = decode(model, _greedy(), prompts, gen_length=length, seeds=range(len(prompts)), ledger=ledger)
+            made = decode(model, method, prompts, gen_length=length, seeds=range(len(prompts)), ledger=ledger)
             return [[*one.tokens] for one in made]
 
         def theirs(ids_BT: torch.Tensor = ids_BT, mask_BT: torch.Tensor = mask_BT) -> list[list[int]]:
@@ -280,6 +279,7 @@ def prompts_of(rows: int, length: int, vocab: int) -> list[list[int]]:
 
 
 def method_of(words: str, length: int, block: int) -> "DiffusionMethod":
+    """Return the decoder of some words of a command line, with blocks of that length where it has blocks."""
     from harness.config.build import build_method
     from harness.config.catalogue import read
     from harness.config.composition import compose
@@ -298,7 +298,9 @@ def _greedy() -> Any:
     return build_method(compose(["model=tiny_ar", "method=ar_greedy"]))
 
 
+@cache
 def model_named(name: str) -> Any:
+    """Return an embedded model, or a random one of `random_V` tokens; made once for all decoders."""
     from harness.models import embedded
 
     if not name.startswith("random_"):

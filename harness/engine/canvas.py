@@ -132,7 +132,7 @@ class Canvas:
             **dict.fromkeys(("held_B", "given_up_B"), torch.zeros(rows, dtype=torch.bool)),  # type: ignore[arg-type]
             draft_from_B=torch.full_like(zero_B, SETTLED),
             longest_B=prompt_length_B + gen_length,
-            margins=Margins.none(rows, "cpu"),
+            margins=Margins.none(rows),
         )
         return canvas._with({name: tensor.to(device) for name, tensor in canvas._tensors().items()})
 

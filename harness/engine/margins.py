@@ -77,9 +77,9 @@ class Margins:
     step: Noted = NOTHING
 
     @classmethod
-    def none(cls, rows: int, device: torch.device | str) -> "Margins":
+    def none(cls, rows: int) -> "Margins":
         """Return the margins of rows that have decided nothing."""
-        far_B = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)
+        far_B = torch.full((rows,), torch.inf, dtype=torch.float64)
         return cls(token_B=far_B, choice_B=far_B, step_token_B=far_B, step_choice_B=far_B, far_B=far_B)
 
     @classmethod

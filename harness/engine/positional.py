@@ -118,5 +118,5 @@ class Busy:
 
 def per_row(row_N: Tensor, rows: int) -> Tensor:
     """Return how many entries each of the rows has, [B]; unlike `bincount`, without waiting for the device."""
-    none_B, one = (filled(shape, value, row_N.dtype, row_N.device) for shape, value in (((rows,), 0), ((1,), 1)))
-    return none_B.index_add(0, row_N, one.expand(len(row_N)))
+    none_B, one_1 = filled((rows,), 0, row_N.dtype, row_N.device), filled((1,), 1, row_N.dtype, row_N.device)
+    return none_B.index_add(0, row_N, one_1.expand(len(row_N)))

@@ -253,9 +253,8 @@ def _lead(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
 def rank_descending(score_BL: Tensor) -> Tensor:
     """Return the rank of every position in its row: highest score first, ties by lowest position."""
     order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
-    return torch.empty_like(order_BL).scatter_(
-        1, order_BL, torch.arange(score_BL.shape[1], device=score_BL.device).expand_as(order_BL)
-    )
+    rank_BL = positions(score_BL.shape[1], score_BL.device).expand_as(order_BL)
+    return torch.empty_like(order_BL).scatter_(1, order_BL, rank_BL)
 
 
 def top(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:

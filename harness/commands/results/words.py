@@ -1,7 +1,7 @@
 """The words of a command: a store, options that it knows, and the rest in order."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +51,7 @@ def parse(argv: Sequence[str], *, flags: Collection[str] = (), options: Collecti
         if word.startswith(_RESULTS):
             root = _unquoted(word.removeprefix(_RESULTS))
         elif name in options:
-            if not equals and not waiting:
-                raise ConfigError(f"{name}: needs a value")
-            given[name] = value if equals else waiting.pop(0)
+            given[name] = value if equals else _next(name, waiting)
         elif word in flags:
             found.add(word)
         elif word.startswith("-"):
@@ -76,13 +74,29 @@ def taken_out(argv: Sequence[str], option: str) -> tuple[str | None, list[str]]:
     while waiting:
         word = waiting.pop(0)
         name, equals, given = word.partition("=")
-        if name != option:
-            rest.append(word)
-        elif equals or waiting:
-            value = given if equals else waiting.pop(0)
+        if name == option:
+            value = given if equals else _next(name, waiting)
         else:
-            raise ConfigError(f"{option}: needs a value")
+            rest.append(word)
     return value, rest
+
+
+def _next(option: str, waiting: list[str]) -> str:
+    """Take the word behind an option, its value."""
+    if not waiting:
+        raise ConfigError(f"{option}: needs a value")
+    return waiting.pop(0)
+
+
+def settings(words: Sequence[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield keys and values of words `key=value`; raise ConfigError, with the nearest one, for a key not known."""
+    from harness.config.catalogue import nearest
+
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in known:
+            raise ConfigError(f"{key}: no such key; {nearest(key, known)}")
+        yield key, value
 
 
 def _unquoted(path: str) -> str:
