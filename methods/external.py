@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from harness.engine.policy import policy
+from harness.engine.shared.policy import policy
 
 
 @policy("method/sampler", "own")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.engine.model import LanguageModel
+    from harness.engine.shared.model import LanguageModel
 
 _KINDS = {"shrink": int, "prompt_length": int, "gen_length": int, "block_length": int}
 
@@ -145,7 +145,7 @@ def _methods(o: Options) -> dict[str, Any]:
     from harness.config.compatibility import reason_against
     from harness.config.composition import compose
     from harness.config.matrix import caches
-    from harness.engine.model import ModelKind
+    from harness.engine.shared.model import ModelKind
 
     known = caches()
     for cache in o.caches:
@@ -165,7 +165,7 @@ def _load(name: str, config: Any, o: Options) -> tuple["LanguageModel", dict[str
     import torch
 
     from harness.config.catalogue import read
-    from harness.engine.model import ModelKind, ModelSpec
+    from harness.engine.shared.model import ModelKind, ModelSpec
     from harness.models.embedded import EmbeddedModel
     from harness.models.public import synthetic
     from harness.runs.measure import peak_memory_bytes, reset_peak_memory

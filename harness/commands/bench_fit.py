@@ -194,7 +194,7 @@ def _calls(model: "Transformer") -> Iterator[tuple["Call", Callable[[], object]]
 def _seconds(run: Callable[[], object], o: Options) -> float:
     import torch
 
-    from harness.engine import device_clock
+    from harness.engine.shared import device_clock
 
     device = torch.device(o.device)
     if device.type == "cpu" and o.threads == 1:

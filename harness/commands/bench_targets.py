@@ -23,8 +23,8 @@ import torch
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.engine.diffusion import DiffusionMethod
-    from harness.engine.model import LanguageModel, ModelSpec, Store
+    from harness.engine.diffusion.loop import DiffusionMethod
+    from harness.engine.shared.model import LanguageModel, ModelSpec, Store
 
 _LENGTHS = {"tiny": (20, 16, 16), "random": (48, 32, 16), "causal": (24, 32)}
 """Positions of a prompt, of a response, and of a block."""
@@ -143,8 +143,8 @@ def options(words: Sequence[str]) -> Options:
 def plain_decoders() -> list[str]:
     """Return the diffusion methods that compute whole canvases and take one step per call."""
     from harness.config.matrix import decoders
-    from harness.engine.method import NoCache
-    from harness.engine.model import ModelKind
+    from harness.engine.diffusion.method import NoCache
+    from harness.engine.shared.model import ModelKind
 
     return [
         name
@@ -178,9 +178,9 @@ def _bar(words: str, batch: int, wide: bool) -> float:
 
 
 def _diffusion(name: str, words: str, batch: int, wide: bool, o: Options) -> Target:
-    from harness.engine.canvas import Canvas
-    from harness.engine.diffusion import decode
-    from harness.engine.records import Ledger
+    from harness.engine.diffusion.canvas import Canvas
+    from harness.engine.diffusion.loop import decode
+    from harness.engine.shared.records import Ledger
 
     prompt, length, block = _LENGTHS["tiny" if name == "tiny_mdm" else "random"]
     model, method = model_named(name), method_of(words, length, block)
@@ -199,8 +199,8 @@ def _diffusion(name: str, words: str, batch: int, wide: bool, o: Options) -> Tar
 
 
 def _causal(batch: int, o: Options) -> Target:
-    from harness.engine.draft_verify import decode
-    from harness.engine.records import Ledger
+    from harness.engine.autoregressive.loop import decode
+    from harness.engine.shared.records import Ledger
 
     prompt, length = _LENGTHS["causal"]
     model, method = model_named("tiny_ar"), _greedy()
@@ -214,7 +214,7 @@ def _causal(batch: int, o: Options) -> Target:
 
 def _measured(name: str, bar: float, model: "LanguageModel", decoded: Callable[..., None], o: Options) -> Target:
     """Return a decoding beside its own calls."""
-    from harness.engine.records import Ledger
+    from harness.engine.shared.records import Ledger
 
     recorder, ledger = Recorder(model), Ledger()
     decoded(recorder, ledger)
@@ -225,8 +225,8 @@ def _measured(name: str, bar: float, model: "LanguageModel", decoded: Callable[.
 
 def _beside_generate(shape: str, o: Options) -> Iterator[Target]:
     """Yield greedy decoding by our loop over that by transformers, with the same weights."""
-    from harness.engine.draft_verify import decode
-    from harness.engine.records import Ledger
+    from harness.engine.autoregressive.loop import decode
+    from harness.engine.shared.records import Ledger
 
     if o.decoders and "ar_greedy" not in o.decoders:
         return
@@ -283,7 +283,7 @@ def method_of(words: str, length: int, block: int) -> "DiffusionMethod":
     from harness.config.build import build_method
     from harness.config.catalogue import read
     from harness.config.composition import compose
-    from harness.engine.method import DiffusionMethod
+    from harness.engine.diffusion.method import DiffusionMethod
 
     blocks = [f"method.block_length={block}"] if "block_length" in read("method", words.split()[0]) else []
     made = build_method(compose(["model=tiny_mdm", *f"method={words}".split(), *blocks, f"gen_length={length}"]))
@@ -305,7 +305,7 @@ def model_named(name: str) -> Any:
 
     if not name.startswith("random_"):
         return embedded.load(name=name).model
-    from harness.engine.model import ModelKind
+    from harness.engine.shared.model import ModelKind
     from harness.models import random
 
     return random.load(
@@ -318,7 +318,7 @@ def _of_transformers(shape: str) -> Any:
     """Return a causal model of width 256 with 4 layers and 512 tokens, of a class of transformers."""
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-    from harness.engine.model import ModelKind, ModelSpec
+    from harness.engine.shared.model import ModelKind, ModelSpec
     from harness.models.hf_causal import CausalModel
 
     torch.manual_seed(0)

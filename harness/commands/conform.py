@@ -18,7 +18,7 @@ from harness.config.catalogue import nearest
 from harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from harness.engine.method import DiffusionMethod
+    from harness.engine.diffusion.method import DiffusionMethod
     from harness.models.closed_form import ClosedFormModel
 
 REFERENCES = tuple(
@@ -73,10 +73,10 @@ def replay(case: dict, decode: Decode | None = None) -> Verdict:
 def _decode(case: dict) -> dict[str, object]:
     import torch
 
-    from harness.engine.canvas import Canvas
-    from harness.engine.diffusion import decode
-    from harness.engine.method import Unverified
-    from harness.engine.records import Ledger
+    from harness.engine.diffusion.canvas import Canvas
+    from harness.engine.diffusion.loop import decode
+    from harness.engine.diffusion.method import Unverified
+    from harness.engine.shared.records import Ledger
 
     method = _method(case)
     model = _formula(case)
@@ -122,7 +122,7 @@ def _method(case: dict) -> "DiffusionMethod":
     from harness.config.catalogue import knobs as published
     from harness.config.catalogue import read
     from harness.config.composition import compose
-    from harness.engine.method import DiffusionMethod
+    from harness.engine.diffusion.method import DiffusionMethod
 
     known = published(read("method", case["method"]))
     if strange := case["params"].keys() - known:
@@ -180,7 +180,7 @@ def _decode_external(
     import torch
 
     from harness.engine.own_sampler import OwnSamplerMethod, decode
-    from harness.engine.records import Ledger
+    from harness.engine.shared.records import Ledger
     from harness.models.closed_form import ClosedFormModule
     from harness.models.external import ExternalModel, bound, taken
     from methods.external import Own

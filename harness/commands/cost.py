@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.engine.records import ForwardRecord
+    from harness.engine.shared.records import ForwardRecord
     from harness.models.cost.fit import Fit
     from harness.models.cost.machine import Machine
     from harness.models.cost.shape import ModelShape

@@ -91,7 +91,7 @@ def _decode(request: Request) -> "tuple[LoadedModel, Decoded]":
     refuse_unknown(parse(request.overrides))
     from harness.config.composition import compose
     from harness.config.job import resolve_decoding
-    from harness.engine.randomness import sample_seed
+    from harness.engine.shared.randomness import sample_seed
     from harness.runs.decode_batch import decode_batch, with_room
     from harness.runs.loading import load
     from harness.runs.measure import Measure, Measurement

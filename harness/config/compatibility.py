@@ -11,9 +11,9 @@ from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
 from harness.config.overrides import tells_as_typed
 from harness.config.words import refused
+from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind
+from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError
 from harness.models import hub
 from tasks.task import Task

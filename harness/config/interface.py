@@ -8,9 +8,25 @@ changed.
 import ast
 from pathlib import Path
 
-INTERFACE = 1
-CHANGES = {1: "the first that plug-ins can name"}
+INTERFACE = 2
+CHANGES = {
+    1: "the first that plug-ins can name",
+    2: "the engine's modules lie in harness.engine.shared, .diffusion and .autoregressive",
+}
 """What each interface changed against the one before it."""
+
+_MOVED = {
+    "branches": "shared.kv_tree (Branches), diffusion.branches",
+    "canvas": "diffusion.canvas; GIVEN and UNDECIDED: shared.generation",
+    "diffusion": "diffusion.loop",
+    "draft_verify": "autoregressive.loop",
+    "drafting": "autoregressive.drafting; Sequences: autoregressive.sequences",
+    "positional": "shared.indexing (per_row, positions, filled), diffusion.positional",
+    "sampling": "diffusion.drawing; invert and keep_top: shared.sampling",
+    **{name: f"shared.{name}" for name in ("generation", "model", "policy", "prediction", "randomness", "records")},
+    **{name: f"diffusion.{name}" for name in ("margins", "method", "policies", "reuse", "standing")},
+}
+"""Where interface 2 has the modules of harness.engine that interface 1 had."""
 
 FILE = "plugin.yaml"
 
@@ -34,6 +50,15 @@ def mismatch(interface: object) -> str:
         return f"interface: {interface}: this decbench has interface {INTERFACE}; update it"
     changed = "; ".join(f"{version} is {text}" for version, text in CHANGES.items() if version > interface)
     return f"interface: {interface}: this decbench has interface {INTERFACE} ({changed}); see docs/plugins.md"
+
+
+def moved(error: BaseException) -> str:
+    """Return where a module is that an import of a plug-in did not find: "" if it was none of the engine's."""
+    name = (error.name or "") if isinstance(error, ImportError) else ""
+    room, _, module = name.rpartition(".")
+    if room != "harness.engine" or module not in _MOVED:
+        return ""
+    return f"; since interface 2 it is harness.engine.{_MOVED[module]}"
 
 
 def _said(file: Path) -> tuple[str | None, object]:

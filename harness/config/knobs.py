@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config import options
 from harness.config.catalogue import METADATA, read
 from harness.config.overrides import parse
-from harness.engine.policy import PROBABILITY
+from harness.engine.shared.policy import PROBABILITY
 from harness.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$\{(\.+|method\.)(\w+)\}")

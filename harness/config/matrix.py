@@ -12,10 +12,10 @@ from harness.config.catalogue import file_of, marked, names, origin, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
 from harness.config.plugin import Plugin
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind
-from harness.engine.policies import Cache
-from harness.engine.policy import REGISTRY
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.policies import Cache
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.policy import REGISTRY
 from harness.errors import ConfigError
 
 _SLOTS = ("cache", "finish")

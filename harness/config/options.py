@@ -19,7 +19,7 @@ from harness.config import plugins
 from harness.config.catalogue import nearest
 from harness.config.plugin import Plugin
 from harness.engine.families import METHOD_CLASSES
-from harness.engine.policy import REGISTRY
+from harness.engine.shared.policy import REGISTRY
 from harness.errors import ConfigError
 
 _PACKAGES = ("harness.engine", "methods")

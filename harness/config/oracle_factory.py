@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from harness.engine.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ModelKind, ModelSpec
 from harness.errors import DataError
 from harness.models.laws import Law, Listed, Shuffled
 from harness.models.oracle import LawOf, Oracle

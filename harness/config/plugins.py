@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 
 from harness import references
-from harness.config.interface import INTERFACE, mismatch
+from harness.config.interface import INTERFACE, mismatch, moved
 from harness.config.plugin import GROUPS, Plugin
 from harness.config.plugin_folders import VARIABLE, folders, split
-from harness.engine.policy import REGISTRY
+from harness.engine.shared.policy import REGISTRY
 from harness.errors import ConfigError
 
 
@@ -110,7 +110,7 @@ def explained(error: BaseException, file: Path) -> tuple[Path, str]:
     """Return the file of a plug-in that an error arose in, and what it says; `file` where nothing tells."""
     if isinstance(error, SyntaxError) and error.filename:
         return Path(error.filename), f"{type(error).__name__}: {error.msg} (line {error.lineno})"
-    text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}{moved(error)}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if owner(frame.filename):
             return Path(frame.filename), f"{text} (line {frame.lineno})"

@@ -1,1 +1,1 @@
-"""Decoding: the canvas, the two loops, the policies' interfaces, and the one counter."""
+"""Decoding: two loops in rooms that do not know each other, on shared ground, and the families that they serve."""

@@ -1,7 +1,7 @@
 """The families of methods, each with the loop that runs it."""
 
-from harness.engine.drafting import AutoregressiveMethod
-from harness.engine.method import DiffusionMethod
+from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
 
 Method = DiffusionMethod | AutoregressiveMethod | OwnSamplerMethod

@@ -10,9 +10,9 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from harness.engine.generation import Generation, Outside
-from harness.engine.model import LanguageModel, ModelSpec
-from harness.engine.records import Ledger, Role
+from harness.engine.shared.generation import Generation, Outside
+from harness.engine.shared.model import LanguageModel, ModelSpec
+from harness.engine.shared.records import Ledger, Role
 
 
 class Called(Protocol):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.engine.canvas import GIVEN
-from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.models.oracle import TokenStore
 
 _REACH = 3

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.own_sampler import Called, Sampled, SamplesOnly
-from harness.engine.randomness import seeded
-from harness.engine.records import Role
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.randomness import seeded
+from harness.engine.shared.records import Role
 from harness.errors import ConfigError, DataError
 from harness.models import hf_causal, hub, text
 from harness.models.pool import LoadedModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness import files
-from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import checkpoint
 from harness.models.key_values import KeyValueStore
@@ -26,7 +26,7 @@ KIND_OF: dict[Attention, ModelKind] = {
 
 
 class EmbeddedModel:
-    """A transformer that the decode loops can call; shapes as in `harness.engine.model`."""
+    """A transformer that the decode loops can call; shapes as in `harness.engine.shared.model`."""
 
     attention = "sdpa"
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.engine.generation import Outside
-from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.own_sampler import Called, Sampled, SamplesOnly
-from harness.engine.randomness import seeded
-from harness.engine.records import Role
+from harness.engine.shared.generation import Outside
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.randomness import seeded
+from harness.engine.shared.records import Role
 from harness.errors import ConfigError, DataError
 from harness.models import text
 from harness.models.hf_causal import stops

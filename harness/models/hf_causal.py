@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, LanguageModel, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import AttentionObserver, LanguageModel, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import ConfigError, DataError
 from harness.models import hub, text
 from harness.models.pool import LoadedModel
@@ -20,7 +20,7 @@ _LOW_PRECISION_TOLERANCE = 0.25
 
 
 class CausalModel:
-    """A transformers model that the draft-verify loop can call; shapes as in `harness.engine.model`."""
+    """A transformers model that the draft-verify loop can call; shapes as in `harness.engine.shared.model`."""
 
     def __init__(self, inner: Any, spec: ModelSpec) -> None:
         self.inner, self.spec = inner, spec

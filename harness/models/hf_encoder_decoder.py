@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models import hf_causal, hub, text
 from harness.models.pool import LoadedModel
@@ -68,7 +68,7 @@ class EncodedStore:
 
 
 class EncoderDecoderModel:
-    """A transformers model that the draft-verify loop can call; shapes as in `harness.engine.model`."""
+    """A transformers model that the draft-verify loop can call; shapes as in `harness.engine.shared.model`."""
 
     def __init__(self, inner: Any, spec: ModelSpec, start_id: int) -> None:
         self.inner, self.spec, self.start_id = inner, spec, start_id

@@ -14,8 +14,8 @@ from itertools import compress
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN
-from harness.engine.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
 from harness.errors import DataError
 from harness.models.laws import Law, entropy
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.engine.model import LanguageModel
+from harness.engine.shared.model import LanguageModel
 
 
 class Tokenizer(Protocol):

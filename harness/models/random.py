@@ -2,7 +2,7 @@
 
 import torch
 
-from harness.engine.model import ModelKind
+from harness.engine.shared.model import ModelKind
 from harness.models.embedded import KIND_OF, wrap
 from harness.models.pool import LoadedModel
 from harness.models.tokenizer import SymbolTokenizer

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import torch
 
-from harness.engine.generation import Outside
-from harness.engine.model import ModelKind, ModelSpec
 from harness.engine.own_sampler import Called, Sampled, SamplesOnly
-from harness.engine.records import Counts
+from harness.engine.shared.generation import Outside
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.records import Counts
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
 from harness.models.service import Service

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.model import AttentionObserver, LayerPlan
+from harness.engine.shared.model import AttentionObserver, LayerPlan
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -246,7 +246,7 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """A block as a plan sees it (`harness.engine.model.Layer`); `mask` is [B, 1, S or 1, S], or None."""
+    """A block as a plan sees it (`harness.engine.shared.model.Layer`); `mask` is [B, 1, S or 1, S], or None."""
 
     block: Block
     rotary: Rotary

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
-from harness.engine import diffusion, draft_verify, own_sampler
-from harness.engine.canvas import Canvas
+from harness.engine import own_sampler
+from harness.engine.autoregressive import loop as draft_verify
+from harness.engine.diffusion import loop as diffusion
+from harness.engine.diffusion.canvas import Canvas
 from harness.engine.families import Method
-from harness.engine.generation import Generation
-from harness.engine.model import LanguageModel
-from harness.engine.records import Counts, ForwardRecord, Ledger
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.records import Counts, ForwardRecord, Ledger
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.device_clock import mark, seconds_between
-from harness.engine.model import LanguageModel, Store
+from harness.engine.shared.device_clock import mark, seconds_between
+from harness.engine.shared.model import LanguageModel, Store
 
 
 class ForwardClock:

@@ -148,7 +148,7 @@ def _driver() -> str | None:
 def attention_kernel(model: object, device: str) -> str | None:
     """Return the attention kernels that a model's calls choose from; None where it does not say.
 
-    `model` is one of `harness.engine.model.LanguageModel`; torch chooses among its own by shapes and masks.
+    `model` is one of `harness.engine.shared.model.LanguageModel`; torch chooses among its own by shapes and masks.
     """
     chosen = getattr(model, "attention", None)
     if chosen != "sdpa" or torch.device(device).type != "cuda":

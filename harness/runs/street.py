@@ -6,8 +6,8 @@ from itertools import product
 from typing import Any, Protocol
 
 from harness.engine.families import Method
-from harness.engine.generation import DecodeError, Generation
-from harness.engine.randomness import sample_seed
+from harness.engine.shared.generation import DecodeError, Generation
+from harness.engine.shared.randomness import sample_seed
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json, prompt_digest
 from harness.results.schemas import BUDGET, COUNTERS, SAMPLES, STEPS, without_names

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.drafting import Round
-from harness.engine.generation import known_margin
-from harness.engine.prediction import Candidates
-from harness.engine.records import Ledger
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.generation import known_margin
+from harness.engine.shared.prediction import Candidates
+from harness.engine.shared.records import Ledger
 
 
 @dataclass

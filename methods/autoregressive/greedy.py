@@ -5,9 +5,10 @@ No paper; the baseline of every lossless autoregressive method. With a drafter t
 Invariants: without drafts, `nfe` = `tokens_out`, `nfe_prefill` = 1, `query_tokens` = prompt + `tokens_out` - 1.
 """
 
-from harness.engine.drafting import Proposal, Sequences, Verdict
-from harness.engine.policy import policy
-from harness.engine.prediction import Prediction, token_gap
+from harness.engine.autoregressive.drafting import Proposal, Verdict
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Prediction, token_gap
 
 
 @policy("method/acceptor", "greedy")

@@ -18,11 +18,12 @@ Invariants: output equals that of the empty drafter for every drafter; temperatu
 import torch
 from torch import Tensor
 
-from harness.engine.drafting import Proposal, Sequences, Verdict
-from harness.engine.policy import policy
-from harness.engine.prediction import Prediction, token_gap
-from harness.engine.randomness import uniforms
-from harness.engine.sampling import invert
+from harness.engine.autoregressive.drafting import Proposal, Verdict
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Prediction, token_gap
+from harness.engine.shared.randomness import uniforms
+from harness.engine.shared.sampling import invert
 from harness.errors import ConfigError
 
 

@@ -22,12 +22,12 @@ Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole 
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
-from harness.engine.policy import policy
-from harness.engine.records import Ledger, Role
-from harness.engine.reuse import forward_queries, refuse_misfits, remember, store_of
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import forward_queries, refuse_misfits, remember, store_of
+from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Ledger, Role
 from methods.caches.finished_blocks import EXACT, Blocks, first_block, part_of_window
 
 

@@ -7,12 +7,12 @@ Nothing is kept between calls.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
-from harness.engine.positional import per_row
-from harness.engine.records import Ledger, Role
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.indexing import per_row
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Ledger, Role
 
 VISIBLE = "cut_suffix.visible_B"
 

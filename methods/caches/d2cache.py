@@ -16,13 +16,9 @@ Invariant: k at least the response and p_roll = 1 equals no cache.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
-from harness.engine.prediction import top
-from harness.engine.records import Ledger
-from harness.engine.reuse import (
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import (
     Gathered,
     forward_queries,
     kept,
@@ -33,6 +29,10 @@ from harness.engine.reuse import (
     top_probability,
     with_sources,
 )
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import top
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.diffusion.certainty_prior import certainty_density
 

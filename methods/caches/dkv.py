@@ -27,13 +27,13 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod, Unscheduled
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
-from harness.engine.prediction import top
-from harness.engine.records import Ledger
-from harness.engine.reuse import compute, kept, recall, refuse_misfits
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod, Unscheduled
+from harness.engine.diffusion.reuse import compute, kept, recall, refuse_misfits
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import top
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.diffusion.llada import Confidence, Order, random_order
 

@@ -19,13 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel, Layer
-from harness.engine.policy import policy
-from harness.engine.prediction import top
-from harness.engine.records import Ledger
-from harness.engine.reuse import (
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
     features_of,
@@ -34,6 +30,10 @@ from harness.engine.reuse import (
     refuse_misfits,
     remember,
 )
+from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import top
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _ROUNDING = 8

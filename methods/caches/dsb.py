@@ -13,12 +13,12 @@ Invariant: K = 1 equals no cache, since every step decides a token.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
-from harness.engine.records import Ledger
-from harness.engine.reuse import compute, kept, recall, refuse_misfits
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import compute, kept, recall, refuse_misfits
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _DECIDED, _FIRST = "dsb.decided_B", "dsb.first_B"

@@ -17,16 +17,12 @@ Invariants: refresh_interval = 1 equals no cache; so does a window that covers t
 
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
-from harness.engine.records import Ledger
-from harness.engine.reuse import (
-    compute,
-    recall,
-    refuse_misfits,
-)
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import compute, recall, refuse_misfits
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 

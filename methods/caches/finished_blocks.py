@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import LanguageModel
-from harness.engine.reuse import Past, kept, recall, with_sources
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.reuse import Past, kept, recall, with_sources
+from harness.engine.shared.model import LanguageModel
 
 EXACT = "cache.exact_B"
 """Number of blocks, from the first, whose keys and values are those of their tokens."""

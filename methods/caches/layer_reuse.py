@@ -16,13 +16,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.generation import DecodeError
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel, Layer
-from harness.engine.policy import policy
-from harness.engine.records import Ledger
-from harness.engine.reuse import (
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
     Past,
@@ -34,6 +30,10 @@ from harness.engine.reuse import (
     remember,
     run_layer,
 )
+from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer
+from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _KEY = "layer_reuse.key_tokens_BL"

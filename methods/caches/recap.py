@@ -14,19 +14,13 @@ Invariant: r = 0 equals no cache.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy
-from harness.engine.prediction import top
-from harness.engine.records import Ledger
-from harness.engine.reuse import (
-    compute,
-    kept,
-    recall,
-    refuse_misfits,
-    top_probability,
-)
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.reuse import compute, kept, recall, refuse_misfits, top_probability
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import top
+from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _LEFT, _TARGETS, _LIGHT, _SURE = "recap.left_B", "recap.targets_BL", "recap.light_B", "recap.sure_BL"

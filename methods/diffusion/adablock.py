@@ -15,9 +15,9 @@ Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability
 from harness.errors import FieldError
 
 _NEW = "adablock.new_B"

@@ -13,8 +13,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 from methods.diffusion.blocks import open_first
 

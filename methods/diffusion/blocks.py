@@ -6,8 +6,8 @@ Shapes: B rows, L positions.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 from methods.caches.finished_blocks import PART
 

@@ -17,10 +17,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.errors import FieldError
 
 _PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"

@@ -15,10 +15,10 @@ Invariants: never more than ceil(gen_length / b) calls; expand_ratio = 0 without
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, top
 from harness.errors import FieldError
 
 _BUFFER, _WIDTH, _TOKENS = "ccd_code.buffer_BL", "ccd_code.width_B", "ccd_code.tokens_BL"

@@ -15,9 +15,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
 from methods.diffusion.llada import Confidence
 

@@ -19,11 +19,11 @@ Invariants: eos_init = 0, eos_grow = 0, W = 1 is the threshold decoder, strictly
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
 from methods.diffusion.oracle import ReferenceAnswer
 

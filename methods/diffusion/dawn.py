@@ -14,11 +14,11 @@ Invariants: low > 1 and induce > 1 equals `threshold`.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
-from harness.engine.method import DiffusionMethod, NoCache
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import nearest
+from harness.engine.diffusion.method import DiffusionMethod, NoCache
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending
 from harness.errors import FieldError
 from methods.diffusion.llada import Confidence
 

@@ -12,7 +12,7 @@ Symbol -> argument: N -> max_denoising_steps. Invariant: the tokens are those of
 
 from collections.abc import Mapping
 
-from harness.engine.policy import policy
+from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 
 

@@ -11,10 +11,10 @@ Invariants: without near ties the commits are those of `threshold`; no step is f
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import nearest
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import nearest
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates
 from harness.errors import FieldError
 
 _NEAR = 1e-5

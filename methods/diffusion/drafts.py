@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policies import Step
-from harness.engine.prediction import Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.policies import Step
+from harness.engine.shared.prediction import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)

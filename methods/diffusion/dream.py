@@ -11,10 +11,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
-from harness.engine.sampling import gap_of_drawn, invert, keep_top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.drawing import gap_of_drawn
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
+from harness.engine.shared.sampling import invert, keep_top
 from harness.errors import FieldError
 
 

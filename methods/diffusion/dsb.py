@@ -10,8 +10,8 @@ Invariants: greedy with block_length = gen_length equals `threshold`; max_block 
 
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 
 

@@ -11,9 +11,9 @@ Invariants: the number of calls is the number of levels times blocks; a >= block
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates
 from harness.errors import FieldError
 
 

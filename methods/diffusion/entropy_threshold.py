@@ -10,9 +10,9 @@ position of the least entropy closes in any case.
 
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates
 from harness.errors import FieldError
 
 

@@ -10,10 +10,10 @@ Invariants: threshold > 1 equals one token per step; threshold <= 0 closes a blo
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across, prefix
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across, prefix
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, top
 from harness.errors import FieldError
 
 

@@ -19,11 +19,11 @@ Invariants: tau = 1 is one token per call; the same answers without the cache.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel, ModelKind
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates
 from harness.errors import FieldError
 from methods.caches.finished_blocks import PART
 from methods.diffusion.blocks import keep_first, open_first

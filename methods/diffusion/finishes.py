@@ -12,9 +12,9 @@ Reconstruction: `prefix_eos` takes a given end token for an end as well.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import FieldError
 
 _END = "predict_eos.end_BL"

@@ -12,10 +12,10 @@ step, and a delta below -n closes any n positions.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across, prefix
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across, prefix
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, top
 
 
 @policy("method/selector", "frechet")

@@ -35,12 +35,12 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from harness.engine.branches import Branches
-from harness.engine.canvas import SETTLED, Canvas
-from harness.engine.method import DiffusionMethod, NoCache
-from harness.engine.policies import Observe, Shareable, Step
-from harness.engine.policy import policy
-from harness.engine.prediction import Prediction
+from harness.engine.diffusion.canvas import SETTLED, Canvas
+from harness.engine.diffusion.method import DiffusionMethod, NoCache
+from harness.engine.diffusion.policies import Observe, Shareable, Step
+from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Prediction
 from harness.errors import FieldError
 from methods.diffusion.drafts import alike, chain, contained, left_in_window, to_evaluate
 from methods.diffusion.freedave_step import KNOWN

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import ahead
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, best
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import ahead
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, best
 from harness.errors import FieldError
 
 KNOWN = "freedave.known_B"

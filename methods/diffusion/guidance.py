@@ -6,8 +6,9 @@ Shapes: B rows, L positions, N read positions, V vocabulary.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, Canvas
-from harness.engine.policy import policy
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 
 

@@ -20,9 +20,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction, rank_descending, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, Prediction, rank_descending, top
 from harness.errors import FieldError
 
 _EDITED = "hierarchy.edited_BL"

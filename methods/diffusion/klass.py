@@ -16,11 +16,11 @@ Invariants: never more steps than the schedule with one token per step; tau >= 1
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, top
-from harness.engine.sampling import draw
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.drawing import draw
+from harness.engine.diffusion.margins import across
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.errors import FieldError
 
 _BEFORE, _CALM = "klass.before_BRV", "klass.calm_BL"

@@ -12,10 +12,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.sampling import draw
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.drawing import draw
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.errors import FieldError
 
 

@@ -11,9 +11,9 @@ Invariants: r = 0 or tau_rel = tau equals `threshold`; above 1 both ways, one po
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
-from harness.engine.canvas import Canvas
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates
 from harness.errors import FieldError
 
 

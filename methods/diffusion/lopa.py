@@ -18,11 +18,11 @@ Invariants: k = 1 is the method without branches; rounds are counted by nfe, eva
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import SETTLED, Canvas
-from harness.engine.margins import across
-from harness.engine.policies import Observe, Step
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
+from harness.engine.diffusion.canvas import SETTLED, Canvas
+from harness.engine.diffusion.margins import across
+from harness.engine.diffusion.policies import Observe, Step
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError
 from methods.diffusion.drafts import starts
 

@@ -14,10 +14,10 @@ Invariants: add = 1 and full = 1 is block after block.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, top
 from harness.errors import FieldError
 
 _OPENED = "multi_block.opened_B"

@@ -11,13 +11,13 @@ Invariant: the output equals y*.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, lead
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, lead
+from harness.engine.shared.records import Ledger
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.llada import Confidence, Top
 

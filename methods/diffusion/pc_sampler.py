@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from harness import files
-from harness.engine.canvas import Canvas
-from harness.engine.generation import DecodeError
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
-from harness.engine.sampling import draw
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.drawing import draw
+from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
 
 _FLOOR = 1e-9

@@ -16,11 +16,11 @@ Invariants: unreachable thresholds equal LLaDA with the same constraints; thresh
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, Canvas
-from harness.engine.generation import DecodeError
-from harness.engine.model import LanguageModel
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.generation import GIVEN, DecodeError
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
 from methods.diffusion.llada import Split
 

@@ -14,10 +14,10 @@ Invariant: every step decides at least one position more than it opens.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across
-from harness.engine.policy import policy
-from harness.engine.prediction import Candidates, Prediction, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction, top
 from harness.errors import FieldError
 
 _COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_BL"

@@ -18,11 +18,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
-from harness.engine.sampling import invert, keep_top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
+from harness.engine.shared.sampling import invert, keep_top
 from harness.errors import FieldError
 
 

@@ -16,10 +16,10 @@ Invariant: every step closes a position.
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.policy import policy, probability
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import FieldError
 from methods.caches.cut_suffix import VISIBLE, CutSuffix
 

@@ -16,14 +16,14 @@ Invariants: tau2 = 0 never takes back; a step that takes back closes more than t
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionObserver, LanguageModel
-from harness.engine.policy import policy, probability
-from harness.engine.positional import per_row
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.records import Ledger, Role
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across, nearest
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.indexing import per_row
+from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.policy import policy, probability
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.shared.records import Ledger, Role
 from harness.errors import FieldError
 
 _LAST = "wino.last_B"

@@ -10,12 +10,12 @@ from torch import Tensor
 from harness.config.build import build_method, build_task, load_model
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.generation import Generation
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel, ModelSpec
-from harness.engine.records import Counts, Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import LanguageModel, ModelSpec
+from harness.engine.shared.records import Counts, Ledger
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import NoCache
-from harness.engine.model import ModelKind
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import NoCache
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.records import Ledger
 from methods.caches.block_causal import BlockCausalCache, SubBlockCache
 from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run, trained_model
 

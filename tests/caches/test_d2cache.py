@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import Layer
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import Layer
 from harness.models.embedded import EmbeddedModel
 from methods.caches.d2cache import DualAdaptiveCache, Rollout, filled, nucleus
 from tests.caches.decoding import (

@@ -122,7 +122,7 @@ def test_greedy_calls_are_the_published_ones(monkeypatch: pytest.MonkeyPatch, w:
     """Guards the places of four calls of the authors' code, which decides 3 6 0 5 1 7 2 4 in this order."""
     rank_of_place = torch.tensor([3, 6, 0, 5, 1, 7, 2, 4]).argsort()
     drawn_BL = torch.cat([torch.zeros(4), 1 - rank_of_place / 8])[None]
-    monkeypatch.setattr("harness.engine.canvas.Canvas.uniforms", lambda canvas, purpose: drawn_BL.double())
+    monkeypatch.setattr("harness.engine.diffusion.canvas.Canvas.uniforms", lambda canvas, purpose: drawn_BL.double())
     knobs = ("method.steps=16", "method.block_length=8", "method.cache.R=8", f"method.cache.w={w}")
     made = run(*GREEDY, *knobs, prompts=ONE, length=8)
     assert made.generations[0].decided_at == tuple(rank_of_place.tolist())

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import Layer
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import Layer
+from harness.engine.shared.records import Ledger
 from methods.caches.dllm_cache import FeatureCache, turn
 from tests.caches.decoding import (
     LENGTH,

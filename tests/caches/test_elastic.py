@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.model import Layer
+from harness.engine.shared.model import Layer
 from harness.models.embedded import EmbeddedModel
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, trained_model
 

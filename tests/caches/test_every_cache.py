@@ -6,11 +6,11 @@ import pytest
 from torch import Tensor
 
 from harness.config.compatibility import reason_against
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind
-from harness.engine.policies import Narrowing
-from harness.engine.policy import REGISTRY
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.policies import Narrowing
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.policy import REGISTRY
 from harness.models.embedded import EmbeddedModel
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, Made, decode_with, method_of, random_model, run
 

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import evaluate, take_step
-from harness.engine.method import DecodeFully, DiffusionMethod
-from harness.engine.model import LanguageModel
-from harness.engine.policies import Finish, Window
-from harness.engine.policy import REGISTRY
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import evaluate, take_step
+from harness.engine.diffusion.method import DecodeFully, DiffusionMethod
+from harness.engine.diffusion.policies import Finish, Window
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.policy import REGISTRY
+from harness.engine.shared.records import Ledger
 from methods.diffusion.adablock import Adaptive
 from methods.diffusion.ass import AscendingBlocks
 from methods.diffusion.blocks import AbsoluteBlocks, Blocks

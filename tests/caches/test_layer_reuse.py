@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.generation import DecodeError
-from harness.engine.model import Layer
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.model import Layer
+from harness.engine.shared.records import Ledger
 from methods.caches.layer_reuse import LayerReuse, Mode
 from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, models, random_model, run, same_decoding
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import evaluate
-from harness.engine.method import NoCache
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import evaluate
+from harness.engine.diffusion.method import NoCache
+from harness.engine.shared.records import Ledger
 from tests.caches.decoding import LENGTH, PROMPTS, random_model, run
 from tests.caches.test_every_cache import CACHES, method_with, model_for
 

@@ -8,7 +8,7 @@ import pytest
 from harness.config.plugin_folders import VARIABLE
 from tests.conftest import RunDecbench
 
-HEAD = "import torch\nfrom dataclasses import replace\nfrom harness.engine.policy import policy\n"
+HEAD = "import torch\nfrom dataclasses import replace\nfrom harness.engine.shared.policy import policy\n"
 SELECTOR = HEAD + '@policy("method/selector", "wrong")\nclass Wrong:\n'
 CHOOSE = "    def __call__(self, candidates, open_BL, quota_B, canvas):\n"
 REVISER = HEAD + '@policy("method/reviser", "wrong")\nclass Wrong:\n'
@@ -44,14 +44,16 @@ WRONG = {
     ),
     "counting": (
         REVISER + "    def reads(self, canvas):\n        return canvas.open_BL\n" + REVISE + "        pass\n"
-        + HEAD + "from harness.engine.method import NoCache\n" + '@policy("method/cache", "wrong")\nclass Hidden:\n'
+        + HEAD + "from harness.engine.diffusion.method import NoCache\n"
+        + '@policy("method/cache", "wrong")\nclass Hidden:\n'
         "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"
         "        model.forward(canvas.tokens_BL, select_N=position_N[:1])\n"
         "        return NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n",
         "the model was called",
     ),
     "counting ": (
-        HEAD + "from harness.engine.method import NoCache\n" + '@policy("method/cache", "wrong")\nclass Lean:\n'
+        HEAD + "from harness.engine.diffusion.method import NoCache\n"
+        + '@policy("method/cache", "wrong")\nclass Lean:\n'
         "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"
         "        logits_NV = NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n"
         "        last = ledger.records[-1]\n"

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from harness.cli import main
-from harness.engine import diffusion, prediction
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion import loop as diffusion
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared import prediction
 from harness.errors import RunFailed
 from harness.results.gate.baseline import read_baseline
 from harness.results.store import Store

@@ -8,7 +8,7 @@ import pytest
 
 from harness.config.job import Job, Shared, resolve
 from harness.config.stored import restored
-from harness.engine.policy import REGISTRY
+from harness.engine.shared.policy import REGISTRY
 from harness.models.embedded import CHECKPOINTS
 from harness.results.canonical import canonical_json, printable
 from harness.results.store import Store

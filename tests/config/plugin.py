@@ -9,7 +9,7 @@ RULE = '''
 
 from my_helper import share
 
-from harness.engine.policy import policy
+from harness.engine.shared.policy import policy
 
 
 @policy("method/selector", "mean")

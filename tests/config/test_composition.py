@@ -16,8 +16,8 @@ from harness.config.composition import compose
 from harness.config.loader import ROOT as BENCH
 from harness.config.loader import loader
 from harness.config.option_files import ASSUMED
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError
 from methods.caches.block_causal import BlockCausalCache
 from methods.caches.dllm_cache import FeatureCache

@@ -11,8 +11,8 @@ from harness.config.catalogue import knobs, names, read
 from harness.config.compatibility import check
 from harness.config.composition import compose
 from harness.config.knobs import knobs_read
-from harness.engine.method import DiffusionMethod
-from harness.engine.policy import REGISTRY
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.policy import REGISTRY
 from harness.errors import ConfigError
 from methods.diffusion.llada import Top
 

@@ -13,12 +13,12 @@ from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.config.matrix import Combination, caches, combinations, decoders, policies
-from harness.engine import diffusion
-from harness.engine.canvas import Canvas
-from harness.engine.generation import Generation
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel, ModelKind
-from harness.engine.records import Counts, Ledger
+from harness.engine.diffusion import loop as diffusion
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.records import Counts, Ledger
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
 from harness.runs.decode_batch import decode_batch

@@ -15,7 +15,7 @@ from harness.config.composition import compose
 from harness.config.interface import INTERFACE
 from harness.config.job import resolve
 from harness.config.plugin_folders import VARIABLE
-from harness.engine.policy import REGISTRY
+from harness.engine.shared.policy import REGISTRY
 from tests.config.plugin import RULE, stored, write
 from tests.conftest import RunDecbench
 
@@ -209,6 +209,21 @@ def test_a_plug_in_may_name_itself_and_its_interface(folder: Path, monkeypatch: 
         origin("method", "mean") == "means"
         and read("method", "slow_mean")["models"] == read("method", "mean")["models"]
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("from harness.engine.policy import policy", "harness.engine.shared.policy"),
+        ("from harness.engine.diffusion import decode", "harness.engine.diffusion.loop"),
+    ],
+)
+def test_a_module_that_has_moved_is_named(line: str, said: str, folder: Path, call_decbench: RunDecbench):
+    """Guards plug-ins of the first interface, which import the engine's modules from where they were."""
+    rule = folder / "my_rule.py"
+    rule.write_text(f"{line}\n{rule.read_text()}")
+    process = call_decbench("check", "method=mean", f"--config-dir={folder}")
+    assert process.returncode == 2 and f"since interface 2 it is {said}" in process.stderr, process.stderr
 
 
 def test_an_installed_package_needs_no_naming(

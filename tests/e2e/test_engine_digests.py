@@ -20,8 +20,8 @@ from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.config.matrix import Combination, caches, combinations, decoders
 from harness.engine.families import Method
-from harness.engine.model import ModelKind
-from harness.engine.randomness import sample_seed
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.randomness import sample_seed
 from harness.models import random as random_models
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json

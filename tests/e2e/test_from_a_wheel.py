@@ -32,7 +32,7 @@ packages = ["swift_decoders"]
     "swift_decoders/rule.py": '''
 """Closes all there is."""
 
-from harness.engine.policy import policy
+from harness.engine.shared.policy import policy
 
 
 @policy("method/selector", "swift")

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.engine.draft_verify import decode
-from harness.engine.drafting import AutoregressiveMethod, Drafter, FixedLength, Proposal, Sequences
-from harness.engine.generation import Generation
-from harness.engine.model import LanguageModel
-from harness.engine.records import Ledger
+from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, FixedLength, Proposal
+from harness.engine.autoregressive.loop import decode
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.records import Ledger
 from harness.models.embedded import EmbeddedModel, spec_of
 from harness.models.transformer import Attention, Transformer, TransformerConfig
 

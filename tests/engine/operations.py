@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.engine.model import LanguageModel, ModelSpec
+from harness.engine.shared.model import LanguageModel, ModelSpec
 
 # On a device the host waits for each of these: their result, or its size, depends on data.
 WAITS = {

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from harness.engine.branches import Branches
-from harness.engine.canvas import Canvas
-from harness.engine.records import Ledger
-from harness.engine.reuse import forward_queries, new_store
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.reuse import forward_queries, new_store
+from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.records import Ledger
 from tests.engine.test_reuse import laid_out
 
 ROW_D = torch.tensor([0, 0, 0, 1])

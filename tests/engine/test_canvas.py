@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, Canvas
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.generation import GIVEN
 
 MASK, PAD = 9, 0
 

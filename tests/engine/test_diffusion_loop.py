@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine import diffusion
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.generation import DecodeError, Generation
-from harness.engine.method import DiffusionMethod, Unscheduled
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates, Prediction
-from harness.engine.records import Ledger
+from harness.engine.diffusion import loop as diffusion
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod, Unscheduled
+from harness.engine.shared.generation import DecodeError, Generation
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates, Prediction
+from harness.engine.shared.records import Ledger
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.freedave import FreeDave
 from methods.diffusion.llada import Confidence, Split, Top

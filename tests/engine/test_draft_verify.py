@@ -6,10 +6,10 @@ from math import ceil
 import pytest
 import torch
 
-from harness.engine.draft_verify import evaluate
-from harness.engine.drafting import AutoregressiveMethod, FixedLength, Proposal, Round
-from harness.engine.generation import DecodeError
-from harness.engine.records import Ledger, Role
+from harness.engine.autoregressive.drafting import AutoregressiveMethod, FixedLength, Proposal, Round
+from harness.engine.autoregressive.loop import evaluate
+from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from methods.autoregressive.greedy import Greedy

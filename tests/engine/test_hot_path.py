@@ -17,11 +17,11 @@ from torch import Tensor
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelSpec, Store
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelSpec, Store
+from harness.engine.shared.records import Ledger
 from tests.caches.decoding import random_model
 from tests.engine.operations import counted, peak_bytes
 

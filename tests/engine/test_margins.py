@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.margins import across, nearest
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import across, nearest
 
 ROWS, WIDTH = 3, 6
 

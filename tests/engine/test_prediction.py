@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Prediction, ScoreDtype, log_probability, rank_descending, top
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Prediction, ScoreDtype, log_probability, rank_descending, top
 
 SPEC = ModelSpec(
     name="none", kind=ModelKind.MASKED_DIFFUSION, vocab_size=3, max_length=4, layers=1, stop_ids=(0,), pad_id=0,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.randomness import sample_seed, uniforms
+from harness.engine.shared.randomness import sample_seed, uniforms
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from harness.engine.records import Counts, Ledger, Role
+from harness.engine.shared.records import Counts, Ledger, Role
 from tests.engine.causal import random_causal
 
 MODEL = random_causal()

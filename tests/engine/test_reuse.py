@@ -5,9 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.records import Ledger
-from harness.engine.reuse import Gathered, forward_queries, new_store, recall, remember, store_of, top_probability
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.reuse import (
+    Gathered,
+    forward_queries,
+    new_store,
+    recall,
+    remember,
+    store_of,
+    top_probability,
+)
+from harness.engine.shared.records import Ledger
 from harness.models import random as random_models
 
 PROMPTS = [[2, 30, 76, 4], [2, 31, 76, 77, 78, 4]]

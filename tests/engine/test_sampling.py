@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.sampling import invert
+from harness.engine.shared.sampling import invert
 
 
 @pytest.mark.parametrize(

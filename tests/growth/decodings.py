@@ -8,7 +8,7 @@ from harness.commands.cost import calls_of
 from harness.config.build import build_method
 from harness.config.composition import compose
 from harness.engine.families import Method
-from harness.engine.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ModelKind, ModelSpec
 from harness.models.cost.shape import shape_of
 from harness.models.cost.work import work_of
 from harness.models.embedded import EmbeddedModel

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.method import DiffusionMethod
-from harness.engine.prediction import Candidates
-from harness.engine.records import Counts, Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.prediction import Candidates
+from harness.engine.shared.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 
 PROMPT = [3, 1, 4, 1, 5]

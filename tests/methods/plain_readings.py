@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.engine.model import LanguageModel
+from harness.engine.shared.model import LanguageModel
 
 
 @dataclass

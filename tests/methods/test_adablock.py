@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.prediction import Candidates
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from methods.diffusion.adablock import Adaptive

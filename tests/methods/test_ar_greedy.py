@@ -2,8 +2,9 @@
 
 import torch
 
-from harness.engine.drafting import Proposal, Sequences
-from harness.engine.prediction import Prediction
+from harness.engine.autoregressive.drafting import Proposal
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.prediction import Prediction
 from methods.autoregressive.greedy import Greedy
 from tests.engine.causal import random_causal
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import ConfigError
 from methods.diffusion.ccd import Coherent, Contextual, Mode
 from tests.methods.closed_form import MASK_ID, replay

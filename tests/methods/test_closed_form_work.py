@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine import draft_verify
-from harness.engine.method import DiffusionMethod
-from harness.engine.records import Counts, Ledger
+from harness.engine.autoregressive import loop as draft_verify
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from tests.caches.decoding import LENGTH, decode_with, queries_per_call, random_model
 from tests.engine.causal import random_causal

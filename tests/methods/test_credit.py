@@ -5,12 +5,12 @@ import torch
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates, Prediction
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates, Prediction
+from harness.engine.shared.records import Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.credit import Credit

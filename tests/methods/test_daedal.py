@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import ConfigError
 from methods.diffusion.daedal import CanvasGrowth, LeadingBlock
 from tests.methods.closed_form import MASK_ID, replay

@@ -11,7 +11,7 @@ import transformers
 from harness.commands import doctor
 from harness.config.composition import compose
 from harness.engine.own_sampler import OwnSamplerMethod, decode
-from harness.engine.records import Ledger
+from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError, DataError
 from harness.models.diffusion_gemma import DiffusionGemma, load
 from harness.results.store import Store

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion.canvas import Canvas
 from methods.diffusion.dream import Algorithm, DreamQuota
 from tests.methods.closed_form import replay
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion.canvas import Canvas
 from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from methods.diffusion.dsb import Sliding

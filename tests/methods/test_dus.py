@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.prediction import Candidates
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.prediction import Candidates
 from harness.errors import ConfigError
 from methods.diffusion.dus import Dilated, levels
 from tests.methods.closed_form import MASK_ID, replay

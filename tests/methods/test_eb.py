@@ -9,10 +9,10 @@ from torch import Tensor
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates, Prediction, ScoreDtype
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from methods.diffusion.eb import EntropyBudget, EntropyBudgetScore, Proxy
 from tests.caches.decoding import decode_with, models
 from tests.methods.closed_form import PROFILE, candidates, chosen, replay

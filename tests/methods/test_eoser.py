@@ -6,7 +6,7 @@ from math import log
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion.canvas import Canvas
 from methods.diffusion.eoser import EndRejection, Ramp
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.test_saber import NOTHING

@@ -11,7 +11,7 @@ import pytest
 from harness.config.build import build_method
 from harness.config.catalogue import read
 from harness.config.composition import compose
-from harness.engine.method import DiffusionMethod
+from harness.engine.diffusion.method import DiffusionMethod
 from tests.caches.decoding import LENGTH, PROMPTS, Made, decode_with, random_model, trained_model
 
 KINDS = {

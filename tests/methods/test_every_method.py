@@ -11,9 +11,9 @@ from harness.config import options
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind
-from harness.engine.policy import REGISTRY
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.policy import REGISTRY
 
 options.register()
 CACHES = sorted(name for group, name in REGISTRY if group == "method/cache" and name != "none")

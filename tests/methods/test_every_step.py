@@ -11,13 +11,13 @@ from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.config.matrix import Combination, caches, combinations
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.generation import Generation
-from harness.engine.method import DecodeFully, DiffusionMethod, NeverRevise
-from harness.engine.model import ModelKind
-from harness.engine.prediction import Candidates
-from harness.engine.records import Counts, Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DecodeFully, DiffusionMethod, NeverRevise
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.prediction import Candidates
+from harness.engine.shared.records import Counts, Ledger
 from methods.diffusion.daedal import CanvasGrowth
 from methods.diffusion.freedave_step import Confirm
 from methods.diffusion.prophet import RunOut

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion.canvas import Canvas
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
 from methods.diffusion.fast_dllm_v2 import StopToken, SureOrInherited

@@ -7,9 +7,9 @@ import torch
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.prediction import Candidates, Prediction
 from harness.runs.decode_batch import Decoded
 from methods.diffusion.finishes import BlockEos, PredictEos, PrefixEos
 from tests.methods.test_saber import NOTHING

@@ -6,9 +6,9 @@ import pytest
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.prediction import Candidates, Prediction
 from methods.diffusion.fast_dllm import Factor
 from methods.diffusion.frechet import Frechet
 from methods.diffusion.llada import Confidence

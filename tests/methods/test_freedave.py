@@ -13,13 +13,13 @@ from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.compatibility import check
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import Observer, decode, evaluate, take_step
-from harness.engine.generation import Generation
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel
-from harness.engine.prediction import Candidates, Prediction
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import Observer, decode, evaluate, take_step
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.prediction import Candidates, Prediction
+from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from methods.diffusion.freedave import FreeDave

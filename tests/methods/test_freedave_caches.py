@@ -7,10 +7,10 @@ import pytest
 from harness.config.build import build_method
 from harness.config.catalogue import read
 from harness.config.composition import compose
-from harness.engine.generation import Generation
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind
-from harness.engine.records import Counts, Ledger
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.records import Counts, Ledger
 from harness.errors import ConfigError
 from tests.caches.decoding import run, trained_model
 from tests.methods.closed_form import replay

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.records import Ledger, Role
+from harness.engine.shared.records import Ledger, Role
 from tests.methods.test_freedave import on_random_model, random_model
 
 BLOCK, MASK_ID = 8, 1

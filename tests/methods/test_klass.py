@@ -10,10 +10,10 @@ from harness.commands.check.methods import model
 from harness.commands.check.subject import LENGTH, Subject
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates, Prediction, top
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates, Prediction, top
 from harness.errors import ConfigError
 from methods.diffusion.dream import DreamQuota
 from methods.diffusion.klass import Stability, StableAndSure

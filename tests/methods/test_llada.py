@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion.canvas import Canvas
 from methods.diffusion.llada import Split, Top
 from tests.methods.closed_form import chosen, replay
 

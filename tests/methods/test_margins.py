@@ -11,8 +11,8 @@ from torch import Tensor
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine.generation import Generation
-from harness.engine.method import DiffusionMethod
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.generation import Generation
 from harness.models.embedded import EmbeddedModel
 from tests.caches.decoding import LENGTH, PROMPTS, Made, decode_with, random_model, run, trained_model
 

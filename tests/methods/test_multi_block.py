@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
+from harness.engine.diffusion.canvas import Canvas
 from harness.errors import ConfigError
 from methods.diffusion.multi_block import Pipeline, UncertainLast, progress
 from tests.methods.closed_form import MASK_ID, candidates, replay

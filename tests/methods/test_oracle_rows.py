@@ -14,8 +14,8 @@ from torch import Tensor
 from harness.config.build import build_method
 from harness.config.composition import compose
 from harness.config.oracle_factory import load_oracle
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
 from tasks.lists.generator import instance

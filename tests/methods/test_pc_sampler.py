@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.generation import DecodeError
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Prediction
 from harness.errors import ConfigError
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.pc_sampler import Calibrated

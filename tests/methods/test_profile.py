@@ -12,12 +12,12 @@ from torch import Tensor
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates
+from harness.engine.shared.records import Ledger
 from tests.methods.closed_form import PROFILE
 
 MASK = 5

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.generation import DecodeError
+from harness.engine.shared.generation import DecodeError
 from methods.diffusion.prophet import AnswerGap, Constraints
 from tests.caches.decoding import models, run
 from tests.methods.closed_form import replay

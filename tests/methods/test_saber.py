@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.prediction import Candidates, Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import ConfigError
 from methods.diffusion.saber import AboveMean, GrowingBlocks, LeastGain
 from tests.methods.closed_form import MASK_ID, replay

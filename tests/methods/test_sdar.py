@@ -5,8 +5,8 @@ import torch
 
 from harness.config.build import build_method, build_task, load_model
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.prediction import Prediction
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.prediction import Prediction
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
 from methods.diffusion.blocks import AbsoluteBlocks

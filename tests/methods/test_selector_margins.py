@@ -7,7 +7,7 @@ from math import isfinite
 import pytest
 import torch
 
-from harness.engine.margins import prefix
+from harness.engine.diffusion.margins import prefix
 from methods.diffusion.dinfer_threshold import DinferThreshold
 from methods.diffusion.eb import EntropyBudget
 from methods.diffusion.entropy_threshold import EntropyThreshold

@@ -5,9 +5,9 @@ from statistics import mean, pstdev
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.prediction import Candidates
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.prediction import Candidates
+from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from methods.caches.cut_suffix import VISIBLE, CutSuffix

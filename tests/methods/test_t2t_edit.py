@@ -5,11 +5,11 @@ import torch
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.canvas import Canvas
-from harness.engine.diffusion import decode
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import ModelKind, ModelSpec
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.loop import decode
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from tests.methods.closed_form import replay
 from tests.methods.trained import decode_task

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness.engine.canvas import Canvas
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from methods.diffusion.wino import ShadowBlock, WideIn

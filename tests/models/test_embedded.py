@@ -10,7 +10,7 @@ import torch
 
 from harness import files
 from harness.config.catalogue import names, read
-from harness.engine.model import ModelKind
+from harness.engine.shared.model import ModelKind
 from harness.errors import DataError
 from harness.models import checkpoint, embedded, pool, random
 from harness.models.embedded import CHECKPOINTS

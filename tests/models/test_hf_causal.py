@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from harness.engine.drafting import EmptyDrafter
-from harness.engine.model import ModelKind
+from harness.engine.autoregressive.drafting import EmptyDrafter
+from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.hf_causal import CausalModel, load
 from methods.autoregressive.greedy import Greedy

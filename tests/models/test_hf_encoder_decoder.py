@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from harness.engine.drafting import EmptyDrafter
-from harness.engine.records import Ledger
+from harness.engine.autoregressive.drafting import EmptyDrafter
+from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError, DataError
 from harness.models.hf_encoder_decoder import EncoderDecoderModel, load
 from harness.models.pool import LoadedModel

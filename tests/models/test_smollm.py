@@ -12,7 +12,7 @@ import transformers
 
 from harness.config.build import load_model
 from harness.config.composition import compose
-from harness.engine.drafting import EmptyDrafter
+from harness.engine.autoregressive.drafting import EmptyDrafter
 from harness.models import packaged
 from harness.models.pool import LoadedModel
 from harness.models.public import gguf_file

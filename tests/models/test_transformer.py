@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.model import Layer
+from harness.engine.shared.model import Layer
 from harness.errors import ConfigError
 from harness.models.transformer import Attention, Transformer
 from tests.models.shapes import config, random_model, tokens

@@ -45,7 +45,7 @@ def test_a_slowdown_of_30_percent_is_seen_and_none_is_not(tmp_path: Path):
     """Guards the whole way of a time: a loop that takes 1.3 times as long, in a copy, on a machine under any load."""
     for part in ("harness", "methods", "tasks", "conf"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "harness" / "engine" / "diffusion.py").open("a") as file:
+    with (tmp_path / "harness" / "engine" / "diffusion" / "loop.py").open("a") as file:
         file.write(SLOWER)
     asked = ["method=llada", "task=list_sort", "task.samples=32", "batch_size=8", "gen_length=16"]
     here, slower = Checkout(folder=ROOT), Checkout(folder=tmp_path)

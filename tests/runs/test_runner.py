@@ -12,9 +12,9 @@ from harness.config.build import build_task, load_model
 from harness.config.composition import compose, resolved
 from harness.config.job import by_role
 from harness.config.source_digest import Code, Reader
-from harness.engine.canvas import Canvas
-from harness.engine.generation import DecodeError
-from harness.engine.method import NeverRevise
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import NeverRevise
+from harness.engine.shared.generation import DecodeError
 from harness.errors import ConfigError, DataError
 from harness.models.embedded import EmbeddedModel
 from harness.results.store import Store
@@ -267,12 +267,12 @@ def test_another_version_of_the_code_is_run_anew_and_named(
     assert not second.resumed and first.row["setting_id"] == second.row["setting_id"]
     assert (first.row["attempt"], second.row["attempt"]) == (1, 2)
     changed = [record.getMessage() for record in caplog.records if "run anew" in record.getMessage()]
-    assert changed == [f"{second.run_id}: stored as {first.run_id}, run anew: changed harness.engine.diffusion"]
+    assert changed == [f"{second.run_id}: stored as {first.run_id}, run anew: changed harness.engine.diffusion.loop"]
 
 
 def edited(code: Code) -> Code:
     """Return code in which one module differs."""
-    return Code(modules={**code.modules, "harness.engine.diffusion": "edited"}, versions=code.versions)
+    return Code(modules={**code.modules, "harness.engine.diffusion.loop": "edited"}, versions=code.versions)
 
 
 def test_the_command_line_beats_an_experiment():

@@ -14,10 +14,10 @@ from harness.config.build import build_method, load_model
 from harness.config.catalogue import names, nearest, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
+from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
+from harness.engine.diffusion.policies import Shareable
 from harness.engine.families import Method
-from harness.engine.method import DiffusionMethod, NoCache, Unverified
-from harness.engine.model import LanguageModel, ModelKind
-from harness.engine.policies import Shareable
+from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.errors import ConfigError
 from harness.models import random as random_models
 

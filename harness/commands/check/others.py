@@ -11,7 +11,7 @@ from harness.commands.check.rules import RULES
 from harness.commands.check.subject import LENGTH, Subject
 from harness.config.build import build_task, load_model
 from harness.config.composition import compose
-from harness.engine.model import LanguageModel, ModelSpec
+from harness.engine.shared.model import LanguageModel, ModelSpec
 from harness.models.tokenizer import SymbolTokenizer
 from tasks.task import Sample, Score, Task
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import count
 
 from harness.commands.check.subject import Decoding, Subject
-from harness.engine.canvas import GIVEN, UNDECIDED
-from harness.engine.method import DiffusionMethod
+from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
+from harness.engine.shared.generation import GIVEN, UNDECIDED
 
 Rule = Callable[[Subject], Iterator[str]]
 

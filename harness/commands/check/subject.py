@@ -8,16 +8,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from harness.engine import diffusion, draft_verify, own_sampler
-from harness.engine.canvas import GIVEN, Canvas
-from harness.engine.drafting import AutoregressiveMethod, Round, Sequences
+from harness.engine import own_sampler
+from harness.engine.autoregressive import loop as draft_verify
+from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.diffusion import loop as diffusion
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
-from harness.engine.generation import Generation
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import LanguageModel
 from harness.engine.own_sampler import OwnSamplerMethod
-from harness.engine.prediction import Candidates
-from harness.engine.records import Counts, ForwardRecord, Ledger
+from harness.engine.shared.generation import GIVEN, Generation
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.prediction import Candidates
+from harness.engine.shared.records import Counts, ForwardRecord, Ledger
 from harness.models.transformer import Block
 from harness.runs.forward_clock import ForwardClock
 

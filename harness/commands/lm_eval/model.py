@@ -17,7 +17,7 @@ from harness.config import compatibility
 from harness.config.composition import compose, resolved
 from harness.config.job import Shared, by_role, resolve_decoding
 from harness.engine.families import Method
-from harness.engine.randomness import sample_seed
+from harness.engine.shared.randomness import sample_seed
 from harness.errors import ConfigError
 from harness.models.text import TextTokenizer
 from harness.results.schemas import COUNTERS

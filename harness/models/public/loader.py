@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.engine.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ModelKind, ModelSpec
 from harness.errors import ConfigError, DataError
 from harness.models import hub, text
 from harness.models.embedded import KIND_OF, EmbeddedModel

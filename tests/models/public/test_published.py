@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from harness.config.build import load_model
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine.model import ModelKind
+from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
 from harness.models.public.families import FAMILIES

@@ -4,7 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.engine.canvas import UNDECIDED
+GIVEN = -1
+"""`decided_at` of prompt, constraints and positions not decided yet."""
+
+UNDECIDED = -2
+"""`decided_at` of positions that a generation has left undecided."""
 
 
 class DecodeError(RuntimeError):

@@ -11,19 +11,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.engine.drafting import (
-    AutoregressiveMethod,
-    Proposal,
-    Round,
-    Sequences,
-    Verdict,
-    first,
-    write_behind,
-)
-from harness.engine.generation import DecodeError, Generation, known_margin
-from harness.engine.model import LanguageModel, ModelKind
-from harness.engine.prediction import Prediction
-from harness.engine.records import Ledger, Role
+from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round, Verdict
+from harness.engine.autoregressive.sequences import Sequences, first, write_behind
+from harness.engine.shared.generation import DecodeError, Generation, known_margin
+from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.prediction import Prediction
+from harness.engine.shared.records import Ledger, Role
 
 
 class RoundObserver(Protocol):

@@ -1,7 +1,7 @@
-"""Drafts of a row as one row of the model: each sees what is stored and itself, none sees another.
+"""Keys and values of drafts that share those of their row: each draft sees what is stored and itself, no other draft.
 
-The tree of FreeDave's released code (arXiv:2510.00294; cychomatica/FreeDave: tree_attention). What a draft computes is
-kept in slots behind those of the row, until one draft goes on and the others are dropped.
+What a draft computes is kept in slots behind those of the row, until one draft goes on and the others are dropped: the
+tree of FreeDave's released code (arXiv:2510.00294; cychomatica/FreeDave: tree_attention).
 Shapes: D drafts, R rows of the model, L positions, E queries of all drafts, T queries of the widest row, S slots.
 """
 
@@ -10,10 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel, Store
-from harness.engine.positional import Busy, per_row
-from harness.engine.records import Ledger, Role
+from harness.engine.shared.model import Store
 
 
 @runtime_checkable
@@ -79,69 +76,3 @@ class Branches:
         position_L = torch.arange(key_DL.shape[1], device=key_DL.device)
         block_DS = nowhere_DS.scatter(1, self.slot_DL, (position_L // block).expand_as(key_DL))
         return visible_RTS & (block_DS[draft_RT] <= (position_RT // block)[:, :, None])
-
-
-def _place_in_row(row_E: Tensor, rows: int) -> Tensor:
-    """Return the place of every entry among those of its row; rows in ascending order."""
-    count_R = per_row(row_E, rows)
-    return torch.arange(len(row_E), device=row_E.device) - (count_R.cumsum(0) - count_R)[row_E]
-
-
-def forward_branches(
-    ledger: Ledger,
-    model: LanguageModel,
-    drafts: Canvas,
-    branches: Branches,
-    query_DL: Tensor,
-    draft_N: Tensor,
-    source_N: Tensor,
-    *,
-    key_DL: Tensor,
-    role: Role,
-    observe: AttentionObserver | None,
-) -> Tensor:
-    """Compute the positions `query_DL` of all drafts, a row of the model for those of each row.
-
-    Return raw logits [N, V] of the positions `source_N` of the drafts `draft_N`, which must be among the queries.
-    Arguments are those of `harness.engine.reuse.forward_queries`.
-    """
-    rows, width = len(branches.drafts_R), drafts.tokens_BL.shape[1]
-    draft_E, position_E = query_DL.nonzero(as_tuple=True)
-    row_E = branches.row_D[draft_E]
-    place_E = _place_in_row(row_E, rows)
-    query_R = per_row(row_E, rows)
-    counts = query_R.tolist()
-    longest, busy = max(counts), Busy(counts)
-
-    def laid_out(values_E: Tensor, padding_R: Tensor) -> Tensor:
-        out_RT = padding_R[:, None].repeat(1, longest)
-        out_RT[row_E, place_E] = values_E
-        return out_RT
-
-    first_R = branches.drafts_R.cumsum(0) - branches.drafts_R
-    position_RT = laid_out(position_E, torch.zeros_like(first_R))
-    draft_RT = laid_out(draft_E, first_R)
-    slot_RT = laid_out(branches.write(draft_E, position_E), torch.full_like(first_R, width))
-    place_DL = torch.zeros_like(drafts.tokens_BL)
-    place_DL[draft_E, position_E] = place_E
-    keys_R = torch.zeros_like(query_R).index_add(0, row_E, key_DL.sum(1)[draft_E])
-    head_R = per_row(branches.row_D[draft_N], rows)
-    return ledger.call(
-        model,
-        drafts.tokens_BL[draft_RT, position_RT],
-        role=role,
-        sample_B=busy(drafts.sample_B[first_R]),
-        query_B=busy(query_R),
-        keys_B=busy(keys_R / query_R),
-        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, branches.row_D, (key_DL & ~query_DL).long())),
-        head_B=busy(head_R),
-        positions_BT=position_RT,
-        slots_BT=slot_RT,
-        kv=branches.shared,
-        end=branches.shared.slots,
-        visible_BTS=branches.visible(key_DL, draft_RT, position_RT, model.spec.block_length),
-        structured=False,
-        select_N=branches.row_D[draft_N] * longest + place_DL[draft_N, source_N],
-        decided_at_BT=drafts.decided_at_BL[draft_RT, position_RT],
-        observe=observe,
-    )

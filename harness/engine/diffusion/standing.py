@@ -10,8 +10,8 @@ from itertools import compress
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
 
 
 def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:

@@ -4,10 +4,11 @@ Shapes: B rows, L positions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from harness.engine.shared.indexing import positions
 
 
 def laid_out(
@@ -26,20 +27,6 @@ def laid_out(
             tokens_BL[row, start + place] = token
             undecided_BL[row, start + place] = False
     return tokens_BL, undecided_BL
-
-
-@lru_cache(maxsize=256)
-def positions(width: int, device: torch.device) -> Tensor:
-    """Return every position of `width`, from 0; the same tensor to all, so that nobody may write to it."""
-    with torch.inference_mode(False):
-        return torch.arange(width, device=device)
-
-
-@lru_cache(maxsize=256)
-def filled(shape: tuple[int, ...], fill: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a tensor of one value; the same tensor to all, so that nobody may write to it."""
-    with torch.inference_mode(False):
-        return torch.full(shape, fill, dtype=dtype, device=device)
 
 
 def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
@@ -99,24 +86,3 @@ def behind(part: Tensor, dim: int, size: int) -> Tensor:
     if extra <= 0:
         return part
     return torch.cat([part, part.new_zeros(*part.shape[:dim], extra, *part.shape[dim + 1 :])], dim)
-
-
-class Busy:
-    """Picks, of what there is by row, the rows that have something to do, of which there are `counts`."""
-
-    def __init__(self, counts: Sequence[int]) -> None:
-        self.counts = counts
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """Return the entries of these rows."""
-        if all(self.counts):
-            return tensor
-        return tensor[
-            torch.tensor([row for row, n in enumerate(self.counts) if n], dtype=torch.int64, device=tensor.device)
-        ]
-
-
-def per_row(row_N: Tensor, rows: int) -> Tensor:
-    """Return how many entries each of the rows has, [B]; unlike `bincount`, without waiting for the device."""
-    none_B, one_1 = filled((rows,), 0, row_N.dtype, row_N.device), filled((1,), 1, row_N.dtype, row_N.device)
-    return none_B.index_add(0, row_N, one_1.expand(len(row_N)))

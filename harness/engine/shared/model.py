@@ -107,7 +107,7 @@ class ModelSpec:
 
 
 class Store(Protocol):
-    """Keys and values of every layer; slots are absolute positions, but for those of `harness.engine.branches`."""
+    """Keys and values of every layer; slots are absolute positions, but for those of `kv_tree`."""
 
     @property
     def slots(self) -> int:

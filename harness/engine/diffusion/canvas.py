@@ -13,16 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.margins import Margins, Noted
-from harness.engine.model import Store
-from harness.engine.positional import alike, behind, joined, laid_out, levelled, moved, padding_mask, positions, shape
-from harness.engine.randomness import uniforms
-
-GIVEN = -1
-"""`decided_at` of prompt, constraints and positions not decided yet."""
-
-UNDECIDED = -2
-"""`decided_at` of positions that a generation has left undecided."""
+from harness.engine.diffusion.margins import Margins, Noted
+from harness.engine.diffusion.positional import alike, behind, joined, laid_out, levelled, moved, padding_mask, shape
+from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.indexing import positions
+from harness.engine.shared.model import Store
+from harness.engine.shared.randomness import uniforms
 
 SETTLED = 1 << 30
 """`draft_from` of rows without drafts."""

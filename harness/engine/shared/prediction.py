@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.model import ModelSpec
-from harness.engine.positional import filled, positions
+from harness.engine.shared.indexing import filled, positions
+from harness.engine.shared.model import ModelSpec
 
 
 class ScoreDtype(Enum):

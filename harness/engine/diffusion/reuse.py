@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.branches import Branches, forward_branches
-from harness.engine.canvas import Canvas
-from harness.engine.method import DiffusionMethod, NeverStop, Unverified
-from harness.engine.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
-from harness.engine.positional import Busy, per_row
-from harness.engine.records import Ledger, Role
+from harness.engine.diffusion.branches import forward_branches
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod, NeverStop, Unverified
+from harness.engine.shared.indexing import Busy, per_row
+from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
+from harness.engine.shared.records import Ledger, Role
 
 _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
@@ -249,7 +250,7 @@ def top_probability(logits_NV: Tensor, spec: ModelSpec) -> Tensor:
 class Features:
     """What layers computed of every position, [B, L, ...], by name and layer; written in place.
 
-    A store of `harness.engine.model.Store`, for plans; the last slot takes what padded positions write.
+    A store of `harness.engine.shared.model.Store`, for plans; the last slot takes what padded positions write.
     """
 
     def __init__(self, slots: int, tensors: dict[tuple[str, int], Tensor] | None = None) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine import device_clock
-from harness.engine.model import LanguageModel, LayerPlan
+from harness.engine.shared import device_clock
+from harness.engine.shared.model import LanguageModel, LayerPlan
 
 
 class Role(Enum):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
-from harness.engine.prediction import Candidates, Prediction
-from harness.engine.records import Ledger
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.shared.prediction import Candidates, Prediction
+from harness.engine.shared.records import Ledger
 
 if TYPE_CHECKING:
-    from harness.engine.method import DiffusionMethod
+    from harness.engine.diffusion.method import DiffusionMethod
 
 
 class Step(Protocol):
@@ -82,9 +82,10 @@ class Scorer(Protocol):
 class Selector(Protocol):
     """Which open positions close.
 
-    How near its choice was to another one it says by `canvas.note_choice`: `harness.engine.margins` has the gaps of
-    ranks, bounds and prefixes. One that says nothing is taken to have chosen by score: what counts is the smallest gap
-    in score between a chosen open position and another one. Other policies that compare numbers note their gaps, too.
+    How near its choice was to another one it says by `canvas.note_choice`: `harness.engine.diffusion.margins` has the
+    gaps of ranks, bounds and prefixes. One that says nothing is taken to have chosen by score: what counts is the
+    smallest gap in score between a chosen open position and another one. Other policies that compare numbers note their
+    gaps, too.
     """
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:

@@ -9,9 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import Canvas
-from harness.engine.model import AttentionObserver, LanguageModel, ModelKind
-from harness.engine.policies import (
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.policies import (
     AttentionReader,
     Cache,
     Deciding,
@@ -36,11 +35,14 @@ from harness.engine.policies import (
     Waiting,
     Window,
 )
-from harness.engine.policy import policy
-from harness.engine.positional import padding_mask as padding_mask  # for plug-ins, which were told to find it here
-from harness.engine.positional import per_row
-from harness.engine.prediction import Candidates, Prediction
-from harness.engine.records import Ledger, Role
+from harness.engine.diffusion.positional import (
+    padding_mask as padding_mask,  # for plug-ins, which were told to find it here
+)
+from harness.engine.shared.indexing import per_row
+from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import Candidates, Prediction
+from harness.engine.shared.records import Ledger, Role
 
 
 @policy("method/preparation", "none")

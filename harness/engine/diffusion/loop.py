@@ -11,13 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.engine.canvas import GIVEN, UNDECIDED, Canvas
-from harness.engine.generation import DecodeError, Generation, known_margin
-from harness.engine.method import DiffusionMethod
-from harness.engine.model import AttentionMean, LanguageModel
-from harness.engine.prediction import Candidates, Prediction, best
-from harness.engine.records import Ledger
-from harness.engine.standing import Standing, reads
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.standing import Standing, reads
+from harness.engine.shared.generation import GIVEN, UNDECIDED, DecodeError, Generation, known_margin
+from harness.engine.shared.model import AttentionMean, LanguageModel
+from harness.engine.shared.prediction import Candidates, Prediction, best
+from harness.engine.shared.records import Ledger
 
 CALLS_PER_POSITION = 4
 HELD_CALLS_PER_POSITION = 64

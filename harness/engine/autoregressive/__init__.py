@@ -1,0 +1,1 @@
+"""Autoregressive decoding: sequences, the draft-verify loop, and the parts of a method."""
