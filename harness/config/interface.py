@@ -11,7 +11,9 @@ from pathlib import Path
 INTERFACE = 2
 CHANGES = {
     1: "the first that plug-ins can name",
-    2: "the engine's modules lie in harness.engine.shared, .diffusion and .autoregressive",
+    2: "the engine's modules lie in harness.engine.shared, .diffusion and .autoregressive; `needs` and `gives` say what"
+    " `fit`, `fit_kind`, `reads`, `remembers`, `reads_attention`, `waits`, `decides`, `steady` and `exact` said,"
+    " `before_commit` is what was `foresee`",
 }
 """What each interface changed against the one before it."""
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.reuse import forward_queries, refuse_misfits, remember, store_of
+from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.diffusion.reuse import forward_queries, remember, store_of
 from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger, Role
@@ -35,20 +35,10 @@ from methods.caches.finished_blocks import EXACT, Blocks, first_block, part_of_w
 class BlockCausalCache:
     """Store finished blocks; `merged`: with the next call, not by a call of their own."""
 
+    gives = Gives(drafts=True, any_draft=True, shared=True)
+    needs = Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))
+
     merged: bool = False
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, and attention."""
-        refuse_misfits(method, "block_causal", drafts=True)
-
-    def fit_kind(self, kind: ModelKind) -> None:
-        """Refuse models in which a block sees later ones."""
-        _require_blocks(kind, "block_causal")
-
-    @property
-    def exact(self) -> bool:
-        """Return True."""
-        return True
 
     def evaluate(
         self,
@@ -67,18 +57,8 @@ class BlockCausalCache:
 class SubBlockCache:
     """Store finished blocks, and keep the rest of a block while the calls of a window go on."""
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, and attention."""
-        refuse_misfits(method, "sub_block", drafts=True)
-
-    def fit_kind(self, kind: ModelKind) -> None:
-        """Refuse models in which a block sees later ones."""
-        _require_blocks(kind, "sub_block")
-
-    @property
-    def exact(self) -> bool:
-        """Return False."""
-        return False
+    gives = Gives(drafts=True, shared=True)
+    needs = Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))
 
     def evaluate(
         self,
@@ -91,14 +71,6 @@ class SubBlockCache:
     ) -> Tensor:
         """Return aligned logits of the read positions."""
         return _evaluate(ledger, model, canvas, row_N, position_N, sub_blocks=True)
-
-
-def _require_blocks(kind: ModelKind, name: str) -> None:
-    if kind is not ModelKind.BLOCK_DIFFUSION:
-        raise ValueError(
-            f"the cache {name} stores finished blocks for good, which needs a block_diffusion model; in a {kind.value} "
-            f"model they change with every later token: use method/cache=prefix or dual"
-        )
 
 
 def _evaluate(

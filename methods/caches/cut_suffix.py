@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Gives, Leaves
 from harness.engine.shared.indexing import per_row
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
@@ -21,14 +21,7 @@ VISIBLE = "cut_suffix.visible_B"
 class CutSuffix:
     """Compute the visible part of every row; what lies behind does not exist."""
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse guidance, whose rows have no window of their own, and attention of all positions."""
-        if method.guidance.copies != 1:
-            raise ValueError(
-                "the cache cut_suffix shows the rows of the canvas alone; use it without guidance (scale 0)"
-            )
-        if method.reads_attention:
-            raise ValueError("a cut canvas has no attention of all positions; use a method that reads none")
+    gives = Gives(drafts=True, leaves=Leaves.behind)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the visible positions, of those read."""

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Gives, Leaves
 from harness.engine.diffusion.reuse import (
     Gathered,
     forward_queries,
     kept,
     recall,
-    refuse_misfits,
     remember,
     store_of,
     top_probability,
@@ -45,6 +44,8 @@ _ROUNDING = 1e-6
 class DualAdaptiveCache:
     """Compute `k` masks, what changed, and what attention flows to."""
 
+    gives = Gives(leaves=Leaves.open)
+
     k: int = 32
     sigma: float = 10.0
     p_roll: float = 0.1
@@ -60,10 +61,6 @@ class DualAdaptiveCache:
             raise FieldError("p_roll", self.p_roll, "be between 0 and 1")
         if self.w < 0:
             raise FieldError("w", self.w, "be at least 0")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""
-        refuse_misfits(method, "d2cache", narrows=True)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the positions that will be computed, of those read."""

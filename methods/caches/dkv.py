@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod, Unscheduled
-from harness.engine.diffusion.reuse import compute, kept, recall, refuse_misfits
+from harness.engine.diffusion.needs import Gives, Leaves, Needs
+from harness.engine.diffusion.reuse import compute, kept, recall
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
-from methods.diffusion.llada import Confidence, Order, random_order
+from methods.diffusion.llada import random_order
 
 _NEXT, _SEEN = "dkv_greedy.next_BL", "dkv.seen_BL"
 
@@ -57,10 +57,6 @@ class DelayedCache:
 
     def __post_init__(self) -> None:
         _check_interval(self.R)
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "dkv_decode")
 
     def evaluate(
         self,
@@ -86,10 +82,6 @@ class DelayedCacheBehindPrompt:
     def __post_init__(self) -> None:
         _check_interval(self.R)
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "dkv_pd")
-
     def evaluate(
         self,
         ledger: Ledger,
@@ -108,10 +100,6 @@ class DelayedCacheBehindPrompt:
 class PromptCache:
     """Compute the prompt once and the response in every call."""
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "dkv_prefill")
-
     def evaluate(
         self,
         ledger: Ledger,
@@ -129,6 +117,9 @@ class PromptCache:
 class GreedyDelayedCache:
     """Compute what is decided next in random order, what the last step decided, and near masks; all every `R` calls."""
 
+    gives = Gives(leaves=Leaves.open)
+    needs = Needs(known_order=True)
+
     R: int = 2
     w: int = 4
 
@@ -136,16 +127,6 @@ class GreedyDelayedCache:
         _check_interval(self.R)
         if self.w < 0:
             raise FieldError("w", self.w, "be at least 0")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, attention, any other order, and steps without a quota."""
-        refuse_misfits(method, "dkv_greedy", narrows=True)
-        drawn = isinstance(method.scorer, Confidence) and method.scorer.order is Order.random
-        if not drawn or isinstance(method.schedule, Unscheduled):
-            raise ValueError(
-                "the cache dkv_greedy computes what is decided next, which only a random order with a quota tells; "
-                "use method=llada method.remasking=random"
-            )
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the positions of which the scorer's draws are the largest: as many as the step will close."""

@@ -20,14 +20,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
     features_of,
     forward_layers,
     recall,
-    refuse_misfits,
     remember,
 )
 from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer
@@ -54,10 +52,6 @@ class FeatureCache:
                 raise FieldError(name, value, "be at least 1")
         if not 0 <= self.rho <= 1:
             raise FieldError("rho", self.rho, "be between 0 and 1")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "dllm_cache")
 
     def evaluate(
         self,

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.reuse import compute, kept, recall, refuse_misfits
+from harness.engine.diffusion.reuse import compute, kept, recall
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger
@@ -36,10 +35,6 @@ class SlidingCache:
             raise FieldError("K", self.K, "be at least 1")
         if self.w < 0:
             raise FieldError("w", self.w, "be at least 0")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "dsb")
 
     def evaluate(
         self,

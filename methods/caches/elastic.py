@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Gives, Leaves
 from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
@@ -28,7 +28,6 @@ from harness.engine.diffusion.reuse import (
     forward_layers,
     kept,
     recall,
-    refuse_misfits,
     remember,
     with_sources,
 )
@@ -52,6 +51,8 @@ class Profile(Enum):
 class ElasticCache:
     """Compute a window of `beta` masks, and everything above the layer whose attention has drifted."""
 
+    gives = Gives(leaves=Leaves.open)
+
     beta: int = 16
     gam: float = 0.9
     profile: Profile = Profile.column
@@ -61,10 +62,6 @@ class ElasticCache:
             raise FieldError("beta", self.beta, "be at least 1")
         if self.gam < 0:
             raise FieldError("gam", self.gam, "be at least 0")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""
-        refuse_misfits(method, "elastic", narrows=True)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the masks of the sliding window, of the positions read."""

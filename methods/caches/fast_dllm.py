@@ -18,8 +18,8 @@ Invariants: refresh_interval = 1 equals no cache; so does a window that covers t
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.reuse import compute, recall, refuse_misfits
+from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.reuse import compute, recall
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger
@@ -35,14 +35,10 @@ class PrefixCache:
     def __post_init__(self) -> None:
         _check_interval(self.refresh_interval)
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, attention, and drafts if the age of what is kept counts."""
-        refuse_misfits(method, "prefix", drafts=self.refresh_interval is None)
-
     @property
-    def exact(self) -> bool:
-        """Return False."""
-        return False
+    def gives(self) -> Gives:
+        """Drafts are served unless the age of what is kept counts."""
+        return Gives(drafts=self.refresh_interval is None, shared=True)
 
     def evaluate(
         self,
@@ -67,14 +63,10 @@ class DualCache:
     def __post_init__(self) -> None:
         _check_interval(self.refresh_interval)
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, attention, and drafts if the age of what is kept counts."""
-        refuse_misfits(method, "dual", drafts=self.refresh_interval is None)
-
     @property
-    def exact(self) -> bool:
-        """Return False."""
-        return False
+    def gives(self) -> Gives:
+        """Drafts are served unless the age of what is kept counts."""
+        return Gives(drafts=self.refresh_interval is None, shared=True)
 
     def evaluate(
         self,

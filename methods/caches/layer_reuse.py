@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
@@ -26,7 +25,6 @@ from harness.engine.diffusion.reuse import (
     forward_layers,
     kept,
     recall,
-    refuse_misfits,
     remember,
     run_layer,
 )
@@ -60,10 +58,6 @@ class LayerReuse:
         for name, value in (("k", self.k), ("every", self.every), ("q", self.q)):
             if value is not None and value < 1:
                 raise FieldError(name, value, "be at least 1")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, and attention."""
-        refuse_misfits(method, "layer_reuse")
 
     def evaluate(
         self,

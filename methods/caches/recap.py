@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.reuse import compute, kept, recall, refuse_misfits, top_probability
+from harness.engine.diffusion.needs import Gives, Leaves
+from harness.engine.diffusion.reuse import compute, kept, recall, top_probability
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
@@ -30,6 +30,8 @@ _LEFT, _TARGETS, _LIGHT, _SURE = "recap.left_B", "recap.targets_BL", "recap.ligh
 class ContextReuse:
     """Follow a full call by `r` light ones, the first `pre_full` calls of a window apart."""
 
+    gives = Gives(leaves=Leaves.open)
+
     r: int = 1
     pre_full: int = 2
     u_min: int = 4
@@ -38,10 +40,6 @@ class ContextReuse:
         for name, value, least in (("r", self.r, 0), ("pre_full", self.pre_full, 0), ("u_min", self.u_min, 1)):
             if value < least:
                 raise FieldError(name, value, f"be at least {least}")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse other rows than the canvas's, drafts, attention, and readers of positions that are left out."""
-        refuse_misfits(method, "recap", narrows=True)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the targets of rows that make a light call; the others read everything."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability
 from harness.errors import FieldError
@@ -48,12 +49,17 @@ class Adaptive:
         canvas.open_window(new_B, self._from_first(canvas, self.length))
         canvas.memory[_NEW] = new_B | canvas.memory.get(_NEW, torch.zeros_like(new_B))
 
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
+
     def reads(self, canvas: Canvas) -> Tensor:
         """Return what a new block looks at."""
         looked_at_BL = canvas.undecided_BL & self._from_first(canvas, int(self.frac * self.gen_length))
         return looked_at_BL & canvas.memory[_NEW][:, None]
 
-    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """End new blocks at their delimiter; no row has to be evaluated again."""
         delimiters = torch.tensor(self.delimiters or canvas.stop_ids, device=canvas.tokens_BL.device)
         ends_BL = self.reads(canvas) & torch.isin(candidates.tokens_BL, delimiters)

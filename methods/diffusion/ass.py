@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 from methods.diffusion.blocks import open_first
@@ -45,16 +46,13 @@ def _block(canvas: Canvas, sizes: list[int]) -> Tensor:
 class AscendingBlocks:
     """Open blocks of growing size, one after the other."""
 
+    gives = Gives(waits=True)
+
     gen_length: int
     block_num: int = 1
 
     def __post_init__(self) -> None:
         ascending_blocks(self.gen_length, self.block_num)
-
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 from methods.caches.finished_blocks import PART
@@ -16,16 +17,13 @@ from methods.caches.finished_blocks import PART
 class Blocks:
     """Open blocks of `length` positions, counted from the end of the prompt, one after the other."""
 
+    gives = Gives(waits=True)
+
     length: int
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
-
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
@@ -36,16 +34,13 @@ class Blocks:
 class AbsoluteBlocks:
     """Open blocks of `length` positions, counted from absolute position 0, one after the other."""
 
+    gives = Gives(waits=True)
+
     length: int
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
-
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
-from methods.diffusion.oracle import ReferenceAnswer
 
 _SEARCHED, _LONGEST, _DOUBT, _END = (
     f"canvas_growth.{name}" for name in ("searched_B", "longest_B", "doubt_BL", "end_BL")
@@ -91,24 +90,16 @@ class CanvasGrowth:
         if self.Lmax is not None and self.Lmax < 1:
             raise FieldError("Lmax", self.Lmax, "be at least 1")
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse a reference answer, which says nothing of the positions that are added."""
-        if isinstance(method.preparation, ReferenceAnswer):
-            raise ValueError(
-                "the finish canvas_growth adds positions, of which a reference answer says nothing; use another "
-                "method/finish"
-            )
-
     @property
-    def remembers(self) -> bool:
-        """Return True."""
-        return True
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads, every_call=False, without={"preparation": ("reference_answer",)})
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the whole response."""
         return canvas.response_BL
 
-    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Search the length, and have those rows evaluated again; of the others remember what is unsure."""
         p_NV = self.score_dtype.cast(prediction.logits_NV).softmax(-1)
         sight_B = self._end_confidence(p_NV, canvas, prediction)

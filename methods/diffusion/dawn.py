@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import nearest
-from harness.engine.diffusion.method import DiffusionMethod, NoCache
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending
 from harness.errors import FieldError
@@ -36,14 +36,9 @@ class Attentive:
         Confidence(temperature=self.temperature)
 
     @property
-    def reads_attention(self) -> bool:
-        """Return True."""
-        return True
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse caches, which do not compute the attention of every position."""
-        if not isinstance(method.cache, NoCache):
-            raise ValueError("the scorer attentive reads the attention of all positions; use method/cache=none")
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads, attention=True)
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return what is decided up to the window's end."""

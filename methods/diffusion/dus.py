@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates
 from harness.errors import FieldError
@@ -34,16 +35,13 @@ def levels(length: int, a: int) -> list[int]:
 class Dilated:
     """Close the open positions of the first level that has any; levels are those of the window's own length."""
 
+    gives = Gives(decides=True)
+
     a: int = 2
 
     def __post_init__(self) -> None:
         if self.a < 2:
             raise FieldError("a", self.a, "be at least 2")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the level."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across, prefix
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.errors import FieldError
@@ -59,16 +60,13 @@ class EntropyBudgetScore:
 class EntropyBudget:
     """Close the longest prefix whose entropies, the largest left out, sum to at most `gamma`."""
 
+    gives = Gives(decides=True)
+
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
         if self.gamma < 0:
             raise FieldError("gamma", self.gamma, "be at least 0")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across, prefix
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, top
 from harness.errors import FieldError
@@ -47,17 +48,14 @@ class Threshold:
 class Factor:
     """Close the longest prefix, by confidence, whose n-th member reaches 1 - factor / (n + 1); the first is free."""
 
+    gives = Gives(decides=True)
+
     factor: float = 1.0
     compat: bool = False
 
     def __post_init__(self) -> None:
         if self.factor < 0:
             raise FieldError("factor", self.factor, "be at least 0")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates
@@ -35,21 +35,13 @@ _BLOCK, _INHERITS = "fast_dllm_v2.block_B", "fast_dllm_v2.inherits_B"
 class ModelBlocks:
     """Tell the other policies how long the model's blocks are, and whether the last token of one predicts the next."""
 
-    def fit_kind(self, kind: ModelKind) -> None:
-        """Refuse models without blocks."""
-        if kind is not ModelKind.BLOCK_DIFFUSION:
-            raise ValueError(f"the preparation model_blocks needs a block_diffusion model, not a {kind.value} one")
+    needs = Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))
 
     def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
         """Leave both in the canvas's memory."""
         assert model.spec.block_length is not None, "block-causal models only"
         canvas.memory[_BLOCK] = torch.full_like(canvas.clock_B, model.spec.block_length)
         canvas.memory[_INHERITS] = torch.full_like(canvas.clock_B, model.spec.shift, dtype=torch.bool)
-
-
-def _require_model_blocks(method: DiffusionMethod, name: str) -> None:
-    if not isinstance(method.preparation, ModelBlocks):
-        raise ValueError(f"{name} asks for the model's blocks; use method/preparation=model_blocks")
 
 
 def _inherited_BL(canvas: Canvas) -> Tensor:
@@ -63,15 +55,13 @@ def _inherited_BL(canvas: Canvas) -> Tensor:
 class SubBlocks:
     """Open sub-blocks of `length` positions within the model's blocks; an inherited position first, and alone."""
 
+    needs = Needs(beside={"preparation": ("model_blocks",)})
+
     length: int
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse methods that do not look at the model's blocks."""
-        _require_model_blocks(method, "the window sub_blocks")
 
     def update(self, canvas: Canvas) -> None:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
@@ -87,15 +77,13 @@ class SubBlocks:
 class SureOrInherited:
     """Close what is surer than `threshold` (the loop adds the best where nothing is), and inherited positions."""
 
+    needs = Needs(beside={"preparation": ("model_blocks",)})
+
     threshold: float = probability(0.9)
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
             raise FieldError("threshold", self.threshold, "be at least 0")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse methods that do not look at the model's blocks."""
-        _require_model_blocks(method, "the selector sure_or_inherited")
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure and inherited positions."""

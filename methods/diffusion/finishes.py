@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import FieldError
@@ -27,12 +28,9 @@ class BlockEos:
     `enabled` False decodes fully.
     """
 
-    enabled: bool = True
+    gives = Gives(waits=True)
 
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
+    enabled: bool = True
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Fill what is behind complete windows with an end."""
@@ -64,12 +62,9 @@ class AllEnd:
     Filled positions carry the last step.
     """
 
-    enabled: bool = True
+    gives = Gives(waits=True)
 
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
+    enabled: bool = True
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Fill the rows that have ended."""
@@ -110,15 +105,15 @@ class PredictEos:
             raise FieldError("confidence", self.confidence, "be at least 0")
 
     @property
-    def remembers(self) -> bool:
-        """Return True."""
-        return True
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads, every_call=False)
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return all undecided positions."""
         return canvas.undecided_BL
 
-    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Cut rows; none has to be evaluated again."""
         again_B = torch.zeros_like(canvas.held_B)
         if canvas.stop_ids:

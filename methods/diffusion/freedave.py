@@ -36,8 +36,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import SETTLED, Canvas
-from harness.engine.diffusion.method import DiffusionMethod, NoCache
-from harness.engine.diffusion.policies import Observe, Shareable, Step
+from harness.engine.diffusion.needs import Needs
+from harness.engine.diffusion.policies import Observe, Step
 from harness.engine.shared.kv_tree import Branches
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
@@ -77,19 +77,10 @@ class FreeDave:
         if self.draft_steps < 1:
             raise FieldError("draft_steps", self.draft_steps, "be at least 1")
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse eager drafts beside what is kept for one window, and trees that have nothing to share."""
-        cache = method.cache
-        if self.reach is Reach.eager and not (
-            isinstance(cache, NoCache) or (isinstance(cache, Shareable) and cache.exact)
-        ):
-            raise ValueError(
-                "reach=eager leaves the window that this cache is for; use method/cache=none or block_causal"
-            )
-        if self.drafts is Drafts.tree and not isinstance(cache, Shareable):
-            raise ValueError(
-                "drafts=tree shares what a cache has stored; use method/cache=prefix, dual, block_causal or sub_block"
-            )
+    @property
+    def needs(self) -> Needs:
+        """Eager drafts leave the window, and trees share what a cache has stored."""
+        return Needs(any_draft=self.reach is Reach.eager, shared=self.drafts is Drafts.tree)
 
     def ahead(self, canvas: Canvas) -> Tensor | None:
         """Ask for as many positions behind the window as there are drafts, until one of these has left it."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import ahead
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, best
 from harness.errors import FieldError
@@ -17,16 +18,13 @@ KNOWN = "freedave.known_B"
 class SureOrBest:
     """Close every open position whose confidence reaches `threshold`, else (and without one) the best."""
 
+    gives = Gives(decides=True)
+
     threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and self.threshold < 0:
             raise FieldError("threshold", self.threshold, "be at least 0")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, rank_descending, top
 from harness.errors import FieldError
@@ -85,6 +86,8 @@ class HierarchyOfDoubted:
     left to the reviser.
     """
 
+    gives = Gives(decides=True)
+
     tau: float = probability(0.9)
     low: float = 0.4
     rm: float = 0.4
@@ -92,14 +95,14 @@ class HierarchyOfDoubted:
     def __post_init__(self) -> None:
         _require(tau=self.tau, low=self.low, rm=self.rm)
 
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
+
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the decided positions of the window."""
         return canvas.committed_BL & canvas.window_BL
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the chosen open positions: at least one, as more are chosen than are doubted."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import draw
 from harness.engine.diffusion.margins import across
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.errors import FieldError
@@ -41,6 +42,11 @@ class Stability:
             raise FieldError("eps", self.eps, "be above 0")
         if self.temperature < 0:
             raise FieldError("temperature", self.temperature, "be at least 0")
+
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return all undecided positions: a block's first comparison is with the step before it opened."""
@@ -79,6 +85,8 @@ class Stability:
 class StableAndSure:
     """Close the positions that were calm for `H` steps and are surer than `tau`; where there is none, the quota."""
 
+    gives = Gives(decides=True)
+
     tau: float = probability(0.6)
     H: int = 2
 
@@ -87,11 +95,6 @@ class StableAndSure:
             raise FieldError("tau", self.tau, "be at least 0")
         if self.H < 1:
             raise FieldError("H", self.H, "be at least 1")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; without a schedule the quota is 1."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import draw
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.errors import FieldError
@@ -89,9 +90,10 @@ class Confidence:
             raise FieldError("temperature", self.temperature, "be at least 0")
 
     @property
-    def steady(self) -> bool:
-        """Return whether nothing is drawn."""
-        return self.temperature == 0 and self.order is not Order.random
+    def gives(self) -> Gives:
+        """Candidates are steady if nothing is drawn."""
+        random = self.order is Order.random
+        return Gives(steady=self.temperature == 0 and not random, known_order=random)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -139,10 +141,7 @@ def _without(logits_NV: Tensor, ids: tuple[int, ...]) -> Tensor:
 class Top:
     """Close as many of the best open positions as the schedule asks for."""
 
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
+    gives = Gives(decides=True)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the top-quota positions; without a schedule the single best one."""

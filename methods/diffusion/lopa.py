@@ -47,7 +47,7 @@ class LookAhead:
         if not 0 <= self.alpha <= 1:
             raise FieldError("alpha", self.alpha, "be between 0 and 1")
 
-    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Keep the candidates, of which the step leaves some to the branches; ask for no further evaluation."""
         candidates = candidates.widened(canvas.tokens_BL.shape[1])
         canvas.memory |= {

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.generation import GIVEN, DecodeError
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
@@ -101,6 +102,11 @@ class RunOut:
 class Watch:
     """Never stop, but have the whole response predicted in every step: for observers of when answers emerge."""
 
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
+
     def reads(self, canvas: Canvas) -> Tensor:
         """Read the response."""
         return canvas.response_BL
@@ -137,6 +143,11 @@ class AnswerGap:
             start = max(self.constraints) + 2 if self.constraints else 0
         behind_BL = canvas.response_BL & (canvas.place_BL >= start)
         return behind_BL if self.answer_length is None else behind_BL & (canvas.place_BL < start + self.answer_length)
+
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Read the region, and whatever may have to be committed."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, top
 from harness.errors import FieldError
@@ -27,16 +28,13 @@ _COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_B
 class GrowingBlocks:
     """Open everything up to the end of the first block, of `length` positions, that holds an undecided one."""
 
+    gives = Gives(waits=True)
+
     length: int
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise FieldError("length", self.length, "be at least 1")
-
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
 
     def update(self, canvas: Canvas) -> None:
         """Grow the window by the next block where it holds nothing undecided."""
@@ -49,16 +47,13 @@ class GrowingBlocks:
 class AboveMean:
     """Close the positions that are surer than the mean of all commits so far, and at least the best `n`."""
 
+    gives = Gives(decides=True)
+
     n: int = 2
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise FieldError("n", self.n, "be at least 1")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; only the best where no reviser has kept what commits were like."""
@@ -81,6 +76,11 @@ class LeastGain:
     """Open the decided positions of the window again whose confidence grew least since the last step."""
 
     n: int = 2
+
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the window, decided positions included."""

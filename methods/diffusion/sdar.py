@@ -20,6 +20,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
 from harness.engine.shared.sampling import invert, keep_top
@@ -90,17 +91,14 @@ class DrawnScore:
 class Denoise:
     """Close the quota by position or confidence, or everything surer than `threshold` where that is as much."""
 
+    gives = Gives(decides=True)
+
     remasking: Remasking = Remasking.low_confidence_dynamic
     threshold: float = probability(0.85)
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
             raise FieldError("threshold", self.threshold, "be at least 0")
-
-    @property
-    def decides(self) -> bool:
-        """Return True."""
-        return True
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import FieldError
-from methods.caches.cut_suffix import VISIBLE, CutSuffix
+from methods.caches.cut_suffix import VISIBLE
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
 _SLOW, _FAST, _ESTIMATES, _STABLE = (f"slowfast.{name}" for name in ("slow_B", "fast_B", "estimates_BW", "stable_B"))
@@ -35,6 +35,8 @@ class ExploreAndFill:
     Blocks have `length` positions; `start`, `filled` and the estimated length count places.
     """
 
+    gives = Gives(cuts=True)
+
     length: int
     k_explore: int = 6
     conf_len: float = 0.3
@@ -45,11 +47,6 @@ class ExploreAndFill:
         for name in ("length", "k_explore", "stab_window"):
             if getattr(self, name) < 1:
                 raise FieldError(name, getattr(self, name), "be at least 1")
-
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse policies that need what fast calls cut off."""
-        if isinstance(method.cache, CutSuffix) and method.demanding_readers:
-            raise ValueError("the window slowfast cuts off what other policies want to read; use method/cache=none")
 
     def update(self, canvas: Canvas) -> None:
         """Count the step, if one was made, and open what the next one may close."""
@@ -103,7 +100,7 @@ class ExploreAndFill:
     def _between(self, canvas: Canvas, first_B: Tensor, end_B: Tensor) -> Tensor:
         return canvas.response_BL & (canvas.place_BL >= first_B[:, None]) & (canvas.place_BL < end_B[:, None])
 
-    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Estimate the length in exploring steps; no row has to be evaluated again."""
         memory = canvas.memory
         reached_BL = canvas.open_BL & (candidates.confidence_BL >= self.conf_len)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError
@@ -70,6 +71,11 @@ class Edit:
             raise FieldError("tau_edit", self.tau_edit, "be at least 0")
         if self.post < 0:
             raise FieldError("post", self.post, "be at least 0")
+
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads)
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the committed positions of the window."""

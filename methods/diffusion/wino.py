@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across, nearest
-from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.indexing import per_row
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy, probability
@@ -34,10 +34,7 @@ _FIRST_LIMIT = 30
 class ShadowBlock:
     """Compute everything and, for the decided positions of the window, what the model says without their tokens."""
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse attention: that of a canvas with a shadow is not the canvas's."""
-        if method.reads_attention:
-            raise ValueError("the shadow block changes what attention means; use a method that reads none")
+    gives = Gives(guidance=True, drafts=True)
 
     def evaluate(
         self,
@@ -122,10 +119,10 @@ class NarrowOut:
         if self.tau2 < 0:
             raise FieldError("tau2", self.tau2, "be at least 0")
 
-    def fit(self, method: DiffusionMethod) -> None:
-        """Refuse to verify tokens by predictions that have seen them."""
-        if not isinstance(method.cache, ShadowBlock):
-            raise ValueError("the reviser narrow_out verifies by a shadow block; use method/cache=shadow_block")
+    @property
+    def needs(self) -> Needs:
+        """What `reads` returns."""
+        return Needs(positions=self.reads, beside={"cache": ("shadow_block",)})
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the committed positions of the window."""

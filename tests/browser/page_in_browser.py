@@ -17,7 +17,9 @@ def require_browser() -> None:
     """Skip what needs a browser, or the package that drives it, where there is none."""
     pytest.importorskip("playwright")
     if CHROMIUM is None:
-        pytest.skip("no chromium on this machine; apt-get install chromium, or name one in CHROMIUM")
+        pytest.skip(
+            "no chromium on this machine; apt-get install chromium, or name one in CHROMIUM", allow_module_level=True
+        )
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Finished blocks of block-causal models: exact reuse, counted call by call."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from harness.engine.diffusion.method import NoCache
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.records import Ledger
 from methods.caches.block_causal import BlockCausalCache, SubBlockCache
-from tests.caches.decoding import LENGTH, PROMPTS, Made, random_model, run, trained_model
+from tests.caches.decoding import LENGTH, PROMPTS, Made, method_of, random_model, run, trained_model
 
 K, G = 8, LENGTH
 DECODERS = {
@@ -151,6 +153,7 @@ def test_windows_of_whole_blocks_need_no_sub_block_cache(which: str):
 @pytest.mark.parametrize("cache", [BlockCausalCache(), SubBlockCache()])
 def test_models_that_see_later_blocks_are_refused(cache: BlockCausalCache | SubBlockCache):
     """Guards against keys of finished blocks that are not final."""
-    cache.fit_kind(ModelKind.BLOCK_DIFFUSION)
-    with pytest.raises(ValueError, match="use method/cache=prefix or dual"):
-        cache.fit_kind(ModelKind.MASKED_DIFFUSION)
+    method = replace(method_of("method=threshold"), cache=cache)
+    method.fit_kind(ModelKind.BLOCK_DIFFUSION)
+    with pytest.raises(ValueError, match="needs a block_diffusion model, not a masked_diffusion one"):
+        method.fit_kind(ModelKind.MASKED_DIFFUSION)

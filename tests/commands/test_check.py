@@ -43,7 +43,7 @@ WRONG = {
         "the token given at place 9 of row 0 was changed",
     ),
     "counting": (
-        REVISER + "    def reads(self, canvas):\n        return canvas.open_BL\n" + REVISE + "        pass\n"
+        REVISER + REVISE + "        pass\n"
         + HEAD + "from harness.engine.diffusion.method import NoCache\n"
         + '@policy("method/cache", "wrong")\nclass Hidden:\n'
         "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"

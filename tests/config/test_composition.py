@@ -90,7 +90,7 @@ REFUSALS = {
     "method=ar_greedy": "method=ar_greedy: does not run on model=tiny_mdm, which is masked_diffusion",
     "model=tiny_block method=threshold": "generates blocks of 8; use method.block_length=8",
     "model=tiny_block method=dream": "method=dream: does not run on model=tiny_block",
-    "method=threshold method/cache=block_causal": "model=tiny_mdm: the cache block_causal stores finished blocks",
+    "method=threshold method/cache=block_causal": "the cache block_causal needs a block_diffusion model",
     "method=freedave method/cache=dllm_cache": "the cache dllm_cache gives no exact predictions of drafts",
     "method/cache=prefix method.cfg_scale=0.5": "method=llada: the cache prefix keeps the rows of the canvas alone",
     "model=tiny_block method=sdar method.block_length=16": "generates blocks of 8; use method.block_length=8",

@@ -100,7 +100,7 @@ ROWS = {0: PROMPTS[0], 1: PROMPTS[3], 2: PROMPTS[5]}
 # Without a rule, every decoder decodes in tests/methods/test_every_method.py.
 RULES = {name: cls() for name, cls in policies("finish").items() if name != "full"}
 RULES["canvas_growth"] = CanvasGrowth(low=0.6, grow=3, Lmax=LONGEST, eos_init=0, eos_grow=2, W=2)
-REFUSED = ("a reference answer says nothing",)
+REFUSED = ("does not go with method/preparation=reference_answer",)
 
 
 def _ends(canvas: Canvas, *others: int) -> torch.Tensor:

@@ -40,7 +40,7 @@ def foresee(growth: CanvasGrowth, canvas: Canvas, *places: tuple[int, float]) ->
     made = Candidates(
         tokens_BL=prediction.scatter(best_N.indices, 0), score_BL=confidence_BL, confidence_BL=confidence_BL
     )
-    return bool(growth.foresee(canvas, prediction, made))
+    return bool(growth.before_commit(canvas, prediction, made))
 
 
 def close(canvas: Canvas, place: int) -> None:
@@ -135,7 +135,7 @@ def test_room_is_made_beside_any_scorer_and_memory(method: str):
 
 def test_a_reference_answer_is_refused():
     """Guards against an answer that is looked up where it does not stand."""
-    with pytest.raises(ConfigError, match="canvas_growth adds positions"):
+    with pytest.raises(ConfigError, match="canvas_growth does not go with method/preparation=reference_answer"):
         replay("method=oracle", "method/finish=canvas_growth")
 
 

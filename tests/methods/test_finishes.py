@@ -132,7 +132,7 @@ def foresee(canvas: Canvas, ends: dict[int, float], *, ahead: bool = True) -> No
         logits_NV=logits_NV, row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 6), spec=NOTHING.spec
     )
     nothing_BL = torch.zeros(1, 6)
-    PredictEos(ahead=ahead).foresee(
+    PredictEos(ahead=ahead).before_commit(
         canvas, prediction, Candidates(tokens_BL=nothing_BL, score_BL=nothing_BL, confidence_BL=nothing_BL)
     )
 

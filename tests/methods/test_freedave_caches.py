@@ -173,7 +173,9 @@ def test_what_needs_something_shared_or_exact_is_refused():
     """Guards trees where nothing is stored, and drafts behind a window that a cache is kept for."""
     with pytest.raises(ConfigError, match="shares what a cache has stored; use method/cache=prefix"):
         build_method(compose(["method=threshold", *DRAFTED, "method.verifier.drafts=tree"]))
-    with pytest.raises(ConfigError, match="window that this cache is for; use method/cache=none or block_causal"):
+    with pytest.raises(
+        ConfigError, match="beyond the window that the cache dual is for; use method/cache=none or block_causal"
+    ):
         build_method(compose(["method=threshold", "method/cache=dual", *DRAFTED, EAGER]))
 
 

@@ -28,7 +28,7 @@ def walk(window: ExploreAndFill, *steps: tuple[list[float], list[int]]) -> list[
         made = Candidates(
             tokens_BL=torch.zeros_like(canvas.tokens_BL), score_BL=confidence_BL, confidence_BL=confidence_BL
         )
-        window.foresee(canvas, NOTHING, made)
+        window.before_commit(canvas, NOTHING, made)
         canvas.commit(torch.isin(canvas.place_BL, torch.tensor(places)), made.tokens_BL)
         canvas.tick(torch.tensor([True]))
         window.update(canvas)
@@ -47,7 +47,7 @@ def test_only_the_first_window_is_a_next_one():
     for place in range(4):
         window.update(canvas)
         seen.append(int(canvas.window_index_B))
-        window.foresee(canvas, NOTHING, made)
+        window.before_commit(canvas, NOTHING, made)
         canvas.commit(canvas.place_BL == place, made.tokens_BL)
         canvas.tick(torch.tensor([True]))
     assert seen == [1, 1, 1, 1]
@@ -178,7 +178,7 @@ def test_fast_calls_compute_less_on_the_trained_model():
 
 def test_what_fast_calls_cut_off_is_read_by_nobody():
     """Guards against logits of positions that were not computed."""
-    with pytest.raises(ConfigError, match="slowfast cuts off"):
+    with pytest.raises(ConfigError, match="cut_suffix cuts off what the stopper watch"):
         replay("method=slowfast", "method/stopper=watch")
     assert replay("method=slowfast", "method/stopper=watch", "method/cache=none").calls
 

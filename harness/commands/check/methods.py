@@ -15,7 +15,7 @@ from harness.config.catalogue import names, nearest, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
 from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
-from harness.engine.diffusion.policies import Shareable
+from harness.engine.diffusion.needs import gives_of
 from harness.engine.families import Method
 from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.errors import ConfigError
@@ -135,7 +135,7 @@ def of_cache(name: str, overrides: list[str], kind: str | None) -> Iterator[Tria
             yield from _rules(made, RULES)
             assert isinstance(made.method, DiffusionMethod)
             cached = made.method.cache
-            if isinstance(cached, Shareable) and cached.exact:
+            if gives_of(cached).any_draft:
                 base = replace(made, method=replace(made.method, cache=NoCache()))
                 yield Trial(rule="exact", words=made.words, run=partial(unchanged, base, made))
     if len(reasons) == sum(len(read("method", decoder)["models"]) for decoder in _DECODERS):

@@ -214,7 +214,7 @@ def _advance(
     after.begin_step()
     prediction = _asked(method, canvas, prediction)
     candidates = prediction.said or method.scorer(prediction, after)
-    after, steps = _foresee(method, after, prediction, candidates)
+    after, steps = _before_commit(method, after, prediction, candidates)
     rows = [True] * len(steps) if rows is None else rows
     steps, others = [made and marked for made, marked in zip(steps, rows, strict=True)], after
     while any(steps):
@@ -255,14 +255,14 @@ def _advance(
     return after, now
 
 
-def _foresee(
+def _before_commit(
     method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates
 ) -> tuple[Canvas, list[bool]]:
     """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
     again_B = None
-    for part in method.foreseers:
+    for part in method.before_commit:
         before, width = canvas.copy(), canvas.tokens_BL.shape[1]
-        asks_B = part.foresee(canvas, prediction.widened(width), candidates.widened(width))
+        asks_B = part.before_commit(canvas, prediction.widened(width), candidates.widened(width))
         if again_B is not None and bool(again_B.any()):
             # Rows that are evaluated again show the other parts that prediction; this one must leave no trace in them.
             canvas = canvas.where(~again_B, before)

@@ -3,36 +3,31 @@
 Shapes: B rows, L positions, N read positions, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from harness.engine.diffusion import fit
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Gives, gives_of, needs_of
 from harness.engine.diffusion.policies import (
-    AttentionReader,
+    BeforeCommit,
     Cache,
-    Deciding,
-    Demanding,
     Finish,
-    Foresight,
     Guidance,
-    ModelDemanding,
     Narrowing,
     Observe,
     Preparation,
-    Reader,
-    Remembering,
     Reviser,
     Schedule,
     Scorer,
     Selector,
-    Steady,
     Step,
     Stopper,
     Verifier,
-    Waiting,
     Window,
 )
 from harness.engine.diffusion.positional import (
@@ -74,10 +69,7 @@ class NeverRevise:
 class DecodeFully:
     """Decode every position of the response, end tokens or not."""
 
-    @property
-    def waits(self) -> bool:
-        """Return True."""
-        return True
+    gives = Gives(waits=True)
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Do nothing."""
@@ -134,6 +126,8 @@ class Unscheduled:
 class NoCache:
     """Compute every position of every row in every call."""
 
+    gives = Gives(guidance=True, attention=True, drafts=True, any_draft=True)
+
     def evaluate(
         self,
         ledger: Ledger,
@@ -177,42 +171,32 @@ class DiffusionMethod:
     verifier: Verifier = field(default_factory=Unverified)
 
     def __post_init__(self) -> None:
-        for part in self._parts:
-            if isinstance(part, Demanding):
-                part.fit(self)
+        fit.refuse_misfits(self)
 
     def fit_kind(self, kind: ModelKind) -> None:
         """Raise ValueError if some policy does not work on models of this kind."""
-        for part in self._parts:
-            if isinstance(part, ModelDemanding):
-                part.fit_kind(kind)
+        fit.refuse_kind(self, kind)
 
     @property
     def _parts(self) -> list[object]:
         return [getattr(self, slot.name) for slot in fields(self)]
 
-    # Every call asks for these, and matching protocols costs about as much as a small model's layer.
+    # Every call asks for these, and asking each policy costs about as much as a small model's layer.
     @cached_property
-    def readers(self) -> list[Reader]:
-        """The policies that read more than open positions."""
-        return [part for part in self._parts if isinstance(part, Reader)]
+    def read_too(self) -> list[Callable[[Canvas], Tensor]]:
+        """What returns the positions that some policy reads beside open ones."""
+        return [reads for part in self._parts if (reads := needs_of(part).positions) is not None]
 
     @cached_property
-    def demanding_readers(self) -> list[Reader]:
-        """The readers that need all that they read from every call."""
-        return [part for part in self.readers if not (isinstance(part, Remembering) and part.remembers)]
-
-    @cached_property
-    def foreseers(self) -> list[Foresight]:
+    def before_commit(self) -> list[BeforeCommit]:
         """The policies that act on a prediction before anything is committed, first what decides on the length."""
         ordered = [self.finish, *(part for part in self._parts if part is not self.finish)]
-        return [part for part in ordered if isinstance(part, Foresight)]
+        return [part for part in ordered if isinstance(part, BeforeCommit)]
 
     @cached_property
     def waits(self) -> bool:
         """Whether windows and the ends of rows stay as they are until a window is complete or positions move."""
-        ends = (self.window, self.finish)
-        return not self.foreseers and all(isinstance(part, Waiting) and part.waits for part in ends)
+        return not self.before_commit and gives_of(self.window).waits and gives_of(self.finish).waits
 
     @cached_property
     def narrowing(self) -> Narrowing | None:
@@ -222,12 +206,17 @@ class DiffusionMethod:
     @cached_property
     def steady(self) -> bool:
         """Whether a prediction need be scored only once."""
-        return isinstance(self.scorer, Steady) and self.scorer.steady
+        return gives_of(self.scorer).steady
 
     @cached_property
     def decides(self) -> bool:
         """Whether the selector needs nobody to force it."""
-        return isinstance(self.selector, Deciding) and self.selector.decides
+        return gives_of(self.selector).decides
+
+    @cached_property
+    def scheduled(self) -> bool:
+        """Whether the schedule says how many positions close."""
+        return not isinstance(self.schedule, Unscheduled)
 
     @cached_property
     def stops(self) -> bool:
@@ -242,4 +231,4 @@ class DiffusionMethod:
     @cached_property
     def reads_attention(self) -> bool:
         """Whether some policy reads attention."""
-        return any(part.reads_attention for part in self._parts if isinstance(part, AttentionReader))
+        return any(needs_of(part).attention for part in self._parts)

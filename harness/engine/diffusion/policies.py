@@ -1,21 +1,20 @@
 """Interfaces of the parts that a masked-diffusion method is made of.
 
-A policy is a frozen object that holds parameters only; what changes during a generation lives in the canvas.
+A policy is a frozen object that holds parameters only; what changes during a generation lives in the canvas. What it
+needs of the others, and what it gives, it says by `needs` and `gives` (`harness.engine.diffusion.needs`), attributes or
+properties that may be left out.
 Shapes: B rows, L positions, D drafts, N read positions, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.engine.shared.records import Ledger
-
-if TYPE_CHECKING:
-    from harness.engine.diffusion.method import DiffusionMethod
 
 
 class Step(Protocol):
@@ -46,16 +45,6 @@ class Window(Protocol):
 
         Also called for windows that are only about to be complete, to learn which come next.
         """
-        ...
-
-
-@runtime_checkable
-class Waiting(Protocol):
-    """A window or a finish rule that changes nothing as long as no window is complete and no position has moved."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether it does, with its present parameters: it is then called where a window is complete only."""
         ...
 
 
@@ -90,26 +79,6 @@ class Selector(Protocol):
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, a subset of `open_BL`."""
-        ...
-
-
-@runtime_checkable
-class Steady(Protocol):
-    """A scorer whose candidates depend on the prediction alone, and that leaves nothing in the canvas."""
-
-    @property
-    def steady(self) -> bool:
-        """Whether they do, with its present parameters: drafts then share what is scored once."""
-        ...
-
-
-@runtime_checkable
-class Deciding(Protocol):
-    """A selector that chooses at least one open position wherever there is one and the quota is not 0."""
-
-    @property
-    def decides(self) -> bool:
-        """Whether it does, with its present parameters: the loop then forces nothing."""
         ...
 
 
@@ -174,24 +143,14 @@ class Cache(Protocol):
     ) -> Tensor:
         """Return aligned logits [N, V] of the given positions of the canvas, in their order.
 
-        `observe` is shown the attention of whole canvases; a cache that computes less refuses it (see `Demanding`).
+        `observe` is shown the attention of whole canvases; only a cache that gives `attention` is asked for it.
         """
         ...
 
 
 @runtime_checkable
-class Shareable(Protocol):
-    """A cache of keys and values that are those of the row's present window, and serve all drafts of that window."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether it predicts what no cache does, so that drafts may leave the window."""
-        ...
-
-
-@runtime_checkable
 class Narrowing(Protocol):
-    """A cache that gives logits of fewer positions than are read, so that the others cannot be committed."""
+    """A cache that gives no logits of some positions that are read (`Gives.leaves`), which then cannot be committed."""
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return which of `read_BL` the next evaluation is asked for: in each row at least one that is open.
@@ -224,56 +183,9 @@ class Verifier(Protocol):
 
 
 @runtime_checkable
-class Reader(Protocol):
-    """A policy that reads logits beyond the open positions."""
+class BeforeCommit(Protocol):
+    """The one hook that any policy may have: for a window or a length that depends on a prediction."""
 
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return the positions [B, L] it needs."""
-        ...
-
-
-@runtime_checkable
-class Remembering(Protocol):
-    """A reader that keeps what was last said of a position, so that calls may leave out positions said of before."""
-
-    @property
-    def remembers(self) -> bool:
-        """Whether it does, with its present parameters."""
-        ...
-
-
-@runtime_checkable
-class Foresight(Protocol):
-    """A policy that acts on a prediction before anything is committed: a window or a length that depends on it."""
-
-    def foresee(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
         """Move windows or change lengths; return per row whether it must be evaluated again before it commits."""
-        ...
-
-
-@runtime_checkable
-class AttentionReader(Protocol):
-    """A policy that reads the attention of a prediction."""
-
-    @property
-    def reads_attention(self) -> bool:
-        """Whether it does, with its present parameters."""
-        ...
-
-
-@runtime_checkable
-class Demanding(Protocol):
-    """A policy that works only beside certain others."""
-
-    def fit(self, method: "DiffusionMethod") -> None:
-        """Raise ValueError saying which policy of `method` it cannot work with."""
-        ...
-
-
-@runtime_checkable
-class ModelDemanding(Protocol):
-    """A policy that is right for some kinds of models only."""
-
-    def fit_kind(self, kind: ModelKind) -> None:
-        """Raise ValueError saying why it cannot work on models of this kind."""
         ...

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from harness.engine.diffusion.branches import forward_branches
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.method import DiffusionMethod, NeverStop, Unverified
 from harness.engine.shared.indexing import Busy, per_row
 from harness.engine.shared.kv_tree import Branches
 from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
@@ -21,25 +20,6 @@ _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
 _TOKENS, _LAYOUT, _WINDOW, _CALLS = "cache.tokens_BS", "cache.layout_B", "cache.window_B", "cache.calls_B"
 _NOTHING = -1
-
-
-def refuse_misfits(method: DiffusionMethod, name: str, *, narrows: bool = False, drafts: bool = False) -> None:
-    """Raise ValueError if `method` has policies that the cache `name` cannot work with.
-
-    A cache that `narrows` gives no logits of some open positions. One that allows `drafts` predicts from a canvas and
-    what was kept when its window opened, hence of every draft of a window what its step would get.
-    """
-    if method.guidance.copies != 1:
-        raise ValueError(f"the cache {name} keeps the rows of the canvas alone; use it without guidance (scale 0)")
-    if not (drafts or isinstance(method.verifier, Unverified)):
-        raise ValueError(f"the cache {name} gives no exact predictions of drafts; use method/verifier=none")
-    if method.reads_attention:
-        raise ValueError(f"the cache {name} computes no attention of whole canvases; use method/cache=none")
-    if narrows and not isinstance(method.stopper, NeverStop):
-        raise ValueError(f"the cache {name} does not predict every open position; use method/stopper=never")
-    if narrows and method.readers:
-        reader = type(method.readers[0]).__name__
-        raise ValueError(f"the cache {name} does not predict every position that {reader} reads; use method/cache=none")
 
 
 @dataclass(frozen=True, kw_only=True)

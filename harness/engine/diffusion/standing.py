@@ -17,8 +17,8 @@ from harness.engine.diffusion.method import DiffusionMethod
 def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
     """Return the positions that the policies read of a prediction of this canvas: what is open, and more."""
     read_BL = canvas.open_BL
-    for reader in method.readers:
-        read_BL = read_BL | reader.reads(canvas)
+    for reads_too in method.read_too:
+        read_BL = read_BL | reads_too(canvas)
     return read_BL
 
 

@@ -1,0 +1,124 @@
+"""What goes with what: the table of rules, on policies made for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.method import DiffusionMethod, NoCache
+from harness.engine.diffusion.needs import Gives, Leaves, Needs
+from harness.engine.shared.model import ModelKind
+from harness.engine.shared.prediction import Candidates, Prediction
+from methods.diffusion.blocks import Blocks
+from methods.diffusion.freedave import Drafts, FreeDave, Reach
+from methods.diffusion.guidance import ClassifierFree
+from methods.diffusion.llada import Confidence, Order, Split, Top
+from methods.diffusion.prophet import Watch
+
+PLAIN = DiffusionMethod(window=Blocks(length=4), scorer=Confidence(), selector=Top())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(NoCache):
+    """A cache that gives what it is told to."""
+
+    gives: Gives = field(default_factory=Gives)  # type: ignore[assignment]
+    needs: Needs = field(default_factory=Needs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """A stopper that never stops, and needs what it is told to."""
+
+    needs: Needs
+
+    def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
+        """Return False for every row."""
+        return torch.zeros_like(canvas.held_B)
+
+
+def everything(canvas: Canvas) -> Tensor:
+    """Return all positions."""
+    return canvas.whole_BL
+
+
+DRAFTS, ATTENTION, OPEN = Gives(drafts=True), Gives(attention=True), Gives(leaves=Leaves.open)
+CASES: list[tuple[dict[str, object], Gives, str]] = [
+    ({"guidance": ClassifierFree(scale=1.0)}, Gives(guidance=True), "the canvas alone; use it without guidance"),
+    ({"verifier": FreeDave()}, DRAFTS, "no exact predictions of drafts; use method/verifier=none"),
+    ({"stopper": Looking(needs=Needs(attention=True))}, ATTENTION, "reads the attention of all positions"),
+    ({"verifier": FreeDave(reach=Reach.eager)}, Gives(drafts=True, any_draft=True), "drafts beyond the window"),
+    ({"verifier": FreeDave(drafts=Drafts.tree)}, Gives(drafts=True, shared=True), "shares what a cache has stored"),
+]
+
+
+@pytest.mark.parametrize(("others", "enough", "said"), CASES)
+def test_a_policy_goes_with_a_cache_that_gives_what_it_needs(others: dict[str, object], enough: Gives, said: str):
+    """Guards each rule from both sides: with what it asks for, and with everything but that."""
+    assert replace(PLAIN, cache=Kept(gives=enough), **others)  # type: ignore[arg-type]
+    drafts = enough if said.startswith("no exact") else Gives(drafts=True)
+    with pytest.raises(ValueError, match=said):
+        replace(PLAIN, cache=Kept(gives=Gives() if enough == drafts else drafts), **others)  # type: ignore[arg-type]
+
+
+def test_what_a_cache_leaves_out_is_read_by_nobody():
+    """Guards against logits that no call computed: of open positions, and of those behind a window that cuts."""
+    for stopper, said in ((Watch(), "every open position"), (Looking(needs=Needs(positions=everything)), "every open")):
+        with pytest.raises(ValueError, match=said):
+            replace(PLAIN, stopper=stopper, cache=Kept(gives=OPEN))
+    behind = Kept(gives=Gives(leaves=Leaves.behind))
+    assert replace(PLAIN, stopper=Watch(), cache=behind)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Cutting(Blocks):
+        gives = Gives(waits=True, cuts=True)
+
+    with pytest.raises(ValueError, match="cuts off what the stopper watch wants to read"):
+        replace(PLAIN, window=Cutting(length=4), stopper=Watch(), cache=behind)
+    remembering = Looking(needs=Needs(positions=everything, every_call=False))
+    assert replace(PLAIN, window=Cutting(length=4), stopper=remembering, cache=behind)
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        (Needs(beside={"cache": ("dual", "prefix")}), "use method/cache=dual or method/cache=prefix"),
+        (Needs(without={"cache": ("none",)}), "does not go with method/cache=none"),
+    ],
+)
+def test_options_are_asked_for_by_name(needs: Needs, said: str):
+    """Guards the two ways of naming what must, or must not, stand in another slot."""
+    with pytest.raises(ValueError, match=said):
+        replace(PLAIN, stopper=Looking(needs=needs))
+
+
+def test_an_order_that_is_known_needs_a_random_one_and_a_quota():
+    """Guards a cache that computes what closes next before it is predicted."""
+    needing = Kept(needs=Needs(known_order=True), gives=Gives())
+    drawn = Confidence(order=Order.random)
+    assert replace(PLAIN, scorer=drawn, schedule=Split(steps=4, block_length=8, gen_length=8), cache=needing)
+    for others in ({"scorer": drawn}, {"schedule": Split(steps=4, block_length=8, gen_length=8)}):
+        with pytest.raises(ValueError, match="only a random order with a quota tells"):
+            replace(PLAIN, cache=needing, **others)  # type: ignore[arg-type]
+
+
+def test_kinds_of_models_are_named():
+    """Guards policies that are right for some models only."""
+    method = replace(PLAIN, stopper=Looking(needs=Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))))
+    method.fit_kind(ModelKind.BLOCK_DIFFUSION)
+    with pytest.raises(
+        ValueError, match="the stopper Looking needs a block_diffusion model, not a masked_diffusion one"
+    ):
+        method.fit_kind(ModelKind.MASKED_DIFFUSION)
+
+
+@pytest.mark.parametrize("name", ["fit", "fit_kind", "reads", "remembers", "reads_attention", "foresee", "waits"])
+def test_what_the_first_interface_said_is_not_ignored(name: str):
+    """Guards plug-ins that are older than `needs` and `gives`: their demands would count no more, unseen."""
+    former: Callable[..., None] = lambda self, *given: None  # noqa: E731
+    old = type("Old", (Blocks,), {name: former})
+    with pytest.raises(ValueError, match=f"the window Old says {name}, which nobody asks since interface 2; say "):
+        replace(PLAIN, window=old(length=4))
