@@ -18,7 +18,7 @@ CHANGES = {
 """What each interface changed against the one before it."""
 
 _MOVED = {
-    "branches": "shared.kv_tree (Branches), diffusion.branches",
+    "branches": "shared.kv_tree (DraftsStore), diffusion.draft_forward",
     "canvas": "diffusion.canvas; GIVEN and UNDECIDED: shared.generation",
     "diffusion": "diffusion.loop",
     "draft_verify": "autoregressive.loop",

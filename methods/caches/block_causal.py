@@ -28,7 +28,7 @@ from harness.engine.diffusion.reuse import forward_queries, remember, store_of
 from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger, Role
-from methods.caches.finished_blocks import EXACT, Blocks, first_block, part_of_window
+from methods.caches.finished_blocks import FINAL, Blocks, first_block, part_of_window
 
 
 @policy("method/cache", "block_causal")
@@ -85,7 +85,7 @@ def _evaluate(
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
     blocks = Blocks.of(model, canvas, row_N, position_N)
-    exact_B, end_B = blocks.exact_B, blocks.last_B + 1
+    final_B, end_B = blocks.final_B, blocks.last_B + 1
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []
     if not merged:
@@ -94,18 +94,18 @@ def _evaluate(
         # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
         direct_B = end_B <= finished_B
         stored_B = torch.where(direct_B, torch.where(prompt_B, end_B, 0), finished_B)
-        store_BL, answered_B = blocks.between(exact_B, stored_B), direct_B & prompt_B
+        store_BL, answered_B = blocks.between(final_B, stored_B), direct_B & prompt_B
         calls.append((Role.PREFILL, store_BL & prompt_B[:, None], answered_B))
         calls.append((Role.CACHE, store_BL & ~prompt_B[:, None], light_B))
-        exact_B = torch.maximum(exact_B, stored_B)
+        final_B = torch.maximum(final_B, stored_B)
     part_BL = part_of_window(canvas)
     if sub_blocks:
         light_B = blocks.part_is_enough(part_BL)
-    query_BL = torch.where(light_B[:, None], part_BL, blocks.between(exact_B, end_B)) | blocks.source_BL
+    query_BL = torch.where(light_B[:, None], part_BL, blocks.between(final_B, end_B)) | blocks.source_BL
     calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
     logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
-    known_B = torch.where(light_B, blocks.last_B, torch.maximum(exact_B, end_B))
-    canvas.memory[EXACT] = torch.minimum(known_B, first_block(blocks.block_L, canvas.drafted_BL))
+    known_B = torch.where(light_B, blocks.last_B, torch.maximum(final_B, end_B))
+    canvas.memory[FINAL] = torch.minimum(known_B, first_block(blocks.block_L, canvas.drafted_BL))
     remember(canvas, blocks.past, computed_BL)
     return logits_NV
 

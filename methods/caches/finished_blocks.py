@@ -12,7 +12,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.reuse import Past, kept, recall, with_sources
 from harness.engine.shared.model import LanguageModel
 
-EXACT = "cache.exact_B"
+FINAL = "cache.final_B"
 """Number of blocks, from the first, whose keys and values are those of their tokens."""
 
 PART = "finished_blocks.part_B"
@@ -21,7 +21,7 @@ PART = "finished_blocks.part_B"
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """The blocks of a call, from 0: those before `exact_B` are stored as they are, `last_B` is the last read from.
+    """The blocks of a call, from 0: those before `final_B` are stored as they are, `last_B` is the last read from.
 
     `other_BL` marks positions that are not as they were when they were stored.
     """
@@ -30,7 +30,7 @@ class Blocks:
     other_BL: Tensor
     block_L: Tensor
     source_BL: Tensor
-    exact_B: Tensor
+    final_B: Tensor
     last_B: Tensor
 
     @classmethod
@@ -42,13 +42,13 @@ class Blocks:
         other_BL = past.changed_BL(canvas) | past.gone_BL(canvas)
         block_L = canvas.position_L // model.spec.block_length
         source_BL = with_sources(model, torch.zeros_like(canvas.undecided_BL), row_N, position_N)
-        exact_B = kept(canvas, EXACT, torch.zeros_like(canvas.clock_B))
+        final_B = kept(canvas, FINAL, torch.zeros_like(canvas.clock_B))
         return cls(
             past=past,
             other_BL=other_BL,
             block_L=block_L,
             source_BL=source_BL,
-            exact_B=torch.minimum(exact_B, first_block(block_L, other_BL)),
+            final_B=torch.minimum(final_B, first_block(block_L, other_BL)),
             last_B=block_L.masked_fill(~source_BL, -1).amax(1),
         )
 
@@ -64,7 +64,7 @@ class Blocks:
         seen_BL = self.block_L <= self.last_B[:, None]
         outside_BL = (self.other_BL | self.source_BL) & ~part_BL & seen_BL
         outside_BL = outside_BL | (part_BL & (self.block_L != self.last_B[:, None]))
-        return (self.past.calls_B > 0) & (self.exact_B >= self.last_B) & ~outside_BL.any(1)
+        return (self.past.calls_B > 0) & (self.final_B >= self.last_B) & ~outside_BL.any(1)
 
 
 def part_of_window(canvas: Canvas) -> Tensor:

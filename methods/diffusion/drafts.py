@@ -19,8 +19,8 @@ from harness.engine.shared.prediction import Prediction
 class Draft:
     """A draft of a row, from 0, the `level`-th of it; `at` is its row among those of all levels.
 
-    `useful` says that it can go on: `at_home` if the chain is bounded, else unfinished. `in_place`: its positions are
-    where those of its row are.
+    `useful` says that it can go on: `within_window` if the chain is bounded, else unfinished. `in_place`: its positions
+    are where those of its row are.
     """
 
     row: int
@@ -45,14 +45,14 @@ def chain(
     while True:
         prediction = prediction.widened(draft.tokens_BL.shape[1])
         live_B, unread_B = draft.live_B, (draft.open_BL & ~prediction.read_BL).any(1)
-        facts = [live_B, at_home(draft, canvas) if bounded else live_B, unread_B, draft.clock_B > before.clock_B]
+        facts = [live_B, within_window(draft, canvas) if bounded else live_B, unread_B, draft.clock_B > before.clock_B]
         facts += [draft.layout_B == canvas.layout_B, draft.layout_B == before.layout_B]
         level = len(levels) - 1
-        for row, (live, home, unread, moved, in_place, steady) in zip(
+        for row, (live, within, unread, moved, in_place, steady) in zip(
             rows, torch.stack(facts, 1).tolist(), strict=True
         ):
             if there[row]:
-                useful, at = home and (in_place or not bounded), level * len(rows) + row
+                useful, at = within and (in_place or not bounded), level * len(rows) + row
                 told = Draft(row=row, level=level, at=at, useful=useful, live=live, in_place=in_place)
                 drafts[row].append(told)
                 there[row] = live and useful and longest[row] > len(levels) and not unread and moved and steady
@@ -62,7 +62,7 @@ def chain(
         levels.append(draft)
 
 
-def at_home(drafts: Canvas, canvas: Canvas) -> Tensor:
+def within_window(drafts: Canvas, canvas: Canvas) -> Tensor:
     """Return which rows are in the same window as those of `canvas`, and changed nothing outside of it."""
     width = min(drafts.tokens_BL.shape[1], canvas.tokens_BL.shape[1])
     window_BL, tokens_BL = canvas.window_BL[:, :width], canvas.tokens_BL[:, :width]

@@ -38,7 +38,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.diffusion.policies import Observe, Step
-from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.errors import FieldError
@@ -108,7 +108,7 @@ class FreeDave:
         origin_D = torch.tensor(origins, device=device)
         made.draft_from_B = torch.where(several_D, canvas.clock_B[origin_D], SETTLED)
         if self.drafts is Drafts.tree:
-            return replace(made, stores={key: Branches(store, origin_D) for key, store in stores.items()})
+            return replace(made, stores={key: DraftsStore(store, origin_D) for key, store in stores.items()})
         return made.with_stores(stores, origin_D)
 
     def _longest(self, canvas: Canvas, stepped: Canvas) -> list[int]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.diffusion.branches import forward_branches
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.draft_forward import forward_drafts
 from harness.engine.shared.indexing import Busy, per_row
-from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
 from harness.engine.shared.records import Ledger, Role
 
@@ -167,8 +167,8 @@ def forward_queries(
     *counts, missing = torch.cat([query_BL.sum(1), missing[None]]).tolist()
     assert not missing, "a position that is read is not computed"
     key_BL = canvas.whole_BL if key_BL is None else key_BL
-    if isinstance(store, Branches):
-        return forward_branches(
+    if isinstance(store, DraftsStore):
+        return forward_drafts(
             ledger, model, canvas, store, query_BL, row_N, source_N, key_DL=key_BL, role=role, observe=observe
         )
     width = canvas.tokens_BL.shape[1]

@@ -22,7 +22,7 @@ class MovableStore(Store, Protocol):
         ...
 
 
-class Branches:
+class DraftsStore:
     """The stores of drafts whose rows `row_D` share one: a `Store` with a row per draft.
 
     Drafts of a row stand together, rows in ascending order, none without a draft. `slot_DL` is where the positions of
@@ -42,10 +42,10 @@ class Branches:
         padding_B1 = torch.full_like(index_B[:, None], self.slots - 1)
         return self.shared.gathered(self.row_D[index_B], torch.cat([self.slot_DL[index_B], padding_B1], 1))
 
-    def grown(self, slots: int) -> "Branches":
-        """Return branches with more slots, which hold nothing yet; for drafts that have computed nothing so far."""
+    def grown(self, slots: int) -> "DraftsStore":
+        """Return a store with more slots, which hold nothing yet; for drafts that have computed nothing so far."""
         assert not bool(self._taken_R.any()), "the slots behind are taken"
-        return Branches(self.shared.grown(slots), self.row_D)
+        return DraftsStore(self.shared.grown(slots), self.row_D)
 
     def write(self, draft_E: Tensor, position_E: Tensor) -> Tensor:
         """Return the slots [E] that these positions are to be written to, taking new ones; rows in ascending order."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.indexing import Busy, per_row
-from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.records import Ledger, Role
 
@@ -19,11 +19,11 @@ def _place_in_row(row_E: Tensor, rows: int) -> Tensor:
     return torch.arange(len(row_E), device=row_E.device) - (count_R.cumsum(0) - count_R)[row_E]
 
 
-def forward_branches(
+def forward_drafts(
     ledger: Ledger,
     model: LanguageModel,
     drafts: Canvas,
-    branches: Branches,
+    store: DraftsStore,
     query_DL: Tensor,
     draft_N: Tensor,
     source_N: Tensor,
@@ -37,9 +37,9 @@ def forward_branches(
     Return raw logits [N, V] of the positions `source_N` of the drafts `draft_N`, which must be among the queries.
     Arguments are those of `harness.engine.diffusion.reuse.forward_queries`.
     """
-    rows, width = len(branches.drafts_R), drafts.tokens_BL.shape[1]
+    rows, width = len(store.drafts_R), drafts.tokens_BL.shape[1]
     draft_E, position_E = query_DL.nonzero(as_tuple=True)
-    row_E = branches.row_D[draft_E]
+    row_E = store.row_D[draft_E]
     place_E = _place_in_row(row_E, rows)
     query_R = per_row(row_E, rows)
     counts = query_R.tolist()
@@ -50,14 +50,14 @@ def forward_branches(
         out_RT[row_E, place_E] = values_E
         return out_RT
 
-    first_R = branches.drafts_R.cumsum(0) - branches.drafts_R
+    first_R = store.drafts_R.cumsum(0) - store.drafts_R
     position_RT = laid_out(position_E, torch.zeros_like(first_R))
     draft_RT = laid_out(draft_E, first_R)
-    slot_RT = laid_out(branches.write(draft_E, position_E), torch.full_like(first_R, width))
+    slot_RT = laid_out(store.write(draft_E, position_E), torch.full_like(first_R, width))
     place_DL = torch.zeros_like(drafts.tokens_BL)
     place_DL[draft_E, position_E] = place_E
     keys_R = torch.zeros_like(query_R).index_add(0, row_E, key_DL.sum(1)[draft_E])
-    head_R = per_row(branches.row_D[draft_N], rows)
+    head_R = per_row(store.row_D[draft_N], rows)
     return ledger.call(
         model,
         drafts.tokens_BL[draft_RT, position_RT],
@@ -65,15 +65,15 @@ def forward_branches(
         sample_B=busy(drafts.sample_B[first_R]),
         query_B=busy(query_R),
         keys_B=busy(keys_R / query_R),
-        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, branches.row_D, (key_DL & ~query_DL).long())),
+        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, store.row_D, (key_DL & ~query_DL).long())),
         head_B=busy(head_R),
         positions_BT=position_RT,
         slots_BT=slot_RT,
-        kv=branches.shared,
-        end=branches.shared.slots,
-        visible_BTS=branches.visible(key_DL, draft_RT, position_RT, model.spec.block_length),
+        kv=store.shared,
+        end=store.shared.slots,
+        visible_BTS=store.visible(key_DL, draft_RT, position_RT, model.spec.block_length),
         structured=False,
-        select_N=branches.row_D[draft_N] * longest + place_DL[draft_N, source_N],
+        select_N=store.row_D[draft_N] * longest + place_DL[draft_N, source_N],
         decided_at_BT=drafts.decided_at_BL[draft_RT, position_RT],
         observe=observe,
     )

@@ -5,7 +5,7 @@ import torch
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.reuse import forward_queries, new_store
-from harness.engine.shared.kv_tree import Branches
+from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.records import Ledger
 from tests.engine.test_reuse import laid_out
 
@@ -30,28 +30,28 @@ def test_a_draft_is_computed_as_in_a_row_of_its_own(kind: str):
     store, none_N = new_store(model, canvas), torch.zeros(0, dtype=torch.int64)
     forward_queries(Ledger(), model, canvas, store, canvas.whole_BL, none_N, none_N)
     drafts = drafted(canvas)
-    branches, plain, ledger = Branches(store, ROW_D), store.rows(ROW_D), Ledger()
+    tree, plain, ledger = DraftsStore(store, ROW_D), store.rows(ROW_D), Ledger()
     for first in (torch.tensor([0, 2, 1, 3]), torch.tensor([3, 1, 8, 0])):
         query_DL = drafts.response_BL & (drafts.place_BL >= first[:, None])
         row_N, position_N = query_DL.nonzero(as_tuple=True)
         arguments = (model, drafts, query_DL, row_N, position_N)
         made, alone = (
-            forward_queries(ledger, *arguments[:2], kept, *arguments[2:]) for kept in (branches, plain)
+            forward_queries(ledger, *arguments[:2], kept, *arguments[2:]) for kept in (tree, plain)
         )  # fmt: skip
         torch.testing.assert_close(made, alone, atol=1e-11, rtol=0)
     assert [record.query_B.tolist() for record in ledger.records] == [[21, 5], [8, 6, 7, 5], [12, 8], [5, 7, 8]]
     assert [record.head_B.sum() for record in ledger.records] == [26, 26, 20, 20]
-    assert branches.shared.slots == branches.slots + 8 + 7 + 7
+    assert tree.shared.slots == tree.slots + 8 + 7 + 7
     for index_B in (torch.tensor([2, 3]), torch.tensor([0])):
-        for made, alone in zip(branches.rows(index_B).keys, plain.rows(index_B).keys, strict=True):
+        for made, alone in zip(tree.rows(index_B).keys, plain.rows(index_B).keys, strict=True):
             torch.testing.assert_close(made[:, :-1], alone[:, :-1], atol=1e-11, rtol=0)
 
 
 def test_only_drafts_without_a_past_can_grow():
     """Guards slots behind a row, which growth would overwrite."""
     model, canvas = laid_out("masked_diffusion")
-    branches = Branches(new_store(model, canvas), ROW_D).grown(20)
-    assert (branches.slots, branches.slot_DL.shape) == (20, (4, 19))
-    branches.write(torch.tensor([0]), torch.tensor([3]))
+    tree = DraftsStore(new_store(model, canvas), ROW_D).grown(20)
+    assert (tree.slots, tree.slot_DL.shape) == (20, (4, 19))
+    tree.write(torch.tensor([0]), torch.tensor([3]))
     with pytest.raises(AssertionError, match="the slots behind are taken"):
-        branches.grown(30)
+        tree.grown(30)
