@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import words
 from harness.config.composition import plain
 from harness.config.content import checkpoint_digest, checkpoint_folder
-from harness.config.knobs import knob_of, refuse_unread
+from harness.config.knobs import as_written, knob_of, refuse_unread
 from harness.config.located import class_at, function_at, refuse_lacking
 from harness.config.options import schema
 from harness.config.overrides import tells_as_typed
@@ -48,7 +48,7 @@ class Builder:
                 return made
             self._methods[key] = made
         else:
-            refuse_unread(cfg)
+            refuse_unread(cfg, self.values.raw(cfg, "method"))
         return copy.deepcopy(self._methods[key])
 
     def task(self, cfg: DictConfig) -> Task:
@@ -73,7 +73,7 @@ class Builder:
 @tells_as_typed
 def build_method(cfg: DictConfig) -> Method:
     """Return the method of a config; raise ConfigError naming the knob whose value cannot be used, or is not read."""
-    refuse_unread(cfg)
+    refuse_unread(cfg, as_written(cfg.method))
     method = cfg.method
     made = METHOD_CLASSES[method.family]
     policies = {f.name: _policy(method, f.name) for f in fields(made) if f.name in method}
@@ -155,9 +155,8 @@ def device_of(cfg: DictConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def check_model(cfg: DictConfig) -> None:
+def check_model(model: dict[str, Any]) -> None:
     """Raise ConfigError for settings that a model's loader refuses at a look: by the function `check` beside it."""
-    model = plain(cfg, "model")
     loader = function_at("model.loader", model["loader"])
     _fits(loader, model["loader"]["_target_"], _arguments(model))
     module = sys.modules[loader.__module__]

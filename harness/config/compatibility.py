@@ -1,8 +1,9 @@
 """Refusal of combinations that cannot run, before a model is loaded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -31,9 +32,10 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
     Raise ConfigError naming the key, the value and what would do, if model, method and task do not fit, or answers
     cannot be graded here.
     """
-    method, task = _parts(cfg, build.Builder())
+    builder = build.Builder()
+    method, task = _parts(cfg, builder)
     task.grading()
-    look_at_model(cfg)
+    look_at_model(builder.values.section(cfg, "model"))
     return method, task
 
 
@@ -44,7 +46,7 @@ def fit(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     Finding out may mean trying programs, which a run that is stored does not need.
     """
     method, task = _parts(cfg, builder)
-    look_at_model(cfg)
+    look_at_model(builder.values.section(cfg, "model"))
     return method, task
 
 
@@ -64,14 +66,14 @@ def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     return _decoding(cfg, builder), builder.task(cfg)
 
 
-def look_at_model(cfg: DictConfig) -> None:
+def look_at_model(model: dict[str, Any]) -> None:
     """Raise ConfigError for a model that is not there, or whose settings its loader refuses at a look."""
-    hub.find_of(cfg.model)
-    build.check_model(cfg)
+    hub.find_of(model)
+    build.check_model(model)
 
 
 def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
-    _lengths(cfg)
+    _lengths(cfg, knobs_read(builder.values.raw(cfg, "method")))
     method = builder.method(cfg)
     if isinstance(method, DiffusionMethod):
         try:
@@ -139,7 +141,7 @@ def check_kinds(cfg: DictConfig) -> None:
     )
 
 
-def _lengths(cfg: DictConfig) -> None:
+def _lengths(cfg: DictConfig, read: Collection[str]) -> None:
     gen_length, own = cfg.gen_length, cfg.model.block_length
     if gen_length >= cfg.model.max_length:
         raise ConfigError(f"gen_length={gen_length}: model={cfg.model.name} has {cfg.model.max_length} positions")
@@ -148,7 +150,6 @@ def _lengths(cfg: DictConfig) -> None:
             f"gen_length={gen_length}: model={cfg.model.name} writes canvases of {own} positions; "
             f"use gen_length={-(-gen_length // own) * own}"
         )
-    read = knobs_read(cfg.method)
     for knob in (name for name in ("block_length", "sub_block_length") if name in read):
         block = cfg.method.get(knob)
         if not isinstance(block, int) or block < 1:

@@ -147,11 +147,14 @@ def _known_keys(group: str, overrides: Sequence[Override]) -> list[str]:
 def _check_values(cfg: DictConfig) -> None:
     for key in (one.name for one in fields(BenchConf) if one.type is not Any):
         try:
-            cfg[key]
+            value = cfg[key]
         except OmegaConfBaseException as error:
             typed = OmegaConf.to_container(cfg, resolve=False)
             assert isinstance(typed, dict)
             raise words.refused(key, typed[key], words.reason(error)) from error
+        if OmegaConf.is_interpolation(cfg, key):
+            # Whoever asks for it would parse the reference anew, which takes as long as reading twenty values.
+            cfg[key] = value
     if not str(cfg.results_dir).strip():
         raise ConfigError("results_dir=: names no folder; leave it out for results/raw, or give one")
     if cfg.name is not None and (not str(cfg.name).strip() or set(str(cfg.name)) & {"/", "\\", "\0"}):

@@ -89,8 +89,9 @@ def resolve_decoding(cfg: DictConfig, shared: Shared | None = None) -> Decoding:
     """Return what decodes prompts that come from elsewhere than a task; raise ConfigError for what cannot be."""
     builder = (shared or Shared()).builder
     method = compatibility.fit_decoding(cfg, builder)
-    compatibility.look_at_model(cfg)
-    checkpoint = builder.checkpoint(plain(cfg, "model"))
+    model = plain(cfg, "model")
+    compatibility.look_at_model(model)
+    checkpoint = builder.checkpoint(model)
     return Decoding(cfg=cfg, method=method, device=build.device_of(cfg), checkpoint_sha256=checkpoint)
 
 

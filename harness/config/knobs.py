@@ -18,16 +18,12 @@ _REFERENCE = re.compile(r"\$\{(\.+|method\.)(\w+)\}")
 
 def knob_of(method: DictConfig, slot: str, name: str) -> str | None:
     """Return the knob that a policy's field refers to, or None for a field of its own."""
-    match = _REFERENCE.fullmatch(str(_raw(method)[slot].get(name)))
+    match = _REFERENCE.fullmatch(str(as_written(method)[slot].get(name)))
     return match[2] if match and match[1] == ".." else None
 
 
-def knobs_read(method: DictConfig) -> set[str]:
-    """Return the flat knobs that a policy reads, directly or through another knob."""
-    return _read_in(_raw(method))
-
-
-def _read_in(raw: Mapping[str, Any]) -> set[str]:
+def knobs_read(raw: Mapping[str, Any]) -> set[str]:
+    """Return the flat knobs that a policy of a method, as its config is written, reads: itself or through another."""
     found = {knob for node in raw.values() if isinstance(node, dict) for knob in _references(node)}
     while more := {knob for name in found for knob in _references(raw.get(name))} - found:
         found |= more
@@ -47,10 +43,9 @@ def cautions(node: DictConfig, method: object) -> list[str]:
     return lines
 
 
-def refuse_unread(cfg: DictConfig) -> None:
-    """Raise ConfigError for a knob that was asked for and that nothing reads."""
-    raw = _raw(cfg.method)
-    known = _read_in(raw)
+def refuse_unread(cfg: DictConfig, raw: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a knob that was asked for and that nothing reads; `raw` is the method as it is written."""
+    known = knobs_read(raw)
     for override in parse(cfg.overrides):
         group, _, name = override.key_or_group.partition(".")
         if group != "method" or name in METADATA or name in known or isinstance(raw.get(name, {}), dict):
@@ -84,7 +79,8 @@ def _references(value: object, dots: str = ".") -> Iterator[str]:
         yield from (name for way, name in _REFERENCE.findall(value) if way in ("method.", dots))
 
 
-def _raw(method: DictConfig) -> dict[str, Any]:
+def as_written(method: DictConfig) -> dict[str, Any]:
+    """Return a method as its config is written, references and all."""
     raw = OmegaConf.to_container(method, resolve=False)
     assert isinstance(raw, dict)
     return {str(key): value for key, value in raw.items()}

@@ -15,7 +15,7 @@ OWN = "own"
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError if the protocol of a config was not published for its task, or has no sentences to be read."""
-    protocol, known_as = cfg.protocol, cfg.task.get("known_as")
+    protocol, known_as = cfg.protocol, _known_as(cfg)
     if protocol.get("wording") is not None and (known_as is None or protocol.name == OWN):
         published = [str(p["name"]) for p in describe("protocol") if p["name"] != OWN]
         raise ConfigError(
@@ -37,7 +37,7 @@ def settings(cfg: DictConfig, given: Sequence[Override]) -> list[str]:
 
     `settings` of a task come first, those of a model replace them. A knob that the method does not have is left out.
     """
-    known_as = cfg.task.get("known_as")
+    known_as = _known_as(cfg)
     if known_as is None or known_as not in cfg.protocol.tasks:
         return []
     general = cfg.protocol.tasks[known_as].get("settings") or {}
@@ -45,6 +45,11 @@ def settings(cfg: DictConfig, given: Sequence[Override]) -> list[str]:
     told = {override.get_key_element() for override in given}
     wanted: dict[str, Any] = {str(k): v for part in (general, special) for k, v in part.items()}
     return [f"{key}={_written(value)}" for key, value in wanted.items() if key not in told and _exists(cfg, key)]
+
+
+def _known_as(cfg: DictConfig) -> Any:
+    # Of a key that is not there, `get` composes a message of what is, to no purpose.
+    return OmegaConf.select(cfg, "task.known_as")
 
 
 def _exists(cfg: DictConfig, key: str) -> bool:

@@ -10,7 +10,7 @@ from harness.config.build import build_method
 from harness.config.catalogue import knobs, names, read
 from harness.config.compatibility import check
 from harness.config.composition import compose
-from harness.config.knobs import knobs_read
+from harness.config.knobs import as_written, knobs_read
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.policy import REGISTRY
 from harness.errors import ConfigError
@@ -62,13 +62,13 @@ def test_what_is_put_in_place_has_its_own_defaults(name: str):
     cfg = compose([f"method={name}", *(f"method/{slot}={other}" for slot, other in others.items())])
     for slot, other in others.items():
         assert cfg.method[slot] == OmegaConf.structured(options.schema(REGISTRY[f"method/{slot}", other]))
-    assert not knobs(option).keys() & knobs_read(cfg.method)
+    assert not knobs(option).keys() & knobs_read(as_written(cfg.method))
 
 
 @pytest.mark.parametrize("name", names("method"))
 def test_every_published_knob_is_read(name: str):
     """Guards against a knob that turns nothing."""
-    assert knobs(read("method", name)).keys() <= knobs_read(compose([f"method={name}"]).method)
+    assert knobs(read("method", name)).keys() <= knobs_read(as_written(compose([f"method={name}"]).method))
 
 
 def test_the_selector_of_a_threshold_can_be_another():

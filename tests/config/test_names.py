@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, base
 
 from harness.config import build, identity, sections, source_digest, values
 from harness.config.build import Builder
@@ -77,6 +77,17 @@ def test_jobs_of_a_sweep_share_what_is_equal(monkeypatch: pytest.MonkeyPatch):
     names = [name for name, _ in read]
     assert len(names) == len(set(names)) > 50
     assert sum(name == "method" for _, name in followed) == 3 and sum(name == "model" for _, name in followed) == 2
+
+
+def test_planning_a_job_asks_little_of_what_holds_configs(monkeypatch: pytest.MonkeyPatch):
+    """Guards the time that a stored job takes: a reference is parsed once, no message is composed that nobody reads."""
+    sweep = expand(["results_dir=nowhere", "method=threshold", "seed=range(0,8)"])
+    asked = counted(monkeypatch, base, "parse", "format_and_raise")
+    written = counted(monkeypatch, build, "as_written")["as_written"]
+    assert not plan(sweep).refused
+    # Besides that of the length, there are those of the one method and the one task.
+    assert len(asked["parse"]) < 2 * len(sweep.jobs) + 8 and len(asked["format_and_raise"]) < len(sweep.jobs)
+    assert len(written) <= 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lm_eval.api.model import LM
 from tqdm import tqdm
 
 from harness.config import compatibility
-from harness.config.composition import compose, resolved
+from harness.config.composition import compose, plain, resolved
 from harness.config.job import Shared, by_role, resolve_decoding
 from harness.engine.families import Method
 from harness.engine.shared.randomness import sample_seed
@@ -53,7 +53,7 @@ class DecbenchLM(LM):
         self._length: int | None = settings.get("gen_length")
         self._cfg = compose(self._overrides)
         compatibility.check_kinds(self._cfg)
-        compatibility.look_at_model(self._cfg)
+        compatibility.look_at_model(plain(self._cfg, "model"))
         self._shared = Shared()
         _, self._loaded = load(self._cfg)
         self.counters: list[dict[str, Any]] = []
