@@ -23,7 +23,7 @@ import torch
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.engine.diffusion.loop import DiffusionMethod
+    from harness.engine.diffusion.method import DiffusionMethod
     from harness.engine.shared.model import LanguageModel, ModelSpec, Store
 
 _LENGTHS = {"tiny": (20, 16, 16), "random": (48, 32, 16), "causal": (24, 32)}

@@ -11,9 +11,8 @@ from pathlib import Path
 INTERFACE = 2
 CHANGES = {
     1: "the first that plug-ins can name",
-    2: "the engine's modules lie in harness.engine.shared, .diffusion and .autoregressive; `needs` and `gives` say what"
-    " `fit`, `fit_kind`, `reads`, `remembers`, `reads_attention`, `waits`, `decides`, `steady` and `exact` said,"
-    " `before_commit` is what was `foresee`",
+    2: "the engine's modules lie in harness.engine.shared, .diffusion and .autoregressive; policies say"
+    " `needs` and `gives` in place of `fit`, `reads` and their kin, each of which is refused with what takes its place",
 }
 """What each interface changed against the one before it."""
 

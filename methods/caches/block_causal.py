@@ -36,6 +36,7 @@ class BlockCausalCache:
     """Store finished blocks; `merged`: with the next call, not by a call of their own."""
 
     gives = Gives(drafts=True, any_draft=True, shared=True)
+    # In other models, finished blocks change with every later token.
     needs = Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))
 
     merged: bool = False

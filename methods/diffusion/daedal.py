@@ -92,7 +92,7 @@ class CanvasGrowth:
 
     @property
     def needs(self) -> Needs:
-        """What `reads` returns."""
+        """What `reads` returns, once; a reference answer says nothing of the positions that are added."""
         return Needs(positions=self.reads, every_call=False, without={"preparation": ("reference_answer",)})
 
     def reads(self, canvas: Canvas) -> Tensor:

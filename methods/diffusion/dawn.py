@@ -37,7 +37,7 @@ class Attentive:
 
     @property
     def needs(self) -> Needs:
-        """What `reads` returns."""
+        """What `reads` returns, and attention."""
         return Needs(positions=self.reads, attention=True)
 
     def reads(self, canvas: Canvas) -> Tensor:

@@ -106,7 +106,7 @@ class PredictEos:
 
     @property
     def needs(self) -> Needs:
-        """What `reads` returns."""
+        """What `reads` returns, once."""
         return Needs(positions=self.reads, every_call=False)
 
     def reads(self, canvas: Canvas) -> Tensor:

@@ -34,6 +34,7 @@ _FIRST_LIMIT = 30
 class ShadowBlock:
     """Compute everything and, for the decided positions of the window, what the model says without their tokens."""
 
+    # No attention: that of a canvas with a shadow is not the canvas's.
     gives = Gives(guidance=True, drafts=True)
 
     def evaluate(
@@ -121,7 +122,7 @@ class NarrowOut:
 
     @property
     def needs(self) -> Needs:
-        """What `reads` returns."""
+        """What `reads` returns, as a shadow block predicts it: other predictions have seen the tokens."""
         return Needs(positions=self.reads, beside={"cache": ("shadow_block",)})
 
     def reads(self, canvas: Canvas) -> Tensor:

@@ -45,14 +45,11 @@ class Command:
 def main(folder: Path) -> None:
     """Fill the stores as far as they are not there, measure, and print the page."""
     commands = _prepared(folder)
-    seconds: dict[str, list[float]] = {one.told: [] for one in commands}
-    clock: dict[str, list[float]] = {one.told: [] for one in commands}
+    seconds: dict[str, list[tuple[float, float]]] = {one.told: [] for one in commands}
     for _ in range(_ROUNDS):
         for one in commands:
             shutil.rmtree(folder / "fresh", ignore_errors=True)
-            cpu_s, clock_s = _seconds(one.words)
-            seconds[one.told].append(cpu_s)
-            clock[one.told].append(clock_s)
+            seconds[one.told].append(_seconds(one.words))
     sys.stdout.write(
         f"# What commands cost\n\nMade by `python -m tests.costs > results/costs.md` on {os.cpu_count()} cores: CPU "
         f"seconds of whole processes, medians of {_ROUNDS} interleaved rounds, smallest and largest beside them, and "
@@ -60,14 +57,14 @@ def main(folder: Path) -> None:
         "| command | CPU s | smallest | largest | beyond torch | by the clock | bar |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n"
     )
-    torch_s = statistics.median(seconds[commands[0].told])
+    torch_s = statistics.median(cpu_s for cpu_s, _ in seconds[commands[0].told])
     for one in commands:
-        each = seconds[one.told]
+        each, clock = zip(*seconds[one.told], strict=True)
         middle, bar = statistics.median(each), "-" if one.bar_s is None else f"{one.bar_s:g}"
         beyond = f"{middle - torch_s:.2f}" if middle > torch_s else "-"
         sys.stdout.write(
             f"| {one.told} | {middle:.2f} | {min(each):.2f} | {max(each):.2f} | {beyond} "
-            f"| {statistics.median(clock[one.told]):.2f} | {bar} |\n"
+            f"| {statistics.median(clock):.2f} | {bar} |\n"
         )
     alone_ms, cached_ms = _inside()
     sys.stdout.write(

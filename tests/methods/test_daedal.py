@@ -24,7 +24,7 @@ def row(length: int) -> Canvas:
     return canvas
 
 
-def foresee(growth: CanvasGrowth, canvas: Canvas, *places: tuple[int, float]) -> bool:
+def look(growth: CanvasGrowth, canvas: Canvas, *places: tuple[int, float]) -> bool:
     """Show a prediction (token, probability) per place of the response; return whether it asks for another."""
     position_N = torch.arange(1, len(places) + 1)
     p_NV = torch.stack([torch.full((4,), (1 - p) / 3) for _, p in places]).double()
@@ -52,9 +52,9 @@ def close(canvas: Canvas, place: int) -> None:
 def test_masks_are_appended_until_the_end_is_in_sight():
     """Guards the end confidence (over W, from the end) and the end tokens that stage 1 leaves behind."""
     growth, canvas = CanvasGrowth(grow=2, W=2, eos_init=0.5), row(4)
-    assert foresee(growth, canvas, (1, 0.9), (1, 0.9), (1, 0.9), (END, 0.9))
+    assert look(growth, canvas, (1, 0.9), (1, 0.9), (1, 0.9), (END, 0.9))
     assert canvas.length_B.tolist() == [7] and not bool(canvas.memory["canvas_growth.searched_B"])
-    assert foresee(growth, canvas, *[(1, 0.9)] * 4, (END, 0.9), (END, 0.9))
+    assert look(growth, canvas, *[(1, 0.9)] * 4, (END, 0.9), (END, 0.9))
     assert canvas.tokens_BL[0].tolist() == [3, *[MASK_ID] * 6, END]
     assert canvas.decided_at_BL[0, -1] == -1 and not bool(canvas.undecided_BL[0, -1])
 
@@ -63,8 +63,8 @@ def test_an_unsure_position_becomes_several():
     """Guards the second stage: the least sure open position that stays open, where the end is not in sight."""
     growth, canvas = CanvasGrowth(grow=3, W=1, eos_init=0, low=0.5, eos_grow=0.9), row(5)
     unsure = [(1, 0.95), (1, 0.4), (1, 0.45), (1, 0.8), (1, 0.8)]
-    foresee(growth, canvas, *unsure)
-    assert not foresee(growth, canvas, *unsure)
+    look(growth, canvas, *unsure)
+    assert not look(growth, canvas, *unsure)
     growth(canvas, torch.tensor([False]))
     assert canvas.length_B.tolist() == [6], "a step that closes nothing makes no room"
     close(canvas, 0)
@@ -77,8 +77,8 @@ def test_what_the_step_has_closed_is_not_expanded():
     """Guards decoders that close unsure positions, as by a low threshold or in a fixed order."""
     growth, canvas = CanvasGrowth(grow=3, W=1, eos_init=0, low=0.5), row(5)
     unsure = [(1, 0.95), (1, 0.4), (1, 0.45), (1, 0.8), (1, 0.8)]
-    foresee(growth, canvas, *unsure)
-    foresee(growth, canvas, *unsure)
+    look(growth, canvas, *unsure)
+    look(growth, canvas, *unsure)
     close(canvas, 1)
     growth(canvas, torch.tensor([False]))
     assert canvas.tokens_BL[0, :8].tolist() == [3, MASK_ID, 7, *[MASK_ID] * 5]
@@ -88,8 +88,8 @@ def test_nothing_grows_beyond_the_largest_length():
     """Guards Lmax and the model's context: what no longer fits is cut off at the end."""
     growth, canvas = CanvasGrowth(grow=8, W=1, eos_init=0, low=0.5, Lmax=6), row(5)
     unsure = [(1, 0.95), (1, 0.4), (1, 0.45), (1, 0.8), (1, 0.8)]
-    foresee(growth, canvas, *unsure)
-    foresee(growth, canvas, *unsure)
+    look(growth, canvas, *unsure)
+    look(growth, canvas, *unsure)
     close(canvas, 4)
     growth(canvas, torch.tensor([False]))
     assert canvas.length_B.tolist() == [7]
@@ -143,9 +143,9 @@ def test_the_end_stays_in_sight_of_calls_that_leave_it_out():
     """Guards what was last said of a position, which moves with it."""
     growth, canvas = CanvasGrowth(grow=3, W=1, eos_init=0, low=0.5, eos_grow=0.9), row(5)
     sure = [(1, 0.95), (1, 0.4), (1, 0.8), (1, 0.8), (END, 0.95)]
-    foresee(growth, canvas, *sure)
+    look(growth, canvas, *sure)
     canvas.insert(torch.tensor([2]), torch.tensor([1]))
-    foresee(growth, canvas, *sure[:3])
+    look(growth, canvas, *sure[:3])
     assert not canvas.memory["canvas_growth.doubt_BL"].any()
     assert canvas.memory["canvas_growth.end_BL"][0].nonzero().flatten().tolist() == [6]
 

@@ -123,7 +123,7 @@ def test_a_predicted_end_cuts_the_response_on_the_trained_model():
         assert counts.query_tokens < counts.nfe * 32
 
 
-def foresee(canvas: Canvas, ends: dict[int, float], *, ahead: bool = True) -> None:
+def look(canvas: Canvas, ends: dict[int, float], *, ahead: bool = True) -> None:
     """Show the rule a prediction of an end token at some places of the response, by its logit; all others have 0."""
     logits_NV = torch.zeros(len(ends), 10)
     logits_NV[range(len(ends)), END] = torch.tensor(list(ends.values()))
@@ -141,14 +141,14 @@ def test_the_surest_end_may_be_one_that_a_call_leaves_out():
     """Guards what was last said of a position against a less sure end among those that a call does predict."""
     canvas = after_step([MASK] * 4, window=range(4))
     for ends in ({2: 3.0, 3: 5.0}, {1: 4.0}):
-        foresee(canvas, ends)
+        look(canvas, ends)
         assert canvas.length_B.tolist() == [6]
 
 
 def test_of_sure_ends_the_surest_counts():
     """Guards ends whose probability rounds to 1 in float32."""
     canvas = after_step([MASK] * 4, window=range(4))
-    foresee(canvas, {0: 25.0, 2: 28.0, 3: 26.0})
+    look(canvas, {0: 25.0, 2: 28.0, 3: 26.0})
     assert canvas.length_B.tolist() == [5]
 
 
@@ -156,7 +156,7 @@ def test_ends_behind_the_window_count_only_if_it_looks_ahead():
     """Guards the form for caches and shifted models, in which nothing behind the open block is looked at."""
     for ahead, length in ((True, 6), (False, 4)):
         canvas = after_step([MASK] * 4, window=range(2))
-        foresee(canvas, {1: 3.0, 3: 5.0}, ahead=ahead)
+        look(canvas, {1: 3.0, 3: 5.0}, ahead=ahead)
         assert canvas.length_B.tolist() == [length]
 
 

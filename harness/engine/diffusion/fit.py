@@ -17,21 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A policy of a method, and the method's cache, with what both say."""
+    """A policy of a method with what it needs, and what the method's cache gives."""
 
     method: "DiffusionMethod"
     slot: str
     part: object
-
-    @property
-    def needs(self) -> Needs:
-        """What the policy needs."""
-        return needs_of(self.part)
-
-    @property
-    def cache(self) -> Gives:
-        """What the cache gives."""
-        return gives_of(self.method.cache)
+    needs: Needs
+    cache: Gives
 
     @property
     def words(self) -> dict[str, str]:
@@ -143,7 +135,10 @@ def option(part: object) -> str:
 
 
 def _pairs(method: "DiffusionMethod") -> Iterator[Pair]:
-    return (Pair(method=method, slot=slot.name, part=getattr(method, slot.name)) for slot in fields(method))
+    cache = gives_of(method.cache)
+    for slot in fields(method):
+        part = getattr(method, slot.name)
+        yield Pair(method=method, slot=slot.name, part=part, needs=needs_of(part), cache=cache)
 
 
 def _chosen(slot: str, options: tuple[str, ...]) -> str:
