@@ -78,6 +78,7 @@ def test_the_leaderboard_is_sorted_by_a_click(opened: Opened):
     accuracies = [float(cell.split()[0]) for cell in column(page, "board-table", "accuracy %")]
     assert accuracies == sorted(accuracies, reverse=True)
     page.locator("#board-table thead th", has_text="efe").first.click()
+    page.locator("#board-table thead th[aria-sort]", has_text="efe").wait_for()
     work = [float(cell) for cell in column(page, "board-table", "efe")]
     assert len(work) > 3 and work == sorted(work)
 
@@ -110,7 +111,7 @@ def test_names_are_never_markup(opened: Opened):
     page = opened.go("#board?task=copy&model=tiny")
     assert f"{HOSTILE} measure=timed" in column(page, "board-table", "setting")
     page.get_by_role("link", name=HOSTILE).first.click()
-    page.wait_for_selector("#run:not([hidden])")
+    page.wait_for_selector("html[data-shown^='#run?'] #run:not([hidden])")
     assert HOSTILE in page.locator("#run-title").inner_text()
     assert page.locator("img").count() == 0
 
@@ -159,9 +160,9 @@ def test_pages_of_tasks_and_runs_follow_from_each_other(opened: Opened):
     """Guards the way from a task to a run, its configuration and provenance, and back in the browser's history."""
     page = opened.go("#tasks")
     page.get_by_role("link", name="sort", exact=True).click()
-    page.wait_for_selector("#task:not([hidden])")
+    page.wait_for_selector("html[data-shown^='#task?'] #task:not([hidden])")
     page.get_by_role("link", name="fast-sort").click()
-    page.wait_for_selector("#run:not([hidden])")
+    page.wait_for_selector("html[data-shown^='#run?'] #run:not([hidden])")
     assert page.locator("#run-title").inner_text() == "tiny · fast step=4 · sort"
     assert column(page, "run-samples", "correct") == ["yes", "no"]
     page.get_by_text("Configuration").click()
@@ -221,7 +222,7 @@ def test_all_of_it_works_with_the_keyboard_alone(opened: Opened):
     for _ in range(5):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#viewer:not([hidden])")
+    page.wait_for_selector("html[data-shown^='#viewer'] #viewer:not([hidden])")
     page = opened.go("#viewer?a=left&b=two&sample=s0")
     page.evaluate("() => document.activeElement.blur()")
     now = page.locator("#viewer-now")
@@ -240,6 +241,7 @@ def test_all_of_it_works_with_the_keyboard_alone(opened: Opened):
     page = opened.go("#board?task=sort")
     page.locator("#board-table thead th", has_text="efe").first.locator("[tabindex='0']").first.focus()
     page.keyboard.press("Enter")
+    page.locator("#board-table thead th[aria-sort]", has_text="efe").wait_for()
     work = [float(cell) for cell in column(page, "board-table", "efe")]
     assert work == sorted(work)
 
