@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pyarrow as pa
 
@@ -10,7 +11,7 @@ from harness.results.packs import PACK, Pack
 from harness.results.parts import Attempt, Row, as_rows, columns_of, read_part, rows_of, with_known_columns
 from harness.results.schemas import RESULTS, RUNS, SCHEMAS, empty
 
-_READERS = 4
+_READERS, _LOCAL_READERS = 4, 2
 
 
 class Scan:
@@ -110,11 +111,14 @@ class Scan:
         def read(attempt: Attempt) -> pa.Table | None:
             return self._part(attempt, "runs", 1, columns) if columns else self.run(attempt)
 
-        # Threads that read local files wait for each other; a pack, read once and kept, they would read twice.
-        if self.folder.local or not self.single.issuperset(attempts):
+        # A pack, read once and kept, several threads would read twice.
+        if not attempts or not self.single.issuperset(attempts):
             return map(read, attempts)
-        with ThreadPoolExecutor(_READERS) as readers:
-            return readers.map(read, attempts)
+        # Of local files each reader gets its share at once: handed one by one, they wait for each other.
+        readers, share = (_LOCAL_READERS, -(-len(attempts) // _LOCAL_READERS)) if self.folder.local else (_READERS, 1)
+        shares = [attempts[at : at + share] for at in range(0, len(attempts), share)]
+        with ThreadPoolExecutor(readers) as pool:
+            return chain.from_iterable(pool.map(lambda some: [read(one) for one in some], shares))
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""

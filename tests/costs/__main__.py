@@ -117,10 +117,15 @@ def _prepared(folder: Path) -> list[Command]:
 def _seconds(words: Sequence[str]) -> tuple[float, float]:
     """Return CPU seconds of a command, and its seconds by the clock."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, env=_environment())
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu_s, time.perf_counter() - started
+
+
+def _environment() -> dict[str, str]:
+    """Return that of a user, whose Python keeps what it has compiled; here it may have been told not to."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _inside() -> tuple[float, float]:
