@@ -175,6 +175,7 @@ def _calls(model: "Transformer") -> Iterator[tuple["Call", Callable[[], object]]
     """Yield calls, and what makes each: windows that see stored positions, and whole rows."""
     import torch
 
+    from harness.engine.shared.model import ForwardRequest
     from harness.models.cost.work import Call
 
     device = next(model.parameters()).device
@@ -182,13 +183,13 @@ def _calls(model: "Transformer") -> Iterator[tuple["Call", Callable[[], object]]
         for keys in _KEYS:
             whole = torch.arange(keys, device=device).expand(rows, -1) % model.config.vocab_size
             store = model.new_store(rows, keys)
-            model(whole, positions_BT=whole, slots_BT=whole, kv=store, end=keys)
+            model.logits(ForwardRequest(whole, positions_BT=whole, slots_BT=whole, kv=store, end=keys))
             yield Call.even(rows=rows, query=keys, keys=keys), partial(model, whole)
             for query in _QUERIES:
                 window = whole[:, keys - query :]
-                seen = {"positions_BT": window, "slots_BT": window, "kv": store, "end": keys}
+                request = ForwardRequest(window, positions_BT=window, slots_BT=window, kv=store, end=keys)
                 call = Call.even(rows=rows, query=query, keys=keys, stored=query)
-                yield call, partial(model, window, **seen)
+                yield call, partial(model.logits, request)
 
 
 def _seconds(run: Callable[[], object], o: Options) -> float:

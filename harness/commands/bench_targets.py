@@ -24,7 +24,7 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.engine.diffusion.method import DiffusionMethod
-    from harness.engine.shared.model import LanguageModel, ModelSpec, Store
+    from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec, Store
 
 _LENGTHS = {"tiny": (20, 16, 16), "random": (48, 32, 16), "causal": (24, 32)}
 """Positions of a prompt, of a response, and of a block."""
@@ -69,7 +69,7 @@ class Recorder:
     """A model that takes down the calls that are made of it."""
 
     model: "LanguageModel"
-    calls: list[tuple[torch.Tensor, dict[str, Any]]] = field(default_factory=list)
+    calls: "list[ForwardRequest]" = field(default_factory=list)
 
     @property
     def spec(self) -> "ModelSpec":
@@ -85,16 +85,16 @@ class Recorder:
         """Return a store of the model."""
         return self.model.new_store(rows, slots)
 
-    def forward(self, tokens_BT: torch.Tensor, **named: Any) -> torch.Tensor:
+    def forward(self, request: "ForwardRequest") -> torch.Tensor:
         """Call the model."""
-        self.calls.append((tokens_BT, named))
-        return self.model.forward(tokens_BT, **named)
+        self.calls.append(request)
+        return self.model.forward(request)
 
     @torch.inference_mode()
     def again(self) -> None:
         """Make the same calls once more."""
-        for tokens_BT, named in self.calls:
-            self.model.forward(tokens_BT, **named)
+        for request in self.calls:
+            self.model.forward(request)
 
 
 def main(words: Sequence[str]) -> int:

@@ -193,6 +193,12 @@ def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedM
 
     def factory() -> LoadedModel:
         loader = function_at("model.loader", model["loader"])
-        return loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
+        loaded = loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
+        if len(inspect.signature(loaded.model.forward).parameters) > 1:
+            raise ConfigError(
+                f"model.loader={model['loader']}: its forward takes tokens and their like one by one; since "
+                "interface 2 it is forward(request), a harness.engine.shared.model.ForwardRequest"
+            )
+        return loaded
 
     return from_pool(json.dumps([model, dtype, device, checkpoint_sha256], sort_keys=True), factory)

@@ -12,7 +12,8 @@ INTERFACE = 2
 CHANGES = {
     1: "the first that plug-ins can name",
     2: "the engine's modules lie in harness.engine.shared, .diffusion and .autoregressive; policies say"
-    " `needs` and `gives` in place of `fit`, `reads` and their kin, each of which is refused with what takes its place",
+    " `needs` and `gives` in place of `fit`, `reads` and their kin, each of which is refused with what takes its place;"
+    " a cache's `evaluate` and a model's `forward` take one request",
 }
 """What each interface changed against the one before it."""
 

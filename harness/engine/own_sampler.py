@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, runtime_checkable
 
-from torch import Tensor
-
 from harness.engine.shared.generation import Generation, Outside
-from harness.engine.shared.model import LanguageModel, ModelSpec
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
 from harness.engine.shared.records import Ledger, Role
 
 
@@ -72,7 +70,7 @@ class SamplesOnly:
         """Refuse: the sampler keeps its own."""
         raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
 
-    def forward(self, tokens_BT: Tensor, **arguments: object) -> NoReturn:
+    def forward(self, request: ForwardRequest) -> NoReturn:
         """Refuse: calls are the sampler's."""
         raise TypeError(f"model {self.spec.name} decodes with its own sampler and no other")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.models.oracle import TokenStore
 
 _REACH = 3
@@ -69,40 +69,25 @@ class ClosedFormModel:
             decided_at_BS=torch.full((rows, slots), GIVEN),
         )
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: Store | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        decided_at_BT: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         """Return raw logits; keys hidden by `visible_BTS` do not exist.
 
         With a store, queries see the tokens of earlier calls as they were then.
         """
-        assert plan is None, "this model has no layers"
-        if positions_BT is None:
-            positions_BT = torch.arange(tokens_BT.shape[1]).expand_as(tokens_BT)
+        assert request.plan is None, "this model has no layers"
+        tokens_BT, positions_BT, kv = request.tokens_BT, request.places_BT(), request.kv
         keys = (tokens_BT, positions_BT)
         if kv is not None:
-            assert isinstance(kv, TokenStore) and decided_at_BT is not None
-            window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
-            kv.write(positions_BT if slots_BT is None else slots_BT, window)
-            keys = (kv.tokens_BS[:, :end], kv.positions_BS[:, :end])
+            assert isinstance(kv, TokenStore)
+            kv.write(request)
+            keys = (kv.tokens_BS[:, : request.end], kv.positions_BS[:, : request.end])
+        visible_BTS = request.visible_BTS
         visible_BTS = torch.ones(1, 1, 1, dtype=torch.bool) if visible_BTS is None else visible_BTS
-        if observe is not None:
-            observe(0, self._attention(positions_BT, visible_BTS))
+        if request.observe is not None:
+            request.observe(0, self._attention(positions_BT, visible_BTS))
         target_BT = (positions_BT + self.spec.shift).clamp(max=int(keys[1].max()))
         logits_BTV = self._aligned(*keys, target_BT, visible_BTS)
-        return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
+        return request.selected(logits_BTV)
 
     def _attention(self, positions_BT: Tensor, visible_BTS: Tensor) -> Tensor:
         assert self.constants.attention is not None, "these constants give no attention"
@@ -139,4 +124,4 @@ class ClosedFormModule(nn.Module):
 
     def forward(self, input_ids: Tensor, *others: object, **named: object) -> Output:
         """Return the logits of whole rows, shifted as the constants say."""
-        return Output(logits=self.model.forward(input_ids))
+        return Output(logits=self.model.forward(ForwardRequest(input_ids)))

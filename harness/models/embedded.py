@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness import files
-from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.errors import DataError
 from harness.models import checkpoint
 from harness.models.key_values import KeyValueStore
@@ -44,27 +44,13 @@ class EmbeddedModel:
 
     # Not inference_mode: the loop goes on to write into the logits it gets.
     @torch.no_grad()
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: Store | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        decided_at_BT: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
-        """Return raw logits as `Transformer.forward` does.
+    def forward(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits.
 
         Raise DataError for a row, computed at once or against a store, that is longer than the model's context.
         """
-        assert kv is None or isinstance(kv, KeyValueStore)
-        length = tokens_BT.shape[1] if positions_BT is None else end or 0
+        positions_BT = request.positions_BT
+        length = request.tokens_BT.shape[1] if positions_BT is None else request.end or 0
         if positions_BT is not None and length > self.spec.max_length:
             # A tree of drafts has more slots than positions.
             length = int(positions_BT.max()) + 1
@@ -73,18 +59,7 @@ class EmbeddedModel:
                 f"a row of {length} tokens does not fit the {self.spec.max_length} positions of model "
                 f"{self.spec.name}; shorten the prompt or lower gen_length"
             )
-        return self.transformer(
-            tokens_BT,
-            positions_BT=positions_BT,
-            slots_BT=slots_BT,
-            kv=kv,
-            end=end,
-            visible_BTS=visible_BTS,
-            structured=structured,
-            select_N=select_N,
-            observe=observe,
-            plan=plan,
-        )
+        return self.transformer.logits(request)
 
 
 def spec_of(name: str, config: TransformerConfig) -> ModelSpec:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import AttentionObserver, LanguageModel, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, ModelSpec, Store
 from harness.errors import ConfigError, DataError
 from harness.models import hub, text
 from harness.models.pool import LoadedModel
@@ -44,37 +44,22 @@ class CausalModel:
         return SlotStore(self.spec.layers, rows, slots)
 
     @torch.no_grad()
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: Store | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        decided_at_BT: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
-        """Return raw logits as `Transformer.forward` does.
+    def forward(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits.
 
         The head is computed for the columns of T that some row selects, or for all where the class cannot choose.
         Raise TypeError for `observe` and `plan`: the class's layers and fused attention have nothing to show.
         """
-        if observe is not None or plan is not None:
+        if request.observe is not None or request.plan is not None:
             raise TypeError(f"model {self.spec.name} does not show its attention")
+        kv, tokens_BT, positions_BT, select_N = request.kv, request.tokens_BT, request.places_BT(), request.select_N
         rows, width = tokens_BT.shape
-        if positions_BT is None:
-            positions_BT = torch.arange(width, device=tokens_BT.device).expand_as(tokens_BT)
         store = self.new_store(rows, width) if kv is None else kv
         assert isinstance(store, SlotStore)
-        slots_BT = _window_slots(positions_BT, kv) if slots_BT is None else slots_BT
-        end = store.slots if end is None else end
+        slots_BT = _window_slots(positions_BT, kv) if request.slots_BT is None else request.slots_BT
+        end = store.slots if request.end is None else request.end
         keys_BS = positions_BT if kv is None else torch.arange(end, device=tokens_BT.device)[None]
-        mask_BTS = _visible(positions_BT, keys_BS, visible_BTS, structured)
+        mask_BTS = _visible(positions_BT, keys_BS, request.visible_BTS, request.structured)
         columns_C = None if select_N is None else torch.unique(select_N % width)
         arguments: dict[str, Any] = {self._cache: SlotCache(store, slots_BT, end)}
         if columns_C is not None and self._keeps_rows:
@@ -216,7 +201,8 @@ def _require_own_logits(folder: Path, model: CausalModel) -> None:
     store, parts = model.new_store(1, _PROBE + 1), []
     for window in (range(5), range(5, _PROBE)):
         places = torch.tensor([list(window)], device=model.device)
-        parts.append(model.forward(tokens_BT[:, places[0]], positions_BT=places, kv=store, end=window.stop)[0].float())
+        request = ForwardRequest(tokens_BT[:, places[0]], positions_BT=places, kv=store, end=window.stop)
+        parts.append(model.forward(request)[0].float())
     require_close(folder, model.inner, torch.cat(parts), plain)
 
 

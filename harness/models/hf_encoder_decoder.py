@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.errors import DataError
 from harness.models import hf_causal, hub, text
 from harness.models.pool import LoadedModel
@@ -90,38 +90,23 @@ class EncoderDecoderModel:
         return EncodedStore(slots=slots)
 
     @torch.no_grad()
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: Store | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        decided_at_BT: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
-        """Return raw logits [N, V] (default: [B, T, V]) as `Transformer.forward` does, over a store.
+    def forward(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits [N, V] (default: [B, T, V]), over a store.
 
         The first call on a store is the prefill, whole prompts from position 0, of which only the last position has
         logits; the others' are 0. Later calls take tokens of the answer, each row's from where it goes on. Raise
         TypeError for what an encoder-decoder class cannot be asked: no store, a mask of one's own, `observe`, `plan`.
         """
-        if observe is not None or plan is not None:
+        kv, tokens_BT, positions_BT = request.kv, request.tokens_BT, request.places_BT()
+        if request.observe is not None or request.plan is not None:
             raise TypeError(f"model {self.spec.name} does not show its attention")
-        if not isinstance(kv, EncodedStore) or visible_BTS is not None or not structured:
+        if not isinstance(kv, EncodedStore) or request.visible_BTS is not None or not request.structured:
             raise TypeError(f"model {self.spec.name} decodes in order over a store of its own, and no other way")
-        if positions_BT is None:
-            positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
         if kv.prompt_length_B is None:
             logits_BTV = self._prefill(tokens_BT, positions_BT, kv)
         else:
             logits_BTV = self._go_on(tokens_BT, positions_BT, kv, kv.prompt_length_B)
-        return logits_BTV if select_N is None else logits_BTV.flatten(0, 1)[select_N]
+        return request.selected(logits_BTV)
 
     def _prefill(self, tokens_BT: Tensor, positions_BT: Tensor, store: EncodedStore) -> Tensor:
         last_B = positions_BT.amax(1)
@@ -230,6 +215,6 @@ def _require_own_logits(model: EncoderDecoderModel, folder: Path) -> None:
     store, parts = model.new_store(1, length + 1), []
     for first, last in ((0, _PROMPT), (_PROMPT, _PROMPT + 1), (_PROMPT + 1, length)):
         places = torch.arange(first, last, device=model.device)[None]
-        logits_1TV = model.forward(tokens_1L[:, first:last], positions_BT=places, kv=store, end=last)
+        logits_1TV = model.forward(ForwardRequest(tokens_1L[:, first:last], positions_BT=places, kv=store, end=last))
         parts.append(logits_1TV[0, -1:] if not first else logits_1TV[0])
     hf_causal.require_close(folder, model.inner, torch.cat(parts).float(), plain.logits[0].float())

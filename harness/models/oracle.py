@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.model import AttentionObserver, LayerPlan, ModelKind, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.errors import DataError
 from harness.models.laws import Law, entropy
 
@@ -66,8 +66,17 @@ class TokenStore:
             decided_at_BS=torch.nn.functional.pad(self.decided_at_BS, (0, extra), value=GIVEN),
         )
 
-    def write(self, slots_BT: Tensor, window: "TokenStore") -> None:
-        """Replace slots in place."""
+    @classmethod
+    def of(cls, request: ForwardRequest) -> "TokenStore":
+        """Return what a call shows."""
+        tokens_BT, decided_at_BT = request.tokens_BT, request.decided_at_BT
+        decided_at_BT = torch.full_like(tokens_BT, GIVEN) if decided_at_BT is None else decided_at_BT
+        return cls(tokens_BS=tokens_BT, positions_BS=request.places_BT(), decided_at_BS=decided_at_BT)
+
+    def write(self, request: ForwardRequest) -> None:
+        """Replace, in place, the slots that a call writes."""
+        window = TokenStore.of(request)
+        slots_BT = window.positions_BS if request.slots_BT is None else request.slots_BT
         self.tokens_BS.scatter_(1, slots_BT, window.tokens_BS)
         self.positions_BS.scatter_(1, slots_BT, window.positions_BS)
         self.decided_at_BS.scatter_(1, slots_BT, window.decided_at_BS)
@@ -118,45 +127,25 @@ class Oracle:
             decided_at_BS=torch.full(shape, GIVEN, device=self.device),
         )
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: Store | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        decided_at_BT: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
-        """Return logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
-
-        Arguments are those of every model; a store makes tokens of earlier calls visible as they were then.
-        """
-        assert kv is None or isinstance(kv, TokenStore)
-        if observe is not None:
+    def forward(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits; a store makes tokens of earlier calls visible as they were then."""
+        if request.observe is not None:
             raise DataError(f"model {self.spec.name} has no attention to look at; use a method that needs none")
-        if plan is not None:
+        if request.plan is not None:
             raise DataError(f"model {self.spec.name} has no layers to reuse; use method/cache=none")
-        B, T = tokens_BT.shape
-        if positions_BT is None:
-            positions_BT = torch.arange(T, device=tokens_BT.device).expand(B, T)
-        if decided_at_BT is None:
-            decided_at_BT = torch.full_like(tokens_BT, GIVEN)
-        keys = window = TokenStore(tokens_BS=tokens_BT, positions_BS=positions_BT, decided_at_BS=decided_at_BT)
+        kv, end, select_N = request.kv, request.end, request.select_N
+        assert kv is None or isinstance(kv, TokenStore)
+        keys = TokenStore.of(request)
+        positions_BT, (B, T) = keys.positions_BS, request.tokens_BT.shape
+        order_BS = positions_BT
         if kv is not None:
-            kv.write(positions_BT if slots_BT is None else slots_BT, window)
-            keys = kv
-        order_BS = positions_BT if kv is None else torch.arange(keys.slots, device=tokens_BT.device)[None]
-        seen_BTS = torch.ones(B, T, keys.slots, dtype=torch.bool, device=tokens_BT.device)[:, :, :end]
-        if structured and self.spec.kind is ModelKind.CAUSAL:
+            kv.write(request)
+            keys, order_BS = kv, torch.arange(kv.slots, device=positions_BT.device)[None]
+        seen_BTS = torch.ones(B, T, keys.slots, dtype=torch.bool, device=positions_BT.device)[:, :, :end]
+        if request.structured and self.spec.kind is ModelKind.CAUSAL:
             seen_BTS = seen_BTS & (order_BS[:, None, :end] <= positions_BT[:, :, None])
-        if visible_BTS is not None:
-            seen_BTS = seen_BTS & visible_BTS
+        if request.visible_BTS is not None:
+            seen_BTS = seen_BTS & request.visible_BTS
         beliefs, targets = self._beliefs(keys, positions_BT, seen_BTS, select_N)
         logits_NV = torch.full((len(targets), self.spec.vocab_size), -torch.inf, dtype=torch.float64)
         for logits_V, belief, target in zip(logits_NV, beliefs, targets, strict=True):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import ConfigError
 from harness.models.transformer import Attention, Transformer, TransformerConfig
 
@@ -87,7 +88,7 @@ def masked_diffusion_loss(model: Transformer, rows_BT: Tensor, text: Text, gener
     answers_BG = rows_BT[:, text.prompt_length :]
     masked_BG = _masked((rows_BT.shape[0],), answers_BG.shape[1], generator)
     noisy_BT = torch.cat([rows_BT[:, : text.prompt_length], answers_BG.masked_fill(masked_BG, text.mask_id)], 1)
-    logits_NV = model(noisy_BT, select_N=_flat(masked_BG, rows_BT.shape[1], text.prompt_length))
+    logits_NV = model.logits(ForwardRequest(noisy_BT, select_N=_flat(masked_BG, rows_BT.shape[1], text.prompt_length)))
     weight_BG = (1 / masked_BG.float().mean(1, keepdim=True)).expand_as(masked_BG)
     return _weighted_loss(logits_NV, answers_BG, masked_BG, weight_BG)
 
@@ -110,12 +111,14 @@ def block_diffusion_loss(model: Transformer, rows_BT: Tensor, text: Text, genera
         noisy[:, None] & (block_of[None, :] == block_of[:, None]),
         block_of[None, :] < block_of[:, None] + (~noisy[:, None]).long(),
     )
-    logits_NV = model(
-        torch.cat([rows_BT, noisy_BG], 1),
-        positions_BT=positions.expand(B, -1),
-        visible_BTS=visible[None],
-        structured=False,
-        select_N=_flat(masked_BG, len(positions), rows_BT.shape[1]),
+    logits_NV = model.logits(
+        ForwardRequest(
+            torch.cat([rows_BT, noisy_BG], 1),
+            positions_BT=positions.expand(B, -1),
+            visible_BTS=visible[None],
+            structured=False,
+            select_N=_flat(masked_BG, len(positions), rows_BT.shape[1]),
+        )
     )
     weight_BG = (1 / masked_BKW.float().mean(-1)).repeat_interleave(block, 1)
     return _weighted_loss(logits_NV, answers_BG, masked_BG, weight_BG)
@@ -126,7 +129,7 @@ def causal_loss(model: Transformer, rows_BT: Tensor, text: Text, generator: torc
     answers_BG = rows_BT[:, text.prompt_length :]
     ended_BG = (answers_BG == text.eos_id).cumsum(1)
     read_BG = (ended_BG == 0) | ((ended_BG == 1) & (answers_BG == text.eos_id))
-    logits_NV = model(rows_BT, select_N=_flat(read_BG, rows_BT.shape[1], text.prompt_length - 1))
+    logits_NV = model.logits(ForwardRequest(rows_BT, select_N=_flat(read_BG, rows_BT.shape[1], text.prompt_length - 1)))
     return F.cross_entropy(logits_NV, answers_BG[read_BG])
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.shared.model import AttentionObserver, LayerPlan
+from harness.engine.shared.model import AttentionObserver, ForwardRequest
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -314,55 +314,41 @@ class Transformer(nn.Module):
             [like.new_zeros(shape) for _ in range(c.layers)], [like.new_zeros(shape) for _ in range(c.layers)]
         )
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: KeyValueStore | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
-        """Return raw logits [N, V] of the flat positions `select_N` of B*T (default: all, [B, T, V]).
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Return raw logits [B, T, V] of whole rows without padding, as a module that others call."""
+        return self.logits(ForwardRequest(tokens_BT))
 
-        Without `kv` the T positions attend to each other. With `kv` the window's keys and values replace the
-        slots `slots_BT` (default: its positions) in place and queries attend to slots [0, `end`) (default: all).
-        `visible_BTS`, True = visible, narrows what queries see ([B, T, S], broadcastable). `structured=False`
-        leaves out the model's own causal or block mask, for windows that may see every visible key; windows whose
-        slots are not their positions need it, since the own mask takes the slots of stored keys for positions.
-        `observe` is shown the attention of every layer, computed beside the fused kernel. `plan` runs the layers.
-        """
-        assert plan is None or (kv is None and positions_BT is None and observe is None), "a plan runs whole rows"
-        if positions_BT is None:
-            positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
-        slots_BT = positions_BT if slots_BT is None else slots_BT
-        keys = tokens_BT.shape[1] if kv is None else (kv.slots if end is None else end)
-        structured = structured and self.config.attention is not Attention.FULL
-        plain = kv is None and visible_BTS is None and plan is None
-        causal = structured and plain and self.config.attention is Attention.CAUSAL
-        visible = visible_BTS
-        if structured and not causal:
-            key_positions_1S = positions_BT if kv is None else torch.arange(keys, device=tokens_BT.device)[None]
-            own_BTS = self._structure(positions_BT, key_positions_1S)
-            visible = own_BTS if visible is None else own_BTS & visible
-        mask = None if visible is None else visible.unsqueeze(1)
-        x = self.embedding(tokens_BT)
+    def logits(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits [N, V] of the positions that are selected, or of all, [B, T, V]."""
+        kv, plan = request.kv, request.plan
+        assert kv is None or isinstance(kv, KeyValueStore)
+        whole = kv is None and request.positions_BT is None and request.observe is None
+        assert plan is None or whole, "a plan runs whole rows"
+        positions_BT = request.places_BT()
+        slots_BT = positions_BT if request.slots_BT is None else request.slots_BT
+        end = kv.slots if kv is not None and request.end is None else request.end or request.tokens_BT.shape[1]
+        mask, causal = self._mask(request, positions_BT, end)
+        x = self.embedding(request.tokens_BT)
         tables = self.rotary.tables(positions_BT, x.dtype)
         for index, block in enumerate(self.blocks):
             if plan is not None:
                 assert isinstance(block, Block)
                 x = plan(index, PlannedLayer(block, self.rotary, mask), x)
             else:
-                x = block(x, tables, kv, slots_BT, keys, mask, causal, observe)
-        if select_N is not None:
-            x = x.flatten(0, 1).index_select(0, select_N)
-        x = self.norm(x)
+                x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe)
+        x = self.norm(request.selected(x))
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+
+    def _mask(self, request: ForwardRequest, positions_BT: Tensor, end: int) -> tuple[Tensor | None, bool]:
+        """Return what queries see, [B, 1, T or 1, S] or None, and whether they see what is before them instead."""
+        visible, own = request.visible_BTS, self.config.attention
+        if request.structured and own is not Attention.FULL:
+            if own is Attention.CAUSAL and request.kv is None and visible is None and request.plan is None:
+                return None, True
+            keys_BS = positions_BT if request.kv is None else torch.arange(end, device=positions_BT.device)[None]
+            own_BTS = self._structure(positions_BT, keys_BS)
+            visible = own_BTS if visible is None else own_BTS & visible
+        return None if visible is None else visible.unsqueeze(1), False
 
     def _structure(self, queries_BT: Tensor, keys_BS: Tensor) -> Tensor:
         block = self.config.block_length or 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared.device_clock import mark, seconds_between
-from harness.engine.shared.model import LanguageModel, Store
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Store
 
 
 class ForwardClock:
@@ -34,12 +34,12 @@ class ForwardClock:
         """Return a store of the model."""
         return self.model.new_store(rows, slots)
 
-    def forward(self, tokens_BT: Tensor, **arguments: object) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         """Return what the model does."""
         started = mark(self.device)
-        logits = self.model.forward(tokens_BT, **arguments)  # type: ignore[arg-type]
+        logits = self.model.forward(request)
         self._marks.append((started, mark(self.device)))
-        self.shapes.append(tokens_BT.shape)
+        self.shapes.append(request.tokens_BT.shape)
         return logits
 
     def seconds(self) -> list[float]:

@@ -19,15 +19,17 @@ Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block
 Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole block equals `block_causal`.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.diffusion.reuse import forward_queries, remember, store_of
-from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.shared.model import ModelKind
 from harness.engine.shared.policy import policy
-from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.records import Role
 from methods.caches.finished_blocks import FINAL, Blocks, first_block, part_of_window
 
 
@@ -41,17 +43,9 @@ class BlockCausalCache:
 
     merged: bool = False
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
-        return _evaluate(ledger, model, canvas, row_N, position_N, merged=self.merged)
+        return _evaluate(request, merged=self.merged)
 
 
 @policy("method/cache", "sub_block")
@@ -61,31 +55,20 @@ class SubBlockCache:
     gives = Gives(drafts=True, shared=True)
     needs = Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
-        return _evaluate(ledger, model, canvas, row_N, position_N, sub_blocks=True)
+        return _evaluate(request, sub_blocks=True)
 
 
 def _evaluate(
-    ledger: Ledger,
-    model: LanguageModel,
-    canvas: Canvas,
-    row_N: Tensor,
-    position_N: Tensor,
+    request: EvaluationRequest,
     *,
     merged: bool = False,
     sub_blocks: bool = False,
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
-    blocks = Blocks.of(model, canvas, row_N, position_N)
+    canvas = request.canvas
+    blocks = Blocks.of(request)
     final_B, end_B = blocks.final_B, blocks.last_B + 1
     answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
     calls: list[tuple[Role, Tensor, Tensor]] = []
@@ -104,7 +87,7 @@ def _evaluate(
         light_B = blocks.part_is_enough(part_BL)
     query_BL = torch.where(light_B[:, None], part_BL, blocks.between(final_B, end_B)) | blocks.source_BL
     calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
-    logits_NV, computed_BL = _make(ledger, model, canvas, row_N, position_N, calls, blocks.block_L)
+    logits_NV, computed_BL = _make(request, calls, blocks.block_L)
     known_B = torch.where(light_B, blocks.last_B, torch.maximum(final_B, end_B))
     canvas.memory[FINAL] = torch.minimum(known_B, first_block(blocks.block_L, canvas.drafted_BL))
     remember(canvas, blocks.past, computed_BL)
@@ -112,28 +95,29 @@ def _evaluate(
 
 
 def _make(
-    ledger: Ledger,
-    model: LanguageModel,
-    canvas: Canvas,
-    row_N: Tensor,
-    position_N: Tensor,
+    request: EvaluationRequest,
     calls: list[tuple[Role, Tensor, Tensor]],
     block_L: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Make the calls that compute anything (role, queries, rows read); return the logits and all that was computed."""
-    store, whole = store_of(model, canvas), canvas.whole_BL
+    canvas = request.canvas
+    store, whole = store_of(request), canvas.whole_BL
     logits_NV, computed_BL = torch.empty(0), torch.zeros_like(whole)
     for role, query_BL, read_B in calls:
-        query_BL, read_N = query_BL & whole, read_B[row_N]
+        query_BL, read_N = query_BL & whole, read_B[request.row_N]
         if not bool(query_BL.any()):
             continue
         last_B1 = block_L.masked_fill(~query_BL, -1).amax(1, keepdim=True)
         key_BL = whole & ((block_L <= last_B1) | (last_B1 < 0))
         made_NV = forward_queries(
-            ledger, model, canvas, store, query_BL, row_N[read_N], position_N[read_N], key_BL=key_BL, role=role
+            replace(request, row_N=request.row_N[read_N], position_N=request.position_N[read_N]),
+            store,
+            query_BL,
+            key_BL=key_BL,
+            role=role,
         )
         if not len(logits_NV):
-            logits_NV = made_NV.new_empty(len(row_N), made_NV.shape[1])
+            logits_NV = made_NV.new_empty(len(request.row_N), made_NV.shape[1])
         logits_NV[read_N] = made_NV
         computed_BL = computed_BL | query_BL
     return logits_NV, computed_BL

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves
-from harness.engine.shared.indexing import per_row
-from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.policy import policy
-from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.records import Charge
 
 VISIBLE = "cut_suffix.visible_B"
 
@@ -27,30 +27,19 @@ class CutSuffix:
         """Return the visible positions, of those read."""
         return read_BL & (canvas.position_L < _visible_B(canvas)[:, None])
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions, of which `narrow` has left the visible ones."""
+        canvas = request.canvas
         length_B = _visible_B(canvas)
         width = int(length_B.max())
-        return ledger.call(
-            model,
+        visible = ForwardRequest(
             canvas.tokens_BL[:, :width],
-            role=Role.TARGET,
-            sample_B=canvas.sample_B,
-            query_B=length_B,
-            keys_B=length_B,
-            head_B=per_row(row_N, canvas.num_rows),
             visible_BTS=(torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :],
-            select_N=row_N * width + model.spec.sources(position_N),
+            select_N=request.row_N * width + request.source_N,
             decided_at_BT=canvas.decided_at_BL[:, :width],
         )
+        charge = Charge(sample_B=canvas.sample_B, query_B=length_B, keys_B=length_B, head_B=request.head_B)
+        return request.call(visible, charge)
 
 
 def _visible_B(canvas: Canvas) -> Tensor:

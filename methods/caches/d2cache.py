@@ -13,10 +13,13 @@ same. Rows are ragged and not topped up. On shifted models the positions before 
 Invariant: k at least the response and p_roll = 1 equals no cache.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves
 from harness.engine.diffusion.reuse import (
     Gathered,
@@ -28,10 +31,8 @@ from harness.engine.diffusion.reuse import (
     top_probability,
     with_sources,
 )
-from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.diffusion.certainty_prior import certainty_density
 
@@ -88,23 +89,17 @@ class DualAdaptiveCache:
         within_BL = place_BL // length_B1 <= last_B1 // length_B1
         return top(score_BL, masked_BL & within_BL, torch.full_like(canvas.clock_B, self.k))
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
+        canvas, model = request.canvas, request.model
         past, query_BL = recall(canvas), canvas.memory[_QUERY]
         asked_BL = query_BL & canvas.undecided_BL
-        asked_BL[row_N, position_N] = True
+        asked_BL[request.row_N, request.position_N] = True
         row_M, position_M = asked_BL.nonzero(as_tuple=True)
-        query_BL = with_sources(model, query_BL, row_M, position_M)
-        store, rollout = store_of(model, canvas), Rollout(query_BL)
-        logits_MV = forward_queries(ledger, model, canvas, store, query_BL, row_M, position_M, observe=rollout)
+        asked = replace(request, row_N=row_M, position_N=position_M)
+        query_BL = with_sources(asked, query_BL)
+        rollout = Rollout(query_BL)
+        logits_MV = forward_queries(replace(asked, observe=rollout), store_of(request), query_BL)
         confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(rollout.flow_BLL[:, 0])).clone()
         if self.frozen_conf:
             row_M, position_M, told_MV = (one[past.fresh_B[row_M]] for one in (row_M, position_M, logits_MV))
@@ -118,7 +113,7 @@ class DualAdaptiveCache:
         }
         remember(canvas, past, query_BL)
         rank_BL = asked_BL.flatten().long().cumsum(0).view_as(asked_BL) - 1
-        return logits_MV[rank_BL[row_N, position_N]]
+        return logits_MV[rank_BL[request.row_N, request.position_N]]
 
 
 class Rollout:

@@ -28,12 +28,11 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves, Needs
 from harness.engine.diffusion.reuse import compute, kept, recall
-from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.diffusion.llada import random_order
 
@@ -58,18 +57,11 @@ class DelayedCache:
     def __post_init__(self) -> None:
         _check_interval(self.R)
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas = request.canvas
         full_BL = _full_B(canvas, self.R)[:, None] & canvas.whole_BL
-        return _evaluate(ledger, model, canvas, row_N, position_N, full_BL, self.shift_type)
+        return _evaluate(request, full_BL, self.shift_type)
 
 
 @policy("method/cache", "dkv_pd")
@@ -82,35 +74,21 @@ class DelayedCacheBehindPrompt:
     def __post_init__(self) -> None:
         _check_interval(self.R)
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas = request.canvas
         refresh_BL = _full_B(canvas, self.R)[:, None] & canvas.response_BL
-        return _evaluate(ledger, model, canvas, row_N, position_N, refresh_BL, self.shift_type)
+        return _evaluate(request, refresh_BL, self.shift_type)
 
 
 @policy("method/cache", "dkv_prefill")
 class PromptCache:
     """Compute the prompt once and the response in every call."""
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
-        return _evaluate(ledger, model, canvas, row_N, position_N, canvas.response_BL, ShiftType.right)
+        canvas = request.canvas
+        return _evaluate(request, canvas.response_BL, ShiftType.right)
 
 
 @policy("method/cache", "dkv_greedy")
@@ -135,21 +113,14 @@ class GreedyDelayedCache:
         canvas.memory[_NEXT] = next_BL
         return read_BL & next_BL
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
+        canvas = request.canvas
         past, next_BL = recall(canvas), canvas.memory[_NEXT]
         full_B = past.calls_B % self.R == 0
         query_BL = with_neighbours(next_BL, canvas.undecided_BL, self.w)
         query_BL = query_BL | past.changed_BL(canvas) | full_B[:, None]
-        return compute(ledger, model, canvas, query_BL, row_N, position_N, past)
+        return compute(request, query_BL, past)
 
 
 def _check_interval(interval: int) -> None:
@@ -180,15 +151,12 @@ def with_neighbours(target_BL: Tensor, open_BL: Tensor, count: int) -> Tensor:
 
 
 def _evaluate(
-    ledger: Ledger,
-    model: LanguageModel,
-    canvas: Canvas,
-    row_N: Tensor,
-    position_N: Tensor,
+    request: EvaluationRequest,
     refresh_BL: Tensor,
     shift_type: ShiftType,
 ) -> Tensor:
     """Compute what is not kept, and `refresh_BL`."""
+    canvas, model = request.canvas, request.model
     past = recall(canvas)
     if not model.spec.shift:
         query_BL = canvas.undecided_BL | past.changed_BL(canvas)
@@ -198,7 +166,7 @@ def _evaluate(
         unsure_BL = canvas.undecided_BL | (seen_BL != canvas.tokens_BL)
         never_BL = (past.tokens_BL < 0) & canvas.whole_BL
         query_BL = _not_kept(unsure_BL, canvas, shift_type) | never_BL | (canvas.place_BL == -1)
-    return compute(ledger, model, canvas, query_BL | refresh_BL, row_N, position_N, past)
+    return compute(request, query_BL | refresh_BL, past)
 
 
 def _not_kept(unsure_BL: Tensor, canvas: Canvas, shift_type: ShiftType) -> Tensor:

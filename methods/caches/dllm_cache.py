@@ -19,19 +19,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
     features_of,
-    forward_layers,
     recall,
     remember,
 )
-from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer
+from harness.engine.shared.model import Layer
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _ROUNDING = 8
@@ -53,16 +51,9 @@ class FeatureCache:
         if not 0 <= self.rho <= 1:
             raise FieldError("rho", self.rho, "be between 0 and 1")
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas = request.canvas
         past, whole, response_BL = recall(canvas), canvas.whole_BL, canvas.response_BL
         prompt_due_B = past.fresh_B | (canvas.calls_B % self.Kp == 0)
         response_due_B = past.fresh_B | (canvas.calls_B % self.Kr == 0)
@@ -76,7 +67,7 @@ class FeatureCache:
             share_B=(self.rho * response_BL.sum(1).double()).long(),
             looks=self.rho > 0,
         )
-        logits_NV = forward_layers(ledger, model, canvas, plan, row_N, position_N)
+        logits_NV = request.forward_whole(plan)
         remember(canvas, past, whole)
         return logits_NV
 

@@ -13,11 +13,9 @@ Invariant: K = 1 equals no cache, since every step decides a token.
 import torch
 from torch import Tensor
 
-from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.reuse import compute, kept, recall
-from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _DECIDED, _FIRST = "dsb.decided_B", "dsb.first_B"
@@ -36,16 +34,9 @@ class SlidingCache:
         if self.w < 0:
             raise FieldError("w", self.w, "be at least 0")
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas = request.canvas
         place_BL, decided_B = canvas.place_BL, (canvas.response_BL & ~canvas.undecided_BL).sum(1)
         first_B = torch.minimum(canvas.first_undecided_B, canvas.length_B - canvas.prompt_length_B)
         before_B = (first_B - kept(canvas, _FIRST, first_B)).clamp(min=self.w)
@@ -56,4 +47,4 @@ class SlidingCache:
         full_B = full_B | (past.changed_BL(canvas) & ~active_BL).any(1)
         canvas.memory[_FIRST] = first_B
         canvas.memory[_DECIDED] = torch.where(full_B, decided_B, kept(canvas, _DECIDED, decided_B))
-        return compute(ledger, model, canvas, active_BL | full_B[:, None], row_N, position_N, past)
+        return compute(request, active_BL | full_B[:, None], past)

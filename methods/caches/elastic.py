@@ -20,21 +20,20 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves
 from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
     features_of,
-    forward_layers,
     kept,
     recall,
     remember,
     with_sources,
 )
-from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer
+from harness.engine.shared.model import Layer
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _TRACKED, _PROFILE = "elastic.tracked_BN", "elastic.profile_BNL"
@@ -72,16 +71,9 @@ class ElasticCache:
         open_first_BL = earlier_BL + canvas.tokens_BL.shape[1] * canvas.open_BL
         return top(open_first_BL.double(), canvas.undecided_BL, torch.full_like(canvas.clock_B, self.beta))
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
+        canvas, model = request.canvas, request.model
         past, whole = recall(canvas), canvas.whole_BL
         masks_BL, width = self._window(canvas), canvas.tokens_BL.shape[1]
         tracked_BN = kept(canvas, _TRACKED, canvas.clock_B.new_zeros(canvas.num_rows, model.spec.layers))
@@ -93,7 +85,7 @@ class ElasticCache:
             features=features,
             whole_BL=whole,
             masks_BL=masks_BL,
-            active_BL=with_sources(model, active_BL, row_N, position_N),
+            active_BL=with_sources(request, active_BL),
             everything_B=past.fresh_B,
             tracked=list(tracked_BN.unbind(1)),
             profiles=list(kept(canvas, _PROFILE, torch.zeros(*tracked_BN.shape, width).to(whole.device)).unbind(1)),
@@ -101,7 +93,7 @@ class ElasticCache:
             pays=self.profile is Profile.row,
         )
         computed_BL = plan.active_BL
-        logits_NV = forward_layers(ledger, model, canvas, plan, row_N, position_N)
+        logits_NV = request.forward_whole(plan)
         canvas.memory |= {_TRACKED: torch.stack(plan.tracked, 1), _PROFILE: torch.stack(plan.profiles, 1)}
         remember(canvas, past, computed_BL)
         return logits_NV

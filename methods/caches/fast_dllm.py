@@ -17,12 +17,10 @@ Invariants: refresh_interval = 1 equals no cache; so does a window that covers t
 
 from torch import Tensor
 
-from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives
 from harness.engine.diffusion.reuse import compute, recall
-from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 
@@ -40,18 +38,11 @@ class PrefixCache:
         """Drafts are served unless the age of what is kept counts."""
         return Gives(drafts=self.refresh_interval is None, shared=True)
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas = request.canvas
         active_BL = canvas.window_place_BL >= 0
-        return _evaluate(ledger, model, canvas, row_N, position_N, active_BL, self.refresh_interval)
+        return _evaluate(request, active_BL, self.refresh_interval)
 
 
 @policy("method/cache", "dual")
@@ -68,20 +59,13 @@ class DualCache:
         """Drafts are served unless the age of what is kept counts."""
         return Gives(drafts=self.refresh_interval is None, shared=True)
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas = request.canvas
         place_BL = canvas.window_place_BL
         last_B1 = place_BL.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
         active_BL = (place_BL >= 0) & (place_BL <= last_B1)
-        return _evaluate(ledger, model, canvas, row_N, position_N, active_BL, self.refresh_interval)
+        return _evaluate(request, active_BL, self.refresh_interval)
 
 
 def _check_interval(interval: int | None) -> None:
@@ -90,17 +74,14 @@ def _check_interval(interval: int | None) -> None:
 
 
 def _evaluate(
-    ledger: Ledger,
-    model: LanguageModel,
-    canvas: Canvas,
-    row_N: Tensor,
-    position_N: Tensor,
+    request: EvaluationRequest,
     active_BL: Tensor,
     interval: int | None,
 ) -> Tensor:
     """Compute `active_BL` and what is read, or the whole row where it is time or the rest has changed."""
+    canvas = request.canvas
     past = recall(canvas)
     whole_B = (past.calls_B == 0) | (past.changed_BL(canvas) & ~active_BL).any(1)
     if interval is not None:
         whole_B = whole_B | (past.calls_B % interval == 0)
-    return compute(ledger, model, canvas, active_BL | whole_B[:, None], row_N, position_N, past)
+    return compute(request, active_BL | whole_B[:, None], past)

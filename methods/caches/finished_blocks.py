@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.reuse import Past, kept, recall, with_sources
-from harness.engine.shared.model import LanguageModel
 
 FINAL = "cache.final_B"
 """Number of blocks, from the first, whose keys and values are those of their tokens."""
@@ -34,14 +34,15 @@ class Blocks:
     last_B: Tensor
 
     @classmethod
-    def of(cls, model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor) -> "Blocks":
+    def of(cls, request: EvaluationRequest) -> "Blocks":
         """Work them out; what has changed since it was stored, and all behind it, is not exact."""
-        assert model.spec.block_length is not None, "block-causal models only"
+        canvas, block_length = request.canvas, request.model.spec.block_length
+        assert block_length is not None, "block-causal models only"
         # Also of rows whose positions moved: blocks before these have not changed.
         past = recall(canvas, anew=False)
         other_BL = past.changed_BL(canvas) | past.gone_BL(canvas)
-        block_L = canvas.position_L // model.spec.block_length
-        source_BL = with_sources(model, torch.zeros_like(canvas.undecided_BL), row_N, position_N)
+        block_L = canvas.position_L // block_length
+        source_BL = with_sources(request, torch.zeros_like(canvas.undecided_BL))
         final_B = kept(canvas, FINAL, torch.zeros_like(canvas.clock_B))
         return cls(
             past=past,

@@ -17,21 +17,20 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.reuse import (
     Features,
     Gathered,
     Past,
     features_of,
-    forward_layers,
     kept,
     recall,
     remember,
     run_layer,
 )
 from harness.engine.shared.generation import DecodeError
-from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer
+from harness.engine.shared.model import Layer
 from harness.engine.shared.policy import policy
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _KEY = "layer_reuse.key_tokens_BL"
@@ -59,16 +58,9 @@ class LayerReuse:
             if value is not None and value < 1:
                 raise FieldError(name, value, "be at least 1")
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
+        canvas, model = request.canvas, request.model
         k = model.spec.layers // 2 if self.k is None else self.k
         if not 1 <= k < model.spec.layers:
             raise DecodeError(f"layer_reuse: k={k} leaves no layer to run of the {model.spec.layers} of the model")
@@ -79,7 +71,7 @@ class LayerReuse:
             lower_BL = lower_BL | past.changed_BL(canvas)
         features = features_of(canvas)
         plan = _Plan(features, k, Gathered.of(lower_BL), Gathered.of(whole), self.mode is Mode.delta)
-        logits_NV = forward_layers(ledger, model, canvas, plan, row_N, position_N)
+        logits_NV = request.forward_whole(plan)
         canvas.memory[_KEY] = torch.where(key_B[:, None], canvas.tokens_BL, kept(canvas, _KEY, canvas.tokens_BL))
         remember(canvas, past, lower_BL)
         return logits_NV

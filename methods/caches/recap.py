@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves
 from harness.engine.diffusion.reuse import compute, kept, recall, top_probability
-from harness.engine.shared.model import AttentionObserver, LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 
 _LEFT, _TARGETS, _LIGHT, _SURE = "recap.left_B", "recap.targets_BL", "recap.light_B", "recap.sure_BL"
@@ -64,21 +63,14 @@ class ContextReuse:
         unknown_BL = torch.full_like(canvas.tokens_BL, -torch.inf, dtype=canvas.memory[_SURE].dtype)
         return top(kept(canvas, _SURE, unknown_BL), canvas.open_BL, size_B) | changed_BL
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
+        canvas, model = request.canvas, request.model
         past, light_B = recall(canvas), canvas.memory[_LIGHT]
         query_BL = canvas.memory[_TARGETS] | past.changed_BL(canvas) | ~light_B[:, None]
-        logits_NV = compute(ledger, model, canvas, query_BL, row_N, position_N, past)
+        logits_NV = compute(request, query_BL, past)
         sure_BL = torch.full_like(canvas.tokens_BL, -torch.inf, dtype=logits_NV.dtype)
-        sure_BL[row_N, position_N] = top_probability(logits_NV, model.spec)
+        sure_BL[request.row_N, request.position_N] = top_probability(logits_NV, model.spec)
         canvas.memory[_SURE] = sure_BL
         group_B = torch.where(past.calls_B < self.pre_full, 0, self.r)
         canvas.memory[_LEFT] = torch.where(light_B, canvas.memory[_LEFT] - 1, group_B)

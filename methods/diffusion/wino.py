@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.margins import across, nearest
 from harness.engine.diffusion.needs import Gives, Needs
-from harness.engine.shared.indexing import per_row
-from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.records import Charge
 from harness.errors import FieldError
 
 _LAST = "wino.last_B"
@@ -37,16 +37,9 @@ class ShadowBlock:
     # No attention: that of a canvas with a shadow is not the canvas's.
     gives = Gives(guidance=True, drafts=True)
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits; those of committed positions come from their shadows."""
+        canvas, row_N, source_N = request.canvas, request.row_N, request.source_N
         width = canvas.tokens_BL.shape[1]
         place_BL = torch.arange(width, device=row_N.device).expand_as(canvas.tokens_BL)
         shadows_B = canvas.window_BL.sum(1)
@@ -55,23 +48,23 @@ class ShadowBlock:
         positions_BT = torch.cat([place_BL, order_BK], 1)
         masks_BK = torch.full_like(order_BK, canvas.mask_id)
         rank_BL = canvas.window_BL.long().cumsum(1) - 1
-        source_N = model.spec.sources(position_N)
-        from_shadow_N = canvas.committed_BL[row_N, position_N] & canvas.window_BL[row_N, source_N]
+        from_shadow_N = canvas.committed_BL[row_N, request.position_N] & canvas.window_BL[row_N, source_N]
         column_N = torch.where(from_shadow_N, width + rank_BL[row_N, source_N], source_N)
         keys_BT = torch.cat([canvas.whole_BL, real_BK], 1)
-        return ledger.call(
-            model,
+        with_shadows = ForwardRequest(
             torch.cat([canvas.tokens_BL, masks_BK], 1),
-            role=Role.TARGET,
-            sample_B=canvas.sample_B,
-            query_B=canvas.length_B + shadows_B,
-            keys_B=canvas.length_B,
-            head_B=per_row(row_N, canvas.num_rows),
             positions_BT=positions_BT,
             visible_BTS=_visible(positions_BT, keys_BT, width),
             select_N=row_N * positions_BT.shape[1] + column_N,
             decided_at_BT=torch.cat([canvas.decided_at_BL, torch.full_like(masks_BK, -1)], 1),
         )
+        charge = Charge(
+            sample_B=canvas.sample_B,
+            query_B=canvas.length_B + shadows_B,
+            keys_B=canvas.length_B,
+            head_B=request.head_B,
+        )
+        return request.call(with_shadows, charge)
 
 
 def _visible(positions_BT: Tensor, keys_BT: Tensor, width: int) -> Tensor:

@@ -14,7 +14,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.generation import Generation
-from harness.engine.shared.model import LanguageModel, ModelSpec
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
 from harness.engine.shared.records import Counts, Ledger
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
@@ -65,11 +65,9 @@ class Listening:
     def new_store(self, rows: int, slots: int):
         return self.model.new_store(rows, slots)
 
-    def forward(self, *arguments, **named) -> Tensor:
-        logits = self.model.forward(*arguments, **named)
-        positions_BT = named.get("positions_BT")
-        whole = range(arguments[0].shape[1])
-        self.computed.append(list(whole) if positions_BT is None else positions_BT[0].tolist())
+    def forward(self, request: ForwardRequest) -> Tensor:
+        logits = self.model.forward(request)
+        self.computed.append(request.places_BT()[0].tolist())
         if len(logits):
             self.heard.append(logits.clone())
         return logits
@@ -93,10 +91,10 @@ class Positions:
     def new_store(self, rows: int, slots: int):
         return self.model.new_store(rows, slots)
 
-    def forward(self, *arguments, **named) -> Tensor:
-        if named.get("kv") is not None:
-            self.computed.append(named["positions_BT"][0].tolist())
-        return self.model.forward(*arguments, **named)
+    def forward(self, request: ForwardRequest) -> Tensor:
+        if request.kv is not None:
+            self.computed.append(request.places_BT()[0].tolist())
+        return self.model.forward(request)
 
 
 @cache

@@ -11,6 +11,7 @@ from harness.engine.shared.model import ModelKind
 from harness.engine.shared.records import Ledger
 from methods.caches.block_causal import BlockCausalCache, SubBlockCache
 from tests.caches.decoding import LENGTH, PROMPTS, Made, method_of, random_model, run, trained_model
+from tests.engine.asking import asked
 
 K, G = 8, LENGTH
 DECODERS = {
@@ -104,8 +105,8 @@ def test_the_last_token_of_a_stored_block_says_the_next():
         """Return role, samples and queries of the calls that reading one place of each row takes."""
         before, at = len(ledger.records), canvas.place_BL == torch.tensor(places)[:, None]
         reads_N = at.nonzero(as_tuple=True)
-        made = cache.evaluate(ledger, model, canvas, *reads_N)
-        torch.testing.assert_close(made, NoCache().evaluate(Ledger(), model, canvas, *reads_N), atol=1e-9, rtol=0)
+        made = cache.evaluate(asked(model, canvas, *reads_N, ledger))
+        torch.testing.assert_close(made, NoCache().evaluate(asked(model, canvas, *reads_N)), atol=1e-9, rtol=0)
         canvas.commit(at, torch.full_like(canvas.tokens_BL, 40))
         canvas.calls_B = canvas.calls_B + 1
         return [(one.role.value, one.sample_B.tolist(), one.query_B.tolist()) for one in ledger.records[before:]]
@@ -131,7 +132,7 @@ def test_a_shifted_model_computes_the_block_until_the_first_position_is_known():
     canvas.open_window(torch.tensor([True]), canvas.place_BL >= 0)
     computed = []
     for place in (1, 2, 0, 3):
-        cache.evaluate(ledger, model, canvas, *canvas.open_BL.nonzero(as_tuple=True))
+        cache.evaluate(asked(model, canvas, *canvas.open_BL.nonzero(as_tuple=True), ledger))
         computed.append(ledger.records[-1].query_B.tolist())
         canvas.commit(canvas.place_BL == place, torch.full_like(canvas.tokens_BL, 40))
     assert computed == [[8], [8], [8], [4]]

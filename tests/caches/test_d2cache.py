@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.shared.model import Layer
+from harness.engine.shared.model import ForwardRequest, Layer
 from harness.models.embedded import EmbeddedModel
 from methods.caches.d2cache import DualAdaptiveCache, Rollout, filled, nucleus
 from tests.caches.decoding import (
@@ -101,7 +101,7 @@ class Published:
 
     def logits(self, model: EmbeddedModel, tokens: list[int], masks: list[int]) -> Tensor:
         """Compute the chosen positions; return the logits of the masks among them, and remember how sure they are."""
-        logits_LV = model.forward(torch.tensor([tokens]), plan=self)[0]
+        logits_LV = model.forward(ForwardRequest(torch.tensor([tokens]), plan=self))[0]
         seen = [i for i in masks if i in self.chosen]
         words = [v for v in range(model.spec.vocab_size) if v != model.spec.mask_id]
         self.confidence |= {i: float(logits_LV[i, words].softmax(-1).max()) for i in seen}

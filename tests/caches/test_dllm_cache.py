@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.shared.model import Layer
-from harness.engine.shared.records import Ledger
+from harness.engine.shared.model import ForwardRequest, Layer
 from methods.caches.dllm_cache import FeatureCache, turn
 from tests.caches.decoding import (
     LENGTH,
@@ -19,6 +18,7 @@ from tests.caches.decoding import (
     run,
     same_decoding,
 )
+from tests.engine.asking import asked
 
 ONE = [[2, 30, 76, 4]]
 P, G, N = 4, LENGTH, 3
@@ -57,7 +57,7 @@ def test_layer_tokens_are_the_closed_form(kp: int, kr: int, rho: float):
 
 def test_the_tokens_that_turned_most_are_computed():
     """Guards the order of the share: with room for one, it is the token that was committed."""
-    model, ledger = random_model(), Ledger()
+    model = random_model()
     assert model.spec.mask_id is not None
     canvas = Canvas.from_prompts(PROMPTS[:1], gen_length=8, mask_id=model.spec.mask_id, pad_id=0, seeds=[0])
     reads_N = canvas.undecided_BL.nonzero(as_tuple=True)
@@ -65,10 +65,10 @@ def test_the_tokens_that_turned_most_are_computed():
     for rho in (0.0, 0.125, 1.0):
         shown = canvas.copy()
         cache = FeatureCache(Kp=99, Kr=99, rho=rho)
-        cache.evaluate(ledger, model, shown, *reads_N)
+        cache.evaluate(asked(model, shown, *reads_N))
         shown.calls_B = shown.calls_B + 1
         shown.commit(shown.place_BL == 3, torch.full_like(shown.tokens_BL, 40))
-        logits[rho] = cache.evaluate(ledger, model, shown, *reads_N)
+        logits[rho] = cache.evaluate(asked(model, shown, *reads_N))
     distance = {rho: (logits[rho] - logits[1.0]).abs().mean(1) for rho in (0.0, 0.125)}
     assert int((distance[0.0] - distance[0.125]).argmax()) == 3
 
@@ -126,7 +126,7 @@ def test_partial_refreshes_are_the_published_steps(kp: int, kr: int, rho: float,
     for call, logits_NV in enumerate(made.logits):
         block = call // 8 * 8
         open_N = P + block + (decided_at[block : block + 8] >= call).nonzero().squeeze(1)
-        expected_NV = model.forward(tokens_BL, plan=plan)[0, open_N]
+        expected_NV = model.forward(ForwardRequest(tokens_BL, plan=plan))[0, open_N]
         torch.testing.assert_close(logits_NV, expected_NV, atol=1e-10, rtol=0)
         place = int((decided_at == call).nonzero())
         tokens_BL[0, P + place] = made.generations[0].tokens[place]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import Layer
+from harness.engine.shared.model import ForwardRequest, Layer
 from harness.models.embedded import EmbeddedModel
 from tests.caches.decoding import LENGTH, PARALLEL, PROMPTS, STEPWISE, method_of, random_model, run, trained_model
 
@@ -116,7 +116,7 @@ def test_layers_compute_what_a_plain_reading_computes(name: str, profile: str, g
             watched = plan.tracked.values() if plan.pays else ()
             plan.chosen = sorted({*plan.masks, *last, *watched}) if call else list(range(len(tokens)))
             done = int(plan.layer_tokens_B)
-            expected_LV = model.forward(torch.tensor([tokens]), plan=plan)[0]
+            expected_LV = model.forward(ForwardRequest(torch.tensor([tokens]), plan=plan))[0]
             work.append(int(plan.layer_tokens_B) - done)
             read = sorted(i for i in plan.masks if i < end)
             torch.testing.assert_close(logits_NV, expected_LV[read], atol=1e-9, rtol=0)

@@ -18,6 +18,7 @@ from tests.caches.decoding import (
     run,
     same_decoding,
 )
+from tests.engine.asking import asked
 from tests.methods.closed_form import PROMPT, replay
 
 CACHES = ["prefix", "dual"]
@@ -95,7 +96,7 @@ def test_a_token_that_changes_outside_of_the_window_is_heard_of(cache: PrefixCac
     canvas.commit(canvas.place_BL == 1, torch.full_like(canvas.tokens_BL, 40))
 
     def computed() -> list[int]:
-        cache.evaluate(ledger, model, canvas, *canvas.open_BL.nonzero(as_tuple=True))
+        cache.evaluate(asked(model, canvas, *canvas.open_BL.nonzero(as_tuple=True), ledger))
         return ledger.records[-1].query_B.tolist()
 
     assert [computed(), computed()] == [[10, 11], [4, 4]]

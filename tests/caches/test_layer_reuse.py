@@ -6,10 +6,10 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.generation import DecodeError
-from harness.engine.shared.model import Layer
-from harness.engine.shared.records import Ledger
+from harness.engine.shared.model import ForwardRequest, Layer
 from methods.caches.layer_reuse import LayerReuse, Mode
 from tests.caches.decoding import LENGTH, PARALLEL, STEPWISE, method_of, models, random_model, run, same_decoding
+from tests.engine.asking import asked
 
 ONE = [[2, 30, 76, 4]]
 P, G = 4, LENGTH
@@ -31,13 +31,13 @@ def test_key_calls_alone_are_no_cache(mode: str, due: str):
 @pytest.mark.parametrize("which", range(5))
 def test_plain_returns_the_logits_of_the_key_call(which: int):
     """Guards the control: with nothing injected the upper layers have nothing new to say, bit for bit."""
-    (model, prompts), ledger, cache = models()[which], Ledger(), LayerReuse(every=3, mode=Mode.plain)
+    (model, prompts), cache = models()[which], LayerReuse(every=3, mode=Mode.plain)
     assert model.spec.mask_id is not None
     canvas = Canvas.from_prompts(prompts[:2], gen_length=8, mask_id=model.spec.mask_id, pad_id=0, seeds=[0, 0])
     reads_N = canvas.undecided_BL.nonzero(as_tuple=True)
     made = []
     for place in range(4):
-        made.append(cache.evaluate(ledger, model, canvas, *reads_N))
+        made.append(cache.evaluate(asked(model, canvas, *reads_N)))
         canvas.commit(canvas.place_BL == place, torch.full_like(canvas.tokens_BL, 40))
     assert torch.equal(made[2], made[1])
     assert not torch.equal(made[1], made[0]) and not torch.equal(made[3], made[1])
@@ -81,7 +81,7 @@ def test_a_call_between_key_calls_goes_on_from_a_mended_stream(mode: str):
     for call in range(3):
         plan = Injected()
         tokens.append(canvas_1L.clone())
-        model.forward(canvas_1L, plan=plan)
+        model.forward(ForwardRequest(canvas_1L, plan=plan))
         streams.append(plan.stream_BLC)
         place = answer.decided_at.index(call)
         canvas_1L[0, P + place] = answer.tokens[place]
@@ -93,7 +93,7 @@ def test_a_call_between_key_calls_goes_on_from_a_mended_stream(mode: str):
         embedding = model.transformer.embedding.weight
         mended_BLC[0, changed] += embedding[tokens[2][0, changed]] - embedding[tokens[1][0, changed]]
     open_N = P + (torch.tensor(answer.decided_at) >= 2).nonzero().squeeze(1)
-    expected_NV = model.forward(tokens[2], plan=Injected(mended_BLC))[0, open_N]
+    expected_NV = model.forward(ForwardRequest(tokens[2], plan=Injected(mended_BLC)))[0, open_N]
     torch.testing.assert_close(made.logits[2], expected_NV, atol=1e-10, rtol=0)
 
 

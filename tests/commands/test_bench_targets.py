@@ -7,6 +7,7 @@ import torch
 
 from harness.commands import bench
 from harness.commands.bench_targets import Options, Recorder, Target, options, plain_decoders, targets
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import ConfigError
 
 
@@ -39,14 +40,14 @@ def test_bare_forwards_are_the_calls_that_were_made() -> None:
         def __init__(self) -> None:
             self.calls: list[tuple[list[int], int]] = []
 
-        def forward(self, tokens_BT: torch.Tensor, *, end: int) -> torch.Tensor:
-            self.calls.append((tokens_BT.tolist(), end))
-            return tokens_BT
+        def forward(self, request: ForwardRequest) -> torch.Tensor:
+            self.calls.append((request.tokens_BT.tolist(), request.end))
+            return request.tokens_BT
 
     told = Told()
     recorder = Recorder(told)  # type: ignore[arg-type]
-    recorder.forward(torch.tensor([1, 2]), end=2)
-    recorder.forward(torch.tensor([3]), end=3)
+    recorder.forward(ForwardRequest(torch.tensor([1, 2]), end=2))
+    recorder.forward(ForwardRequest(torch.tensor([3]), end=3))
     recorder.again()
     assert told.calls == [([1, 2], 2), ([3], 3)] * 2
 

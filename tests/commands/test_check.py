@@ -44,20 +44,20 @@ WRONG = {
     ),
     "counting": (
         REVISER + REVISE + "        pass\n"
-        + HEAD + "from harness.engine.diffusion.method import NoCache\n"
+        + HEAD + "from harness.engine.shared.model import ForwardRequest\n"
         + '@policy("method/cache", "wrong")\nclass Hidden:\n'
-        "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"
-        "        model.forward(canvas.tokens_BL, select_N=position_N[:1])\n"
-        "        return NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n",
+        "    def evaluate(self, request):\n"
+        "        request.model.forward(ForwardRequest(request.canvas.tokens_BL, select_N=request.position_N[:1]))\n"
+        "        return request.forward_whole()\n",
         "the model was called",
     ),
     "counting ": (
-        HEAD + "from harness.engine.diffusion.method import NoCache\n"
+        HEAD + "from harness.engine.shared.model import ForwardRequest\n"
         + '@policy("method/cache", "wrong")\nclass Lean:\n'
-        "    def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):\n"
-        "        logits_NV = NoCache().evaluate(ledger, model, canvas, row_N, position_N, observe)\n"
-        "        last = ledger.records[-1]\n"
-        "        ledger.records[-1] = replace(last, query_B=last.query_B // 2)\n"
+        "    def evaluate(self, request):\n"
+        "        logits_NV = request.forward_whole()\n"
+        "        last = request.ledger.records[-1]\n"
+        "        request.ledger.records[-1] = replace(last, query_B=last.query_B // 2)\n"
         "        return logits_NV\n",
         "positions went through the layers, summed over these,",
     ),

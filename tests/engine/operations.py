@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.engine.shared.model import LanguageModel, ModelSpec
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
 
 # On a device the host waits for each of these: their result, or its size, depends on data.
 WAITS = {
@@ -79,9 +79,9 @@ class Aside:
     def new_store(self, rows: int, slots: int):
         return self._aside(lambda: self.model.new_store(rows, slots))
 
-    def forward(self, *arguments, **named) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         self.waits.append(self.operations.reads.total())
-        return self._aside(lambda: self.model.forward(*arguments, **named))
+        return self._aside(lambda: self.model.forward(request))
 
     def _aside(self, do: Callable[[], Any]) -> Any:
         self.operations.paused = True

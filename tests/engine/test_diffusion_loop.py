@@ -12,7 +12,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod, Unscheduled
 from harness.engine.shared.generation import DecodeError, Generation
-from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.engine.shared.records import Ledger
 from methods.diffusion.blocks import Blocks
@@ -43,15 +43,15 @@ class Scripted:
         """Nothing is stored."""
         raise AssertionError("no cache was asked for")
 
-    def forward(self, tokens_BT: Tensor, *, select_N: Tensor, **_: object) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         """Return logits in which the row's first token leads, more so further left."""
-        self.calls += 1
+        self.calls, tokens_BT = self.calls + 1, request.tokens_BT
         rows, width = tokens_BT.shape
         place_BT = torch.arange(width).expand(rows, -1)
         logits_BTV = (
             torch.nn.functional.one_hot(tokens_BT[:, :1].expand(-1, width), 10) * (4 - 0.1 * place_BT)[..., None]
         )
-        return logits_BTV.masked_fill((tokens_BT[:, :1] == SICK)[..., None], torch.nan).flatten(0, 1)[select_N]
+        return request.selected(logits_BTV.masked_fill((tokens_BT[:, :1] == SICK)[..., None], torch.nan))
 
 
 @dataclass(frozen=True)

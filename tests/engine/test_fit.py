@@ -122,3 +122,14 @@ def test_what_the_first_interface_said_is_not_ignored(name: str):
     old = type("Old", (Blocks,), {name: former})
     with pytest.raises(ValueError, match=f"the window Old says {name}, which nobody asks since interface 2; say "):
         replace(PLAIN, window=old(length=4))
+
+
+def test_a_cache_that_is_asked_one_by_one_is_refused():
+    """Guards caches of the first interface: they would be told of a request as of a ledger."""
+
+    class Old:
+        def evaluate(self, ledger, model, canvas, row_N, position_N, observe=None):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="the cache Old takes what it is asked for one by one; since interface 2"):
+        replace(PLAIN, cache=Old())

@@ -20,7 +20,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.shared.model import ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, ModelSpec, Store
 from harness.engine.shared.records import Ledger
 from tests.caches.decoding import random_model
 from tests.engine.operations import counted, peak_bytes
@@ -109,9 +109,9 @@ class Wide:
     def new_store(self, rows: int, slots: int) -> Store:
         raise AssertionError("no cache was asked for")
 
-    def forward(self, tokens_BT: Tensor, *, select_N: Tensor | None = None, **_: object) -> Tensor:
-        assert select_N is not None
-        return self.table_LV.index_select(0, select_N % tokens_BT.shape[1])
+    def forward(self, request: ForwardRequest) -> Tensor:
+        assert request.select_N is not None
+        return self.table_LV.index_select(0, request.select_N % request.tokens_BT.shape[1])
 
 
 @pytest.mark.parametrize("words", ["llada method.steps=4", "threshold method.threshold=0.5"])

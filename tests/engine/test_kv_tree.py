@@ -7,6 +7,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.reuse import forward_queries, new_store
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.records import Ledger
+from tests.engine.asking import asked
 from tests.engine.test_reuse import laid_out
 
 ROW_D = torch.tensor([0, 0, 0, 1])
@@ -28,16 +29,13 @@ def test_a_draft_is_computed_as_in_a_row_of_its_own(kind: str):
     """
     model, canvas = laid_out(kind)
     store, none_N = new_store(model, canvas), torch.zeros(0, dtype=torch.int64)
-    forward_queries(Ledger(), model, canvas, store, canvas.whole_BL, none_N, none_N)
+    forward_queries(asked(model, canvas, none_N, none_N), store, canvas.whole_BL)
     drafts = drafted(canvas)
     tree, plain, ledger = DraftsStore(store, ROW_D), store.rows(ROW_D), Ledger()
     for first in (torch.tensor([0, 2, 1, 3]), torch.tensor([3, 1, 8, 0])):
         query_DL = drafts.response_BL & (drafts.place_BL >= first[:, None])
-        row_N, position_N = query_DL.nonzero(as_tuple=True)
-        arguments = (model, drafts, query_DL, row_N, position_N)
-        made, alone = (
-            forward_queries(ledger, *arguments[:2], kept, *arguments[2:]) for kept in (tree, plain)
-        )  # fmt: skip
+        request = asked(model, drafts, *query_DL.nonzero(as_tuple=True), ledger)
+        made, alone = (forward_queries(request, kept, query_DL) for kept in (tree, plain))
         torch.testing.assert_close(made, alone, atol=1e-11, rtol=0)
     assert [record.query_B.tolist() for record in ledger.records] == [[21, 5], [8, 6, 7, 5], [12, 8], [5, 7, 8]]
     assert [record.head_B.sum() for record in ledger.records] == [26, 26, 20, 20]

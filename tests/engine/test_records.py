@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from harness.engine.shared.records import Counts, Ledger, Role
+from harness.engine.shared.model import ForwardRequest
+from harness.engine.shared.records import Charge, Counts, Ledger, Role
 from tests.engine.causal import random_causal
 
 MODEL = random_causal()
@@ -13,9 +14,7 @@ MODEL = random_causal()
 def charge(ledger: Ledger, role: Role, samples: list[int], *, query: int = 3, layers: int | None = None) -> None:
     """Call the model once, with a row per entry of `samples`, each reading one position."""
     rows = len(samples)
-    ledger.call(
-        MODEL,
-        torch.ones(rows, query, dtype=torch.int64),
+    charged = Charge(
         role=role,
         sample_B=torch.tensor(samples),
         query_B=torch.full((rows,), query),
@@ -23,6 +22,7 @@ def charge(ledger: Ledger, role: Role, samples: list[int], *, query: int = 3, la
         head_B=torch.ones(rows, dtype=torch.int64),
         layers=layers,
     )
+    ledger.call(MODEL, ForwardRequest(torch.ones(rows, query, dtype=torch.int64)), charged)
 
 
 def counts(**changes: int) -> Counts:
@@ -91,7 +91,7 @@ class Planned:
 
     spec, device = MODEL.spec, MODEL.device
 
-    def forward(self, tokens_BT: torch.Tensor, *, plan: object) -> torch.Tensor:
+    def forward(self, request: ForwardRequest) -> torch.Tensor:
         """Return nothing of use."""
         return torch.zeros(1, MODEL.spec.vocab_size)
 
@@ -107,14 +107,9 @@ def test_no_call_reuses_less_than_nothing():
     """Guards reused positions of a plan whose queries see fewer keys, on the mean, than it computes."""
     for layer_tokens, keys, reused in ((4, 3, 1), (6, 2, 0)):
         ledger = Ledger(traced=True)
-        ledger.call(
-            Planned(),
-            torch.ones(1, 3, dtype=torch.int64),
-            role=Role.TARGET,
-            sample_B=torch.tensor([0]),
-            query_B=None,
-            keys_B=torch.tensor([keys]),
-            head_B=torch.tensor([1]),
-            plan=EveryOther(layer_tokens),
+        charged = Charge(
+            sample_B=torch.tensor([0]), query_B=None, keys_B=torch.tensor([keys]), head_B=torch.tensor([1])
         )
+        planned = ForwardRequest(torch.ones(1, 3, dtype=torch.int64), plan=EveryOther(layer_tokens))
+        ledger.call(Planned(), planned, charged)
         assert ledger.records[0].reused_B.tolist() == [reused]

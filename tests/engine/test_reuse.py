@@ -17,6 +17,7 @@ from harness.engine.diffusion.reuse import (
 )
 from harness.engine.shared.records import Ledger
 from harness.models import random as random_models
+from tests.engine.asking import asked
 
 PROMPTS = [[2, 30, 76, 4], [2, 31, 76, 77, 78, 4]]
 
@@ -38,10 +39,10 @@ def test_queries_against_what_is_stored_equal_a_forward_from_scratch(kind: str):
     model, canvas = laid_out(kind)
     store, ledger = new_store(model, canvas), Ledger()
     row_N, position_N = canvas.undecided_BL.nonzero(as_tuple=True)
-    first = forward_queries(ledger, model, canvas, store, canvas.whole_BL, row_N, position_N)
+    first = forward_queries(asked(model, canvas, row_N, position_N, ledger), store, canvas.whole_BL)
     some_BL = canvas.whole_BL & (canvas.place_BL >= torch.tensor([[2], [5]]))
     chosen_N = some_BL[row_N, position_N]
-    again = forward_queries(ledger, model, canvas, store, some_BL, row_N[chosen_N], position_N[chosen_N])
+    again = forward_queries(asked(model, canvas, row_N[chosen_N], position_N[chosen_N], ledger), store, some_BL)
     torch.testing.assert_close(again, first[chosen_N], atol=1e-11, rtol=0)
     assert [record.query_B.tolist() for record in ledger.records] == [[12, 14], [6, 3]]
 
@@ -50,10 +51,11 @@ def test_a_row_without_a_query_is_neither_changed_nor_charged():
     """Guards rows that have nothing to compute in a call that others need."""
     model, canvas = laid_out("masked_diffusion")
     store, ledger, none_N = new_store(model, canvas), Ledger(), torch.zeros(0, dtype=torch.int64)
-    forward_queries(ledger, model, canvas, store, canvas.whole_BL, none_N, none_N)
+    nothing = asked(model, canvas, none_N, none_N, ledger)
+    forward_queries(nothing, store, canvas.whole_BL)
     before = store.rows(torch.tensor([1]))
     canvas.commit(canvas.undecided_BL, torch.full_like(canvas.tokens_BL, 40))
-    forward_queries(ledger, model, canvas, store, canvas.whole_BL & torch.tensor([[True], [False]]), none_N, none_N)
+    forward_queries(nothing, store, canvas.whole_BL & torch.tensor([[True], [False]]))
     after = store.rows(torch.tensor([1]))
     for old, new in zip(before.keys, after.keys, strict=True):
         assert torch.equal(old[:, :14], new[:, :14])
@@ -63,17 +65,17 @@ def test_a_row_without_a_query_is_neither_changed_nor_charged():
 def test_a_position_that_is_read_must_be_computed():
     """Guards shifted models against caches that forget the position before."""
     model, canvas = laid_out("masked_diffusion")
+    first = asked(model, canvas, torch.tensor([0]), torch.tensor([0]))
     with pytest.raises(AssertionError, match="is not computed"):
-        forward_queries(
-            Ledger(), model, canvas, new_store(model, canvas), canvas.undecided_BL, torch.tensor([0]), torch.tensor([0])
-        )
+        forward_queries(first, new_store(model, canvas), canvas.undecided_BL)
 
 
 def test_what_changed_since_it_was_computed():
     """Guards commits, edits, re-masks and rows that grow: stored keys and values of another token must not be used."""
     model, canvas = laid_out("masked_diffusion")
     assert recall(canvas).fresh_B.all()
-    store_of(model, canvas)
+    none_N = torch.zeros(0, dtype=torch.int64)
+    store_of(asked(model, canvas, none_N, none_N))
     remember(canvas, recall(canvas), canvas.whole_BL)
     assert not recall(canvas).changed_BL(canvas).any()
     first_BL = canvas.place_BL == 0

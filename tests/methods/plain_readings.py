@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import ForwardRequest, LanguageModel
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Answer:
         """Return the logits [places, V] of one call."""
         self.calls += 1
         ids_BL = torch.tensor([self.prompt + self.tokens])
-        logits_LV = self.model.forward(ids_BL, select_N=torch.arange(ids_BL.shape[1])).double()
+        logits_LV = self.model.forward(ForwardRequest(ids_BL, select_N=torch.arange(ids_BL.shape[1]))).double()
         logits_LV[:, self.model.spec.mask_id] = -torch.inf
         return logits_LV[len(self.prompt) :]
 

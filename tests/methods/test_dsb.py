@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from methods.diffusion.dsb import Sliding
@@ -47,7 +48,7 @@ def one_by_one(model: EmbeddedModel, prompt: list[int], size: int) -> tuple[list
     assert mask is not None
     tokens, steps = [*prompt, *[mask] * LENGTH], [0] * LENGTH
     for step in range(LENGTH):
-        logits_LV = model.forward(torch.tensor([tokens]))[0]
+        logits_LV = model.forward(ForwardRequest(torch.tensor([tokens])))[0]
         logits_LV[:, mask] = -torch.inf
         sure_L = logits_LV.softmax(-1).amax(-1).tolist()
         first = tokens.index(mask, len(prompt))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.records import Ledger, Role
 from tests.methods.test_freedave import on_random_model, random_model
 
@@ -23,7 +24,9 @@ Told = tuple[Tensor, Tensor]
 
 def predict(tokens_L: Tensor) -> Told:
     """Return what the model says of a whole row."""
-    logits_LV = random_model("block_diffusion").forward(tokens_L[None], select_N=torch.arange(len(tokens_L)))
+    logits_LV = random_model("block_diffusion").forward(
+        ForwardRequest(tokens_L[None], select_N=torch.arange(len(tokens_L)))
+    )
     logits_LV[:, MASK_ID] = -torch.inf
     best = logits_LV.log_softmax(-1).max(-1)
     return best.indices, best.values

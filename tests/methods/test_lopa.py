@@ -10,7 +10,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
@@ -25,7 +25,7 @@ GOLDEN = ClosedFormModel(ClosedForm(vocab_size=12, mask_id=MASK_ID, eos_id=0, a1
 
 def predict(tokens: list[int], block: range) -> dict[int, tuple[float, int]]:
     """Return confidence and token of every mask of the block."""
-    logits_LV = GOLDEN.forward(torch.tensor([tokens]))[0]
+    logits_LV = GOLDEN.forward(ForwardRequest(torch.tensor([tokens])))[0]
     logits_LV[:, MASK_ID] = -torch.inf
     best = logits_LV.softmax(-1).max(-1)
     return {i: (float(best.values[i]), int(best.indices[i])) for i in block if tokens[i] == MASK_ID}

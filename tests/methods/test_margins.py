@@ -13,6 +13,7 @@ from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import ForwardRequest
 from harness.models.embedded import EmbeddedModel
 from tests.caches.decoding import LENGTH, PROMPTS, Made, decode_with, random_model, run, trained_model
 
@@ -57,7 +58,9 @@ def steps(model: EmbeddedModel, prompt, made: Generation) -> Iterator[Step]:
         left = [place for place in range(LENGTH) if made.decided_at[place] >= index]
         tokens = [model.spec.mask_id if place in left else made.tokens[place] for place in range(LENGTH)]
         with torch.inference_mode():
-            logits_RV = model.forward(torch.tensor([[*prompt, *tokens]])).flatten(0, -2)[-LENGTH:].clone()
+            logits_RV = (
+                model.forward(ForwardRequest(torch.tensor([[*prompt, *tokens]]))).flatten(0, -2)[-LENGTH:].clone()
+            )
             logits_RV[:, model.spec.mask_id] = -torch.inf
         yield Step(
             index=index,
@@ -183,9 +186,9 @@ class Disturbed:
     def __getattr__(self, name: str):
         return getattr(self.model, name)
 
-    def forward(self, *arguments, **named) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         """Add noise that depends on the logits themselves."""
-        logits = self.model.forward(*arguments, **named)
+        logits = self.model.forward(request)
         return logits + self.by * (1e6 * logits).sin()
 
 

@@ -15,7 +15,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.engine.shared.prediction import Candidates
 from harness.engine.shared.records import Ledger
 from tests.methods.closed_form import PROFILE
@@ -63,12 +63,12 @@ class Profile:
     def new_store(self, rows: int, slots: int):
         raise TypeError("nothing to store")
 
-    def forward(self, tokens_BT: Tensor, *, select_N: Tensor, **_: object) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         c = torch.tensor(PROFILE, dtype=torch.float64)
         p_TV = ((1 - c) / 4)[:, None].repeat(1, 6)
         p_TV[torch.arange(12), torch.arange(12) % 5] = c
         p_TV[:, MASK] = 0.5
-        return p_TV.log()[select_N]
+        return p_TV.log()[request.select_N]
 
 
 def first_step(setting: str, given: dict[int, int]) -> tuple[list[int], Candidates]:

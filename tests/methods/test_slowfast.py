@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.prediction import Candidates
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
@@ -13,6 +14,7 @@ from harness.models.embedded import EmbeddedModel
 from methods.caches.cut_suffix import VISIBLE, CutSuffix
 from methods.diffusion.slowfast import ExploreAndFill, SurePair
 from tests.caches.decoding import LENGTH, PROMPTS, random_model, run, trained_model
+from tests.engine.asking import asked
 from tests.methods.closed_form import MASK_ID, candidates, chosen, replay
 from tests.methods.test_saber import NOTHING
 from tests.methods.trained import decode_task
@@ -102,10 +104,10 @@ def test_a_cut_canvas_is_computed_as_if_it_ended_there():
     canvas = Canvas.from_prompts(prompts, gen_length=8, mask_id=model.spec.mask_id, pad_id=0, seeds=[0, 0])
     canvas.memory[VISIBLE] = torch.tensor(visible)
     row_N, position_N, ledger = torch.tensor([0, 1]), torch.tensor([8, 5]), Ledger()
-    made_NV = CutSuffix().evaluate(ledger, model, canvas, row_N, position_N)
+    made_NV = CutSuffix().evaluate(asked(model, canvas, row_N, position_N, ledger))
     assert ledger.records[-1].query_B.tolist() == visible
     for row, end in enumerate(visible):
-        alone_V = model.forward(canvas.tokens_BL[row : row + 1, :end])[0, -1]
+        alone_V = model.forward(ForwardRequest(canvas.tokens_BL[row : row + 1, :end]))[0, -1]
         torch.testing.assert_close(made_NV[row], alone_V, atol=1e-11, rtol=0)
 
 
@@ -122,7 +124,7 @@ class Published:
 
     def call(self, end: int) -> dict[int, float]:
         """Return how sure the masks before `end` are, on a canvas that ends there; remember their tokens."""
-        logits_LV = self.model.forward(torch.tensor([self.tokens[: self.start + end]]))[0, self.start :]
+        logits_LV = self.model.forward(ForwardRequest(torch.tensor([self.tokens[: self.start + end]])))[0, self.start :]
         logits_LV[:, self.mask] = -torch.inf
         self.queries.append(self.start + end)
         self.best = logits_LV.argmax(-1).tolist()

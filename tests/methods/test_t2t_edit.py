@@ -8,7 +8,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from tests.methods.closed_form import replay
@@ -31,13 +31,13 @@ class Script:
     def new_store(self, rows: int, slots: int):
         raise TypeError("nothing to store")
 
-    def forward(self, tokens_BT: torch.Tensor, *, select_N: torch.Tensor, **_: object) -> torch.Tensor:
-        call = self.calls.pop(0)
+    def forward(self, request: ForwardRequest) -> torch.Tensor:
+        call, tokens_BT = self.calls.pop(0), request.tokens_BT
         p_TV = torch.full((tokens_BT.shape[1], 6), 0.0, dtype=torch.float64)
         for place, (token, p) in enumerate(call * (tokens_BT.shape[1] // len(call))):
             p_TV[place] = (1 - p) / 4
             p_TV[place, token], p_TV[place, MASK] = p, 0
-        return p_TV.log()[select_N]
+        return p_TV.log()[request.select_N]
 
 
 def decoded(model: Script, *overrides: str) -> tuple[list[int], int, int]:

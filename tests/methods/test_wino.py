@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.shared.records import Ledger
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from methods.diffusion.wino import ShadowBlock, WideIn
 from tests.caches.decoding import run
+from tests.engine.asking import asked
 from tests.methods.closed_form import chosen, replay
 from tests.methods.trained import decode_task
 
@@ -37,9 +38,9 @@ def test_a_shadow_is_the_model_without_the_token():
     canvas.window_BL = canvas.place_BL == 1
     row_B, position_B = canvas.window_BL.nonzero(as_tuple=True)
     tokens_BL = canvas.tokens_BL.masked_fill(canvas.window_BL, loaded.spec.mask_id)
-    for row, logits_V in enumerate(ShadowBlock().evaluate(Ledger(), loaded, canvas, row_B, position_B)):
-        alone_V = loaded.forward(tokens_BL[row : row + 1, : int(canvas.length_B[row])])[0, int(position_B[row])]
-        torch.testing.assert_close(logits_V, alone_V, atol=1e-11, rtol=0)
+    for row, logits_V in enumerate(ShadowBlock().evaluate(asked(loaded, canvas, row_B, position_B))):
+        alone_TV = loaded.forward(ForwardRequest(tokens_BL[row : row + 1, : int(canvas.length_B[row])]))[0]
+        torch.testing.assert_close(logits_V, alone_TV[position_B[row]], atol=1e-11, rtol=0)
 
 
 def test_nothing_is_taken_back_without_a_bound():

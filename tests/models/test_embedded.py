@@ -10,7 +10,7 @@ import torch
 
 from harness import files
 from harness.config.catalogue import names, read
-from harness.engine.shared.model import ModelKind
+from harness.engine.shared.model import ForwardRequest, ModelKind
 from harness.errors import DataError
 from harness.models import checkpoint, embedded, pool, random
 from harness.models.embedded import CHECKPOINTS
@@ -44,13 +44,13 @@ def test_the_spec_follows_from_the_checkpoint(
     assert (spec.vocab_size, spec.max_length, spec.layers) == (128, 40, 3)
     assert loaded.checkpoint_sha256 == digest
     assert loaded.parameters == sum(p.numel() for p in transformer.parameters())
-    assert torch.equal(loaded.model.forward(tokens(2, 9)), transformer(tokens(2, 9)))
+    assert torch.equal(loaded.model.forward(ForwardRequest(tokens(2, 9))), transformer(tokens(2, 9)))
 
 
 def test_logits_can_be_written_to(tmp_path: Path) -> None:
     """Guards the loop, which forbids the mask token in place; and no graph is kept."""
     checkpoint.save(random_model(vocab_size=128).requires_grad_(True), tmp_path)
-    logits = embedded.load(name="mine", path=str(tmp_path)).model.forward(tokens(1, 4))
+    logits = embedded.load(name="mine", path=str(tmp_path)).model.forward(ForwardRequest(tokens(1, 4)))
     logits[..., 1] = -torch.inf
     assert not logits.requires_grad
 
@@ -72,7 +72,7 @@ def test_a_row_beyond_the_context_is_refused() -> None:
     """Guards against an index error inside the rotary tables."""
     model = random.load(name="r", kind="causal", max_length=12).model
     with pytest.raises(DataError, match=r"13 tokens .* 12 positions of model r"):
-        model.forward(tokens(1, 13))
+        model.forward(ForwardRequest(tokens(1, 13)))
 
 
 @pytest.mark.parametrize(("attention", "block_length", "kind", "mask_id", "shift"), CASES)
@@ -86,7 +86,7 @@ def test_random_models_depend_on_the_seed_only(
         loaded = random.load(name="r", kind=kind.value, block_length=block_length, seed=seed, dtype=torch.float64)
         assert loaded.model.spec.kind is kind
         assert loaded.checkpoint_sha256 is None
-        return loaded.model.forward(tokens(4, 32))
+        return loaded.model.forward(ForwardRequest(tokens(4, 32)))
 
     assert torch.equal(logits(0), logits(0))
     assert not torch.equal(logits(0), logits(1))
@@ -97,7 +97,7 @@ def test_random_models_depend_on_the_seed_only(
 def test_random_logits_spread_as_asked(deviation: float) -> None:
     """Guards decoder tests against a model that is always or never sure."""
     model = random.load(name="r", kind="masked_diffusion", logit_deviation=deviation).model
-    spread = model.forward(tokens(8, 32)).std(-1).mean().item()
+    spread = model.forward(ForwardRequest(tokens(8, 32))).std(-1).mean().item()
     assert spread == pytest.approx(deviation, rel=0.25)
 
 
@@ -105,7 +105,7 @@ def test_a_random_model_reads_its_context() -> None:
     """Guards decoder tests against a model for which every mask looks alike whatever stands around it."""
     model = random.load(name="r", kind="masked_diffusion").model
     rows_BT = torch.cat([tokens(64, 16, vocab_size=128), torch.ones(64, 16, dtype=torch.int64)], 1)
-    best_BG = model.forward(rows_BT)[:, 16:].argmax(-1)
+    best_BG = model.forward(ForwardRequest(rows_BT))[:, 16:].argmax(-1)
     assert len(best_BG[:, 0].unique()) > 5
     assert (best_BG != best_BG[:, :1]).float().mean() > 0.1
 

@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from harness.engine.autoregressive.drafting import EmptyDrafter
-from harness.engine.shared.model import ModelKind
+from harness.engine.shared.model import ForwardRequest, ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.hf_causal import CausalModel, load
 from methods.autoregressive.greedy import Greedy
@@ -70,19 +70,23 @@ def test_windows_over_a_store_equal_the_class_alone(name: str, tmp_path: Path) -
     )
     model, expected = loaded(tmp_path, dtype), own(tokens_BT).logits.detach()
     assert expected.std() > 0.3
-    close(model.forward(tokens_BT), expected)
+    close(model.forward(ForwardRequest(tokens_BT)), expected)
     store = model.new_store(2, 13)
-    model.forward(tokens_BT, kv=store, end=12)
+    model.forward(ForwardRequest(tokens_BT, kv=store, end=12))
     places = torch.stack([torch.arange(3, 7), torch.arange(8, 12)])
-    again = model.forward(tokens_BT.gather(1, places), positions_BT=places, kv=store, end=12)
+    again = model.forward(ForwardRequest(tokens_BT.gather(1, places), positions_BT=places, kv=store, end=12))
     close(again, torch.stack([expected[0, 3:7], expected[1, 8:12]]))
     select_N = torch.tensor([3, 5, 0])
     close(
-        model.forward(tokens_BT.gather(1, places), positions_BT=places, kv=store, end=12, select_N=select_N),
+        model.forward(
+            ForwardRequest(tokens_BT.gather(1, places), positions_BT=places, kv=store, end=12, select_N=select_N)
+        ),
         again.flatten(0, 1)[select_N],
     )
     copied = store.rows(torch.tensor([1, 0, 1]))
-    last = model.forward(tokens_BT[[1, 0, 1], 11:], positions_BT=torch.full((3, 1), 11), kv=copied, end=12)
+    last = model.forward(
+        ForwardRequest(tokens_BT[[1, 0, 1], 11:], positions_BT=torch.full((3, 1), 11), kv=copied, end=12)
+    )
     close(last[:, 0], expected[[1, 0, 1], 11])
 
 
@@ -109,18 +113,20 @@ def test_only_chosen_keys_are_visible(tmp_path: Path) -> None:
     write(tmp_path)
     model, tokens_BT = loaded(tmp_path), tokens(1, 8, vocab_size=V)
     store, candidates = model.new_store(1, 10), torch.tensor([[5, 7]])
-    model.forward(tokens_BT, kv=store, end=8)
+    model.forward(ForwardRequest(tokens_BT, kv=store, end=8))
     visible_BTS = torch.cat([torch.ones(2, 8, dtype=torch.bool), torch.eye(2, dtype=torch.bool)], 1)[None]
     logits = model.forward(
-        candidates,
-        positions_BT=torch.tensor([[8, 8]]),
-        slots_BT=torch.tensor([[8, 9]]),
-        kv=store,
-        visible_BTS=visible_BTS,
-        structured=False,
+        ForwardRequest(
+            candidates,
+            positions_BT=torch.tensor([[8, 8]]),
+            slots_BT=torch.tensor([[8, 9]]),
+            kv=store,
+            visible_BTS=visible_BTS,
+            structured=False,
+        )
     )
     for n in range(2):
-        close(logits[:, n], model.forward(torch.cat([tokens_BT, candidates[:, n, None]], 1))[:, -1])
+        close(logits[:, n], model.forward(ForwardRequest(torch.cat([tokens_BT, candidates[:, n, None]], 1)))[:, -1])
 
 
 def test_the_spec_and_the_stops_are_those_of_the_checkpoint(tmp_path: Path) -> None:

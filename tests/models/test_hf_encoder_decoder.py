@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from harness.engine.autoregressive.drafting import EmptyDrafter
+from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError, DataError
 from harness.models.hf_encoder_decoder import EncoderDecoderModel, load
@@ -80,11 +81,13 @@ def test_logits_equal_the_class(name: str, tmp_path: Path) -> None:
     starts = torch.full((2, 1), start)
     expected = own(input_ids=tokens_BT[:, :5], decoder_input_ids=torch.cat([starts, tokens_BT[:, 5:]], 1)).logits
     store = model.new_store(2, 7)
-    model.forward(tokens_BT[:, :5], kv=store, end=5)
+    model.forward(ForwardRequest(tokens_BT[:, :5], kv=store, end=5))
     store = store.grown(12).rows(torch.tensor([1, 0, 1]))
     for first, last in ((5, 7), (6, 11)):
         places = torch.arange(first, last).expand(3, -1)
-        logits = model.forward(tokens_BT[[1, 0, 1], first:last], positions_BT=places, kv=store, end=last)
+        logits = model.forward(
+            ForwardRequest(tokens_BT[[1, 0, 1], first:last], positions_BT=places, kv=store, end=last)
+        )
         torch.testing.assert_close(logits, expected[[1, 0, 1], first - 4 : last - 4], atol=1e-5, rtol=0)
 
 
@@ -111,7 +114,7 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
     assert isinstance(model, EncoderDecoderModel)
     for arguments in ({}, {"kv": model.new_store(1, 4), "structured": False}, {"observe": print}):
         with pytest.raises(TypeError, match="model mine"):
-            model.forward(tokens(1, 3), **arguments)  # type: ignore[arg-type]
+            model.forward(ForwardRequest(tokens(1, 3), **arguments))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"model\.max_length=65: .* has 64 positions"):
         loaded(tmp_path, max_length=65)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.engine.shared.model import ForwardRequest
 from harness.models.key_values import KeyValueStore
 from harness.models.transformer import Attention, Transformer
 from tests.models.shapes import random_model, tokens
@@ -21,7 +22,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 def filled(model: Transformer, tokens_BT: Tensor, slots: int = L) -> KeyValueStore:
     """Return a store that holds all of `tokens_BT`."""
     kv = model.new_store(tokens_BT.shape[0], slots)
-    model(tokens_BT, kv=kv, end=tokens_BT.shape[1])
+    model.logits(ForwardRequest(tokens_BT, kv=kv, end=tokens_BT.shape[1]))
     return kv
 
 
@@ -34,7 +35,7 @@ def test_a_cached_full_pass_is_a_full_pass(kind: dict) -> None:
     """Guards the write, the read range and the own mask over a store."""
     model, tokens_BT = random_model(**F64, **kind), tokens(3, L)
     kv = model.new_store(3, L + 5)
-    close(model(tokens_BT, kv=kv, end=L), model(tokens_BT))
+    close(model.logits(ForwardRequest(tokens_BT, kv=kv, end=L)), model(tokens_BT))
 
 
 @pytest.mark.parametrize("kind", [{}, CAUSAL, BLOCK])
@@ -44,7 +45,7 @@ def test_recomputing_unchanged_tokens_changes_nothing(kind: dict, start: int, st
     model, tokens_BT = random_model(**F64, **kind), tokens(2, L)
     kv = filled(model, tokens_BT)
     stored = [t.clone() for t in kv.keys + kv.values]
-    logits = model(tokens_BT[:, start:stop], positions_BT=window(start, stop, 2), kv=kv)
+    logits = model.logits(ForwardRequest(tokens_BT[:, start:stop], positions_BT=window(start, stop, 2), kv=kv))
     close(logits, model(tokens_BT)[:, start:stop])
     for before, after in zip(stored, kv.keys + kv.values, strict=True):
         close(after, before)
@@ -63,7 +64,7 @@ def stale_reference(model: Transformer, old_BT: Tensor, new_BT: Tensor, start: i
     visible_BTS = torch.where(new[:, None], outside_or_new[None, :], ~new[None, :])[None]
     both_BT = torch.cat([old_BT, new_BT[:, start:stop]], 1)
     positions_BT = torch.cat([places, places[inside]]).expand_as(both_BT)
-    logits = model(both_BT, positions_BT=positions_BT, visible_BTS=visible_BTS, structured=False)
+    logits = model.logits(ForwardRequest(both_BT, positions_BT=positions_BT, visible_BTS=visible_BTS, structured=False))
     return logits[:, old_BT.shape[1] :]
 
 
@@ -72,9 +73,9 @@ def test_a_window_replaces_its_slots_in_place(start: int, stop: int) -> None:
     """Guards dual cache (window in the middle) and prefix cache (suffix): new inside, stale outside, no copy."""
     model, old_BT, new_BT = random_model(**F64), tokens(2, L), tokens(2, L, seed=1)
     kv = filled(model, old_BT)
-    logits = model(new_BT[:, start:stop], positions_BT=window(start, stop, 2), kv=kv)
+    logits = model.logits(ForwardRequest(new_BT[:, start:stop], positions_BT=window(start, stop, 2), kv=kv))
     close(logits, stale_reference(model, old_BT, new_BT, start, stop))
-    again = model(new_BT[:, start:stop], positions_BT=window(start, stop, 2), kv=kv)
+    again = model.logits(ForwardRequest(new_BT[:, start:stop], positions_BT=window(start, stop, 2), kv=kv))
     close(again, logits)
 
 
@@ -84,8 +85,8 @@ def test_later_windows_see_replaced_slots() -> None:
     other_BT = tokens_BT.clone()
     other_BT[:, 8:12] = tokens(1, 4, seed=2)
     kv = filled(model, tokens_BT)
-    model(other_BT[:, 8:12], positions_BT=window(8, 12), kv=kv)
-    last = model(other_BT[:, 12:], positions_BT=window(12, L), kv=kv)
+    model.logits(ForwardRequest(other_BT[:, 8:12], positions_BT=window(8, 12), kv=kv))
+    last = model.logits(ForwardRequest(other_BT[:, 12:], positions_BT=window(12, L), kv=kv))
     close(last, model(other_BT)[:, 12:])
 
 
@@ -97,7 +98,9 @@ def test_block_decoding_equals_one_masked_pass(structured: bool) -> None:
     for start in range(0, L, 4):
         places = window(start, start + 4, 2)
         for content_BT in (torch.zeros_like(places), tokens_BT[:, start : start + 4]):
-            logits = model(content_BT, positions_BT=places, kv=kv, end=start + 4, structured=structured)
+            logits = model.logits(
+                ForwardRequest(content_BT, positions_BT=places, kv=kv, end=start + 4, structured=structured)
+            )
         close(logits, expected[:, start : start + 4])
 
 
@@ -105,9 +108,9 @@ def test_causal_decoding_token_by_token_equals_one_pass() -> None:
     """Guards autoregressive decoding with a prefill."""
     model, tokens_BT = random_model(**F64, **CAUSAL), tokens(2, L)
     expected, kv = model(tokens_BT), model.new_store(2, L)
-    close(model(tokens_BT[:, :6], kv=kv, end=6), expected[:, :6])
+    close(model.logits(ForwardRequest(tokens_BT[:, :6], kv=kv, end=6)), expected[:, :6])
     for place in range(6, L):
-        step = model(tokens_BT[:, place, None], positions_BT=window(place, place + 1, 2), kv=kv)
+        step = model.logits(ForwardRequest(tokens_BT[:, place, None], positions_BT=window(place, place + 1, 2), kv=kv))
         close(step, expected[:, place, None])
 
 
@@ -118,7 +121,7 @@ def test_rows_at_different_points(kind: dict) -> None:
     kv = filled(model, tokens_BT)
     starts = [2, 9]
     places = torch.stack([torch.arange(s, s + 4) for s in starts])
-    logits = model(tokens_BT.gather(1, places), positions_BT=places, kv=kv)
+    logits = model.logits(ForwardRequest(tokens_BT.gather(1, places), positions_BT=places, kv=kv))
     full = model(tokens_BT)
     for row, start in enumerate(starts):
         close(logits[row], full[row, start : start + 4])
@@ -130,17 +133,19 @@ def test_ragged_windows_are_padded_into_a_slot_nobody_sees() -> None:
     kv = filled(model, tokens_BT, slots=L + 1)
     slots = torch.tensor([[3, 4, 5, 6], [10, 11, L, L]])
     visible_BTS = (torch.arange(L + 1) < L)[None, None]
-    logits = model(
-        tokens_BT.gather(1, slots.clamp(max=L - 1)),
-        positions_BT=slots.clamp(max=L - 1),
-        slots_BT=slots,
-        kv=kv,
-        visible_BTS=visible_BTS,
+    logits = model.logits(
+        ForwardRequest(
+            tokens_BT.gather(1, slots.clamp(max=L - 1)),
+            positions_BT=slots.clamp(max=L - 1),
+            slots_BT=slots,
+            kv=kv,
+            visible_BTS=visible_BTS,
+        )
     )
     full = model(tokens_BT)
     close(logits[0], full[0, 3:7])
     close(logits[1, :2], full[1, 10:12])
-    close(model(tokens_BT, kv=kv, end=L), full)
+    close(model.logits(ForwardRequest(tokens_BT, kv=kv, end=L)), full)
 
 
 def test_rows_are_copied_in_any_order_and_number() -> None:
@@ -149,9 +154,11 @@ def test_rows_are_copied_in_any_order_and_number() -> None:
     kv = filled(model, tokens_BT)
     order = torch.tensor([1, 0, 1])
     copied = kv.rows(order)
-    model(tokens(3, 4, seed=3), positions_BT=window(0, 4, 3), kv=copied)
-    close(model(tokens_BT[:, 4:9], positions_BT=window(4, 9, 2), kv=kv), model(tokens_BT)[:, 4:9])
-    repeated = model(tokens_BT[order, 4:9], positions_BT=window(4, 9, 3), kv=kv.rows(order))
+    model.logits(ForwardRequest(tokens(3, 4, seed=3), positions_BT=window(0, 4, 3), kv=copied))
+    close(
+        model.logits(ForwardRequest(tokens_BT[:, 4:9], positions_BT=window(4, 9, 2), kv=kv)), model(tokens_BT)[:, 4:9]
+    )
+    repeated = model.logits(ForwardRequest(tokens_BT[order, 4:9], positions_BT=window(4, 9, 3), kv=kv.rows(order)))
     close(repeated, model(tokens_BT)[order, 4:9])
 
 
@@ -159,17 +166,19 @@ def test_positions_need_not_be_slots() -> None:
     """Guards drafts side by side: two candidates of one position in two slots, each as if it stood alone."""
     model, tokens_BT = random_model(**F64, **CAUSAL), tokens(1, 8)
     kv = model.new_store(1, 10)
-    model(tokens_BT, kv=kv, end=8)
+    model.logits(ForwardRequest(tokens_BT, kv=kv, end=8))
     candidates = torch.tensor([[5, 7]])
     own = torch.eye(2, dtype=torch.bool)
     visible_BTS = torch.cat([torch.ones(2, 8, dtype=torch.bool), own], 1)[None]
-    logits = model(
-        candidates,
-        positions_BT=torch.tensor([[8, 8]]),
-        slots_BT=torch.tensor([[8, 9]]),
-        kv=kv,
-        visible_BTS=visible_BTS,
-        structured=False,
+    logits = model.logits(
+        ForwardRequest(
+            candidates,
+            positions_BT=torch.tensor([[8, 8]]),
+            slots_BT=torch.tensor([[8, 9]]),
+            kv=kv,
+            visible_BTS=visible_BTS,
+            structured=False,
+        )
     )
     for n in range(2):
         alone = model(torch.cat([tokens_BT, candidates[:, n, None]], 1))
@@ -182,7 +191,7 @@ def test_a_right_padded_row_equals_the_row_alone(kind: dict) -> None:
     model, tokens_BT = random_model(**F64, **kind), tokens(2, L)
     lengths_B = torch.tensor([L, 11])
     visible_BTS = (torch.arange(L) < lengths_B[:, None])[:, None]
-    padded = model(tokens_BT, visible_BTS=visible_BTS)
+    padded = model.logits(ForwardRequest(tokens_BT, visible_BTS=visible_BTS))
     close(padded[0], model(tokens_BT[:1])[0])
     close(padded[1, :11], model(tokens_BT[1:, :11])[0])
 
@@ -192,7 +201,7 @@ def test_a_query_that_sees_nothing_stays_finite() -> None:
     model = random_model()
     visible_BTS = torch.ones(1, L, L, dtype=torch.bool)
     visible_BTS[:, 3] = False
-    assert model(tokens(1, L), visible_BTS=visible_BTS).isfinite().all()
+    assert model.logits(ForwardRequest(tokens(1, L), visible_BTS=visible_BTS)).isfinite().all()
 
 
 @pytest.mark.parametrize("tied_head", [False, True])
@@ -204,5 +213,5 @@ def test_only_selected_rows_reach_norm_and_head(tied_head: bool) -> None:
     for module in (model.norm, model.head):
         if module is not None:
             module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape[:-1])))
-    close(model(tokens_BT, select_N=select_N), full.flatten(0, 1)[select_N])
+    close(model.logits(ForwardRequest(tokens_BT, select_N=select_N)), full.flatten(0, 1)[select_N])
     assert set(seen) == {(4,)}

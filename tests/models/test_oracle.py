@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from harness.config.oracle_factory import load_oracle
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import DataError
 from harness.models.oracle import Oracle
 from harness.models.tokenizer import EOS, IDS, MASK, PAD, SymbolTokenizer, ids_of
@@ -71,7 +72,7 @@ def test_marginals_equal_enumeration_on_random_canvases(op: str) -> None:
         instance = make_instance(op, n, rng)
         answers = padded_answers(instance)
         response = masked(rng.choice(answers), set(rng.sample(range(GEN_LENGTH), rng.randrange(GEN_LENGTH))))
-        logits_LV = model.forward(row_of(instance, response))[0]
+        logits_LV = model.forward(ForwardRequest(row_of(instance, response)))[0]
         assert not logits_LV.isnan().any() and not model.inconsistent_B.any()
         for place, logits_V in enumerate(logits_LV[PROMPT_LENGTH:]):
             wanted = brute_force(answers, response, place)
@@ -83,7 +84,7 @@ def test_causal_logits_are_the_chain_rule() -> None:
     instance = make_instance("insert_random", 4, Random(1))
     answers, model = padded_answers(instance), oracle("causal")
     for answer in answers:
-        logits_LV = model.forward(row_of(instance, answer))[0, PROMPT_LENGTH - 1 : -1]
+        logits_LV = model.forward(ForwardRequest(row_of(instance, answer)))[0, PROMPT_LENGTH - 1 : -1]
         joint = sum(float(logits_V[t]) for logits_V, t in zip(logits_LV, answer, strict=True))
         assert math.exp(joint) == pytest.approx(1 / len(answers))
 
@@ -94,16 +95,18 @@ def test_causal_store_equals_full_forward_and_forgets_rejected_drafts() -> None:
     good, bad = padded_answers(instance)[7], padded_answers(instance)[90]
     row_1L, store = row_of(instance, good), model.new_store(1, PROMPT_LENGTH + GEN_LENGTH)
     positions_1L = torch.arange(row_1L.shape[1])[None]
-    model.forward(row_of(instance, bad)[:, :20], positions_BT=positions_1L[:, :20], kv=store, end=20)
-    cached = model.forward(row_1L[:, 16:19], positions_BT=positions_1L[:, 16:19], kv=store, end=19)
-    assert torch.equal(cached, model.forward(row_1L)[:, 16:19])
+    model.forward(ForwardRequest(row_of(instance, bad)[:, :20], positions_BT=positions_1L[:, :20], kv=store, end=20))
+    cached = model.forward(ForwardRequest(row_1L[:, 16:19], positions_BT=positions_1L[:, 16:19], kv=store, end=19))
+    assert torch.equal(cached, model.forward(ForwardRequest(row_1L))[:, 16:19])
 
 
 def test_shuffle_with_identity_counts_all_arrangements() -> None:
     """Guards the flag: without it the first marginal of the item in place is a little smaller."""
     instance = make_instance("shuffle", 4, Random(3))
     row_1L, first = row_of(instance, [IDS[MASK]] * GEN_LENGTH), IDS[instance.items[0]]
-    allowed, excluded = (oracle(allow_identity=flag).forward(row_1L)[0, PROMPT_LENGTH] for flag in (True, False))
+    allowed, excluded = (
+        oracle(allow_identity=flag).forward(ForwardRequest(row_1L))[0, PROMPT_LENGTH] for flag in (True, False)
+    )
     assert as_probabilities(allowed)[first] == pytest.approx(6 / 24)
     assert as_probabilities(excluded)[first] == pytest.approx(5 / 23)
 
@@ -114,7 +117,7 @@ def test_large_shuffle_needs_no_enumeration() -> None:
     instance = ListInstance(op="shuffle", items=items, id="x", split="test", seed=0)
     prompt = TOKENIZER.encode(TinyRenderer(max_items=15).prompt(instance))
     row_1L = torch.tensor([prompt + ids_of("BA") + [IDS[MASK]] * 15])
-    logits_LV = oracle().forward(row_1L)[0, len(prompt) :]
+    logits_LV = oracle().forward(ForwardRequest(row_1L))[0, len(prompt) :]
     assert as_probabilities(logits_LV[2]) == pytest.approx({t: 1 / 13 for t in ids_of("CDEFGHIJKLMNO")})
     assert as_probabilities(logits_LV[16]) == pytest.approx({IDS[EOS]: 1.0})
 
@@ -127,16 +130,16 @@ def test_contradicting_commits_are_ignored_from_the_first_one_on() -> None:
     row_1L, model = row_of(instance, response), oracle()
     steps = torch.full_like(row_1L, -1)
     steps[0, PROMPT_LENGTH : PROMPT_LENGTH + 3] = torch.tensor([5, 0, 1])
-    model.forward(row_1L, decided_at_BT=steps)
+    model.forward(ForwardRequest(row_1L, decided_at_BT=steps))
     assert model.inconsistent_B.tolist() == [True]
     steps[0, PROMPT_LENGTH + 1] = 9
     hidden = row_1L.clone()
     hidden[0, PROMPT_LENGTH + 2] = IDS[MASK]
     steps[0, PROMPT_LENGTH] = 0
-    last = model.forward(hidden, decided_at_BT=steps)[0, PROMPT_LENGTH + 2]
+    last = model.forward(ForwardRequest(hidden, decided_at_BT=steps))[0, PROMPT_LENGTH + 2]
     assert as_probabilities(last) == pytest.approx({d: 1.0}), "b at place 0 came first: a was removed"
     steps[0, PROMPT_LENGTH] = 10
-    last = model.forward(hidden, decided_at_BT=steps)[0, PROMPT_LENGTH + 2]
+    last = model.forward(ForwardRequest(hidden, decided_at_BT=steps))[0, PROMPT_LENGTH + 2]
     assert as_probabilities(last) == pytest.approx({c: 1 / 2, d: 1 / 2}), "b at place 1 came first"
 
 
@@ -144,7 +147,7 @@ def test_committed_tokens_answer_for_themselves_even_if_wrong() -> None:
     """Guards verifying decoders, which compare a committed token with its own logits."""
     instance = make_instance("copy", 3, Random(4))
     foreign = IDS["z"]
-    logits_LV = oracle().forward(row_of(instance, [foreign] + [IDS[MASK]] * 15))[0]
+    logits_LV = oracle().forward(ForwardRequest(row_of(instance, [foreign] + [IDS[MASK]] * 15)))[0]
     assert as_probabilities(logits_LV[PROMPT_LENGTH]) == {foreign: 1.0}
 
 
@@ -155,15 +158,15 @@ def test_rows_are_independent_and_padding_reveals_nothing() -> None:
     rows[0][-6:] = IDS[PAD]
     rows[1][PROMPT_LENGTH] = IDS["z"]
     select_N = torch.tensor([PROMPT_LENGTH, 32 + PROMPT_LENGTH + 1])
-    logits_NV = model.forward(torch.stack(rows), select_N=select_N)
+    logits_NV = model.forward(ForwardRequest(torch.stack(rows), select_N=select_N))
     assert model.inconsistent_B.tolist() == [False, True]
-    alone = [model.forward(row[None])[0, int(i) % 32] for row, i in zip(rows, select_N, strict=True)]
+    alone = [model.forward(ForwardRequest(row[None]))[0, int(i) % 32] for row, i in zip(rows, select_N, strict=True)]
     assert torch.equal(logits_NV, torch.stack(alone))
 
 
 def test_hidden_prompt_gives_uniform_logits() -> None:
     """Guards guidance, which shows the model a canvas without its prompt."""
-    assert not oracle().forward(torch.full((1, 32), IDS[MASK])).any()
+    assert not oracle().forward(ForwardRequest(torch.full((1, 32), IDS[MASK]))).any()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_hidden_prompt_gives_uniform_logits() -> None:
 def test_other_prompts_are_refused(prompt: str, named: str) -> None:
     """Guards against silent nonsense on prompts that state no list problem."""
     with pytest.raises(DataError, match=named):
-        oracle().forward(torch.tensor([[*TOKENIZER.encode(prompt), IDS[MASK]]]))
+        oracle().forward(ForwardRequest(torch.tensor([[*TOKENIZER.encode(prompt), IDS[MASK]]])))
 
 
 TOTAL_CORRELATION = {
@@ -240,7 +243,7 @@ ONE_STEP_SUCCESS = {
 def test_one_step_sampling_succeeds_as_often_as_the_closed_form(op: str, n: int) -> None:
     """Guards the marginals end to end: independent draws from them are graded by the task itself."""
     draws, instance = 4000, make_instance(op, n, Random(8))
-    logits_LV = oracle().forward(row_of(instance, [IDS[MASK]] * GEN_LENGTH))[0, PROMPT_LENGTH:]
+    logits_LV = oracle().forward(ForwardRequest(row_of(instance, [IDS[MASK]] * GEN_LENGTH)))[0, PROMPT_LENGTH:]
     generator = torch.Generator().manual_seed(9)
     answers_LD = torch.multinomial(logits_LV.exp(), draws, replacement=True, generator=generator)
     texts = (TOKENIZER.decode(answer) for answer in answers_LD.T.tolist())

@@ -13,6 +13,7 @@ import transformers
 from harness.config.build import load_model
 from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import EmptyDrafter
+from harness.engine.shared.model import ForwardRequest
 from harness.models import packaged
 from harness.models.pool import LoadedModel
 from harness.models.public import gguf_file
@@ -79,7 +80,7 @@ def test_logits_are_those_of_transformers(loaded: LoadedModel, reference: Any) -
     assert len(ids) == 200
     expected = reference(tokens_BT).logits
     assert expected.std() > 1
-    torch.testing.assert_close(loaded.model.forward(tokens_BT), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(loaded.model.forward(ForwardRequest(tokens_BT)), expected, atol=1e-4, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import Layer
+from harness.engine.shared.model import ForwardRequest, Layer
 from harness.errors import ConfigError
 from harness.models.transformer import Attention, Transformer
 from tests.models.shapes import config, random_model, tokens
@@ -208,7 +208,7 @@ def test_attention_can_be_looked_at() -> None:
     """Guards the probabilities shown against those that the fused kernel uses, with and without a mask."""
     model, tokens_BT = random_model(dtype=torch.float64, heads=4, kv_heads=2), tokens(2, 9)
     layer, seen = model.blocks[0].attention, {}
-    logits = model(tokens_BT, observe=lambda number, attention_BTS: seen.update({number: attention_BTS}))
+    logits = model.logits(ForwardRequest(tokens_BT, observe=lambda number, mean_BTS: seen.update({number: mean_BTS})))
     torch.testing.assert_close(logits, model(tokens_BT), atol=0, rtol=0)
     assert sorted(seen) == list(range(model.config.layers))
     uniform = torch.zeros(1, 9, 4, 32, dtype=torch.float64), torch.zeros(1, 9, 2, 32, dtype=torch.float64)
@@ -243,13 +243,14 @@ def test_a_plan_can_do_what_the_model_does(attention: str, padded: bool) -> None
     model = random_model(dtype=torch.float64, qkv_bias=True, qk_norm=True, **ATTENTION[attention])
     tokens_BT = tokens(2, 9)
     visible_BTS = (torch.arange(9) < torch.tensor([[9], [7]]))[:, None] if padded else None
-    planned = model(tokens_BT, visible_BTS=visible_BTS, plan=Everything(0))
-    torch.testing.assert_close(planned, model(tokens_BT, visible_BTS=visible_BTS), atol=1e-11, rtol=0)
+    planned = model.logits(ForwardRequest(tokens_BT, visible_BTS=visible_BTS, plan=Everything(0)))
+    plain = model.logits(ForwardRequest(tokens_BT, visible_BTS=visible_BTS))
+    torch.testing.assert_close(planned, plain, atol=1e-11, rtol=0)
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_a_plan_can_run_a_part_of_the_positions(attention: str) -> None:
     """Guards the masks of queries that are not the whole row, on one layer, where nothing else is missing."""
     model, tokens_BT = random_model(dtype=torch.float64, layers=1, **ATTENTION[attention]), tokens(2, 9)
-    planned = model(tokens_BT, plan=Everything(5))
+    planned = model.logits(ForwardRequest(tokens_BT, plan=Everything(5)))
     torch.testing.assert_close(planned[:, 5:], model(tokens_BT)[:, 5:], atol=1e-11, rtol=0)

@@ -11,7 +11,7 @@ from harness.commands.check.rules import RULES
 from harness.commands.check.subject import LENGTH, Subject
 from harness.config.build import build_task, load_model
 from harness.config.composition import compose
-from harness.engine.shared.model import LanguageModel, ModelSpec
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
 from harness.models.tokenizer import SymbolTokenizer
 from tasks.task import Sample, Score, Task
 
@@ -118,7 +118,8 @@ def _facts(spec: ModelSpec, kind: str, max_length: int) -> Iterator[str]:
 
 def _logits(model: LanguageModel, tokens_BT: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
-        return model.forward(tokens_BT.to(model.device), select_N=torch.arange(tokens_BT.numel()).to(model.device))
+        every_N = torch.arange(tokens_BT.numel()).to(model.device)
+        return model.forward(ForwardRequest(tokens_BT.to(model.device), select_N=every_N))
 
 
 def _shapes(model: LanguageModel) -> Iterator[str]:

@@ -18,7 +18,7 @@ from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import GIVEN, Generation
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import ForwardRequest, LanguageModel
 from harness.engine.shared.prediction import Candidates
 from harness.engine.shared.records import Counts, ForwardRecord, Ledger
 from harness.models.transformer import Block
@@ -145,10 +145,10 @@ class _Watched(ForwardClock):
             for hook in hooks:
                 hook.remove()
 
-    def forward(self, tokens_BT: Tensor, **arguments: object) -> Tensor:
+    def forward(self, request: ForwardRequest) -> Tensor:
         """Return what the model does."""
         before = self._seen
-        logits = super().forward(tokens_BT, **arguments)
+        logits = super().forward(request)
         self.layer_tokens.append(self._seen - before if self._blocks else None)
         return logits
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round, Verdict
 from harness.engine.autoregressive.sequences import Sequences, first, write_behind
 from harness.engine.shared.generation import DecodeError, Generation, known_margin
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind
 from harness.engine.shared.prediction import Prediction
-from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.records import Charge, Ledger, Role
 
 
 class RoundObserver(Protocol):
@@ -120,21 +120,23 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
     tokens_BL = write_behind(sequences.tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.count_B)
     read_BT = real_BT & (position_BT >= sequences.length_B[:, None] - 1)
     row_N, offset_N = read_BT.nonzero(as_tuple=True)
-    logits_NV = ledger.call(
-        model,
+    request = ForwardRequest(
         tokens_BL.gather(1, position_BT),
-        role=_role(sequences, proposal),
-        sample_B=sequences.sample_B,
-        query_B=query_B,
-        keys_B=start_B + (query_B + 1) / 2,
-        reused=lambda: first(start_B, tokens_BL.shape[1]),
-        head_B=proposal.count_B + 1,
         positions_BT=position_BT,
         slots_BT=torch.where(real_BT, position_BT, sequences.store.slots - 1),
         kv=sequences.store,
         end=int(end_B.max()),
         select_N=row_N * len(offset_T) + offset_N,
     )
+    charge = Charge(
+        role=_role(sequences, proposal),
+        sample_B=sequences.sample_B,
+        query_B=query_B,
+        keys_B=start_B + (query_B + 1) / 2,
+        head_B=proposal.count_B + 1,
+        reused=lambda: first(start_B, tokens_BL.shape[1]),
+    )
+    logits_NV = ledger.call(model, request, charge)
     position_N = position_BT[row_N, offset_N] + model.spec.shift
     return _aligned(model, logits_NV, row_N, position_N, tokens_BL, sequences.sample_B)
 

@@ -6,11 +6,11 @@ Shapes: D drafts, R rows of the model, L positions, E queries of all drafts, T q
 import torch
 from torch import Tensor
 
-from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.shared.indexing import Busy, per_row
 from harness.engine.shared.kv_tree import DraftsStore
-from harness.engine.shared.model import AttentionObserver, LanguageModel
-from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.model import ForwardRequest
+from harness.engine.shared.records import Charge, Role
 
 
 def _place_in_row(row_E: Tensor, rows: int) -> Tensor:
@@ -20,23 +20,14 @@ def _place_in_row(row_E: Tensor, rows: int) -> Tensor:
 
 
 def forward_drafts(
-    ledger: Ledger,
-    model: LanguageModel,
-    drafts: Canvas,
-    store: DraftsStore,
-    query_DL: Tensor,
-    draft_N: Tensor,
-    source_N: Tensor,
-    *,
-    key_DL: Tensor,
-    role: Role,
-    observe: AttentionObserver | None,
+    request: EvaluationRequest, store: DraftsStore, query_DL: Tensor, *, key_DL: Tensor, role: Role
 ) -> Tensor:
-    """Compute the positions `query_DL` of all drafts, a row of the model for those of each row.
+    """Compute the positions `query_DL` of all drafts, the rows of the request: one row of the model for those of a row.
 
-    Return raw logits [N, V] of the positions `source_N` of the drafts `draft_N`, which must be among the queries.
-    Arguments are those of `harness.engine.diffusion.reuse.forward_queries`.
+    Return aligned logits [N, V] of the read positions. Arguments are those of
+    `harness.engine.diffusion.reuse.forward_queries`.
     """
+    drafts, draft_N, source_N = request.canvas, request.row_N, request.source_N
     rows, width = len(store.drafts_R), drafts.tokens_BL.shape[1]
     draft_E, position_E = query_DL.nonzero(as_tuple=True)
     row_E = store.row_D[draft_E]
@@ -58,22 +49,24 @@ def forward_drafts(
     place_DL[draft_E, position_E] = place_E
     keys_R = torch.zeros_like(query_R).index_add(0, row_E, key_DL.sum(1)[draft_E])
     head_R = per_row(store.row_D[draft_N], rows)
-    return ledger.call(
-        model,
+    window = ForwardRequest(
         drafts.tokens_BL[draft_RT, position_RT],
-        role=role,
-        sample_B=busy(drafts.sample_B[first_R]),
-        query_B=busy(query_R),
-        keys_B=busy(keys_R / query_R),
-        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, store.row_D, (key_DL & ~query_DL).long())),
-        head_B=busy(head_R),
         positions_BT=position_RT,
         slots_BT=slot_RT,
         kv=store.shared,
         end=store.shared.slots,
-        visible_BTS=store.visible(key_DL, draft_RT, position_RT, model.spec.block_length),
+        visible_BTS=store.visible(key_DL, draft_RT, position_RT, request.model.spec.block_length),
         structured=False,
         select_N=store.row_D[draft_N] * longest + place_DL[draft_N, source_N],
         decided_at_BT=drafts.decided_at_BL[draft_RT, position_RT],
-        observe=observe,
+        observe=request.observe,
     )
+    charge = Charge(
+        role=role,
+        sample_B=busy(drafts.sample_B[first_R]),
+        query_B=busy(query_R),
+        keys_B=busy(keys_R / query_R),
+        head_B=busy(head_R),
+        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, store.row_D, (key_DL & ~query_DL).long())),
+    )
+    return request.call(window, charge)

@@ -5,6 +5,7 @@ A policy says what it needs and gives (`harness.engine.diffusion.needs`); a rule
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from harness.engine.diffusion.needs import Gives, Leaves, Needs, gives_of, needs_of
@@ -117,6 +118,12 @@ def _refuse_former(at: Pair) -> None:
     for name, now in _FORMER.items():
         if name not in ours and hasattr(cls, name):
             raise ValueError(f"{at.words['part']} says {name}, which nobody asks since interface 2; say {now}")
+    evaluate = getattr(at.part, "evaluate", None) if at.slot == "cache" else None
+    if evaluate is not None and len(signature(evaluate).parameters) > 1:
+        raise ValueError(
+            f"{at.words['part']} takes what it is asked for one by one; since interface 2 it is evaluate(request), "
+            "with ledger, model, canvas, row_N, position_N and observe in it"
+        )
 
 
 def refuse_kind(method: "DiffusionMethod", kind: ModelKind) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.standing import Standing, reads
 from harness.engine.shared.generation import GIVEN, UNDECIDED, DecodeError, Generation, known_margin
@@ -135,7 +136,10 @@ def evaluate(
     shown_BL = read_BL if copies == 1 else read_BL.repeat(copies, 1)
     row_N, position_N = torch.nonzero_static(shown_BL, size=copies * sum(counts)).unbind(1)
     attention = AttentionMean() if method.reads_attention else None
-    logits_NV = method.guidance.combine(method.cache.evaluate(ledger, model, shown, row_N, position_N, attention))
+    request = EvaluationRequest(
+        ledger=ledger, model=model, canvas=shown, row_N=row_N, position_N=position_N, observe=attention
+    )
+    logits_NV = method.guidance.combine(method.cache.evaluate(request))
     own = len(logits_NV)
     # Whether logits are numbers shows in the largest of all, before masks are ruled out; who reads it need not wait.
     broken = logits_NV.amax().isnan() if own else None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.engine.diffusion import fit
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, gives_of, needs_of
 from harness.engine.diffusion.policies import (
     BeforeCommit,
@@ -30,14 +31,9 @@ from harness.engine.diffusion.policies import (
     Verifier,
     Window,
 )
-from harness.engine.diffusion.positional import (
-    padding_mask as padding_mask,  # for plug-ins, which were told to find it here
-)
-from harness.engine.shared.indexing import per_row
-from harness.engine.shared.model import AttentionObserver, LanguageModel, ModelKind
+from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
-from harness.engine.shared.records import Ledger, Role
 
 
 @policy("method/preparation", "none")
@@ -128,30 +124,9 @@ class NoCache:
 
     gives = Gives(guidance=True, attention=True, drafts=True, any_draft=True)
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits from one full forward."""
-        width = canvas.tokens_BL.shape[1]
-        return ledger.call(
-            model,
-            canvas.tokens_BL,
-            role=Role.TARGET,
-            sample_B=canvas.sample_B,
-            query_B=canvas.length_B,
-            keys_B=canvas.length_B,
-            head_B=per_row(row_N, canvas.num_rows),
-            visible_BTS=canvas.padding_mask(),
-            select_N=row_N * width + model.spec.sources(position_N),
-            decided_at_BT=canvas.decided_at_BL,
-            observe=observe,
-        )
+        return request.forward_whole()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.shared.model import AttentionObserver, LanguageModel
+from harness.engine.diffusion.evaluation import EvaluationRequest
+from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.prediction import Candidates, Prediction
-from harness.engine.shared.records import Ledger
 
 
 class Step(Protocol):
@@ -132,19 +132,8 @@ class Guidance(Protocol):
 class Cache(Protocol):
     """What is computed and which keys and values are reused."""
 
-    def evaluate(
-        self,
-        ledger: Ledger,
-        model: LanguageModel,
-        canvas: Canvas,
-        row_N: Tensor,
-        position_N: Tensor,
-        observe: AttentionObserver | None = None,
-    ) -> Tensor:
-        """Return aligned logits [N, V] of the given positions of the canvas, in their order.
-
-        `observe` is shown the attention of whole canvases; only a cache that gives `attention` is asked for it.
-        """
+    def evaluate(self, request: EvaluationRequest) -> Tensor:
+        """Return aligned logits [N, V] of the positions that are asked for, in their order."""
         ...
 
 

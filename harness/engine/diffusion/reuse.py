@@ -11,10 +11,11 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.draft_forward import forward_drafts
-from harness.engine.shared.indexing import Busy, per_row
+from harness.engine.diffusion.evaluation import EvaluationRequest
+from harness.engine.shared.indexing import Busy
 from harness.engine.shared.kv_tree import DraftsStore
-from harness.engine.shared.model import AttentionObserver, LanguageModel, Layer, LayerPlan, ModelSpec, Store
-from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Layer, ModelSpec, Store
+from harness.engine.shared.records import Charge, Role
 
 _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
@@ -82,9 +83,9 @@ def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
     return filled
 
 
-def store_of(model: LanguageModel, canvas: Canvas) -> Store:
+def store_of(request: EvaluationRequest) -> Store:
     """Return the canvas's keys and values, empty where there are none, and as wide as the canvas has become."""
-    return _held(canvas, lambda: new_store(model, canvas))
+    return _held(request.canvas, lambda: new_store(request.model, request.canvas))
 
 
 def features_of(canvas: Canvas) -> "Features":
@@ -144,17 +145,12 @@ def new_store(model: LanguageModel, canvas: Canvas) -> Store:
 
 
 def forward_queries(
-    ledger: Ledger,
-    model: LanguageModel,
-    canvas: Canvas,
+    request: EvaluationRequest,
     store: Store,
     query_BL: Tensor,
-    row_N: Tensor,
-    position_N: Tensor,
     *,
     key_BL: Tensor | None = None,
     role: Role = Role.TARGET,
-    observe: AttentionObserver | None = None,
 ) -> Tensor:
     """Compute the positions `query_BL` and return aligned logits [N, V] of the read positions, in their order.
 
@@ -162,27 +158,18 @@ def forward_queries(
     that are no padding, which must have been computed before or be among the queries) as the model's structure
     allows. The source of every read position must be a query. Rows without a query are neither changed nor charged.
     """
-    source_N = model.spec.sources(position_N)
+    canvas, row_N, source_N = request.canvas, request.row_N, request.source_N
     missing = (~query_BL[row_N, source_N]).sum()
     *counts, missing = torch.cat([query_BL.sum(1), missing[None]]).tolist()
     assert not missing, "a position that is read is not computed"
     key_BL = canvas.whole_BL if key_BL is None else key_BL
     if isinstance(store, DraftsStore):
-        return forward_drafts(
-            ledger, model, canvas, store, query_BL, row_N, source_N, key_DL=key_BL, role=role, observe=observe
-        )
+        return forward_drafts(request, store, query_BL, key_DL=key_BL, role=role)
     width = canvas.tokens_BL.shape[1]
     queries, busy = Gathered.of(query_BL, counts), Busy(counts)
     longest = queries.position_BT.shape[1]
-    return ledger.call(
-        model,
+    window = ForwardRequest(
         queries.take(canvas.tokens_BL),
-        role=role,
-        sample_B=busy(canvas.sample_B),
-        query_B=busy(queries.count_B),
-        keys_B=busy(key_BL.sum(1)),
-        reused=lambda: busy(key_BL & ~query_BL),
-        head_B=busy(per_row(row_N, canvas.num_rows)),
         positions_BT=queries.position_BT,
         slots_BT=queries.slot_BT,
         kv=store,
@@ -190,33 +177,35 @@ def forward_queries(
         visible_BTS=key_BL[:, None, :],
         select_N=row_N * longest + queries.rank_BL[row_N, source_N],
         decided_at_BT=queries.take(canvas.decided_at_BL),
-        observe=observe,
+        observe=request.observe,
     )
+    charge = Charge(
+        role=role,
+        sample_B=busy(canvas.sample_B),
+        query_B=busy(queries.count_B),
+        keys_B=busy(key_BL.sum(1)),
+        head_B=busy(request.head_B),
+        reused=lambda: busy(key_BL & ~query_BL),
+    )
+    return request.call(window, charge)
 
 
-def compute(
-    ledger: Ledger,
-    model: LanguageModel,
-    canvas: Canvas,
-    query_BL: Tensor,
-    row_N: Tensor,
-    position_N: Tensor,
-    past: Past | None = None,
-) -> Tensor:
+def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = None) -> Tensor:
     """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these.
 
     `past` is what `recall` says, if that is at hand.
     """
-    query_BL = with_sources(model, query_BL & canvas.whole_BL, row_N, position_N)
-    logits_NV = forward_queries(ledger, model, canvas, store_of(model, canvas), query_BL, row_N, position_N)
+    canvas = request.canvas
+    query_BL = with_sources(request, query_BL & canvas.whole_BL)
+    logits_NV = forward_queries(request, store_of(request), query_BL)
     remember(canvas, recall(canvas) if past is None else past, query_BL)
     return logits_NV
 
 
-def with_sources(model: LanguageModel, query_BL: Tensor, row_N: Tensor, position_N: Tensor) -> Tensor:
+def with_sources(request: EvaluationRequest, query_BL: Tensor) -> Tensor:
     """Return `query_BL` and every position that the logits of the read positions come from."""
     query_BL = query_BL.clone()
-    query_BL[row_N, model.spec.sources(position_N)] = True
+    query_BL[request.row_N, request.source_N] = True
     return query_BL
 
 
@@ -276,23 +265,3 @@ def run_layer(features: Features, index: int, layer: Layer, x_BLC: Tensor, at: G
     keys, values = features.put("keys", index, at, keys), features.put("values", index, at, values)
     x_BTC = x_BTC + layer.attend(queries, keys, values, at.position_BT)
     return at.put(x_BLC, x_BTC + layer.feed_forward(x_BTC))
-
-
-def forward_layers(
-    ledger: Ledger, model: LanguageModel, canvas: Canvas, plan: LayerPlan, row_N: Tensor, position_N: Tensor
-) -> Tensor:
-    """Return aligned logits [N, V] of the read positions, the layers run by `plan`."""
-    width = canvas.tokens_BL.shape[1]
-    return ledger.call(
-        model,
-        canvas.tokens_BL,
-        role=Role.TARGET,
-        sample_B=canvas.sample_B,
-        query_B=None,
-        keys_B=canvas.length_B,
-        head_B=per_row(row_N, canvas.num_rows),
-        plan=plan,
-        visible_BTS=canvas.padding_mask(),
-        select_N=row_N * width + model.spec.sources(position_N),
-        decided_at_BT=canvas.decided_at_BL,
-    )

@@ -4,7 +4,7 @@ Shapes: B rows, T query positions, S key slots, N selected positions, V vocabula
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -123,6 +123,46 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ForwardRequest:
+    """What one call of a model is asked: T tokens of each of B rows, and what they see.
+
+    Without a store `kv` the tokens attend to each other, at `positions_BT` (default: from 0). With one, their keys and
+    values replace the slots `slots_BT` (default: the positions) in place, and they attend to slots [0, `end`) (default:
+    all). `visible_BTS`, True = visible, narrows what they see ([B, T, S], broadcastable). `structured=False` leaves out
+    the model's own causal or block mask, for windows that may see every visible key; windows whose slots are not their
+    positions need it, since the own mask takes the slots of stored keys for positions.
+
+    `select_N` are the flat positions of B*T whose logits are wanted (default: all). `decided_at_BT` tells at which step
+    each token was committed (-1: given); networks ignore it, the oracle reads the order from it. `observe` is shown the
+    attention of every layer, computed beside the fused kernel; `plan` runs the layers of whole rows, without a store.
+    Models without attention or layers refuse them.
+    """
+
+    tokens_BT: Tensor
+    _: KW_ONLY
+    positions_BT: Tensor | None = None
+    slots_BT: Tensor | None = None
+    kv: Store | None = None
+    end: int | None = None
+    visible_BTS: Tensor | None = None
+    structured: bool = True
+    select_N: Tensor | None = None
+    decided_at_BT: Tensor | None = None
+    observe: AttentionObserver | None = None
+    plan: LayerPlan | None = None
+
+    def places_BT(self) -> Tensor:
+        """Return the positions of the tokens, also where none are given."""
+        if self.positions_BT is not None:
+            return self.positions_BT
+        return torch.arange(self.tokens_BT.shape[1], device=self.tokens_BT.device).expand_as(self.tokens_BT)
+
+    def selected(self, x_BTX: Tensor) -> Tensor:
+        """Return the entries [N, ...] of the positions that are selected, or [B, T, ...] where all are."""
+        return x_BTX if self.select_N is None else x_BTX.flatten(0, 1).index_select(0, self.select_N)
+
+
 class LanguageModel(Protocol):
     """A model as the loops see it; called through `Ledger.call` and nowhere else."""
 
@@ -137,26 +177,6 @@ class LanguageModel(Protocol):
         """Allocate an empty key/value store."""
         ...
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        slots_BT: Tensor | None = None,
-        kv: Store | None = None,
-        end: int | None = None,
-        visible_BTS: Tensor | None = None,
-        structured: bool = True,
-        select_N: Tensor | None = None,
-        decided_at_BT: Tensor | None = None,
-        observe: AttentionObserver | None = None,
-        plan: LayerPlan | None = None,
-    ) -> Tensor:
-        """Return raw logits [N, V] of the flat positions `select_N` of B*T.
-
-        Arguments are those of `harness.models.transformer.Transformer.forward`. `decided_at_BT` tells at which
-        step each token was committed (-1: given); networks ignore it, the oracle reads the order from it. `observe`
-        is shown the attention of every layer, which costs the fused kernel; models without attention refuse it.
-        `plan` runs the layers of whole rows, without a store; models without layers refuse it.
-        """
+    def forward(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits [N, V] of the positions that are selected, or of all, [B, T, V]."""
         ...

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared import device_clock
-from harness.engine.shared.model import LanguageModel, LayerPlan
+from harness.engine.shared.model import ForwardRequest, LanguageModel
 
 
 class Role(Enum):
@@ -60,6 +60,24 @@ class ForwardRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What a call will have computed, and for which samples; entries of tensors are as in `ForwardRecord`.
+
+    Where a plan runs the layers, it knows `query_B`, which is None here. `layers` are all of the model's if None.
+    `reused` tells how often each position of a row [B, L] is visible as earlier calls have computed it; without it none
+    is, or those that a plan left out.
+    """
+
+    role: Role = Role.TARGET
+    sample_B: Tensor
+    query_B: Tensor | None
+    keys_B: Tensor
+    head_B: Tensor
+    layers: int | None = None
+    reused: Callable[[], Tensor] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """Work of one sample, summed over its records (units: calls, rows, tokens, layer-tokens, seconds).
 
@@ -91,44 +109,25 @@ class Ledger:
     traced: bool = False
     records: list[ForwardRecord] = field(default_factory=list)
 
-    def call(
-        self,
-        model: LanguageModel,
-        tokens_BT: Tensor,
-        *,
-        role: Role,
-        sample_B: Tensor,
-        query_B: Tensor | None,
-        keys_B: Tensor,
-        head_B: Tensor,
-        layers: int | None = None,
-        plan: LayerPlan | None = None,
-        reused: Callable[[], Tensor] | None = None,
-        **arguments: object,
-    ) -> Tensor:
-        """Return `model.forward(tokens_BT, **arguments)`, recorded; a `plan` knows `query_B` (then None) itself.
-
-        `reused` tells how often each position of a row [B, L] is visible as earlier calls have computed it; without it
-        none is, or those that a plan left out.
-        """
+    def call(self, model: LanguageModel, request: ForwardRequest, charge: Charge) -> Tensor:
+        """Return what the model answers to a request, and record what it is charged for."""
         started = device_clock.mark(model.device) if self.timed else None
-        planned = {} if plan is None else {"plan": plan}
-        logits = model.forward(tokens_BT, **planned, **arguments)  # type: ignore[arg-type]
-        total = model.spec.layers
+        logits = model.forward(request)
+        plan, query_B, total = request.plan, charge.query_B, model.spec.layers
         if plan is not None:
             assert query_B is None, "what is computed is the plan's knowledge"
             query_B = -(-plan.layer_tokens_B // total)
         assert query_B is not None
-        reused_B, cached_BL = self._reused(reused, query_B, keys_B, planned=plan is not None)
+        reused_B, cached_BL = self._reused(charge, query_B, planned=plan is not None)
         self.records.append(
             ForwardRecord(
-                role=role,
-                sample_B=sample_B,
+                role=charge.role,
+                sample_B=charge.sample_B,
                 query_B=query_B,
-                keys_B=keys_B,
-                head_B=head_B,
+                keys_B=charge.keys_B,
+                head_B=charge.head_B,
                 planned_B=None if plan is None else plan.layer_tokens_B,
-                layers=total if layers is None else layers,
+                layers=total if charge.layers is None else charge.layers,
                 layers_total=total,
                 reused_B=reused_B,
                 cached_BL=cached_BL,
@@ -137,14 +136,12 @@ class Ledger:
         )
         return logits
 
-    def _reused(
-        self, told: Callable[[], Tensor] | None, query_B: Tensor, keys_B: Tensor, *, planned: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _reused(self, charge: Charge, query_B: Tensor, *, planned: bool) -> tuple[Tensor | None, Tensor | None]:
         if not self.traced:
             return None, None
         if planned:
-            return (keys_B - query_B).clamp(min=0), None
-        times_BL = told() if told is not None else query_B.new_zeros(len(query_B), 0)
+            return (charge.keys_B - query_B).clamp(min=0), None
+        times_BL = query_B.new_zeros(len(query_B), 0) if charge.reused is None else charge.reused()
         return times_BL.sum(1), times_BL > 0
 
     def note(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.config.build import load_model
 from harness.config.composition import compose
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import DataError
 from harness.models.feed_forward import MixtureOfExperts
 from harness.models.public.families import FAMILIES
@@ -123,7 +124,7 @@ def test_logits_follow_the_own_code_where_the_config_says_otherwise(family: str,
     oracle, tokens_BT = miniature.write(tmp_path, kind, **changes), tokens(2, 50, vocab_size=miniature.VOCABULARY)
     model = load_model(compose([f"model={kind.model}", f"model.path={tmp_path}"])).model
     expected = miniature.oracle_logits(oracle, kind, tokens_BT)
-    torch.testing.assert_close(model.forward(tokens_BT), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.forward(ForwardRequest(tokens_BT)), expected, atol=1e-5, rtol=0)
 
 
 UNKNOWN: dict[str, Any] = {

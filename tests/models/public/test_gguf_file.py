@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import DataError
 from harness.models import text
 from harness.models.public import gguf_file, loader
@@ -100,7 +101,7 @@ def test_a_file_becomes_the_checkpoint_that_it_was_made_from(
     tokens_BT = tokens(2, 30, vocab_size=len(VOCABULARY))
     expected = model(tokens_BT).logits
     assert expected.std() > 0.3 and (loaded.model.spec.pad_id, loaded.model.spec.stop_ids) == (2, (2,))
-    torch.testing.assert_close(loaded.model.forward(tokens_BT), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(loaded.model.forward(ForwardRequest(tokens_BT)), expected, atol=1e-5, rtol=0)
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     assert (config["rms_norm_eps"], config["rope_theta"], config["tie_word_embeddings"]) == (1e-6, 10000.0, tied)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from harness.config.build import load_model
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine.shared.model import ModelKind
+from harness.engine.shared.model import ForwardRequest, ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
 from harness.models.public.families import FAMILIES
@@ -52,7 +52,9 @@ def test_logits_equal_the_public_class(family: str, folders: dict) -> None:
     tokens_BT = tokens(2, 50, vocab_size=miniature.VOCABULARY)
     expected = miniature.oracle_logits(oracle, kind, tokens_BT)
     assert expected.std() > 0.5
-    torch.testing.assert_close(loaded(kind, folder).model.forward(tokens_BT), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        loaded(kind, folder).model.forward(ForwardRequest(tokens_BT)), expected, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -65,9 +67,11 @@ def test_logits_through_the_store_equal_the_public_class(family: str, folders: d
     for start in range(0, 64, width):
         window = slice(start, start + width)
         places = torch.arange(start, start + width).expand(2, -1)
-        logits = model.forward(tokens_BT[:, window], positions_BT=places, kv=store, end=start + width)
+        logits = model.forward(ForwardRequest(tokens_BT[:, window], positions_BT=places, kv=store, end=start + width))
         torch.testing.assert_close(logits, expected[:, window], atol=1e-5, rtol=0)
-    again = model.forward(tokens_BT[:, 20:24], positions_BT=torch.arange(20, 24).expand(2, -1), kv=store)
+    again = model.forward(
+        ForwardRequest(tokens_BT[:, 20:24], positions_BT=torch.arange(20, 24).expand(2, -1), kv=store)
+    )
     torch.testing.assert_close(again, expected[:, 20:24], atol=1e-5, rtol=0)
 
 
@@ -141,8 +145,9 @@ def test_two_processes_load_the_same_model(folders: dict) -> None:
     folder = folders["dream"][0]
     program = (
         "import torch; from harness.config.build import load_model; from harness.config.composition import compose\n"
+        "from harness.engine.shared.model import ForwardRequest\n"
         f"m = load_model(compose(['model=dream_7b_instruct', 'model.path={folder}'])).model\n"
-        "print(m.forward(torch.arange(40)[None]).double().sum().item())"
+        "print(m.forward(ForwardRequest(torch.arange(40)[None])).double().sum().item())"
     )
     sums = {subprocess.check_output([sys.executable, "-c", program], text=True) for _ in range(2)}
     assert len(sums) == 1
@@ -152,11 +157,13 @@ def test_a_single_file_and_a_tied_head_that_is_there_twice_load(tmp_path: Path) 
     """Guards checkpoints without an index, and tied ones whose head is stored although it is the embedding."""
     kind = KINDS["fast_dllm_v2"]
     oracle = miniature.write(tmp_path, kind, shards=1)
-    single = loaded(kind, tmp_path).model.forward(tokens(1, 9))
+    single = loaded(kind, tmp_path).model.forward(ForwardRequest(tokens(1, 9)))
     stored = miniature.published(kind, oracle)
     stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
     save_file(stored, tmp_path / "model.safetensors")
-    assert torch.equal(loaded(kind, tmp_path, "model.max_length=64").model.forward(tokens(1, 9)), single)
+    assert torch.equal(
+        loaded(kind, tmp_path, "model.max_length=64").model.forward(ForwardRequest(tokens(1, 9))), single
+    )
     stored["lm_head.weight"][5, 5] += 1
     save_file(stored, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match=r"lm_head\.weight differs from the embedding"):

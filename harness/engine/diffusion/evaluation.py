@@ -1,0 +1,63 @@
+"""What a cache is asked for, and the call that answers it.
+
+Shapes: B rows, L positions of the canvas, T positions of a call, N read positions, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.indexing import per_row
+from harness.engine.shared.model import AttentionObserver, ForwardRequest, LanguageModel, LayerPlan
+from harness.engine.shared.records import Charge, Ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """Asks for aligned logits [N, V] of the positions `position_N` of the rows `row_N` of a canvas, in their order.
+
+    What `model` computes for them is charged to `ledger`. `observe` is shown the attention of whole canvases; only a
+    cache that gives `attention` is asked for it.
+    """
+
+    ledger: Ledger
+    model: LanguageModel
+    canvas: Canvas
+    row_N: Tensor
+    position_N: Tensor
+    observe: AttentionObserver | None = None
+
+    @cached_property
+    def source_N(self) -> Tensor:
+        """Positions whose raw logits are those of the read positions: one before, for shifted models."""
+        return self.model.spec.sources(self.position_N)
+
+    @cached_property
+    def head_B(self) -> Tensor:
+        """Number of positions of each row whose logits are computed."""
+        return per_row(self.row_N, self.canvas.num_rows)
+
+    def call(self, request: ForwardRequest, charge: Charge) -> Tensor:
+        """Call the model."""
+        return self.ledger.call(self.model, request, charge)
+
+    def forward_whole(self, plan: LayerPlan | None = None) -> Tensor:
+        """Return aligned logits [N, V] of the read positions from whole rows, whose layers a plan may run."""
+        canvas = self.canvas
+        whole = ForwardRequest(
+            canvas.tokens_BL,
+            visible_BTS=canvas.padding_mask(),
+            select_N=self.row_N * canvas.tokens_BL.shape[1] + self.source_N,
+            decided_at_BT=canvas.decided_at_BL,
+            observe=self.observe,
+            plan=plan,
+        )
+        charge = Charge(
+            sample_B=canvas.sample_B,
+            query_B=canvas.length_B if plan is None else None,
+            keys_B=canvas.length_B,
+            head_B=self.head_B,
+        )
+        return self.call(whole, charge)

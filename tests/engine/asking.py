@@ -1,0 +1,16 @@
+"""What a cache is asked, in one line of a test."""
+
+from torch import Tensor
+
+from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.evaluation import EvaluationRequest
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.records import Ledger
+
+
+def asked(
+    model: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor, ledger: Ledger | None = None
+) -> EvaluationRequest:
+    """Return the request for logits of some positions, charged to `ledger` (default: to nobody)."""
+    ledger = Ledger() if ledger is None else ledger
+    return EvaluationRequest(ledger=ledger, model=model, canvas=canvas, row_N=row_N, position_N=position_N)
