@@ -26,10 +26,11 @@ WRONG = {
         "decoded in batches of 1",
     ),
     "batch ": (
-        SELECTOR + CHOOSE + "        before = canvas.memory['wrong.count_B'] if 'wrong.count_B' in canvas.memory else None\n"
-        "        count_B = torch.full_like(canvas.clock_B, 3) if before is None else before % 3 + 1\n"
-        "        canvas.memory['wrong.count_B'] = count_B\n"
-        "        return candidates.score_BL >= candidates.score_BL.sort(1, True).values.gather(1, count_B[:, None] - 1)\n",
+        "from harness.engine.shared.prediction import top\n" + SELECTOR + CHOOSE
+        + "        key, odd_B = 'wrong.count_B', canvas.tokens_BL[:, 1] % 2\n"
+        "        before_B = canvas.memory[key] if key in canvas.memory else odd_B + 2\n"
+        "        canvas.memory[key] = count_B = (before_B + odd_B).clamp(1, 6)\n"
+        "        return top(candidates.score_BL, open_BL, count_B)\n",
         "that begins beside others",
     ),
     "determinism": (
