@@ -194,7 +194,7 @@ def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedM
     def factory() -> LoadedModel:
         loader = function_at("model.loader", model["loader"])
         loaded = loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
-        if len(inspect.signature(loaded.model.forward).parameters) > 1:
+        if "tokens_BT" in inspect.signature(loaded.model.forward).parameters:
             raise ConfigError(
                 f"model.loader={model['loader']}: its forward takes tokens and their like one by one; since "
                 "interface 2 it is forward(request), a harness.engine.shared.model.ForwardRequest"
