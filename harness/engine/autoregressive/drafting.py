@@ -6,14 +6,14 @@ absolute.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger
@@ -117,12 +117,15 @@ class Round:
 
 
 class Drafter(Protocol):
-    """Which tokens probably come next."""
+    """Which tokens probably come next. `asks` are the kinds of models, beside the target, of which it asks one."""
+
+    asks: ClassVar[frozenset[ModelKind]]
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return at most `limit_B` tokens per row, fewer or none at will.
 
-        Calls of a model go through `ledger` with `Role.DRAFT`.
+        `model` is the target; to a drafter that asks another one it is `Models`, which has both. Calls of a model
+        go through `ledger` with `Role.DRAFT`.
         """
         ...
 
@@ -150,6 +153,8 @@ class Acceptor(Protocol):
 @policy("method/drafter", "empty")
 class EmptyDrafter:
     """Draft nothing: plain decoding, one token per call."""
+
+    asks: ClassVar[frozenset[ModelKind]] = frozenset()
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return no drafts."""
