@@ -70,9 +70,10 @@ def look_at_models(cfg: DictConfig, builder: build.Builder) -> None:
     another vocabulary.
     """
     models = builder.models(cfg)
-    for model in models.values():
-        hub.find_of(model)
-        build.check_model(model)
+    for role, model in models.items():
+        with drafts.told_of(role):
+            hub.find_of(model)
+            build.check_model(model)
     if "draft" in models:
         drafts.refuse_other_files(models)
 

@@ -1,6 +1,8 @@
 """Models by role: the one that drafts for a target, and refusal of one that cannot, or that nobody asks."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,18 @@ def _fitting(cfg: DictConfig, kinds: frozenset[ModelKind]) -> str:
     names = [str(one["name"]) for one in describe("model") if ModelKind(str(one["kind"])) in kinds]
     alike = [name for name in names if read("model", name)["tokenizer"] == cfg.model.tokenizer]
     return f"name one of the target's vocabulary, such as {_KEY}={', '.join(alike)}"
+
+
+@contextmanager
+def told_of(role: str) -> Iterator[None]:
+    """Have what is refused of a model name the keys of the section where its role has it."""
+    try:
+        yield
+    except ConfigError as error:
+        if role == "draft":
+            spoken = re.sub(r"(?<![.\w])model=", f"{_KEY}=", str(error))
+            error.args = (re.sub(r"(?<![.\w])model\.", "draft.", spoken),)
+        raise
 
 
 def refuse_other_files(models: Mapping[str, Mapping[str, Any]]) -> None:

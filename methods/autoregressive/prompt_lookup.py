@@ -18,14 +18,13 @@ random number draws. `nfe_draft` = 0.
 """
 
 from enum import Enum
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
@@ -44,7 +43,6 @@ class PromptLookup:
 
     max_ngram: int = 3
     prefer: Prefer = Prefer.first
-    asks: ClassVar[frozenset[ModelKind]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.max_ngram < 1:

@@ -8,6 +8,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from harness.config.build import load_model
+from harness.config.compatibility import check
 from harness.config.composition import compose
 from harness.config.drafts import refuse_other, refuse_other_files
 from harness.engine.shared.model import Models
@@ -54,6 +55,13 @@ def test_a_draft_of_other_tokens_is_refused(tmp_path: Path, words: list[str], re
         with pytest.raises(ConfigError) as error:
             look()
         assert str(error.value).startswith(f"model@draft=small: {refusal};") and str(error.value).endswith(FAMILY)
+
+
+def test_a_draft_that_is_not_here_is_told_by_its_own_keys(tmp_path: Path):
+    """Guards the remedy: the folder is the draft's, and another one for the target would change nothing."""
+    cfg = compose(["model=tiny_ar", "method=speculative", "model@draft=tiny_ar_draft", "+draft.loader.sed=1"])
+    with pytest.raises(ConfigError, match=r"^draft\.loader\._target_=harness\.models\.embedded\.load: .*'sed'"):
+        check(cfg)
 
 
 def test_both_models_are_loaded_and_the_same_one_once():

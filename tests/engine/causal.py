@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter
 from harness.engine.autoregressive.loop import decode
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.generation import Generation
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.records import Ledger
 from harness.models.embedded import EmbeddedModel, spec_of
 from harness.models.transformer import Attention, Transformer, TransformerConfig
@@ -79,7 +78,6 @@ class Oracle:
 
     answers: Sequence[Sequence[int]]
     wrong_every: int = 0
-    asks: ClassVar[frozenset[ModelKind]] = frozenset()
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         tokens_BK = torch.zeros(sequences.num_rows, int(limit_B.max()), dtype=torch.int64)
@@ -97,7 +95,6 @@ class RaggedNoise:
 
     generator: torch.Generator
     vocabulary: int = VOCABULARY
-    asks: ClassVar[frozenset[ModelKind]] = frozenset()
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         shape = (sequences.num_rows, int(limit_B.max()) + 2)

@@ -6,7 +6,7 @@ absolute.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -117,17 +117,22 @@ class Round:
 
 
 class Drafter(Protocol):
-    """Which tokens probably come next. `asks` are the kinds of models, beside the target, of which it asks one."""
-
-    asks: ClassVar[frozenset[ModelKind]]
+    """Which tokens probably come next."""
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return at most `limit_B` tokens per row, fewer or none at will.
 
-        `model` is the target; to a drafter that asks another one it is `Models`, which has both. Calls of a model
-        go through `ledger` with `Role.DRAFT`.
+        `model` is the target; to a drafter that asks another one (`AsksDraft`) it is `Models`, which has both. Calls of
+        a model go through `ledger` with `Role.DRAFT`.
         """
         ...
+
+
+@runtime_checkable
+class AsksDraft(Drafter, Protocol):
+    """A drafter that asks a model beside the target, one of the kinds that `asks` names."""
+
+    asks: ClassVar[frozenset[ModelKind]]
 
 
 class DraftLength(Protocol):
@@ -153,8 +158,6 @@ class Acceptor(Protocol):
 @policy("method/drafter", "empty")
 class EmptyDrafter:
     """Draft nothing: plain decoding, one token per call."""
-
-    asks: ClassVar[frozenset[ModelKind]] = frozenset()
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return no drafts."""
