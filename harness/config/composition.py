@@ -18,7 +18,7 @@ from harness.config.catalogue import NEAR, knobs, names, nearest, read
 from harness.config.loader import loader
 from harness.config.located import class_at
 from harness.config.overrides import parse, shown_as_typed
-from harness.config.root import GROUPS, SEARCHED, BenchConf, OnError, RayConf, refuse_option, refuse_unknown
+from harness.config.root import GROUPS, SEARCHED, Batching, BenchConf, OnError, RayConf, refuse_option, refuse_unknown
 from harness.errors import ConfigError
 
 _NOT_KEPT = frozenset({"overrides", "summary", "figure", "protocol", "split", *SEARCHED})
@@ -166,6 +166,10 @@ def _check_values(cfg: DictConfig) -> None:
             raise words.refused(key, value, "must be at least 1")
         if value > _LARGEST:
             raise words.refused(key, value, f"must be at most {_LARGEST}")
+    if cfg.batching not in {one.value for one in Batching}:
+        raise ConfigError(f"batching={cfg.batching}: must be {' or '.join(one.value for one in Batching)}")
+    if cfg.batch_tokens is not None and (cfg.batching == Batching.FIXED.value or cfg.batch_tokens < 1):
+        raise ConfigError(f"batch_tokens={cfg.batch_tokens}: must be at least 1, and needs batching=continuous")
     if cfg.split > 1 and cfg.measure.name == "timed":
         raise ConfigError(f"split={cfg.split}: the seconds of a timed run belong together; leave split out")
     if not -_SEEDS <= cfg.seed < _SEEDS:

@@ -18,6 +18,7 @@ from harness.config.drafts import ROLES
 from harness.config.hardware import device_name
 from harness.config.located import function_at
 from harness.config.overrides import shown_as_typed
+from harness.config.root import Batching
 from harness.config.source_digest import Code, Reader, has_no_version
 from harness.engine.families import Method
 from harness.errors import one_line
@@ -179,6 +180,8 @@ def _producer(cfg: DictConfig, measure: Mapping[str, Any], device: str) -> dict[
     made: dict[str, object] = {
         "measure": {key: value for key, value in measure.items() if key not in identity.DESCRIPTIVE},
         "batch_size": cfg.batch_size,
+        **({"batching": cfg.batching} if cfg.batching != Batching.FIXED.value else {}),
+        **({"batch_tokens": cfg.batch_tokens} if cfg.batch_tokens is not None else {}),
         "device": torch.device(device).type,
         "deterministic": cfg.device.deterministic,
     }

@@ -26,6 +26,13 @@ class OnError(Enum):
     RECORD = "record"
 
 
+class Batching(Enum):
+    """How rows share calls: `fixed` batches in the order of the samples; `continuous`: one begins as another ends."""
+
+    FIXED = "fixed"
+    CONTINUOUS = "continuous"
+
+
 SEARCHED = ("search", "objective", "margin", "trials")
 """Keys of what an experiment searches: they are about many runs and no part of any."""
 
@@ -44,6 +51,8 @@ class BenchConf:
     seed: int
     gen_length: int
     batch_size: int
+    batching: str
+    batch_tokens: int | None
     sandbox: str
     results_dir: str
     resume: bool

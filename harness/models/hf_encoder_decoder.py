@@ -61,6 +61,22 @@ class EncodedStore:
             own=self.each(chosen, self.own),
         )
 
+    def extended(self, rows: int) -> "EncodedStore":
+        """Return a copy with so many more rows behind its own, of which nothing is encoded."""
+        if self.prompt_length_B is None or self.encoded_BPC is None:
+            return replace(self)
+
+        def longer(kept: Tensor) -> Tensor:
+            return torch.cat([kept, kept.new_zeros(rows, *kept.shape[1:])])
+
+        return EncodedStore(
+            slots=self.slots,
+            prompt_length_B=longer(self.prompt_length_B),
+            encoded_BPC=longer(self.encoded_BPC),
+            crossed=self.each(longer, self.crossed),
+            own=self.each(longer, self.own),
+        )
+
     def grown(self, slots: int) -> "EncodedStore":
         """Return a copy with more slots, which hold nothing yet."""
         extra = slots - self.slots

@@ -39,6 +39,11 @@ class KeyValueStore:
         extra = (0, 0, 0, 0, 0, slots - self.slots)
         return KeyValueStore([F.pad(k, extra) for k in self.keys], [F.pad(v, extra) for v in self.values])
 
+    def extended(self, rows: int) -> "KeyValueStore":
+        """Return a copy with so many more rows behind its own, which hold nothing yet."""
+        extra = (0, 0, 0, 0, 0, 0, 0, rows)
+        return KeyValueStore([F.pad(k, extra) for k in self.keys], [F.pad(v, extra) for v in self.values])
+
     def write(self, layer: int, slots_BT: Tensor, keys_BTKD: Tensor, values_BTKD: Tensor) -> None:
         """Replace the slots of one layer in place."""
         rows_B1 = torch.arange(slots_BT.shape[0], device=slots_BT.device)[:, None]

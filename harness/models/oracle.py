@@ -66,6 +66,15 @@ class TokenStore:
             decided_at_BS=torch.nn.functional.pad(self.decided_at_BS, (0, extra), value=GIVEN),
         )
 
+    def extended(self, rows: int) -> "TokenStore":
+        """Return a copy with so many more rows behind its own; what they hold counts only once they were written."""
+        pad = torch.nn.functional.pad
+        return TokenStore(
+            tokens_BS=pad(self.tokens_BS, (0, 0, 0, rows)),
+            positions_BS=torch.cat([self.positions_BS, torch.arange(self.slots).to(self.positions_BS).repeat(rows, 1)]),
+            decided_at_BS=pad(self.decided_at_BS, (0, 0, 0, rows), value=GIVEN),
+        )
+
     @classmethod
     def of(cls, request: ForwardRequest) -> "TokenStore":
         """Return what a call shows."""

@@ -30,6 +30,13 @@ class SlotStore:
         copy.values = [None if v is None else torch.nn.functional.pad(v, extra) for v in self.values]
         return copy
 
+    def extended(self, rows: int) -> "SlotStore":
+        """Return a copy with so many more rows behind its own, which hold nothing yet."""
+        copy, extra = SlotStore(len(self.keys), self.num_rows + rows, self.slots), (0, 0, 0, 0, 0, 0, 0, rows)
+        copy.keys = [None if k is None else torch.nn.functional.pad(k, extra) for k in self.keys]
+        copy.values = [None if v is None else torch.nn.functional.pad(v, extra) for v in self.values]
+        return copy
+
     def write(self, layer: int, slots_BT: Tensor, keys_BKTD: Tensor, values_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """Replace slots of one layer in place; return all its keys and values."""
         stored = []

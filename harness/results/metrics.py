@@ -118,12 +118,18 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
         "efe": equivalent_full_forwards(_column(samples, "query_tokens"), _canvas_lengths(samples)),
         "latency_s": _mean(samples, "latency_s"),
         "latency_p50_s": percentile(latencies, 50) if latencies else None,
-        "latency_p90_s": percentile(latencies, 90) if latencies else None,
+        **{f"latency_p{p}_s": percentile(latencies, p) if latencies else None for p in (90, 95, 99)},
         "ttft_s": _mean(samples, "ttft_s"),
         "forward_s": _mean(samples, "forward_s"),
         "rest_s": _mean(samples, "rest_s"),
+        "padding_waste": _padding_waste(samples),
         "tps": out / batch_seconds if batch_seconds and out is not None else None,
     }
+
+
+def _padding_waste(samples: Sequence[Mapping[str, object]]) -> float | None:
+    padded, needed = (_sum(_column(samples, name)) for name in ("padded_tokens", "query_tokens"))
+    return None if padded is None or not needed else padded / (padded + needed)
 
 
 def _canvas_lengths(samples: Sequence[Mapping[str, object]]) -> list[int | None]:

@@ -1,7 +1,8 @@
-"""Decode one batch of prompts with whatever method a config describes."""
+"""Decode prompts with whatever method a config describes: together, or as many at once as there is room."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,25 +18,45 @@ from harness.engine.shared.records import Counts, ForwardRecord, Ledger
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
-from harness.runs.measure import Measure, Stopwatch, stopwatch
+from harness.runs.measure import Measure, Moment, Stopwatch, stopwatch
+from harness.runs.room import Room
 from harness.runs.trace import DiffusionTrace, RoundTrace, Work
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """Results of a batch, by row: generations, counts, trace rows, its model calls, and the time of the whole batch.
+class Seconds:
+    """Times of one row: from its entry to its end, and until its first response position was final."""
 
+    latency_s: float
+    ttft_s: float | None
+    cpu_s: float
+    forward_s: float | None
+
+    @property
+    def rest_s(self) -> float | None:
+        """The rest of the time: policies, caches, counting."""
+        return None if self.forward_s is None else self.latency_s - self.forward_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Results of rows: generations, counts, positions of padding, trace rows, and times where they are measured.
+
+    `rows` are their places among the prompts. `calls` are all calls of the model so far, `watch` tells the time of all
+    rows together once they are done, `forward_s` that of the calls on the device's clock, None where it is not known.
     `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
-    `forward_s` is the time of the batch's model calls on the device's clock, None where it is not known.
     """
 
+    rows: Sequence[int]
     generations: list[Generation]
     counts: list[Counts]
+    padded: list[int]
     steps: list[dict[str, object]]
     calls: list[ForwardRecord]
     watch: Stopwatch
     room: int
     forward_s: float | None
+    seconds: list[Seconds] | None
 
     def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, Any]]:
         """Yield the counters of every row, under the names of the samples table; None for what cannot be known."""
@@ -74,51 +95,158 @@ def decode_batch(
     measure: Measure,
 ) -> Decoded:
     """Decode prompts together; a row's result does not depend on the others."""
-    ledger = Ledger(timed=measure.timed, traced=measure.traced)
-    work = Work(ledger)
+    rows = _Rows(model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, measure=measure)
+    with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as rows.watch:
+        rows.decode(method, Room(rows=len(prompts)))
+    return rows.decoded(range(len(prompts)))
 
-    def mark(finished: int, calls: int) -> None:
-        watch.mark(calls)
 
-    with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as watch:
+def decode_stream(
+    model: LanguageModel,
+    method: Method,
+    prompts: Sequence[Sequence[int]],
+    *,
+    seeds: Sequence[int],
+    gen_length: int,
+    measure: Measure,
+    room: Room,
+    tell: Callable[[Decoded], None],
+) -> float:
+    """Decode prompts, as many at once as there is `room`, and return the seconds of all.
+
+    In the diffusion loop a row begins as another ends; other loops decode one part of the prompts after the other.
+    `tell` is told of rows that are done: soon, or, where seconds count, when all are.
+    """
+    if isinstance(method, diffusion.DiffusionMethod):
+        told: list[Sequence[int]] = []
+        rows = _Rows(model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, measure=measure)
+        rows.on_finished = told.append if measure.timed else lambda some: tell(rows.decoded(some))
+        with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as rows.watch:
+            rows.decode(method, room)
+        for some in told:
+            tell(rows.decoded(some))
+        return rows.watch.wall_s
+    seconds, first = 0.0, 0
+    while first < len(prompts):
+        part = slice(first, first + room.beside(0, 0, [len(prompt) + gen_length for prompt in prompts[first:]]))
+        made = decode_batch(model, method, prompts[part], seeds=seeds[part], gen_length=gen_length, measure=measure)
+        tell(replace(made, rows=range(*part.indices(len(prompts)))))
+        first, seconds = part.stop, seconds + made.watch.wall_s
+    return seconds
+
+
+@dataclass(kw_only=True)
+class _Rows:
+    """Rows on their way through a loop; prompts from `begun` on wait."""
+
+    model: LanguageModel
+    prompts: Sequence[Sequence[int]]
+    seeds: Sequence[int]
+    gen_length: int
+    measure: Measure
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    on_finished: Callable[[Sequence[int]], None] = lambda rows: None
+    ledger: Ledger = field(init=False)
+    made: dict[int, Generation] = field(default_factory=dict)
+    begun: int = 0
+    _steps: list[dict[str, Any]] = field(default_factory=list)
+    _entered_at: dict[int, int] = field(default_factory=dict)
+    _calls: int = 0
+    _length: int = 0
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(timed=self.measure.timed, traced=self.measure.traced)
+
+    def decode(self, method: Method, room: Room) -> None:
+        """Decode all prompts; loops that take no rows in decode them together."""
         if isinstance(method, diffusion.DiffusionMethod):
-            assert model.spec.mask_id is not None
-            trace = DiffusionTrace(work, drafts=method.drafts)
-            canvas = Canvas.from_prompts(
-                prompts,
-                gen_length=gen_length,
-                mask_id=model.spec.mask_id,
-                pad_id=model.spec.pad_id,
-                stop_ids=model.spec.stop_ids,
-                seeds=seeds,
-                device=model.device,
-            )
-            watched = {"observers": [trace], "on_verified": trace.on_verified, "on_drafts": trace.on_drafts}
-            told = watched if measure.traced else {}
-            generations = diffusion.decode(model, method, canvas, ledger, on_progress=mark, **told)
-        elif isinstance(method, own_sampler.OwnSamplerMethod):
-            trace = RoundTrace(work)
-            generations = own_sampler.decode(
-                model, method, prompts, gen_length=gen_length, seeds=seeds, ledger=ledger, on_progress=watch.mark
-            )
+            self._diffuse(method, room)
+            return
+        self._length = self.gen_length
+        together = {"gen_length": self.gen_length, "seeds": self.seeds, "ledger": self.ledger}
+        trace = RoundTrace(Work(self.ledger), self._steps)
+        if isinstance(method, own_sampler.OwnSamplerMethod):
+            made = own_sampler.decode(self.model, method, self.prompts, on_progress=self.watch.mark, **together)
         else:
-            trace = RoundTrace(work)
-            generations = draft_verify.decode(
-                model,
-                method,
-                prompts,
-                gen_length=gen_length,
-                seeds=seeds,
-                ledger=ledger,
-                observers=[trace] if measure.traced else [],
-                on_progress=mark,
-            )
-    return Decoded(
-        generations=generations,
-        counts=ledger.counts(range(len(prompts))),
-        steps=trace.rows,
-        calls=ledger.records,
-        watch=watch,
-        forward_s=ledger.seconds(),
-        room=0 if isinstance(method, diffusion.DiffusionMethod) else gen_length,
-    )
+            told = {"observers": [trace] if self.measure.traced else [], "on_progress": self._mark}
+            made = draft_verify.decode(self.model, method, self.prompts, **together, **told)
+        self._finish(made)
+
+    def _diffuse(self, method: diffusion.DiffusionMethod, room: Room) -> None:
+        trace = DiffusionTrace(Work(self.ledger), drafts=method.drafts, rows=self._steps)
+        watched = {"observers": [trace], "on_verified": trace.on_verified, "on_drafts": trace.on_drafts}
+        first = self._arriving(room, 0, 0)
+        assert first is not None
+        diffusion.decode(
+            self.model,
+            method,
+            first,
+            self.ledger,
+            on_progress=self._mark,
+            arrivals=partial(self._arriving, room),
+            on_finished=self._finish,
+            **(watched if self.measure.traced else {}),
+        )
+
+    def _arriving(self, room: Room, going_on: int, width: int) -> Canvas | None:
+        first, waiting = self.begun, self.prompts[self.begun : self.begun + room.rows]
+        self.begun += room.beside(going_on, width, [len(prompt) + self.gen_length for prompt in waiting])
+        if self.begun == first:
+            return None
+        spec = self.model.spec
+        assert spec.mask_id is not None
+        self._entered_at |= dict.fromkeys(range(first, self.begun), self._calls)
+        canvas = Canvas.from_prompts(
+            self.prompts[first : self.begun],
+            gen_length=self.gen_length,
+            mask_id=spec.mask_id,
+            pad_id=spec.pad_id,
+            stop_ids=spec.stop_ids,
+            seeds=self.seeds[first : self.begun],
+            device=self.model.device,
+        )
+        return replace(canvas, sample_B=canvas.sample_B + first)
+
+    def _mark(self, finished: int, calls: int) -> None:
+        self._calls = calls
+        self.watch.mark(calls)
+
+    def _finish(self, made: Sequence[Generation]) -> None:
+        rows = [one.sample for one in made]
+        self.made |= dict(zip(rows, made, strict=True))
+        self.on_finished(rows)
+
+    def decoded(self, rows: Sequence[int]) -> Decoded:
+        """Return what has come of some rows, which have ended."""
+        several = frozenset(rows)
+        return Decoded(
+            rows=rows,
+            generations=[self.made[row] for row in rows],
+            counts=self.ledger.counts(rows),
+            padded=self.ledger.padded(rows),
+            steps=[step for step in self._steps if step["sample"] in several],
+            calls=self.ledger.records,
+            watch=self.watch,
+            room=self._length,
+            forward_s=self.ledger.seconds(),
+            seconds=self._seconds(rows) if self.measure.timed else None,
+        )
+
+    def _seconds(self, rows: Sequence[int]) -> list[Seconds]:
+        known = self.ledger.seconds() is not None
+        forward_s = self.ledger.seconds_of(rows) if known else [None] * len(rows)
+        return [self._of(self.made[row], seconds) for row, seconds in zip(rows, forward_s, strict=True)]
+
+    def _of(self, made: Generation, forward_s: float | None) -> Seconds:
+        """Return the times of a row: those of all rows where its loop does not say when it ended."""
+        entered = self._entered_at.get(made.sample, 0)
+        began = self.watch.at(entered)
+        told = made.calls or not self._length
+        ended = self.watch.at(entered + made.calls) if told else Moment(self.watch.wall_s, self.watch.cpu_s)
+        first = self.watch.at(entered + made.first_call + 1) if made.first_call >= 0 else None
+        return Seconds(
+            latency_s=ended.wall_s - began.wall_s,
+            ttft_s=None if first is None else first.wall_s - began.wall_s,
+            cpu_s=ended.cpu_s - began.cpu_s,
+            forward_s=forward_s,
+        )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -65,22 +65,39 @@ def measure_of(settings: Mapping[str, Any]) -> Measure:
     return Measure(name=Measurement(settings["name"]), **numbers)
 
 
-@dataclass
-class Stopwatch:
-    """Seconds of one region, and when things in it happened (seconds from its start).
-
-    `marks_s[c]` is when what followed from model call c was done.
-    """
+class Moment(NamedTuple):
+    """Seconds since a region began, by the clock and of the processor."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    started: float = 0.0
-    marks_s: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of one region, and when things in it happened."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    _started: Moment = field(default_factory=Moment)
+    _marks: list[Moment] = field(default_factory=lambda: [Moment()])
+
+    def start(self) -> None:
+        """Begin the region."""
+        self._started = Moment(time.perf_counter(), time.process_time())
+
+    def now(self) -> Moment:
+        """Return the seconds since the region began."""
+        return Moment(time.perf_counter() - self._started.wall_s, time.process_time() - self._started.cpu_s)
 
     def mark(self, calls: int) -> None:
         """Note that the consequences of the first `calls` model calls are done."""
-        if calls > len(self.marks_s):
-            self.marks_s.extend([time.perf_counter() - self.started] * (calls - len(self.marks_s)))
+        missing = calls + 1 - len(self._marks)
+        if missing > 0:
+            self._marks.extend([self.now()] * missing)
+
+    def at(self, calls: int) -> Moment:
+        """Return when the consequences of the first `calls` model calls were done; of none, when it began."""
+        return self._marks[calls]
 
 
 @contextmanager
@@ -97,10 +114,10 @@ def stopwatch(device: torch.device, *, quiet: bool) -> Iterator[Stopwatch]:
         gc.disable()
     try:
         _synchronise(device)
-        cpu, watch.started = time.process_time(), time.perf_counter()
+        watch.start()
         yield watch
         _synchronise(device)
-        watch.wall_s, watch.cpu_s = time.perf_counter() - watch.started, time.process_time() - cpu
+        watch.wall_s, watch.cpu_s = watch.now()
     finally:
         if enabled:
             gc.enable()

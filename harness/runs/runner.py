@@ -18,7 +18,7 @@ from harness.config.catalogue import read
 from harness.config.hardware import device_name
 from harness.config.job import Job, Refused, refused, resolve
 from harness.config.overrides import numbers_typed, parse
-from harness.config.root import OnError
+from harness.config.root import Batching, OnError
 from harness.config.source_digest import Code, differences
 from harness.errors import ConfigError, DataError, MissingDependency, RunFailed, listed, one_line
 from harness.models.pool import LoadedModel
@@ -33,6 +33,7 @@ from harness.runs.device import DeviceState
 from harness.runs.loading import load
 from harness.runs.measure import measure_of, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
+from harness.runs.room import Room
 from harness.runs.street import Street
 from harness.runs.trackers.report import id_of, report_of
 from harness.runs.trackers.tracking import Tracking, Untracked, tracking_of
@@ -151,15 +152,16 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     reset_peak_memory(device)
     held_back, started = provenance.held_back(str(device)), time.perf_counter()
     with _keeper(job, store, street, begun) as keeper, settled_heap() if street.measure.timed else nullcontext():
-        samples, steps, seconds = street.walk(keeper)
+        walked = street.walk(keeper)
+        samples, steps = walked.samples, walked.steps
     wall_s = time.perf_counter() - started
     grading = job.task.grading()
-    found = [*cautions, *metrics.unfinished_warnings(samples)]
+    found = [*cautions, *walked.warnings, *metrics.unfinished_warnings(samples)]
     warnings = [*grading.warnings, *found]
     for warning in found:
         _LOG.warning("%s: %s", job.run_id, warning)
     row = _row(plain, (job.setting_id, job.run_id), cfg.overrides) | {"status": "ok", "warnings": warnings}
-    row |= metrics.summarize(samples, seconds)
+    row |= metrics.summarize(samples, walked.seconds)
     row |= {
         "wall_s": wall_s,
         "peak_memory_bytes": None if loaded.elsewhere else peak_memory_bytes(device),
@@ -265,7 +267,8 @@ def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
         method=job.decoding.method,
         loaded=loaded,
         measure=measure_of(job.plain["measure"]),
-        batch_size=cfg.batch_size,
+        room=Room(rows=cfg.batch_size, tokens=cfg.batch_tokens),
+        continuous=cfg.batching == Batching.CONTINUOUS.value,
         gen_length=cfg.gen_length,
         seed=cfg.seed,
         model=cfg.model.name,

@@ -1,9 +1,13 @@
 """The way of every sample: prompt ids, batch, loop, text, score, row. Nothing on it is visited twice."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
+
+import torch
 
 from harness.engine.families import Method
 from harness.engine.shared.generation import DecodeError, Generation
@@ -11,30 +15,31 @@ from harness.engine.shared.randomness import sample_seed
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json, prompt_digest
 from harness.results.schemas import BUDGET, COUNTERS, SAMPLES, STEPS, without_names
-from harness.runs.decode_batch import Decoded, decode_batch, with_room
+from harness.runs.decode_batch import Decoded, Seconds, decode_batch, decode_stream, with_room
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
+from harness.runs.room import Room, out_of_memory
 from tasks.task import Sample, Task
 
 Row = dict[str, Any]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of a finished batch, named by its repetition and the index of its first sample; `seconds` if timed."""
+    """Rows that have been finished together: of the samples with the numbers `places`, in one repetition."""
 
     repetition: int
-    first: int
+    places: Sequence[int]
     samples: list[Row]
     steps: list[Row]
-    seconds: float = 0.0
 
 
 class Keeper(Protocol):
     """Keeps finished batches, so that a run that is stopped goes on behind them."""
 
-    def take_over(self, sample_ids: Sequence[str], batch_size: int) -> Mapping[tuple[int, int], Batch]:
-        """Return what is finished already, by repetition and index of the first sample."""
+    def take_over(self, sample_ids: Sequence[str]) -> Sequence[Batch]:
+        """Return what is finished already, each sample of a repetition once."""
         ...
 
     def keep(self, batch: Batch) -> None:
@@ -43,73 +48,80 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Walked:
+    """What all samples have come to: rows, the seconds of their decoding if it was timed, and what to know of it."""
+
+    samples: list[Row]
+    steps: list[Row]
+    seconds: float | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Street:
-    """What all samples of a run have in common. `seed` is the run's; `model` names the model in messages."""
+    """What all samples of a run have in common. `seed` is the run's; `model` names the model in messages.
+
+    There is `room` for so many rows at once: batch after batch, in the order of the samples, or `continuous`, where a
+    row begins as another ends, the shortest first, so that neighbours are about as long.
+    """
 
     task: Task
     method: Method
     loaded: LoadedModel
     measure: Measure
-    batch_size: int
+    room: Room
     gen_length: int
     seed: int
     model: str
     progress: Progress
+    continuous: bool = False
 
-    def walk(self, keeper: Keeper) -> tuple[list[Row], list[Row], float | None]:
-        """Return rows of the samples and steps tables, and the seconds of all batches (None if not timed)."""
-        samples = self.task.instances()
-        prompts = [self._prompt(sample) for sample in samples]
-        rows, steps, seconds = [], [], 0.0
-        finished = keeper.take_over([sample.id for sample in samples], self.batch_size)
-        warmup = self.measure.warmup
-        if warmup:
-            self._decode(samples[:warmup], prompts[:warmup], 0)
-        self.progress.start(len(samples) * self.measure.repetitions)
-        for repetition, first in self._places(len(samples)):
-            batch = finished.get((repetition, first))
-            if batch is None:
-                batch = self._batch(samples, prompts, repetition, first)
-                keeper.keep(batch)
-            rows += batch.samples
-            steps += batch.steps
-            seconds += batch.seconds
+    def walk(self, keeper: Keeper) -> Walked:
+        """Decode what the keeper has not, and return the rows of all samples."""
+        walk = Walk.of(self, keeper)
+        self._warm_up(walk.samples, walk.prompts)
+        self.progress.start(len(walk.samples) * self.measure.repetitions)
+        for batch in walk.done:
             self.progress.advance(batch.samples)
-        return rows, steps, seconds if self.measure.timed else None
+        for repetition, places in self.groups(walk.prompts):
+            walk.decode(repetition, places)
+        return walk.walked()
 
     def walk_piece(self, keeper: Keeper, piece: int, pieces: int) -> None:
-        """Have every `pieces`-th batch kept, from the one with the number `piece`, that is not finished already."""
-        samples = self.task.instances()
-        prompts = [self._prompt(sample) for sample in samples]
-        finished = keeper.take_over([sample.id for sample in samples], self.batch_size)
-        for place in self._places(len(samples))[piece::pieces]:
-            if place not in finished:
-                keeper.keep(self._batch(samples, prompts, *place))
+        """Have every `pieces`-th group kept, or `pieces`-th sample of each, from the number `piece` on."""
+        walk = Walk.of(self, keeper)
+        groups = list(self.groups(walk.prompts))
+        if self.continuous:
+            groups = [(repetition, places[piece::pieces]) for repetition, places in groups]
+        else:
+            groups = groups[piece::pieces]
+        for repetition, places in groups:
+            walk.decode(repetition, places)
+
+    def _warm_up(self, samples: Sequence[Sample], prompts: list[list[int]]) -> None:
+        """Decode some samples for nobody: as many at once as will be, so that shapes are those that are timed."""
+        if self.measure.warmup:
+            some = range(min(len(samples), max(self.measure.warmup, self.room.rows)))
+            self.decode_together(samples, prompts, some, 0)
 
     def decodings(self) -> Iterator[tuple[list[list[int]], Decoded]]:
         """Decode every batch once, without grading or rows; yield the ids of its prompts, and what came of it."""
         samples = self.task.instances()
-        prompts = [self._prompt(sample) for sample in samples]
-        for first in range(0, len(samples), self.batch_size):
-            part = slice(first, first + self.batch_size)
-            yield prompts[part], self._decode(samples[part], prompts[part], 0)
+        prompts = [self.prompt(sample) for sample in samples]
+        for first in range(0, len(samples), self.room.rows):
+            part = range(first, min(len(samples), first + self.room.rows))
+            yield prompts[part.start : part.stop], self.decode_together(samples, prompts, part, 0)
 
-    def _places(self, samples: int) -> list[tuple[int, int]]:
-        """Return the repetition and the first sample of every batch, in order."""
-        return [*product(range(self.measure.repetitions), range(0, samples, self.batch_size))]
+    def groups(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[int]]]:
+        """Yield the repetition and the samples that are decoded after each other, in order."""
+        every = range(len(prompts))
+        for repetition in range(self.measure.repetitions):
+            if self.continuous:
+                yield repetition, sorted(every, key=lambda at: len(prompts[at]))
+            else:
+                yield from ((repetition, every[at : at + self.room.rows]) for at in every[:: self.room.rows])
 
-    def _batch(self, samples: Sequence[Sample], prompts: list[list[int]], repetition: int, first: int) -> Batch:
-        part = slice(first, first + self.batch_size)
-        decoded = self._decode(samples[part], prompts[part], repetition)
-        return Batch(
-            repetition=repetition,
-            first=first,
-            samples=list(self._rows(samples[part], prompts[part], decoded, repetition)),
-            steps=[_step(samples[part], repetition, step) for step in decoded.steps],
-            seconds=decoded.watch.wall_s,
-        )
-
-    def _prompt(self, sample: Sample) -> list[int]:
+    def prompt(self, sample: Sample) -> list[int]:
         return with_room(
             self.loaded,
             self.loaded.tokenizer.encode_prompt(sample.prompt),
@@ -121,29 +133,56 @@ class Street:
     def _seeds(self, samples: Sequence[Sample], repetition: int) -> list[int]:
         return [sample_seed(self.seed, self.task.name, s.id, repetition) for s in samples]
 
-    def _decode(self, samples: Sequence[Sample], prompts: list[list[int]], repetition: int) -> Decoded:
+    def decode_together(
+        self, samples: Sequence[Sample], prompts: list[list[int]], places: Sequence[int], repetition: int
+    ) -> Decoded:
+        """Decode some samples in one batch."""
+        with self._named(samples, places):
+            return decode_batch(self.loaded.model, self.method, **self._asked(samples, prompts, places, repetition))
+
+    def decode_as_room_is(
+        self,
+        samples: Sequence[Sample],
+        prompts: list[list[int]],
+        places: Sequence[int],
+        repetition: int,
+        room: Room,
+        tell: Callable[[Decoded], None],
+    ) -> float:
+        """Decode some samples, as many at once as there is room, and return the seconds that took."""
+        asked = self._asked(samples, prompts, places, repetition)
+        with self._named(samples, places):
+            return decode_stream(self.loaded.model, self.method, **asked, room=room, tell=tell)
+
+    def _asked(
+        self, samples: Sequence[Sample], prompts: list[list[int]], places: Sequence[int], repetition: int
+    ) -> dict[str, Any]:
+        return {
+            "prompts": [prompts[at] for at in places],
+            "seeds": self._seeds([samples[at] for at in places], repetition),
+            "gen_length": self.gen_length,
+            "measure": self.measure,
+        }
+
+    @contextmanager
+    def _named(self, samples: Sequence[Sample], places: Sequence[int]) -> Iterator[None]:
+        """Have an error of decoding name the sample."""
         try:
-            return decode_batch(
-                self.loaded.model,
-                self.method,
-                prompts,
-                seeds=self._seeds(samples, repetition),
-                gen_length=self.gen_length,
-                measure=self.measure,
-            )
+            yield
         except DecodeError as error:
             if error.sample is None:
                 raise
-            raise DecodeError(f"sample {samples[error.sample].id}: {error}", sample=error.sample) from error
+            raise DecodeError(f"sample {samples[places[error.sample]].id}: {error}", sample=error.sample) from error
 
-    def _rows(
+    def rows(
         self, samples: Sequence[Sample], prompts: list[list[int]], decoded: Decoded, repetition: int
     ) -> Iterator[Row]:
+        """Yield the rows of decoded samples, graded."""
         stop_ids = self.loaded.model.spec.stop_ids
         seeds = self._seeds(samples, repetition)
-        watch = decoded.watch if self.measure.timed else None
-        for sample, ids, seed, made, counters in zip(
-            samples, prompts, seeds, decoded.generations, decoded.counters(stop_ids), strict=True
+        times = decoded.seconds or [None] * len(samples)
+        for sample, ids, seed, made, counters, padded, took in zip(
+            samples, prompts, seeds, decoded.generations, decoded.counters(stop_ids), decoded.padded, times, strict=True
         ):
             text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
@@ -166,15 +205,18 @@ class Street:
                 "decided_at": list(made.decided_at),
                 "token_margin": made.token_margin,
                 "choice_margin": made.choice_margin,
-                "latency_s": watch.wall_s if watch else None,
-                "ttft_s": watch.marks_s[made.first_call] if watch and made.first_call >= 0 else None,
-                "cpu_s": watch.cpu_s if watch else None,
-                "forward_s": decoded.forward_s,
-                "rest_s": watch.wall_s - decoded.forward_s if watch and decoded.forward_s is not None else None,
+                "padded_tokens": padded,
+                **_columns(took),
                 "finish_reason": _finish_reason(made, stop_ids),
                 "unseen": list(made.outside.unseen) if made.outside is not None else [],
             }
             yield row if made.outside is None else made.outside.over(row)
+
+
+def _columns(took: Seconds | None) -> dict[str, float | None]:
+    if took is None:
+        return dict.fromkeys(("latency_s", "ttft_s", "cpu_s", "forward_s", "rest_s"))
+    return asdict(took) | {"rest_s": took.rest_s}
 
 
 def _finish_reason(made: Generation, stop_ids: Collection[int]) -> str:
@@ -183,10 +225,95 @@ def _finish_reason(made: Generation, stop_ids: Collection[int]) -> str:
     return "stop" if any(token in stop_ids for token in made.tokens) else "length"
 
 
-def _step(samples: Sequence[Sample], repetition: int, step: Row) -> Row:
+def step_row(samples: Sequence[Sample], repetition: int, step: Row) -> Row:
+    """Return the row of a step of one of `samples`."""
     known = {k: v for k, v in step.items() if k != "sample"}
     return dict.fromkeys(without_names(STEPS)) | {
         "sample_id": samples[step["sample"]].id,
         "repetition": repetition,
         **known,
     }
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """The samples of a run on their way: `done` are finished batches, `room` is what is left of the street's."""
+
+    street: Street
+    samples: Sequence[Sample]
+    prompts: list[list[int]]
+    keeper: Keeper
+    room: Room
+    done: list[Batch]
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    _known: set[tuple[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._known = {(batch.repetition, at) for batch in self.done for at in batch.places}
+
+    @classmethod
+    def of(cls, street: Street, keeper: Keeper) -> "Walk":
+        """Begin, with what the keeper has."""
+        samples = street.task.instances()
+        done = list(keeper.take_over([sample.id for sample in samples]))
+        prompts = [street.prompt(sample) for sample in samples]
+        return cls(street=street, samples=samples, prompts=prompts, keeper=keeper, room=street.room, done=done)
+
+    def decode(self, repetition: int, places: Sequence[int]) -> None:
+        """Decode samples that are not done; from where memory was not enough, in half the room."""
+        street, given = self.street, (self.samples, self.prompts)
+        while waiting := self._waiting(repetition, places):
+            tell = partial(self._take, repetition, waiting)
+            try:
+                if street.continuous or self.room != street.room:
+                    self.seconds += street.decode_as_room_is(*given, waiting, repetition, self.room, tell)
+                else:
+                    decoded = street.decode_together(*given, waiting, repetition)
+                    self.seconds += decoded.watch.wall_s
+                    tell(decoded)
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.room != street.room or self.room.rows == 1:
+                    raise
+                self._halve()
+
+    def _halve(self) -> None:
+        before, self.room = self.room, self.room.halved()
+        told = f"out of memory with {before.rows} rows at once: went on with {self.room.rows}"
+        self.warnings.append(told)
+        _LOG.warning(told)
+        torch.cuda.empty_cache()
+
+    def _waiting(self, repetition: int, places: Sequence[int]) -> list[int]:
+        return [at for at in places if (repetition, at) not in self._known]
+
+    def _take(self, repetition: int, waiting: Sequence[int], decoded: Decoded) -> None:
+        """Grade what is decoded of the samples that waited, and keep it."""
+        places = [waiting[row] for row in decoded.rows]
+        samples, prompts = [self.samples[at] for at in places], [self.prompts[at] for at in places]
+        of_all = [self.samples[at] for at in waiting]
+        batch = Batch(
+            repetition=repetition,
+            places=places,
+            samples=list(self.street.rows(samples, prompts, decoded, repetition)),
+            steps=[step_row(of_all, repetition, step) for step in decoded.steps],
+        )
+        self.done.append(batch)
+        self._known.update((repetition, at) for at in places)
+        self.keeper.keep(batch)
+        self.street.progress.advance(batch.samples)
+
+    def walked(self) -> Walked:
+        """Return the rows of all samples, in their order."""
+        ordered = sorted(self.done, key=lambda batch: (batch.repetition, min(batch.places)))
+        placed = [
+            (batch.repetition, at, row)
+            for batch in ordered
+            for at, row in zip(batch.places, batch.samples, strict=True)
+        ]
+        return Walked(
+            samples=[row for _, _, row in sorted(placed, key=lambda one: one[:2])],
+            steps=[step for batch in ordered for step in batch.steps],
+            seconds=self.seconds if self.street.measure.timed else None,
+            warnings=self.warnings,
+        )

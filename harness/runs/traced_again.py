@@ -46,5 +46,5 @@ def _decoded(run: Row, names: frozenset[str]) -> tuple[dict[str, list[int]], lis
     street, _ = street_of(job, Silent())
     samples = [one for one in job.task.instances() if one.id in names]
     some: Any = PartOfTask(whole=job.task, samples=samples, graded=False)
-    rows, steps, _ = replace(street, task=some, measure=Measure(name=Measurement.TRACED)).walk(KeepsNothing())
-    return {row["sample_id"]: row["output_ids"] for row in rows}, list(steps)
+    walked = replace(street, task=some, measure=Measure(name=Measurement.TRACED)).walk(KeepsNothing())
+    return {row["sample_id"]: row["output_ids"] for row in walked.samples}, list(walked.steps)

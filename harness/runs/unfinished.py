@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -36,9 +36,9 @@ class KeepsNothing:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def take_over(self, sample_ids: Sequence[str], batch_size: int) -> Mapping[tuple[int, int], Batch]:
+    def take_over(self, sample_ids: Sequence[str]) -> Sequence[Batch]:
         """Return nothing."""
-        return {}
+        return []
 
     def keep(self, batch: Batch) -> None:
         """Do nothing."""
@@ -71,18 +71,19 @@ class Unfinished:
         if kind is not None:
             self.write()
 
-    def take_over(self, sample_ids: Sequence[str], batch_size: int) -> Mapping[tuple[int, int], Batch]:
-        """Return the batches that an earlier start has finished, by repetition and index of the first sample."""
+    def take_over(self, sample_ids: Sequence[str]) -> Sequence[Batch]:
+        """Return the batches that earlier starts have finished; of several that have a sample, the first."""
         names = [name for name in self.folder.names(self._place) if not name.startswith(".")]
         pairs = [name.removesuffix(_LAST) for name in sorted(names) if name.endswith(_LAST)]
-        found = {
-            (one.repetition, one.first): one
-            for pair in pairs
-            for one in self._read(pair)
-            if [row["sample_id"] for row in one.samples] == list(sample_ids[one.first : one.first + batch_size])
-        }
+        found, known = list[Batch](), set[tuple[int, int]]()
+        for one in (one for pair in pairs for one in self._read(pair)):
+            own = {(one.repetition, at) for at in one.places}
+            ids = [sample_ids[at] if at < len(sample_ids) else None for at in one.places]
+            if [row["sample_id"] for row in one.samples] == ids and not own & known:
+                found.append(one)
+                known |= own
         if found:
-            samples = sum(len(one.samples) for one in found.values())
+            samples = sum(len(one.samples) for one in found)
             _LOG.warning("%s goes on where it was stopped: %d samples are decoded already", self.run_id, samples)
         return found
 
@@ -109,7 +110,7 @@ class Unfinished:
         if not self._waiting:
             return
         name = f"{self._place}/{uuid.uuid4().hex}"
-        layout = [[one.repetition, one.first, len(one.samples), len(one.steps)] for one in self._waiting]
+        layout = [[one.repetition, [*one.places], len(one.steps)] for one in self._waiting]
         told = {"schema_version": str(SCHEMA_VERSION), "batches": json.dumps(layout)}
         try:
             self.folder.make(self._place)
@@ -150,14 +151,15 @@ def _batches(samples: pa.Table, steps: pa.Table) -> list[Batch]:
     """Return what two tables hold, as their metadata lays it out."""
     layout = json.loads(samples.schema.metadata[b"batches"])
     rows, step_rows = _rows(samples), _rows(steps)
-    ends = [list(accumulate((one[column] for one in layout), initial=0)) for column in (2, 3)]
+    sizes = [(len(places), count) for _, places, count in layout]
+    ends = [list(accumulate((one[column] for one in sizes), initial=0)) for column in (0, 1)]
     if steps.schema.metadata[b"batches"] != samples.schema.metadata[b"batches"]:
         raise ValueError("samples and steps differ")
     if (ends[0][-1], ends[1][-1]) != (len(rows), len(step_rows)):
         raise ValueError("rows are missing")
     return [
-        Batch(repetition=repetition, first=first, samples=rows[a:b], steps=step_rows[c:d])
-        for (repetition, first, _, _), (a, b), (c, d) in zip(layout, *map(pairwise, ends), strict=True)
+        Batch(repetition=repetition, places=places, samples=rows[a:b], steps=step_rows[c:d])
+        for (repetition, places, _), (a, b), (c, d) in zip(layout, *map(pairwise, ends), strict=True)
     ]
 
 

@@ -82,16 +82,16 @@ def _decoded(job: Job, run: Row, progress: Progress, samples: int | None) -> tup
     street, switches = street_of(job, progress)
     if samples is not None:
         # Rows of other batches would be computed in other shapes, which rounds otherwise.
-        whole = -(-samples // street.batch_size) * street.batch_size
+        whole = -(-samples // street.room.rows) * street.room.rows
         first: Any = PartOfTask(whole=job.task, samples=job.task.instances()[:whole])
         street = replace(street, task=first)
-    samples_made, steps_made, _ = street.walk(KeepsNothing())
+    walked = street.walk(KeepsNothing())
     named = {name: run[name] for name in NAMES}
 
     def stored(kind: str, made: Sequence[Row]) -> list[Row]:
         return table_of(kind, [{**row, **named} for row in made]).to_pylist()
 
-    rows = Rows(samples=stored("samples", samples_made), steps=stored("steps", steps_made))
+    rows = Rows(samples=stored("samples", walked.samples), steps=stored("steps", walked.steps))
     return rows, _machine(street.loaded.checkpoint_sha256, str(street.loaded.model.device), switches)
 
 

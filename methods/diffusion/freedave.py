@@ -91,7 +91,7 @@ class FreeDave:
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the drafts of every row, its real step first; a row whose step opens a window may have no other."""
         stores = stepped.stores
-        canvas, stepped = replace(canvas, stores={}), replace(stepped, stores={}, memory=dict(stepped.memory))
+        canvas, stepped = replace(canvas, stores={}), replace(stepped, stores={}, memory=stepped.memory.copy())
         bounded = self.reach is Reach.within or (bool(stores) and self.reach is Reach.across)
         longest = self._longest(canvas, stepped)
         levels, drafts = chain(canvas, prediction, stepped, step, longest, bounded=bounded)

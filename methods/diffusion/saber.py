@@ -94,8 +94,10 @@ class LeastGain:
         canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, committed_at_BL)
         last_BL = canvas.memory.get(_LAST, nothing_BL)
         canvas.memory[_LAST] = torch.where(confidence_BL.isfinite(), confidence_BL, last_BL)
-        found_B = commit_BL.sum(1).clamp(min=self.n)
-        count_B = torch.minimum(((found_B + 7) // 8).clamp(min=self.n // 2), found_B - 1)
+        closed_B = commit_BL.sum(1)
+        eighth_B = (closed_B.clamp(min=self.n) + 7) // 8
+        # Saber's own selector closes n at least, or completes the block; beside another one as much has to be left.
+        count_B = torch.minimum(eighth_B.clamp(min=self.n // 2), (closed_B - 1).clamp(min=0))
         count_B = count_B * canvas.open_BL.any(1)
         decided_BL, loss_BL = canvas.committed_BL & canvas.window_BL, last_BL - confidence_BL
         reopened_BL = top(loss_BL, decided_BL, count_B)

@@ -89,6 +89,30 @@ def test_a_wrong_part_is_named(rule: str, folder: Path, call_decbench: RunDecben
     assert f"  see: decbench check method=wrong kind=masked_diffusion rule={rule.strip()}\n" in process.stdout
 
 
+@pytest.mark.parametrize("claims", [True, False])
+def test_what_says_that_it_is_lossless_is_compared(claims: bool, folder: Path, call_decbench: RunDecbench):
+    """Guards the promise of methods with drafts, against a verifier that rewrites what was decided."""
+    (folder / "conf" / "method").mkdir(parents=True)
+    (folder / "my_wrong.py").write_text(
+        "import torch\nfrom harness.engine.shared.policy import policy\n"
+        '@policy("method/verifier", "wrong")\nclass Wrong:\n'
+        "    def ahead(self, canvas):\n        return None\n"
+        "    def propose(self, canvas, prediction, stepped, step):\n        return stepped\n"
+        "    def accept(self, drafts, prediction, step, observe):\n"
+        "        drafts.edit(drafts.committed_BL, torch.full_like(drafts.tokens_BL, 40))\n"
+        "        return drafts, prediction\n"
+    )
+    option = OPTION.format(parts="override verifier: wrong") + f"lossless: {str(claims).lower()}\n"
+    (folder / "conf" / "method" / "wrong.yaml").write_text(option)
+    process = call_decbench(
+        "check", "method=wrong", "kind=masked_diffusion", "rule=lossless", "--config-dir", str(folder)
+    )
+    if claims:
+        assert process.returncode == 1 and "broken: lossless: row 0 differs from what it is without" in process.stdout
+    else:
+        assert process.returncode == 2 and "there is nothing to try" in process.stderr
+
+
 def test_a_part_that_keeps_the_rules_passes(call_decbench: RunDecbench):
     """Guards a method beside FreeDave and the caches that it is not refused, and the output for programs."""
     process = call_decbench("check", "method=frechet", "kind=block_diffusion", "--json")

@@ -102,6 +102,12 @@ def test_every_step_is_progress(n: int, block: int):
     assert replay("method=saber", f"method.n={n}", f"method.block_length={block}").calls <= 16
 
 
+def test_a_selector_that_closes_one_takes_nothing_back():
+    """Guards rows against going on without end beside a selector that does not close `n`."""
+    made = replay("method=saber", "method/selector=threshold", "method.selector={threshold: 1.1}")
+    assert made.calls == 16 and len(set(made.steps.split())) == 16
+
+
 def test_n_as_long_as_the_response_is_one_call():
     """Guards the other end."""
     assert replay("method=saber", "method.n=16").calls == 1

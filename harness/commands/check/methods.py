@@ -14,6 +14,7 @@ from harness.config.build import build_method, load_model
 from harness.config.catalogue import names, nearest, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
+from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
 from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
 from harness.engine.diffusion.needs import gives_of
 from harness.engine.families import Method, asks
@@ -97,6 +98,8 @@ def of_method(name: str, overrides: list[str], kind: str | None) -> Iterator[Tri
                 words=" ".join([f"method={name}", *knobs, f"kind={one}"]),
                 run=partial(_cost, name, one, knobs, form["calls"]),
             )
+        if option["lossless"] and not overrides:
+            yield from _undrafted(base)
         if isinstance(base.method, DiffusionMethod):
             yield from _beside(base, base.method, ModelKind(one))
 
@@ -104,6 +107,18 @@ def of_method(name: str, overrides: list[str], kind: str | None) -> Iterator[Tri
 def _cost(name: str, kind: str, knobs: list[str], calls: int | list[int]) -> Iterator[str]:
     made = replace(subject(name, kind, knobs), prompts=[tuple(range(2, 10))])
     yield from closed_form(made, calls)
+
+
+def _undrafted(base: Subject) -> Iterator[Trial]:
+    """Yield the comparison of a method that says that it is lossless with the same one that drafts nothing."""
+    method = base.method
+    if isinstance(method, DiffusionMethod) and method.drafts:
+        plain: Method = replace(method, verifier=Unverified())
+    elif isinstance(method, AutoregressiveMethod) and not isinstance(method.drafter, EmptyDrafter):
+        plain = replace(method, drafter=EmptyDrafter())
+    else:
+        return
+    yield Trial(rule="lossless", words=base.words, run=partial(unchanged, replace(base, method=plain), base))
 
 
 def _on_model(name: str, overrides: list[str], chosen: str) -> Iterator[Trial]:

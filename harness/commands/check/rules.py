@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 
 from harness.commands.check.subject import Decoding, Subject
+from harness.engine.autoregressive.drafting import AutoregressiveMethod
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import GIVEN, UNDECIDED
@@ -96,9 +97,13 @@ RULES: dict[str, Rule] = {rule.__name__: rule for rule in (progress, mask, deter
 
 
 def unchanged(base: Subject, subject: Subject) -> Iterator[str]:
-    """Beside a part that changes no answer, every token is the same, and no more calls are made."""
+    """Beside a part that changes no answer, every token is the same, and no more calls are made.
+
+    So is the step of every token; not the round of an autoregressive method, which writes several.
+    """
+    same = 1 if isinstance(base.method, AutoregressiveMethod) else 2
     for row, (plain, made) in enumerate(zip(base.together.answers, subject.together.answers, strict=True)):
-        if plain[:2] != made[:2]:
+        if plain[:same] != made[:same]:
             yield f"row {row} differs from what it is without: {plain[0]} became {made[0]}"
         elif made[-1].nfe > plain[-1].nfe:  # type: ignore[attr-defined]
             yield f"row {row} takes {made[-1].nfe} calls in place of {plain[-1].nfe}"  # type: ignore[attr-defined]

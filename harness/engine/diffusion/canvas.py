@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.margins import Margins, Noted
-from harness.engine.diffusion.positional import alike, behind, joined, laid_out, levelled, moved, padding_mask, shape
+from harness.engine.diffusion.memory import Memory
+from harness.engine.diffusion.positional import alike, laid_out, levelled, moved, padding_mask
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.indexing import positions
 from harness.engine.shared.model import Store
@@ -47,10 +48,7 @@ class Canvas:
     `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
     `longest_B` is the greatest length that a row has had. `given_up_B` marks rows that the loop takes no further,
     whatever is undecided or held. `margins` are the smallest gaps by which tokens and positions were decided.
-    `memory` holds what policies keep between steps: tensors whose first dimension is the row. A key ends with its
-    tensor's shape; dimensions L (positions) and R (places of the response) grow with the canvas and move with
-    insertions, and what is new there is 0. Tensors are replaced, never changed in place, so that copies share them.
-    Keys that begin with "cache." tell of `stores`, and go where these go.
+    `memory` holds what policies keep between steps.
     `stores` holds keys and values; evaluations write them in place, so that of the copies of a canvas (not of its
     rows) only the latest may be evaluated.
     `padding` is what `padding_mask` has found, and the lengths for which it holds.
@@ -85,7 +83,7 @@ class Canvas:
     mask_id: int
     fill_id: int
     stop_ids: tuple[int, ...] = ()
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
     stores: dict[str, Store] = field(default_factory=dict)
     padding: tuple[Tensor, Tensor | None] | None = field(default=None, repr=False)
     _open: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
@@ -146,10 +144,9 @@ class Canvas:
     def rows(self, index_D: Tensor) -> "Canvas":
         """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
         tensors = alike(lambda kept: kept.index_select(0, index_D), self._tensors())
-        memory = {key: tensor.index_select(0, index_D) for key, tensor in self.memory.items()}
         stores = {key: store.rows(index_D) for key, store in self.stores.items()}
         padding = (tensors["length_B"], None) if self._unpadded else None
-        return self._with(tensors, memory=memory, stores=stores, padding=padding)
+        return self._with(tensors, memory=self.memory.rows(index_D), stores=stores, padding=padding)
 
     @classmethod
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
@@ -159,10 +156,20 @@ class Canvas:
         for part in parts:
             part._widen(width)
         tensors = alike(lambda *kept: torch.cat(kept), *(part._tensors() for part in parts))
-        keys = dict.fromkeys(key for part in parts for key in part.memory)
-        memory = {key: joined([part.memory[key] for part in parts]) for key in keys}
+        memory = Memory.joined([part.memory for part in parts], [part.num_rows for part in parts])
         padding = (tensors["length_B"], None) if all(part._unpadded for part in parts) else None
         return parts[0]._with(tensors, memory=memory, stores={}, padding=padding)
+
+    def joined(self, fresh: "Canvas") -> "Canvas":
+        """Return these rows and, behind them, others of which nothing is stored; as wide as the wider of both."""
+        stores = {key: store.extended(fresh.num_rows) for key, store in self.stores.items()}
+        return replace(Canvas.cat([self, fresh]), stores=stores)
+
+    def widened(self, width: int) -> "Canvas":
+        """Return a copy that has at least `width` positions, padding behind."""
+        made = self.copy()
+        made._widen(width)
+        return made
 
     def with_stores(self, stores: Mapping[str, Store], index_B: Tensor) -> "Canvas":
         """Return a copy to which the rows `index_B` of `stores` belong, one for each row."""
@@ -170,20 +177,16 @@ class Canvas:
 
     def evaluated_as(self, other: "Canvas") -> "Canvas":
         """Return a copy that remembers the evaluations of `other`, whose rows have the same tokens."""
-        theirs = {key: tensor for key, tensor in other.memory.items() if key.startswith("cache.")}
-        return replace(self, memory=self.memory | theirs)
+        return replace(self, memory=self.memory.with_(other.memory.only_cached()))
 
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one; it shares tensors, which nobody changes."""
         made = copy.copy(self)
-        made.memory, made.stores = dict(self.memory), dict(self.stores)
+        made.memory, made.stores = self.memory.copy(), dict(self.stores)
         return made
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
-        """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest.
-
-        What only this canvas remembers is kept as it is; the shorter of two memories gets zeros behind it, as in `cat`.
-        """
+        """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest."""
         width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
         made, other = self.copy(), other.copy()
         made._widen(width)
@@ -193,8 +196,7 @@ class Canvas:
             return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs]))
 
         tensors = alike(merged, made._tensors(), other._tensors())
-        memory = {key: merged(mine, other.memory.get(key, mine)) for key, mine in made.memory.items()}
-        return made._with(tensors, memory=memory, padding=None)
+        return made._with(tensors, memory=made.memory.where(rows_B, other.memory), padding=None)
 
     @property
     def num_rows(self) -> int:
@@ -360,10 +362,8 @@ class Canvas:
         self.longest_B = torch.maximum(self.longest_B, length_B)
 
     def _widen(self, width: int) -> None:
-        positional = self._positional()
-        places = width - int(self.prompt_length_B.min()) if positional and self.num_rows else 0
-        for key, dim in positional:
-            self.memory[key] = behind(self.memory[key], dim, (width if shape(key)[dim] == "L" else places))
+        if self.memory.positional and self.num_rows:
+            self.memory.widen(width, width - int(self.prompt_length_B.min()))
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:
             self.margins = self.margins.settled
@@ -380,9 +380,7 @@ class Canvas:
         self._widen(int((self.length_B + count_B).max()))
         for name, value in (("tokens_BL", self.mask_id), ("undecided_BL", True), ("decided_at_BL", GIVEN)):
             setattr(self, name, moved(getattr(self, name), 1, position_B, count_B, value))
-        for key, dim in self._positional():
-            at_B = position_B if shape(key)[dim] == "L" else position_B - self.prompt_length_B
-            self.memory[key] = moved(self.memory[key], dim, at_B, count_B, 0)
+        self.memory.insert(position_B, self.prompt_length_B, count_B)
         position_L = self.position_L
         inside_BL = (position_L >= position_B[:, None]) & (position_L < (position_B + count_B)[:, None])
         joins_B1 = self.window_BL.gather(1, position_B[:, None])
@@ -390,7 +388,3 @@ class Canvas:
         self.layout_B = self.layout_B + (count_B > 0)
         self.length_B = self.length_B + count_B
         self.longest_B = torch.maximum(self.longest_B, self.length_B)
-
-    def _positional(self) -> list[tuple[str, int]]:
-        """Return the dimensions of `memory` that count positions or places, by key."""
-        return [(key, dim) for key in self.memory for dim, letter in enumerate(shape(key)) if letter in "LR"]

@@ -6,6 +6,7 @@ rows, L positions, N read positions, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,7 +16,8 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.standing import Standing, reads
-from harness.engine.shared.generation import GIVEN, UNDECIDED, DecodeError, Generation, known_margin
+from harness.engine.diffusion.turnover import Arrivals, Turnover
+from harness.engine.shared.generation import GIVEN, DecodeError, Generation
 from harness.engine.shared.model import AttentionMean, LanguageModel
 from harness.engine.shared.prediction import Candidates, Prediction, best
 from harness.engine.shared.records import Ledger
@@ -44,37 +46,27 @@ def decode(
     on_progress: Callable[[int, int], None] = lambda finished, calls: None,
     on_verified: Observer | None = None,
     on_drafts: Callable[[Canvas, Canvas, Canvas], None] = lambda stepped, drafts, reached: None,
+    arrivals: Arrivals = lambda rows, width: None,
+    on_finished: Callable[[list[Generation]], None] = lambda made: None,
 ) -> list[Generation]:
-    """Decode every row of `canvas` and return the generations ordered by sample.
+    """Decode every row of `canvas`, and of all that arrive, and return the generations ordered by sample.
 
     Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided, or out of
     budget: after `CALLS_PER_POSITION` calls for each position that its response has had at most, of those for which a
-    policy held it `HELD_CALLS_PER_POSITION`. After each step `on_progress` is told how many rows are finished and how
-    many calls had an effect, in place of the observers `on_verified` of each step of a verifier, then `on_drafts` of
-    the step, what was evaluated in its place, and where that led. Raises DecodeError for logits that are no numbers.
+    policy held it `HELD_CALLS_PER_POSITION`. Then `arrivals` is asked, with the number of rows that go on and their
+    width, for rows that begin now, which the next call computes with the others.
+
+    After each step `on_progress` is told how many rows are finished and how many calls had an effect, in place of the
+    observers `on_verified` of each step of a verifier, then `on_drafts` of the step, what was evaluated in its place,
+    and where that led; `on_finished` is told of finished rows, several at once. Raises DecodeError for logits that are
+    no numbers.
     """
-    canvas = canvas.copy()
-    method.preparation(model, canvas)
-    method.window.update(canvas)
-    finished: list[Canvas] = []
-    canvas, standing = _part(canvas, Standing.of(method, canvas), finished)
+    turnover = Turnover(model=model, method=method, arrivals=arrivals, on_finished=on_finished, at_once=canvas.num_rows)
+    canvas, standing = turnover.start(canvas)
     if not canvas.num_rows:
-        return _generations(finished)
-    # No row can be out of budget before.
-    room = CALLS_PER_POSITION * int((canvas.longest_B - canvas.prompt_length_B).min())
-    watching = observers if on_verified is None else [on_verified]
-
-    def step(canvas: Canvas, prediction: Prediction, rows: Sequence[bool] | None = None) -> Canvas:
-        return take_step(method, canvas, prediction, rows)
-
-    def observe(before: Canvas, said: Prediction | Candidates, after: Canvas) -> None:
-        if watching:
-            if isinstance(said, Prediction):
-                prediction = _asked(method, before, said)
-                said = replace(method.scorer(prediction, before.copy()), entropy_BL=prediction.entropy())
-            for observer in watching:
-                observer(before, said, after)
-
+        return turnover.results()
+    room, step = _room(canvas), partial(take_step, method)
+    observe = partial(_show, method, observers if on_verified is None else [on_verified])
     prediction, calls = evaluate(model, method, canvas, ledger, standing), 1
     while True:
         if calls >= room:
@@ -84,17 +76,37 @@ def decode(
         if method.drafts and not all(standing.live):
             keep = [row for row, live in enumerate(standing.live) if live]
             canvas, prediction = canvas.rows(standing.index_of(standing.live)), prediction.rows(keep)
-        stepped, standing = _part(stepped, standing, finished)
-        on_progress(sum(part.num_rows for part in finished), calls)
-        if not stepped.num_rows:
-            return _generations(finished)
-        drafts = method.verifier.propose(canvas, prediction, stepped, step)
+        stepped, standing = turnover.part(stepped, standing)
+        on_progress(turnover.finished, calls)
+        fresh = turnover.fresh(stepped)
+        if fresh is None and not stepped.num_rows:
+            return turnover.results()
+        room = room if fresh is None else min(room, calls + _room(fresh))
+        stepped, drafts = _propose(method, canvas, prediction, stepped, fresh, step)
         del prediction  # two at once would be twice the memory
-        prediction = evaluate(model, method, drafts, ledger, standing if drafts is stepped else None)
+        prediction = evaluate(model, method, drafts, ledger, standing if drafts is stepped and fresh is None else None)
         calls += 1
-        canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
+        canvas = drafts
+        if drafts is not fresh:
+            canvas, prediction = method.verifier.accept(drafts, prediction, step, observe)
         if drafts is not stepped:
             on_drafts(stepped, drafts, canvas)
+
+
+def _show(
+    method: DiffusionMethod,
+    observers: Sequence[Observer],
+    before: Canvas,
+    said: Prediction | Candidates,
+    after: Canvas,
+) -> None:
+    """Show observers a step that a verifier took."""
+    if observers and isinstance(said, Prediction):
+        prediction = _asked(method, before, said)
+        said = replace(method.scorer(prediction, before.copy()), entropy_BL=prediction.entropy())
+    for observer in observers:
+        assert isinstance(said, Candidates)
+        observer(before, said, after)
 
 
 def _out_of_budget(canvas: Canvas) -> Tensor:
@@ -106,15 +118,32 @@ def _out_of_budget(canvas: Canvas) -> Tensor:
     )
 
 
-def _part(canvas: Canvas, standing: Standing, finished: list[Canvas]) -> tuple[Canvas, Standing]:
-    """Return the rows that go on; the others are finished."""
-    live = standing.live
-    if all(live):
-        return canvas, standing
-    ended = standing.index_of([not one for one in live])
-    finished.append(replace(canvas, memory={}, stores={}).rows(ended))
-    keep = standing.index_of(live)
-    return canvas.rows(keep), standing.rows(live, keep)
+def _room(canvas: Canvas) -> int:
+    """Return how many calls all rows of a canvas that begins have at least."""
+    return CALLS_PER_POSITION * int((canvas.longest_B - canvas.prompt_length_B).min())
+
+
+def _propose(
+    method: DiffusionMethod,
+    canvas: Canvas,
+    prediction: Prediction,
+    stepped: Canvas,
+    fresh: Canvas | None,
+    step: Callable[..., Canvas],
+) -> tuple[Canvas, Canvas]:
+    """Return the rows that have made their step and what is evaluated in their place, with rows that begin now behind.
+
+    These two are one object where that is the step itself.
+    """
+    if fresh is None:
+        return stepped, method.verifier.propose(canvas, prediction, stepped, step)
+    if not stepped.num_rows:
+        return fresh, fresh
+    width = max(fresh.tokens_BL.shape[1], stepped.tokens_BL.shape[1])
+    canvas, stepped, prediction = canvas.widened(width), stepped.widened(width), prediction.widened(width)
+    drafts = method.verifier.propose(canvas, prediction, stepped, step)
+    both = stepped.joined(fresh)
+    return both, both if drafts is stepped else drafts.joined(fresh)
 
 
 def evaluate(
@@ -333,39 +362,3 @@ def _close_windows(method: DiffusionMethod, canvas: Canvas, moved: Sequence[bool
     method.finish(canvas, complete_B)
     method.window.update(canvas)
     return canvas.where(~canvas.held_B, before) if held or canvas.held_B is not before.held_B else canvas
-
-
-def _generations(finished: Sequence[Canvas]) -> list[Generation]:
-    """Return what all rows have come to, by sample."""
-    done = Canvas.cat(finished) if len(finished) > 1 else finished[0]
-    tokens_BL = done.tokens_BL.masked_fill(done.undecided_BL, done.mask_id)
-    decided_at_BL = done.decided_at_BL.masked_fill(done.undecided_BL, UNDECIDED)
-    numbers = {
-        "sample": done.sample_B,
-        "idle": done.idle_B,
-        "forced": done.forced_B,
-        "remasked": done.remasked_B,
-        "tokens_generated": done.generated_B,
-        "first_call": done.first_call_B.masked_fill(done.first_undecided_B == 0, 0) - 1,
-        "stopped_at": done.stopped_at_B,
-    }
-    told = torch.stack(
-        [*numbers.values(), done.prompt_length_B, done.length_B, done.undecided_BL.any(1) | done.held_B], 1
-    ).tolist()
-    noted = done.margins.settled
-    margins = torch.stack([noted.token_B, noted.choice_B], 1).tolist()
-    decisions = torch.stack([tokens_BL, decided_at_BL], 1).tolist()
-    made = [
-        Generation(
-            **dict(zip(numbers, told, strict=True)),
-            tokens=tuple(tokens[start:end]),
-            decided_at=tuple(decided_at[start:end]),
-            out_of_budget=bool(unfinished),
-            token_margin=known_margin(token_margin),
-            choice_margin=known_margin(choice_margin),
-        )
-        for (*told, start, end, unfinished), (token_margin, choice_margin), (tokens, decided_at) in zip(
-            told, margins, decisions, strict=True
-        )
-    ]
-    return sorted(made, key=lambda generation: generation.sample)

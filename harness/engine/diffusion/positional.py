@@ -69,11 +69,6 @@ def moved(tensor: Tensor, dim: int, at_B: Tensor, count_B: Tensor, new: float | 
     return tensor.gather(dim, source_BL.view(spread).expand_as(tensor)).masked_fill(new_BL.view(spread), new)
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Join along the row; what is narrower gets zeros behind its end, where no row has anything."""
-    return torch.cat(levelled(parts))
-
-
 def levelled(parts: Sequence[Tensor]) -> list[Tensor]:
     """Return parts that have as many entries per row as the widest of them, with zeros behind those of the others."""
     width = max((part.shape[1] for part in parts if part.dim() > 1), default=0)

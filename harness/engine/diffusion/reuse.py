@@ -77,9 +77,10 @@ def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
     """Return what the memory has under `key`, and `default` where it has nothing: at all, or as the canvas grew."""
     found = canvas.memory.get(key)
     if found is None or found.shape == default.shape:
-        return default if found is None else found
+        return canvas.memory.get(key, default)
+    inside = tuple(slice(size) for size in found.shape)
     filled = default.clone()
-    filled[tuple(slice(size) for size in found.shape)] = found
+    filled[inside] = canvas.memory.get(key, default[inside])
     return filled
 
 
@@ -237,6 +238,11 @@ class Features:
             for key, old in self._tensors.items()
         }
         return Features(slots, made)
+
+    def extended(self, rows: int) -> "Features":
+        """Return a copy with so many more rows behind its own, which hold nothing yet."""
+        made = {key: torch.cat([old, old.new_zeros(rows, *old.shape[1:])]) for key, old in self._tensors.items()}
+        return Features(self.slots, made)
 
     def get(self, name: str, layer: int, default: Tensor | None = None) -> Tensor:
         """Return the entries of all positions, zeros where none was put, or `default` if none was anywhere."""

@@ -45,6 +45,7 @@ class Generation:
     means given, -2 left undecided (`tokens` then has the mask there); what a finish rule fills counts as decided by the
     last step. `tokens_generated` counts discarded tokens too, filled ones not. `first_call` is the model call, from 0,
     after which the first response position had its token (-1 if it was given or has none): what a reader waits for.
+    `calls` is the number of calls from the one that it began with to the one that ended it.
     `stopped_at` is the step, from 0, at which a stopper had everything committed (-1: it did not).
     `out_of_budget` says that the loop ended the row before it was finished.
     `token_margin` is the smallest gap in log probability, in nats, between a committed token and the next best one,
@@ -61,6 +62,7 @@ class Generation:
     remasked: int
     tokens_generated: int
     first_call: int
+    calls: int = 0
     stopped_at: int = -1
     out_of_budget: bool = False
     outside: Outside | None = None

@@ -47,6 +47,13 @@ class DraftsStore:
         assert not bool(self._taken_R.any()), "the slots behind are taken"
         return DraftsStore(self.shared.grown(slots), self.row_D)
 
+    def extended(self, rows: int) -> "DraftsStore":
+        """Return a store with so many more rows, each of which is its own only draft; like `grown`, before any call."""
+        assert not bool(self._taken_R.any()), "drafts have computed something"
+        first = len(self.drafts_R)
+        more_D = torch.arange(first, first + rows, device=self.row_D.device)
+        return DraftsStore(self.shared.extended(rows), torch.cat([self.row_D, more_D]))
+
     def write(self, draft_E: Tensor, position_E: Tensor) -> Tensor:
         """Return the slots [E] that these positions are to be written to, taking new ones; rows in ascending order."""
         row_E, slot_E = self.row_D[draft_E], self.slot_DL[draft_E, position_E]

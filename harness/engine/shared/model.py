@@ -122,6 +122,10 @@ class Store(Protocol):
         """Return a copy with more slots, which hold nothing yet."""
         ...
 
+    def extended(self, rows: int) -> "Store":
+        """Return a copy with so many more rows behind its own, which hold nothing yet."""
+        ...
+
 
 @dataclass(frozen=True)
 class ForwardRequest:

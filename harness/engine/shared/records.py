@@ -31,7 +31,8 @@ class ForwardRecord:
 
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
     over queries), `head_B` positions whose vocabulary logits were computed; at most `layers` of `layers_total` were
-    run, with `planned_B` query positions over all of them where a plan says so. `reused_B` visible positions were
+    run, with `planned_B` query positions over all of them where a plan says so. Rows were computed `width` positions
+    wide, padding included; 0 where that is not known. `reused_B` visible positions were
     computed by earlier calls, those of `cached_BL`; None unless traced, `cached_BL` also where layers differ in them.
     `span` are the marks of the device's clock around the call; None unless timed.
     """
@@ -43,6 +44,7 @@ class ForwardRecord:
     head_B: Tensor
     layers: int
     layers_total: int
+    width: int = 0
     planned_B: Tensor | None = None
     reused_B: Tensor | None = None
     cached_BL: Tensor | None = None
@@ -98,6 +100,32 @@ class Counts:
 
 
 @dataclass
+class _Work:
+    """What is known of a sample's work: its counts, positions of padding, and seconds of its calls."""
+
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Counts.__dataclass_fields__, 0))
+    padded: int = 0
+    seconds: float = 0.0
+
+    def charge(self, record: ForwardRecord, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
+        """Add a row of a call, the sample's first one or another."""
+        total, prompt, draft = self.counts, record.role is Role.PREFILL, record.role is Role.DRAFT
+        total["nfe"] += first_row and not draft and (head > 0 or not prompt)
+        total["nfe_prefill"] += first_row and prompt
+        total["nfe_cache"] += first_row and record.role is Role.CACHE
+        total["nfe_draft"] += first_row and draft
+        total["nfe_total"] += 1
+        total["query_tokens"] += query
+        total["prefill_tokens"] += query if prompt else 0
+        total["layer_tokens"] += layer_tokens
+        total["head_tokens"] += head
+        if record.planned_B is None and record.width:
+            self.padded += record.width - query
+        if first_row and record.span is not None:
+            self.seconds += device_clock.seconds_between(*record.span)
+
+
+@dataclass
 class Ledger:
     """Call models and keep one record per call; nothing else may call a model.
 
@@ -108,6 +136,8 @@ class Ledger:
     timed: bool = False
     traced: bool = False
     records: list[ForwardRecord] = field(default_factory=list)
+    _work: dict[int, _Work] = field(default_factory=dict)
+    _charged: int = 0
 
     def call(self, model: LanguageModel, request: ForwardRequest, charge: Charge) -> Tensor:
         """Return what the model answers to a request, and record what it is charged for."""
@@ -129,6 +159,7 @@ class Ledger:
                 planned_B=None if plan is None else plan.layer_tokens_B,
                 layers=total if charge.layers is None else charge.layers,
                 layers_total=total,
+                width=request.tokens_BT.shape[1],
                 reused_B=reused_B,
                 cached_BL=cached_BL,
                 span=None if started is None else (started, device_clock.mark(model.device)),
@@ -168,24 +199,23 @@ class Ledger:
 
     def counts(self, samples: Sequence[int]) -> list[Counts]:
         """Return the counts of each of `samples`, in their order."""
-        totals: dict[int, dict[str, int]] = {s: dict.fromkeys(Counts.__dataclass_fields__, 0) for s in samples}
-        for record in self.records:
+        return [Counts(**self._work_of(sample).counts) for sample in samples]
+
+    def padded(self, samples: Sequence[int]) -> list[int]:
+        """Return how many positions calls have computed for each of `samples` beside its own: padding."""
+        return [self._work_of(sample).padded for sample in samples]
+
+    def seconds_of(self, samples: Sequence[int]) -> list[float]:
+        """Return the time of the calls in which each of `samples` had a row; all must have been timed."""
+        return [self._work_of(sample).seconds for sample in samples]
+
+    def _work_of(self, sample: int) -> "_Work":
+        for record in self.records[self._charged :]:
             columns = (record.sample_B, record.query_B, record.layer_tokens_B, record.head_B)
             seen: set[int] = set()
-            for sample, *work in zip(*(c.tolist() for c in columns), strict=True):
-                _charge(totals[sample], record.role, *work, first_row=sample not in seen)
-                seen.add(sample)
-        return [Counts(**totals[s]) for s in samples]
-
-
-def _charge(total: dict[str, int], role: Role, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
-    prompt, draft = role is Role.PREFILL, role is Role.DRAFT
-    total["nfe"] += first_row and not draft and (head > 0 or not prompt)
-    total["nfe_prefill"] += first_row and prompt
-    total["nfe_cache"] += first_row and role is Role.CACHE
-    total["nfe_draft"] += first_row and draft
-    total["nfe_total"] += 1
-    total["query_tokens"] += query
-    total["prefill_tokens"] += query if prompt else 0
-    total["layer_tokens"] += layer_tokens
-    total["head_tokens"] += head
+            for one, query, layer_tokens, head in zip(*(c.tolist() for c in columns), strict=True):
+                work = self._work.setdefault(one, _Work())
+                work.charge(record, query, layer_tokens, head, first_row=one not in seen)
+                seen.add(one)
+        self._charged = len(self.records)
+        return self._work.get(sample, _Work())
