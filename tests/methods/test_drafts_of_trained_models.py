@@ -3,10 +3,19 @@
 from functools import cache
 
 import pytest
+import torch
 
+from harness.config.build import load_model
 from harness.config.catalogue import names
+from harness.config.composition import compose
+from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.shared.model import Models
 from harness.results.gate.differences import smallest_decided
 from harness.runs.decode_batch import Decoded
+from methods.autoregressive.greedy import Greedy
+from methods.autoregressive.prompt_lookup import PromptLookup
+from methods.autoregressive.speculative import ModelDrafter
+from tests.engine.causal import RaggedNoise, run, with_drafts
 from tests.methods.trained import decode_task
 
 TASKS = [name for name in names("task") if name.startswith("list_")]
@@ -35,6 +44,27 @@ def test_no_answer_of_a_trained_model_changes(name: str) -> None:
                 parted += 1
         assert all(b.nfe >= m.nfe for b, m in zip(base.counts, made.counts, strict=True))
     assert parted <= 1
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("name", ["speculative", "prompt_lookup", "noise"])
+def test_no_answer_to_a_random_prompt_changes(name: str, rows: int) -> None:
+    """Guards prompts that are no task, of any length, where the draft is mostly wrong, and rows that end apart."""
+    loaded = load_model(compose(["model=tiny_ar", "model@draft=tiny_ar_draft", "method=speculative"]))
+    assert isinstance(loaded.model, Models)
+    vocabulary, chance = loaded.model.spec.vocab_size, torch.Generator().manual_seed(rows)
+    lengths = torch.randint(1, 24, (rows,), generator=chance).tolist()
+    prompts = [torch.randint(vocabulary, (length,), generator=chance).tolist() for length in lengths]
+    drafters = {
+        "speculative": ModelDrafter(),
+        "prompt_lookup": PromptLookup(),
+        "noise": RaggedNoise(torch.Generator().manual_seed(rows), vocabulary),
+    }
+    plain_rows = run(loaded.model, AutoregressiveMethod(acceptor=Greedy()), prompts, 24)
+    made = run(loaded.model, with_drafts(Greedy(), drafters[name]), prompts, 24)
+    for one, other in zip(plain_rows, made, strict=True):
+        near = one.token_margin is not None and one.token_margin < smallest_decided("float32")
+        assert one.tokens == other.tokens or near
 
 
 def test_the_embedded_draft_is_worth_its_calls() -> None:

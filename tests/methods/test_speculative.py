@@ -17,6 +17,7 @@ from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from harness.models.key_values import KeyValueStore
+from methods.autoregressive.sample import KeyedSample
 from methods.autoregressive.speculative import COMPUTED, STORE, ModelDrafter, Rejection
 from tests.engine.causal import (
     PROMPTS,
@@ -52,6 +53,17 @@ def test_a_draft_changes_no_token(name: str, length: int) -> None:
     """Guards greedy verification of a draft from equal to strange, of one that knows more tokens, or fewer."""
     made = run(Models(MODEL, DRAFTS[name]), speculative(length), PROMPTS)
     assert [one.tokens for one in made] == ANSWERS
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_under_keyed_acceptance_a_sample_is_that_of_plain_sampling(temperature: float) -> None:
+    """Guards the other exact rule with a drafter of its own: token by token what is drawn without drafts."""
+    acceptor = KeyedSample(temperature=temperature)
+    plain = run(MODEL, AutoregressiveMethod(acceptor=acceptor), PROMPTS)
+    method = with_drafts(acceptor, ModelDrafter(temperature=temperature), 3)
+    made = run(Models(MODEL, alike(MODEL)), method, PROMPTS)
+    assert [one.tokens for one in made] == [one.tokens for one in plain]
+    assert any(one.decided_at != other.decided_at for one, other in zip(made, plain, strict=True))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
