@@ -25,6 +25,14 @@ WRONG = {
         "        return open_BL & (sure_BL >= sure_BL[open_BL].mean())\n",
         "decoded in batches of 1",
     ),
+    "batch ": (
+        "from harness.engine.shared.prediction import top\n" + SELECTOR + CHOOSE
+        + "        key, odd_B = 'wrong.count_B', canvas.tokens_BL[:, 1] % 2\n"
+        "        before_B = canvas.memory[key] if key in canvas.memory else odd_B + 2\n"
+        "        canvas.memory[key] = count_B = (before_B + odd_B).clamp(1, 6)\n"
+        "        return top(candidates.score_BL, open_BL, count_B)\n",
+        "that begins beside others",
+    ),
     "determinism": (
         SELECTOR + CHOOSE + "        return open_BL & (torch.rand(open_BL.shape) < 0.5)\n",
         "decoded again",

@@ -56,13 +56,14 @@ def plain() -> DiffusionMethod:
 
 
 @cache
-def decoded(model: str, layers: int = 1, **parts: str) -> Subject | str:
+def decoded(model: str, **parts: str) -> Subject | str:
     """Return a method with these parts, by slot, on random weights, or why they do not go together."""
     kind, shift = MODELS[model]
     chosen = {slot: part(slot, name) for slot, name in parts.items()}
     if reason := reason_against(plain(), ModelKind(kind), **chosen):
         return reason
-    weights = random_model(kind, shift, layers=layers)
+    # Keys and values of a single layer depend on their own token alone: none could be out of date.
+    weights = random_model(kind, shift, layers=2)
     return Subject(words=str(parts), method=replace(plain(), **chosen), model=weights, prompts=ROWS, length=8)
 
 
@@ -121,13 +122,13 @@ def test_parts_that_are_built_on_save_what_they_are_for(model: str):
     assert answers(model, **usual | {"selector": "twice_named"})[0] != answers(model, **usual)[0]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["shifted", "block"])
 def test_every_other_cache_runs_or_is_refused_with_a_reason(model: str):
     """Guards combinations that nobody thought of: what is not refused decodes, and a refusal says what would do."""
     ran, refused = set(), set()
     for name in matrix.policies("cache"):
         for verifier in ("none", "ladder"):
-            made = decoded(model, layers=2, reviser="doubt", verifier=verifier, cache=name)
+            made = decoded(model, reviser="doubt", verifier=verifier, cache=name)
             if isinstance(made, str):
                 assert "; use " in made, made
                 refused.add((name, verifier))

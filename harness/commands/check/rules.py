@@ -46,7 +46,7 @@ def determinism(subject: Subject) -> Iterator[str]:
 
 
 def batch(subject: Subject) -> Iterator[str]:
-    """A row does not depend on the others: batches of 1 and 3 give what all together give."""
+    """A row does not depend on the others: batches of 1 and 3, and rows that begin beside others, give the same."""
     rows = range(len(subject.prompts))
     for size in (1, 3):
         parts = [subject.decode(rows[first : first + size]) for first in range(0, len(rows), size)]
@@ -56,6 +56,8 @@ def batch(subject: Subject) -> Iterator[str]:
             counts=[one for part in parts for one in part.counts],
         )
         yield from _differences(subject.together, apart, f"decoded in batches of {size}")
+    if isinstance(subject.method, DiffusionMethod):
+        yield from _differences(subject.together, subject.in_turn(2), "that begins beside others")
 
 
 def given(subject: Subject) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -22,7 +22,10 @@ from harness.engine.shared.model import ForwardRequest, LanguageModel, Models
 from harness.engine.shared.prediction import Candidates
 from harness.engine.shared.records import Counts, ForwardRecord, Ledger
 from harness.models.transformer import Block
+from harness.runs.decode_batch import Decoded, decode_stream
 from harness.runs.forward_clock import ForwardClock
+from harness.runs.measure import Measure, Measurement
+from harness.runs.room import Room
 
 LENGTH = 16
 PROMPTS: tuple[tuple[int, ...], ...] = tuple((2, 30 + i, *range(76, 76 + i), 4) for i in range(1, 9))
@@ -87,6 +90,23 @@ class Subject:
             touched=list(guard.touched),
             looks=guard.looks,
         )
+
+    def in_turn(self, at_once: int) -> Decoding:
+        """Decode all prompts, so many at once: one begins as another ends."""
+        parts: list[Decoded] = []
+        decode_stream(
+            self.model if self.draft is None else Models(self.model, self.draft),
+            self.method,
+            self.prompts,
+            seeds=range(len(self.prompts)),
+            gen_length=self.length,
+            measure=Measure(name=Measurement.COUNTS),
+            room=Room(rows=at_once),
+            tell=parts.append,
+        )
+        rows = [row for part in parts for row in zip(part.rows, part.generations, part.counts, strict=True)]
+        _, generations, counts = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+        return replace(self.together, generations=list(generations), counts=list(counts))
 
     def _decode(
         self, model: "_Watched", prompts: list[Sequence[int]], seeds: list[int], ledger: Ledger, guard: "_Guard"

@@ -91,18 +91,18 @@ class Memory(dict[str, Tensor]):
         return Memory({**self, **other}, absent | other._absent_B)
 
     def where(self, rows_B: Tensor, other: "Memory") -> "Memory":
-        """Return this memory in the rows marked in `rows_B`, and `other` in the rest.
+        """Return this memory in the rows marked in `rows_B`, and `other` in the rest; keys of either alone are in both.
 
-        What only this memory has is kept as it is; the shorter of two gets zeros behind it, as when parts are joined.
+        The shorter of two tensors gets zeros behind it, as when parts are joined.
         """
-        made = Memory(self, self._absent_B)
-        for key, mine in self.items():
-            if key in other:
-                dict.__setitem__(made, key, torch.where(_spread(rows_B, mine), *levelled([mine, other[key]])))
-            if key in self._absent_B or key in other._absent_B:
-                absent = [one._absent(key, len(rows_B), mine) for one in (self, other if key in other else self)]
-                made._absent_B[key] = torch.where(rows_B, *absent)
-        return made
+        kept, absent = {}, {}
+        for key in dict.fromkeys([*self, *other]):
+            some = self[key] if key in self else other[key]
+            each = levelled([one[key] if key in one else torch.zeros_like(some) for one in (self, other)])
+            kept[key] = torch.where(_spread(rows_B, some), *each)
+            if any(key not in one or key in one._absent_B for one in (self, other)):
+                absent[key] = torch.where(rows_B, *(one._absent(key, len(rows_B), some) for one in (self, other)))
+        return Memory(kept, absent)
 
     def widen(self, width: int, places: int) -> None:
         """Make room for `width` positions and `places` of the response."""
