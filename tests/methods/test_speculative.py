@@ -17,6 +17,7 @@ from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from harness.models.key_values import KeyValueStore
+from harness.runs.forward_clock import ForwardClock
 from methods.autoregressive.sample import KeyedSample
 from methods.autoregressive.speculative import COMPUTED, STORE, ModelDrafter, Rejection
 from tests.engine.causal import (
@@ -161,6 +162,17 @@ def test_a_draft_is_charged_with_its_own_layers() -> None:
     counts = ledger.counts(range(8))[0]
     own = sum(int(r.query_B[r.sample_B == 0].sum()) for r in ledger.records if r.role is Role.DRAFT)
     assert counts.layer_tokens == 2 * counts.query_tokens - own
+
+
+def test_every_position_is_work_or_padding() -> None:
+    """Guards what a batch computes for nothing: rows shorter than others, and rows that have drafted enough."""
+    stop, ledger = ANSWERS[2][5], Ledger()
+    seen = [ForwardClock(one) for one in (random_causal(stop_ids=(stop,)), alike(MODEL))]
+    run(Models(*seen), speculative(4), PROMPTS, ledger=ledger)
+    shown = sum(shape.numel() for one in seen for shape in one.shapes)
+    padded, counts = ledger.padded(range(8)), ledger.counts(range(8))
+    assert sum(padded) + sum(one.query_tokens for one in counts) == shown
+    assert any(len(one.idle_B) for one in ledger.records if one.idle_B is not None), "no row waited for others"
 
 
 def test_a_last_token_is_not_drafted_for() -> None:

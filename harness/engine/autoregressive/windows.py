@@ -21,7 +21,7 @@ class Window:
     """The tokens at [`start_B`, `end_B`) of each row, which a call computes; logits are read from `read_B` on.
 
     The keys and values of everything before are in `store`, those of the window get there. Rows whose window is empty
-    compute nothing and are charged nothing; `busy_R` are the others, None where there are no such rows.
+    have no work, only padding; `busy_R` are the others, None where there are no such rows.
     """
 
     tokens_BL: Tensor
@@ -69,6 +69,7 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
 
 def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Role) -> Charge:
     start_B, head_B, width = window.start_B, window.end_B - window.read_B, window.tokens_BL.shape[1]
+    idle_B = sample_B[query_B == 0] if window.busy_R is not None else None
     if window.busy_R is not None:
         parts = (start_B, head_B, query_B, sample_B)
         start_B, head_B, query_B, sample_B = (one.index_select(0, window.busy_R) for one in parts)
@@ -79,4 +80,5 @@ def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Role) -> Ch
         keys_B=start_B + (query_B + 1) / 2,
         head_B=head_B,
         reused=lambda: first(start_B, width),
+        idle_B=idle_B,
     )
