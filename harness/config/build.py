@@ -212,7 +212,7 @@ def load_model(cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingP
 def _loaded(model: Mapping[str, Any], dtype: str, device: str) -> LoadedModel:
     loader = function_at("model.loader", model["loader"])
     loaded = loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **_arguments(model))
-    if len(inspect.signature(loaded.model.forward).parameters) > 1:
+    if "tokens_BT" in inspect.signature(loaded.model.forward).parameters:
         raise ConfigError(
             f"model.loader={model['loader']}: its forward takes tokens and their like one by one; since "
             "interface 2 it is forward(request), a harness.engine.shared.model.ForwardRequest"

@@ -95,9 +95,10 @@ class LeastGain:
         last_BL = canvas.memory.get(_LAST, nothing_BL)
         canvas.memory[_LAST] = torch.where(confidence_BL.isfinite(), confidence_BL, last_BL)
         closed_B = commit_BL.sum(1)
-        eighth_B = (closed_B.clamp(min=self.n) + 7) // 8
+        # An eighth, of n at least, and never less than half of n.
+        share_B = (closed_B + 7).clamp(min=max(self.n + 7, self.n // 2 * 8)) // 8
         # Saber's own selector closes n at least, or completes the block; beside another one as much has to be left.
-        count_B = torch.minimum(eighth_B.clamp(min=self.n // 2), (closed_B - 1).clamp(min=0))
+        count_B = torch.minimum(share_B, (closed_B - 1).clamp(min=0))
         count_B = count_B * canvas.open_BL.any(1)
         decided_BL, loss_BL = canvas.committed_BL & canvas.window_BL, last_BL - confidence_BL
         reopened_BL = top(loss_BL, decided_BL, count_B)

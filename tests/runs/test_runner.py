@@ -15,6 +15,7 @@ from harness.config.source_digest import Code, Reader
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.method import NeverRevise
 from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.model import ForwardRequest
 from harness.errors import ConfigError, DataError
 from harness.models.embedded import EmbeddedModel
 from harness.results.store import Store
@@ -129,9 +130,9 @@ def test_the_sample_with_logits_that_are_no_numbers_is_named(results_dir: Path, 
     """Guards whoever has to find the one prompt of many that breaks a model."""
     real = EmbeddedModel.forward
 
-    def sick(self: EmbeddedModel, tokens_BT: torch.Tensor, **named):
-        logits_NV = real(self, tokens_BT, **named)
-        return logits_NV if len(tokens_BT) > 1 else logits_NV * torch.nan
+    def sick(self: EmbeddedModel, request: ForwardRequest):
+        logits_NV = real(self, request)
+        return logits_NV if len(request.tokens_BT) > 1 else logits_NV * torch.nan
 
     monkeypatch.setattr(EmbeddedModel, "forward", sick)
     names = [sample.id for sample in build_task(composed(results_dir)).instances()]

@@ -119,7 +119,7 @@ def _refuse_former(at: Pair) -> None:
         if name not in ours and hasattr(cls, name):
             raise ValueError(f"{at.words['part']} says {name}, which nobody asks since interface 2; say {now}")
     evaluate = getattr(at.part, "evaluate", None) if at.slot == "cache" else None
-    if evaluate is not None and len(signature(evaluate).parameters) > 1:
+    if evaluate is not None and "row_N" in signature(evaluate).parameters:
         raise ValueError(
             f"{at.words['part']} takes what it is asked for one by one; since interface 2 it is evaluate(request), "
             "with ledger, model, canvas, row_N, position_N and observe in it"
