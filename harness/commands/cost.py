@@ -300,7 +300,13 @@ def decode(overrides: Sequence[str]) -> tuple[list["Decoded"], list[list[int]]]:
 
     given = {word.partition("=")[0] for word in overrides}
     few = [] if "task.samples" in given else ["task.samples=8"]
-    street, _ = street_of(resolve(compose([*overrides, *few, "measure=traced"])), Silent())
+    cfg = compose([*overrides, *few, "measure=traced"])
+    if cfg.draft is not None:
+        raise ConfigError(
+            f"model@draft={cfg.draft.name}: calls of a draft would be priced as those of the target, the one "
+            f"shape that cost is given; use method=prompt_lookup, or run"
+        )
+    street, _ = street_of(resolve(cfg), Silent())
     prompts, decoded = zip(*street.decodings(), strict=True)
     return list(decoded), [[len(one) for one in batch] for batch in prompts]
 

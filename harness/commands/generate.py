@@ -100,7 +100,7 @@ def _decode(request: Request) -> "tuple[LoadedModel, Decoded]":
     if cfg.model.tokenizer == "text" and not any(word.startswith("gen_length=") for word in request.overrides):
         cfg = compose([*request.overrides, f"gen_length={_LENGTH}"])
     decoding = resolve_decoding(cfg)
-    _, loaded = load(cfg, decoding.checkpoint_sha256)
+    _, loaded = load(cfg, decoding.checkpoints)
     ids = loaded.tokenizer.encode_prompt(_posed(request, loaded.tokenizer)) if request.prompt else []
     decoded = decode_batch(
         loaded.model,

@@ -6,8 +6,8 @@ weights, and the share of exact matches at one token per step for every operatio
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +76,12 @@ def _train(name: str, options: Options, command: str) -> None:
 
     torch.set_num_threads(1)
     started, busy = time.perf_counter(), time.process_time()
-    model, stages = None, []
+    recipe, model, stages = read("training", name), None, []
     with Progress() as bar:
-        for number, stage in enumerate(read("training", name)["stages"], start=1):
+        for number, stage in enumerate(recipe["stages"], start=1):
             stage |= {"steps": max(1, round(options.scale * stage["steps"]))}
-            model, losses = _run_stage(f"{name} stage {number}", stage, model, bar)
+            shape = _shape(stage, recipe.get("shape", {}))
+            model, losses = _run_stage(f"{name} stage {number}", stage, shape, model, bar)
             stages.append(stage | {"loss_curve": curve(losses)})
     assert model is not None, "a model has at least one stage"
     folder = Path(options.out) if options.out else embedded.CHECKPOINTS / name
@@ -101,7 +102,7 @@ def _train(name: str, options: Options, command: str) -> None:
 
 
 def _run_stage(
-    label: str, stage: dict[str, Any], initial: "Transformer | None", bar: "Progress"
+    label: str, stage: dict[str, Any], shape: "TransformerConfig", initial: "Transformer | None", bar: "Progress"
 ) -> "tuple[Transformer, list[float]]":
     from harness.models import training
     from harness.models.tokenizer import IDS
@@ -121,14 +122,15 @@ def _run_stage(
 
     focus = Focus(**stage["focus"]) if "focus" in stage else None
     data = batches(layout=layout, rows=recipe.rows, seed=recipe.seed, focus=focus)
-    return training.train(_shape(stage), recipe, text, data, report, initial), losses
+    return training.train(shape, recipe, text, data, report, initial), losses
 
 
-def _shape(stage: dict[str, Any]) -> "TransformerConfig":
+def _shape(stage: Mapping[str, Any], smaller: Mapping[str, int]) -> "TransformerConfig":
+    """Return the shape of a stage: that of the embedded models, but for what a recipe's `shape` makes smaller."""
     from harness.models.tokenizer import VOCABULARY
     from harness.models.transformer import Attention, TransformerConfig
 
-    return TransformerConfig(
+    usual = TransformerConfig(
         vocab_size=len(VOCABULARY),
         width=128,
         layers=4,
@@ -140,6 +142,7 @@ def _shape(stage: dict[str, Any]) -> "TransformerConfig":
         attention=Attention(stage["attention"]),
         block_length=stage["block_length"],
     )
+    return replace(usual, **smaller)  # type: ignore[arg-type]
 
 
 def curve(losses: Sequence[float]) -> list[list[float]]:

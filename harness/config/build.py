@@ -5,15 +5,17 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import words
+from harness.config import drafts, words
 from harness.config.composition import plain
 from harness.config.content import checkpoint_digest, checkpoint_folder
 from harness.config.knobs import as_written, knob_of, refuse_unread
@@ -22,6 +24,7 @@ from harness.config.options import schema
 from harness.config.overrides import tells_as_typed
 from harness.config.values import Values
 from harness.engine.families import METHOD_CLASSES, Method
+from harness.engine.shared.model import Models
 from harness.errors import ConfigError, FieldError
 from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool
@@ -59,6 +62,10 @@ class Builder:
         if key not in self._tasks:
             self._tasks[key] = build_task(cfg)
         return self._tasks[key]
+
+    def models(self, cfg: DictConfig) -> dict[str, dict[str, Any]]:
+        """Return the models of a config as plain values, by role; none is to be written to."""
+        return {role: self.values.section(cfg, key) for role, key in drafts.ROLES.items() if cfg.get(key) is not None}
 
     def checkpoint(self, model: dict[str, Any]) -> str | None:
         """Return the digest of what a model's loader reads, None for a model without a checkpoint."""
@@ -182,23 +189,32 @@ def _fits(loader: Callable[..., Any], target: str, arguments: Mapping[str, Any])
             raise words.refused(f"model.loader.{name}", value, f"must be {_PLAIN[wanted]}")
 
 
-def load_model(cfg: DictConfig, checkpoint_sha256: str | None = None) -> LoadedModel:
-    """Return the model of a config, from the pool if it was the last one loaded.
+def load_model(cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingProxyType({})) -> LoadedModel:
+    """Return the model of a config, with the one that drafts for it if there is one, from the pool if loaded last.
 
-    `checkpoint_sha256` tells the pool what lies at the model's path: a changed checkpoint is loaded anew.
+    `checkpoints` tell the pool what lies at the paths of the models, by role: a changed checkpoint is loaded anew.
+    Raise ConfigError for a draft of another vocabulary.
     """
-    model: dict[str, Any] = plain(cfg, "model")
-    dtype, device = str(cfg.device.dtype), device_of(cfg)
-    arguments = _arguments(model)
+    models = {role: plain(cfg, key) for role, key in drafts.ROLES.items() if cfg.get(key) is not None}
+    where = (str(cfg.device.dtype), device_of(cfg))
+    keys = {role: json.dumps([model, *where, checkpoints.get(role)], sort_keys=True) for role, model in models.items()}
+    # A draft may be the target itself: one key, one model.
+    loaded = {
+        role: from_pool(key, partial(_loaded, models[role], *where), beside=keys.values()) for role, key in keys.items()
+    }
+    target, draft = loaded["target"], loaded.get("draft")
+    if draft is None:
+        return target
+    drafts.refuse_other(models, target.tokenizer, draft.tokenizer)
+    return replace(target, model=Models(target.model, draft.model), draft=draft)
 
-    def factory() -> LoadedModel:
-        loader = function_at("model.loader", model["loader"])
-        loaded = loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **arguments)
-        if "tokens_BT" in inspect.signature(loaded.model.forward).parameters:
-            raise ConfigError(
-                f"model.loader={model['loader']}: its forward takes tokens and their like one by one; since "
-                "interface 2 it is forward(request), a harness.engine.shared.model.ForwardRequest"
-            )
-        return loaded
 
-    return from_pool(json.dumps([model, dtype, device, checkpoint_sha256], sort_keys=True), factory)
+def _loaded(model: Mapping[str, Any], dtype: str, device: str) -> LoadedModel:
+    loader = function_at("model.loader", model["loader"])
+    loaded = loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **_arguments(model))
+    if "tokens_BT" in inspect.signature(loaded.model.forward).parameters:
+        raise ConfigError(
+            f"model.loader={model['loader']}: its forward takes tokens and their like one by one; since "
+            "interface 2 it is forward(request), a harness.engine.shared.model.ForwardRequest"
+        )
+    return loaded

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Any
 
 from omegaconf import DictConfig
 
-from harness.config import build, protocols
+from harness.config import build, drafts, protocols
 from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
 from harness.config.overrides import tells_as_typed
@@ -35,7 +34,7 @@ def check(cfg: DictConfig) -> tuple[Method, Task]:
     builder = build.Builder()
     method, task = _parts(cfg, builder)
     task.grading()
-    look_at_model(builder.values.section(cfg, "model"))
+    look_at_models(cfg, builder)
     return method, task
 
 
@@ -46,7 +45,7 @@ def fit(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     Finding out may mean trying programs, which a run that is stored does not need.
     """
     method, task = _parts(cfg, builder)
-    look_at_model(builder.values.section(cfg, "model"))
+    look_at_models(cfg, builder)
     return method, task
 
 
@@ -66,10 +65,17 @@ def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
     return _decoding(cfg, builder), builder.task(cfg)
 
 
-def look_at_model(model: dict[str, Any]) -> None:
-    """Raise ConfigError for a model that is not there, or whose settings its loader refuses at a look."""
-    hub.find_of(model)
-    build.check_model(model)
+def look_at_models(cfg: DictConfig, builder: build.Builder) -> None:
+    """Raise ConfigError for a model that is not there, whose settings its loader refuses at a look, or that drafts in
+    another vocabulary.
+    """
+    models = builder.models(cfg)
+    for role, model in models.items():
+        with drafts.told_of(role):
+            hub.find_of(model)
+            build.check_model(model)
+    if "draft" in models:
+        drafts.refuse_other_files(models)
 
 
 def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
@@ -80,6 +86,7 @@ def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
             method.fit_kind(ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
+    drafts.refuse_unfit(cfg, method)
     return method
 
 

@@ -133,7 +133,8 @@ def _unknown(key: str, overrides: Sequence[Override]) -> str:
 
 def _known_keys(group: str, overrides: Sequence[Override]) -> list[str]:
     """Return the keys of the root, and those of the option chosen of a group, two levels deep."""
-    chosen = [one for one in overrides if one.key_or_group == group in GROUPS and isinstance(one.value(), str)]
+    of_group = [one for one in overrides if group == (one.package or one.key_or_group) and one.key_or_group in GROUPS]
+    chosen = [one for one in of_group if isinstance(one.value(), str)]
     root = loader().compose(chosen)
     node = root.get(group)
     if not isinstance(node, DictConfig):

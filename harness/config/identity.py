@@ -41,7 +41,7 @@ def run_id(setting: str, producer: Mapping[str, object], code: Code) -> str:
 
 def setting_of(
     *,
-    target: Mapping[str, object],
+    models: Mapping[str, Mapping[str, object]],
     method: object,
     task: object,
     data: str | None,
@@ -49,9 +49,9 @@ def setting_of(
     gen_length: int,
     dtype: str,
 ) -> dict[str, object]:
-    """Return what was asked as plain values: `target` tells the model, `data` is the digest of the task's data."""
+    """Return what was asked as plain values: `models` are told by role, `data` is the digest of the task's data."""
     return {
-        "models": {"target": target},
+        "models": models,
         "method": describe(method),
         "task": task_of(task, data),
         "seed": plain_number(seed),

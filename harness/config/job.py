@@ -1,7 +1,7 @@
 """What a run needs, resolved once: method, task, and the names under which its results are stored."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from harness import references
 from harness.config import build, compatibility, identity
-from harness.config.composition import plain, resolved
+from harness.config.composition import resolved
 from harness.config.content import data_digest
+from harness.config.drafts import ROLES
 from harness.config.hardware import device_name
 from harness.config.located import function_at
 from harness.config.overrides import shown_as_typed
@@ -32,15 +33,15 @@ _NOT_TOLD = ("_target_", "name", "path", "hub_id", "key_env", "timeout_s", "retr
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """What decodes, whatever is decoded: a method, and the model of `cfg`, which is loaded by whoever begins.
+    """What decodes, whatever is decoded: a method, and the models of `cfg`, which are loaded by whoever begins.
 
-    `device` is torch's name of it; `checkpoint_sha256` tells what the model's loader will read.
+    `device` is torch's name of it; `checkpoints` tell, by role, what the loaders of the models will read.
     """
 
     cfg: DictConfig
     method: Method
     device: str
-    checkpoint_sha256: str | None
+    checkpoints: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,9 @@ def resolve_decoding(cfg: DictConfig, shared: Shared | None = None) -> Decoding:
     """Return what decodes prompts that come from elsewhere than a task; raise ConfigError for what cannot be."""
     builder = (shared or Shared()).builder
     method = compatibility.fit_decoding(cfg, builder)
-    model = plain(cfg, "model")
-    compatibility.look_at_model(model)
-    checkpoint = builder.checkpoint(model)
-    return Decoding(cfg=cfg, method=method, device=build.device_of(cfg), checkpoint_sha256=checkpoint)
+    compatibility.look_at_models(cfg, builder)
+    checkpoints = {role: builder.checkpoint(model) for role, model in builder.models(cfg).items()}
+    return Decoding(cfg=cfg, method=method, device=build.device_of(cfg), checkpoints=checkpoints)
 
 
 def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
@@ -104,14 +104,14 @@ def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
     shared = shared or Shared()
     method, task = compatibility.fit(cfg, shared.builder)
     values, device = shared.builder.values.resolved(cfg), build.device_of(cfg)
-    model = values["model"]
-    checkpoint = shared.builder.checkpoint(model)
+    models = shared.builder.models(cfg)
+    checkpoints = {role: shared.builder.checkpoint(model) for role, model in models.items()}
     return Job(
-        decoding=Decoding(cfg=cfg, method=method, device=device, checkpoint_sha256=checkpoint),
+        decoding=Decoding(cfg=cfg, method=method, device=device, checkpoints=checkpoints),
         plain=by_role(values),
         task=task,
         setting=identity.setting_of(
-            target=_target(model, checkpoint),
+            models={role: _told(model, checkpoints[role]) for role, model in models.items()},
             method=method,
             task=task,
             data=data_digest(task.sources()),
@@ -120,13 +120,14 @@ def resolve(cfg: DictConfig, shared: Shared | None = None) -> Job:
             dtype=cfg.device.dtype,
         ),
         producer=_producer(cfg, values["measure"], device),
-        code=shared.reader.code_of([*DECODING, *_modules(method, task, model)]),
+        code=shared.reader.code_of([*DECODING, *_modules(method, task, models.values())]),
     )
 
 
 def by_role(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved config as it is stored, with its models by the role they play."""
-    return {"models": {"target": plain["model"]}} | {key: value for key, value in plain.items() if key != "model"}
+    models = {role: plain[key] for role, key in ROLES.items() if plain.get(key) is not None}
+    return {"models": models} | {key: value for key, value in plain.items() if key not in ROLES.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,8 @@ def refused(error: Exception, overrides: Sequence[str], cfg: DictConfig | None) 
     """Return the run that an error has refused, told by its config or, for want of one, by what was asked."""
     try:
         plain = None if cfg is None else resolved(cfg)
-        asked = plain and {key: plain[key] for key in ("model", "method", "task", "seed", "gen_length")}
+        keys = ("model", "draft", "method", "task", "seed", "gen_length")
+        asked = plain and {key: plain[key] for key in keys if plain[key] is not None}
         setting = identity.setting_id({"refused": asked or list(overrides)})
     except ValueError:
         # A value of another type, or one that has no JSON.
@@ -166,7 +168,7 @@ def refused(error: Exception, overrides: Sequence[str], cfg: DictConfig | None) 
     )
 
 
-def _target(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, object]:
+def _told(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, object]:
     """Return what tells a model: its loader, the arguments that change answers, and the digest of its checkpoint."""
     loader = model["loader"]
     arguments = {name: value for name, value in loader.items() if name not in _NOT_TOLD}
@@ -188,13 +190,16 @@ def _producer(cfg: DictConfig, measure: Mapping[str, Any], device: str) -> dict[
     return made
 
 
-def _modules(method: Method, task: Task, model: Mapping[str, Any]) -> list[str]:
+def _modules(method: Method, task: Task, models: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the modules of every class that the config chose, and of code of a user's own that it names."""
     parts = [getattr(method, slot.name) for slot in fields(method)]
-    chosen = [*map(type, (method, task, *parts)), function_at("model.loader", model["loader"])]
+    named = [*references.modules_named("task", vars(task))]
+    chosen: list[Any] = [*map(type, (method, task, *parts))]
+    for loader in (model["loader"] for model in models):
+        chosen.append(function_at("model.loader", loader))
+        named += references.modules_named("model", loader)
+        path = loader.get("module")
+        if path and references.is_there(path) and has_no_version(path.partition(".")[0]):
+            named += accumulate(path.split("."), "{}.{}".format)
     modules = [inspect.getmodule(one) for one in chosen]
-    named = [*references.modules_named("model", model["loader"]), *references.modules_named("task", vars(task))]
-    path = model["loader"].get("module")
-    if path and references.is_there(path) and has_no_version(path.partition(".")[0]):
-        named += accumulate(path.split("."), "{}.{}".format)
     return [*(one.__name__ for one in modules if one is not None and one.__name__ != "builtins"), *named]

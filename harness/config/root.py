@@ -39,7 +39,7 @@ SEARCHED = ("search", "objective", "margin", "trials")
 
 @dataclass
 class BenchConf:
-    """The root of a run's config; groups fill the open keys."""
+    """The root of a run's config; groups fill the open keys, `draft` that of models if a draft is named."""
 
     model: Any
     method: Any
@@ -69,6 +69,7 @@ class BenchConf:
     margin: float
     trials: int
     overrides: list[str]
+    draft: Any = None
 
 
 @dataclass
@@ -104,7 +105,8 @@ def refuse_option(override: Override, known: Sequence[str]) -> None:
     if not isinstance(name, str):
         what = f"must be the name of a {group.rpartition('/')[2]}, such as {known[0]}"
         raise ConfigError(f"{override.input_line}: {what}")
+    asked = f"{group}@{override.package}" if override.package else group
     if reason := refused(group, name):
-        raise ConfigError(f"{group}={name}: {reason}")
+        raise ConfigError(f"{asked}={name}: {reason}")
     if name not in known:
-        raise ConfigError(f"{group}={name}: no such {group.rpartition('/')[2]}; {nearest(name, known)}")
+        raise ConfigError(f"{asked}={name}: no such {group.rpartition('/')[2]}; {nearest(name, known)}")

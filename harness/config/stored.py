@@ -25,6 +25,7 @@ def restored(config: Mapping[str, Any]) -> DictConfig:
     task = config["task"]
     root = {key: value for key, value in config.items() if key != "models"} | {
         "model": config["models"]["target"],
+        "draft": config["models"].get("draft"),
         "protocol": {"name": config["protocol"], "tasks": {task.get("known_as") or task["name"]: {}}},
         "overrides": [],
     }

@@ -1,6 +1,6 @@
 """Loaded models, kept between the runs of one process; a sweep loads each model once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,7 +32,8 @@ class LoadedModel:
 
     `checkpoint_sha256` changes with anything of the checkpoint that can change an answer, tokenizer included; None
     for models without a checkpoint. `parameters` is their number, None where nobody tells. `elsewhere` says where a
-    model computes that does not on this machine. `weights` says how they differ from the published ones.
+    model computes that does not on this machine. `weights` says how they differ from the published ones. `draft` is the
+    model that drafts for it, where a run has one; `model` then is both (`harness.engine.shared.model.Models`).
     """
 
     model: LanguageModel
@@ -41,18 +42,20 @@ class LoadedModel:
     parameters: int | None
     elsewhere: str | None = None
     weights: str | None = None
+    draft: "LoadedModel | None" = None
 
 
 _HELD: dict[str, LoadedModel] = {}
-"""At most one model: the one loaded last, under its key."""
+"""The models of the run that was loaded last, under their keys."""
 
 
-def load_model(key: str, factory: Callable[[], LoadedModel]) -> LoadedModel:
-    """Return the model held under `key`, or drop the held one and load another with `factory`.
+def load_model(key: str, factory: Callable[[], LoadedModel], beside: Collection[str] = ()) -> LoadedModel:
+    """Return the model held under `key`, or load it with `factory`; others are dropped first, but those `beside` it.
 
     `key` must tell apart everything that changes the model: its configuration, dtype and device.
     """
+    for other in [held for held in _HELD if held != key and held not in beside]:
+        del _HELD[other]
     if key not in _HELD:
-        _HELD.clear()
         _HELD[key] = factory()
     return _HELD[key]

@@ -1,5 +1,8 @@
 """Getting ready to decode: the switches of the process, and the model."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from omegaconf import DictConfig
 
 from harness.config import build
@@ -8,10 +11,12 @@ from harness.runs import device
 from harness.runs.device import DeviceState
 
 
-def load(cfg: DictConfig, checkpoint_sha256: str | None = None) -> tuple[DeviceState, LoadedModel]:
+def load(
+    cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingProxyType({})
+) -> tuple[DeviceState, LoadedModel]:
     """Set this process to what a config asks for, and return that and its model, from the pool if it was loaded last.
 
-    `checkpoint_sha256` tells what lies at the model's path. Raises ConfigError for a device that is not there.
+    `checkpoints` tell what lies at the paths of its models, by role. Raises ConfigError for a device that is not there.
     """
     switches = cfg.device
     state = device.apply(
@@ -20,4 +25,4 @@ def load(cfg: DictConfig, checkpoint_sha256: str | None = None) -> tuple[DeviceS
         threads=switches.threads,
         deterministic=switches.deterministic,
     )
-    return state, build.load_model(cfg, checkpoint_sha256)
+    return state, build.load_model(cfg, checkpoints)

@@ -221,6 +221,7 @@ def _provenance(
         "provenance": canonical_json(
             {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
             | ({"weights": loaded.weights} if loaded.weights else {})
+            | ({"draft_sha256": loaded.draft.checkpoint_sha256} if loaded.draft else {})
             | {"grading": dict(grading)}
         ),
     }
@@ -260,7 +261,7 @@ def _say_what_changed(job: Job, store: Store) -> None:
 def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
     """Set this process to what a job asks for, load its model, and return the way of its samples, and what was set."""
     cfg = job.cfg
-    switches, loaded = load(cfg, job.decoding.checkpoint_sha256)
+    switches, loaded = load(cfg, job.decoding.checkpoints)
     street = Street(
         task=job.task,
         method=job.decoding.method,
@@ -279,7 +280,8 @@ def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
 def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """Return the method, its knobs that differ from the published defaults, and the policies put in place of its own.
 
-    A policy that was put in is followed by those of its fields that differ from its class's defaults. What a model is
+    A policy that was put in is followed by those of its fields that differ from its class's defaults, all that by the
+    model that drafts. What a model is
     told that decodes by itself (`model.kwargs`) stands where the knobs do. Numbers are written as in the overrides.
     """
     method, typed = plain["method"], numbers_typed(overrides)
@@ -294,7 +296,9 @@ def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
             fields = options.changed_fields(f"method/{slot}", put_in, method[slot])
             told = {key: typed.get(f"method.{slot}.{key}", value) for key, value in fields.items()}
             changed += [f"{slot}={put_in}", *(f"{slot}.{key}={value}" for key, value in told.items())]
-    kwargs = plain["models"]["target"].get("kwargs") or {}
+    models = plain["models"]
+    changed += [f"draft={models['draft']['name']}"] if "draft" in models else []
+    kwargs = models["target"].get("kwargs") or {}
     changed += [f"{key}={typed.get(f'model.kwargs.{key}', value)}" for key, value in kwargs.items()]
     return " ".join([method["name"], *changed])
 
@@ -321,7 +325,7 @@ def _row(plain: Mapping[str, Any], names: tuple[str, str], overrides: Sequence[s
 
 def _asked_row(overrides: Sequence[str], names: tuple[str, str]) -> dict[str, Any]:
     """Return the row of what has no config: the options that were chosen, and all that was asked as the setting."""
-    chosen = {one.key_or_group: str(one.value()) for one in parse(overrides)}
+    chosen = {one.key_or_group: str(one.value()) for one in parse(overrides) if one.package is None}
     told = {group: chosen.get(group) for group in ("model", "method", "task")}
     asked = {"setting": " ".join(overrides), "config": canonical_json(printable({"overrides": list(overrides)}))}
     return _empty_row(names) | told | asked

@@ -15,6 +15,8 @@ does not depend on what was drafted, on the batch, or on the number of rounds.
 Invariants: output equals that of the empty drafter for every drafter; temperature 0 equals greedy decoding.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -27,17 +29,13 @@ from harness.engine.shared.sampling import invert
 from harness.errors import ConfigError
 
 
-@policy("method/acceptor", "keyed_sample")
-class KeyedSample:
-    """Accept drafts that equal the token sampled with the position's own random number.
+@dataclass(frozen=True)
+class Law:
+    """What tokens are drawn from: logits after temperature, top-k and top-p; at temperature 0 the most probable."""
 
-    `temperature` >= 0; `top_k` >= 0 most probable tokens are kept (0: all); of these, the fewest whose probability
-    reaches `top_p`, in (0, 1].
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: float
+    top_k: int
+    top_p: float
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -46,20 +44,6 @@ class KeyedSample:
             raise ConfigError(f"top_k must be >= 0 (0 keeps all tokens), got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be in (0, 1] (1 keeps all tokens), got {self.top_p}")
-
-    def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
-        """Return the longest prefix that equals the sampled tokens, and the token sampled behind it."""
-        seed_N = sequences.seed_B[prediction.row_N]
-        tokens_N = self.draw(prediction.logits_NV, seed_N, prediction.position_N)
-        gap_N = token_gap(prediction.logits_NV, tokens_N) if self.temperature == 0 else None
-        return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)
-
-    def draw(self, logits_NV: Tensor, seed_N: Tensor, position_N: Tensor) -> Tensor:
-        """Return one token per entry, a function of its logits, seed and absolute position."""
-        if self.temperature == 0:
-            return logits_NV.argmax(-1)
-        # The CDF runs over token ids, not over ranks: nearly equal logits that swap ranks hardly move it.
-        return invert(self.probabilities(logits_NV), uniforms(seed_N, position_N, "token", 1).squeeze(1))
 
     def probabilities(self, logits_NV: Tensor) -> Tensor:
         """Return float64 probabilities after temperature, top-k, then top-p over what top-k left (ties: lowest id).
@@ -77,3 +61,37 @@ class KeyedSample:
         kept_NV = (mass_NV.cumsum(-1) - mass_NV) < self.top_p
         sorted_NV = sorted_NV.masked_fill(~kept_NV, -torch.inf)
         return torch.empty_like(sorted_NV).scatter_(1, order_NV, sorted_NV).double().softmax(-1)
+
+
+@policy("method/acceptor", "keyed_sample")
+class KeyedSample:
+    """Accept drafts that equal the token sampled with the position's own random number.
+
+    `temperature` >= 0; `top_k` >= 0 most probable tokens are kept (0: all); of these, the fewest whose probability
+    reaches `top_p`, in (0, 1].
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        Law(self.temperature, self.top_k, self.top_p)
+
+    def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
+        """Return the longest prefix that equals the sampled tokens, and the token sampled behind it."""
+        seed_N = sequences.seed_B[prediction.row_N]
+        tokens_N = self.draw(prediction.logits_NV, seed_N, prediction.position_N)
+        gap_N = token_gap(prediction.logits_NV, tokens_N) if self.temperature == 0 else None
+        return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)
+
+    def draw(self, logits_NV: Tensor, seed_N: Tensor, position_N: Tensor) -> Tensor:
+        """Return one token per entry, a function of its logits, seed and absolute position."""
+        if self.temperature == 0:
+            return logits_NV.argmax(-1)
+        # The CDF runs over token ids, not over ranks: nearly equal logits that swap ranks hardly move it.
+        return invert(self.probabilities(logits_NV), uniforms(seed_N, position_N, "token", 1).squeeze(1))
+
+    def probabilities(self, logits_NV: Tensor) -> Tensor:
+        """Return float64 probabilities of the tokens, as `Law` does."""
+        return Law(self.temperature, self.top_k, self.top_p).probabilities(logits_NV)

@@ -82,6 +82,7 @@ def test_served_models_are_told_with_where_they_are_cheapest(call_decbench: RunD
         (["method=thresold"], "method=thresold: no such method; did you mean threshold?"),
         (["method=ar_greedy"], "method=ar_greedy: does not run on model=tiny_mdm"),
         (["on=tiny"], "model=tiny: no such model"),
+        (["on=tiny_ar", "model@draft=tiny_ar", "method=speculative"], "model@draft=tiny_ar: calls of a draft would be"),
         (["serving", "context=none"], "context=none: write context=8192, or several: context=8192,32768"),
         (["serving", "device=h20"], "device=h20: write context=8192"),
     ],

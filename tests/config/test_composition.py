@@ -17,6 +17,7 @@ from harness.config.loader import ROOT as BENCH
 from harness.config.loader import loader
 from harness.config.option_files import ASSUMED
 from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.families import asks
 from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError
 from methods.caches.block_causal import BlockCausalCache
@@ -39,10 +40,11 @@ def test_every_option_composes(group: str):
 def test_every_method_is_built_with_its_defaults(method: str):
     """Guards the wiring of knobs into policies."""
     kind = read("method", method)["models"][0]
-    cfg = compose([*([f"model={MODEL_OF[kind]}"] if kind in MODEL_OF else []), f"method={method}"])
+    asked = [*([f"model={MODEL_OF[kind]}"] if kind in MODEL_OF else []), f"method={method}"]
+    made = build_method(compose(asked))
+    assert made
     if kind in MODEL_OF:
-        check(cfg)
-    assert build_method(cfg)
+        check(compose([*asked, *(["model@draft=tiny_ar_draft"] if asks(made) else [])]))
 
 
 def test_a_knob_reaches_its_policy():
@@ -99,6 +101,15 @@ REFUSALS = {
     "task=waiting_line": "reads symbols only; use task.renderer=tiny",
     "gen_length=200": "gen_length=200: model=tiny_mdm has 128 positions",
     "batch_size=0": "batch_size=0: must be at least 1",
+    "model=tiny_ar method=speculative": "model@draft=null: method=speculative asks a model for its drafts; name one of",
+    "model=tiny_ar method=ar_greedy model@draft=tiny_ar_draft": "model@draft=tiny_ar_draft: method=ar_greedy asks no ",
+    "model@draft=tiny_ar_draft": "model@draft=tiny_ar_draft: method=llada asks no model for drafts; leave it out",
+    "model=tiny_ar method=speculative model@draft=tiny_mdm": "model@draft=tiny_mdm: is masked_diffusion, and method=",
+    "model=tiny_ar method=speculative model@draft=smollm2_135m": "reads text, model=tiny_ar reads symbols; name one of",
+    "model=tiny_ar method=speculative model@draft=tiny_ar_drft": "model@draft=tiny_ar_drft: no such model; did you",
+    "model=tiny_ar method=speculative model@draft=tiny_ar draft.max_length=9": "gen_length=16: model@draft=tiny_ar has",
+    "model=tiny_ar method=speculative model@draft=tiny_ar draft.pth=a": "draft.pth: no such key; did you mean draft.p",
+    "draft.path=a": "draft.path: no such key",
 }
 
 

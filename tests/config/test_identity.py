@@ -13,6 +13,7 @@ from harness.config.identity import describe, plain_number
 from harness.config.job import Job, resolve
 from harness.config.remembered import remembered
 from harness.config.source_digest import Code, Reader, differences
+from harness.config.stored import restored
 from harness.errors import ConfigError
 from harness.models.embedded import CHECKPOINTS
 
@@ -88,6 +89,26 @@ def test_a_checkpoint_is_told_by_its_content(tmp_path: Path):
     config = tmp_path / "b" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "rope_theta": 5000.0}))
     assert named("a") != named("b")
+
+
+def test_a_draft_is_told_as_its_target_is(tmp_path: Path):
+    """Guards resume after a change of the model that drafts, weights and config, and after it was moved."""
+    shutil.copytree(CHECKPOINTS / "tiny_ar_draft", tmp_path / "a")
+    shutil.copytree(CHECKPOINTS / "tiny_ar_draft", tmp_path / "b")
+    speculative = ["model=tiny_ar", "model@draft=tiny_ar_draft", "method=speculative", "task.samples=2"]
+
+    def made(*change: str) -> Job:
+        return resolve(compose([*speculative, *change]))
+
+    assert made(f"draft.path={tmp_path / 'a'}").run_id == made(f"draft.path={tmp_path / 'b'}").run_id == made().run_id
+    assert made("model@draft=tiny_ar").setting_id != made().setting_id != made("model=tiny_ar_draft").setting_id
+    config = tmp_path / "b" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rope_theta": 5000.0}))
+    changed = made(f"draft.path={tmp_path / 'b'}")
+    assert changed.setting_id != made().setting_id and changed.run_id != made().run_id
+    assert changed.decoding.checkpoints.keys() == changed.plain["models"].keys() == {"target", "draft"}
+    assert restored(made().plain).draft.name == "tiny_ar_draft"
+    assert job().plain["models"].keys() == {"target"} and restored(job().plain).draft is None
 
 
 def test_data_is_told_by_its_content(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A random causal transformer behind the engine's interface, drafters to try on it, and plain AR to compare with."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,19 +20,42 @@ VOCABULARY = 19
 PROMPTS = [[3], [5, 1, 4], [2, 7, 1, 8, 2, 8], [6, 6], [9, 1, 2, 3], [4, 4, 4], [1, 2], [8, 7, 6, 5, 4, 3, 2, 1, 0]]
 
 
-def random_causal(*, stop_ids: tuple[int, ...] = ()) -> EmbeddedModel:
-    """Return a two-layer float64 transformer with random weights, always the same."""
+def random_causal(
+    *, stop_ids: tuple[int, ...] = (), seed: int = 0, vocabulary: int = VOCABULARY, layers: int = 2
+) -> EmbeddedModel:
+    """Return a small float64 transformer with random weights, the same for a seed."""
     config = TransformerConfig(
-        vocab_size=VOCABULARY, width=16, layers=2, heads=2, kv_heads=1, head_width=8, feed_forward_width=32,
+        vocab_size=vocabulary, width=16, layers=layers, heads=2, kv_heads=1, head_width=8, feed_forward_width=32,
         max_length=64, attention=Attention.CAUSAL,
     )  # fmt: skip
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         embedding_VC = torch.randn(config.vocab_size, config.width)
         transformer = Transformer(config)
         transformer.load_state_dict({"embedding.weight": embedding_VC}, strict=False)
         transformer = transformer.double().eval()
     return EmbeddedModel(transformer, replace(spec_of("random", config), stop_ids=stop_ids))
+
+
+def alike(model: EmbeddedModel, *, noise: float = 0.1, vocabulary: int | None = None) -> EmbeddedModel:
+    """Return a model whose weights differ a little, so that it often says the same; of another vocabulary by padding.
+
+    Tokens that only it has are its favourites.
+    """
+    transformer, generator = copy.deepcopy(model.transformer), torch.Generator().manual_seed(1)
+    config = transformer.config
+    with torch.no_grad():
+        for weight in transformer.parameters():
+            weight += noise * weight.std() * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    if vocabulary is None:
+        return EmbeddedModel(transformer, replace(model.spec, name="alike"))
+    wider = Transformer.unset(replace(config, vocab_size=vocabulary)).double()
+    weights = transformer.state_dict()
+    for name in ("embedding.weight", "head.weight"):
+        padding = max(0, vocabulary - config.vocab_size)
+        weights[name] = torch.cat([weights[name][:vocabulary], 9 * torch.ones(padding, config.width)]).double()
+    wider.load_state_dict(weights)
+    return EmbeddedModel(wider.eval(), replace(model.spec, name="padded", vocab_size=vocabulary))
 
 
 @torch.inference_mode()
@@ -70,11 +94,12 @@ class RaggedNoise:
     """Draft random tokens, a random number of them, more than asked for."""
 
     generator: torch.Generator
+    vocabulary: int = VOCABULARY
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         shape = (sequences.num_rows, int(limit_B.max()) + 2)
         return Proposal(
-            tokens_BK=torch.randint(VOCABULARY, shape, generator=self.generator),
+            tokens_BK=torch.randint(self.vocabulary, shape, generator=self.generator),
             count_B=torch.randint(shape[1] + 1, shape[:1], generator=self.generator),
         )
 

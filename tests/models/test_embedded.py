@@ -140,6 +140,17 @@ def test_the_pool_frees_one_model_before_it_loads_another() -> None:
 
 
 @pytest.mark.usefixtures("empty_pool")
+def test_the_pool_holds_the_models_of_one_run() -> None:
+    """Guards a draft against taking its target's place, and memory against one that is asked no longer."""
+    target = pool.load_model("a", make, beside=("a", "b"))
+    draft = weakref.ref(pool.load_model("b", make, beside=("a", "b")).model)
+    assert pool.load_model("a", lambda: pytest.fail("loaded twice"), beside=("a", "b")) is target
+    assert pool.load_model("a", lambda: pytest.fail("loaded twice")) is target
+    gc.collect()
+    assert draft() is None
+
+
+@pytest.mark.usefixtures("empty_pool")
 def test_a_failed_load_leaves_no_model_behind() -> None:
     """Guards a sweep in which one model is damaged."""
 
@@ -161,5 +172,7 @@ def test_a_checkpoint_is_the_one_that_its_sidecar_describes(name: str) -> None:
     assert recipe == read("training", name)["stages"]
     assert sidecar["evaluation"]["samples_per_length"] >= 500
     assert {f"list_{operation}" for operation in sidecar["evaluation"]["exact_match"]} <= set(names("task"))
+    # A smaller one is a draft, whose tokens are worth what a target makes of them (tests/methods).
+    bar = 0.98 if "shape" not in read("training", name) else 0
     for operation, by_length in sidecar["evaluation"]["exact_match"].items():
-        assert min(by_length.values()) >= 0.98, operation
+        assert min(by_length.values()) >= bar, operation

@@ -37,7 +37,7 @@ def test_verdicts_and_isolation_are_stored(results_dir: Path, monkeypatch: pytes
     """Guards the stored rows: how each program ended, and how well it was shut in when it did."""
     load = build.load_model
     monkeypatch.setattr(
-        build, "load_model", lambda cfg, checkpoint_sha256: dataclasses.replace(load(cfg), tokenizer=OneAnswer())
+        build, "load_model", lambda cfg, checkpoints: dataclasses.replace(load(cfg), tokenizer=OneAnswer())
     )
     settings = ["task.template=lm_eval", "task.turns=text", "task.samples=3", "gen_length=8", "method.steps=1"]
     if unsafe:

@@ -17,8 +17,8 @@ from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
 from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
 from harness.engine.diffusion.needs import gives_of
-from harness.engine.families import Method
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.families import Method, asks
+from harness.engine.shared.model import LanguageModel, ModelKind, Models
 from harness.errors import ConfigError
 from harness.models import random as random_models
 
@@ -42,6 +42,20 @@ def model(kind: str) -> LanguageModel:
     ).model
 
 
+def draft_for(method: Method) -> LanguageModel | None:
+    """Return a random model of a kind that a method asks for drafts, None if it asks none."""
+    kinds = sorted(kind.value for kind in asks(method))
+    return _smaller(kinds[0]) if kinds else None
+
+
+@cache
+def _smaller(kind: str) -> LanguageModel:
+    # Of the same seed, and so flat that its best tokens are the target's at times: some drafts stand, some fall.
+    return random_models.load(
+        name="draft", kind=kind, seed=3, max_length=64, logit_deviation=1.0, dtype=torch.float64
+    ).model
+
+
 def built(name: str, kind: str, overrides: Sequence[str], length: int = LENGTH) -> Method:
     """Build a method for models of a kind, in blocks of 8 where it has blocks and no other size is asked for."""
     sized = any(override.startswith("method.block_length=") for override in overrides)
@@ -57,7 +71,8 @@ def built(name: str, kind: str, overrides: Sequence[str], length: int = LENGTH) 
 def subject(name: str, kind: str, overrides: Sequence[str] = ()) -> Subject:
     """Return a method on a random model of a kind."""
     words = " ".join([f"method={name}", *overrides, f"kind={kind}"])
-    return Subject(words=words, method=built(name, kind, overrides), model=model(kind))
+    made = built(name, kind, overrides)
+    return Subject(words=words, method=made, model=model(kind), draft=draft_for(made))
 
 
 def of_method(name: str, overrides: list[str], kind: str | None) -> Iterator[Trial]:
@@ -108,9 +123,12 @@ def _undrafted(base: Subject) -> Iterator[Trial]:
 
 def _on_model(name: str, overrides: list[str], chosen: str) -> Iterator[Trial]:
     cfg = compose([chosen, f"method={name}", *overrides, "device.dtype=float64"])
-    loaded = load_model(cfg).model
-    made = Subject(words=f"method={name} {' '.join([*overrides, chosen])}", method=build_method(cfg), model=loaded)
-    yield from _rules(replace(made, length=int(cfg.gen_length)), RULES)
+    loaded, method = load_model(cfg), build_method(cfg)
+    target = loaded.model.target if isinstance(loaded.model, Models) else loaded.model
+    draft = draft_for(method) if loaded.draft is None else loaded.draft.model
+    words = f"method={name} {' '.join([*overrides, chosen])}"
+    made = Subject(words=words, method=method, model=target, draft=draft, length=int(cfg.gen_length))
+    yield from _rules(made, RULES)
 
 
 def _rules(made: Subject, rules: Sequence[str] | dict) -> Iterator[Trial]:

@@ -1,7 +1,7 @@
 """What is held to the rules: a method on a model, and what it did with a few prompts of different lengths."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import GIVEN, Generation
-from harness.engine.shared.model import ForwardRequest, LanguageModel
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Models
 from harness.engine.shared.prediction import Candidates
 from harness.engine.shared.records import Counts, ForwardRecord, Ledger
 from harness.models.transformer import Block
@@ -61,11 +61,12 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A method on a model. `words` are those of the command that shows it."""
+    """A method on a model, with one that drafts if it asks any. `words` are those of the command that shows it."""
 
     words: str
     method: Method
     model: LanguageModel
+    draft: LanguageModel | None = None
     prompts: Sequence[Sequence[int]] = PROMPTS
     length: int = LENGTH
 
@@ -76,7 +77,7 @@ class Subject:
 
     def decode(self, rows: Sequence[int], *, constrained: bool = False) -> Decoding:
         """Decode some of the prompts together, each with its own seed; `constrained`, with tokens that are given."""
-        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), _Watched(self.model)
+        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), _Watched(self.model, self.draft)
         guard = _Guard([list(prompt) for prompt in prompts], CONSTRAINTS if constrained else {})
         with torch.inference_mode(), watched.layers():
             generations = self._decode(watched, prompts, list(rows), ledger, guard)
@@ -94,7 +95,7 @@ class Subject:
         """Decode all prompts, so many at once: one begins as another ends."""
         parts: list[Decoded] = []
         decode_stream(
-            self.model,
+            self.model if self.draft is None else Models(self.model, self.draft),
             self.method,
             self.prompts,
             seeds=range(len(self.prompts)),
@@ -108,7 +109,7 @@ class Subject:
         return replace(self.together, generations=list(generations), counts=list(counts))
 
     def _decode(
-        self, model: ForwardClock, prompts: list[Sequence[int]], seeds: list[int], ledger: Ledger, guard: "_Guard"
+        self, model: "_Watched", prompts: list[Sequence[int]], seeds: list[int], ledger: Ledger, guard: "_Guard"
     ) -> list[Generation]:
         spec, method = model.spec, self.method
         if isinstance(method, DiffusionMethod):
@@ -126,7 +127,7 @@ class Subject:
             return diffusion.decode(model, method, canvas, ledger, [guard.after_step])
         if isinstance(method, AutoregressiveMethod):
             return draft_verify.decode(
-                model,
+                model if model.draft is None else Models(model, model.draft),
                 method,
                 prompts,
                 gen_length=self.length,
@@ -141,15 +142,19 @@ class Subject:
 class _Watched(ForwardClock):
     """A model of which is seen, besides, how many positions every call takes through the layers.
 
-    The feed-forward part of a layer is shown what the layer computes, and nothing that comes from memory.
+    The feed-forward part of a layer is shown what the layer computes, and nothing that comes from memory. What another
+    model drafts is seen among the target's calls, in their order.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, draft: LanguageModel | None = None) -> None:
         super().__init__(model)
         modules = [one for one in (model, *getattr(model, "__dict__", {}).values()) if isinstance(one, torch.nn.Module)]
         self._blocks = [block for one in modules for block in one.modules() if isinstance(block, Block)]
         self._seen = 0
         self.layer_tokens: list[int | None] = []
+        self.draft = None if draft is None else _Watched(draft)
+        if self.draft is not None:
+            self.draft.shapes, self.draft.layer_tokens = self.shapes, self.layer_tokens
 
     @contextmanager
     def layers(self) -> Iterator[None]:
@@ -160,7 +165,8 @@ class _Watched(ForwardClock):
 
         hooks = [block.feed_forward.register_forward_pre_hook(see) for block in self._blocks]
         try:
-            yield
+            with nullcontext() if self.draft is None else self.draft.layers():
+                yield
         finally:
             for hook in hooks:
                 hook.remove()

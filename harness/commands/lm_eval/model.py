@@ -14,7 +14,7 @@ from lm_eval.api.model import LM
 from tqdm import tqdm
 
 from harness.config import compatibility
-from harness.config.composition import compose, plain, resolved
+from harness.config.composition import compose, resolved
 from harness.config.job import Shared, by_role, resolve_decoding
 from harness.engine.families import Method
 from harness.engine.shared.randomness import sample_seed
@@ -29,7 +29,7 @@ from tasks.asking import cut
 from tasks.lm_eval import requests as asked
 
 _LOG = logging.getLogger(__name__)
-_GROUPS = ("model", "method", "device", "seed", "gen_length")
+_GROUPS = ("model", "model@draft", "draft", "method", "device", "seed", "gen_length")
 _COUNTS = Measure(name=Measurement.COUNTS, warmup=0, repetitions=1)
 
 
@@ -53,8 +53,8 @@ class DecbenchLM(LM):
         self._length: int | None = settings.get("gen_length")
         self._cfg = compose(self._overrides)
         compatibility.check_kinds(self._cfg)
-        compatibility.look_at_model(plain(self._cfg, "model"))
         self._shared = Shared()
+        compatibility.look_at_models(self._cfg, self._shared.builder)
         _, self._loaded = load(self._cfg)
         self.counters: list[dict[str, Any]] = []
 

@@ -6,14 +6,14 @@ absolute.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger
@@ -122,9 +122,17 @@ class Drafter(Protocol):
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return at most `limit_B` tokens per row, fewer or none at will.
 
-        Calls of a model go through `ledger` with `Role.DRAFT`.
+        `model` is the target; to a drafter that asks another one (`AsksDraft`) it is `Models`, which has both. Calls of
+        a model go through `ledger` with `Role.DRAFT`.
         """
         ...
+
+
+@runtime_checkable
+class AsksDraft(Drafter, Protocol):
+    """A drafter that asks a model beside the target, one of the kinds that `asks` names."""
+
+    asks: ClassVar[frozenset[ModelKind]]
 
 
 class DraftLength(Protocol):

@@ -1,7 +1,7 @@
 """THE draft-verify loop: draft some tokens, score them in one call, keep those that the model confirms.
 
 One function serves every autoregressive method; an empty draft is plain decoding, so a method and its baseline
-run the same code. Shapes: B rows, L positions, T fed positions or tokens of a round, N scored positions.
+run the same code. Shapes: B rows, L positions, T tokens of a round.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round, Verdict
-from harness.engine.autoregressive.sequences import Sequences, first, write_behind
-from harness.engine.shared.generation import DecodeError, Generation, known_margin
-from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind
+from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
+from harness.engine.autoregressive.windows import Window, ask
+from harness.engine.shared.generation import Generation, known_margin
+from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.prediction import Prediction
-from harness.engine.shared.records import Charge, Ledger, Role
+from harness.engine.shared.records import Ledger, Role
 
 
 class RoundObserver(Protocol):
@@ -43,8 +44,9 @@ def decode(
 
     A generation ends with its first stop token. Rows are independent: prompts of any lengths share a batch
     without being shifted, and a row leaves the batch when it is finished. The prefill is round 0 and emits the
-    first token. `on_progress` is told after each call how many rows are finished and how many calls the loop
-    made. Raises DecodeError for logits that are not numbers.
+    first token. `model` is the target, or `Models` where another one drafts for it. `on_progress` is told after each
+    call of the target how many rows are finished and how many there were. Raises DecodeError for logits that are not
+    numbers.
     """
     assert model.spec.kind is ModelKind.CAUSAL, f"{model.spec.name} is not a causal model"
     sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds)
@@ -108,37 +110,15 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
     """Return the prediction for each drafted position and the one behind; one call of the model.
 
     Fed are the committed tokens that the store lacks (after the prefill that is the last one) and the drafts.
-    The causal mask alone hides what the store holds of rejected drafts: it lies behind every query.
     """
-    start_B, end_B = sequences.computed_B, sequences.length_B + proposal.count_B
-    query_B = end_B - start_B
-    offset_T = torch.arange(int(query_B.max()), device=query_B.device)
-    real_BT = offset_T < query_B[:, None]
-    # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
-    # because the last token of a generation is never fed; writing slot 0 again could round it differently.
-    position_BT = torch.where(real_BT, start_B[:, None] + offset_T, 0)
-    tokens_BL = write_behind(sequences.tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.count_B)
-    read_BT = real_BT & (position_BT >= sequences.length_B[:, None] - 1)
-    row_N, offset_N = read_BT.nonzero(as_tuple=True)
-    request = ForwardRequest(
-        tokens_BL.gather(1, position_BT),
-        positions_BT=position_BT,
-        slots_BT=torch.where(real_BT, position_BT, sequences.store.slots - 1),
-        kv=sequences.store,
-        end=int(end_B.max()),
-        select_N=row_N * len(offset_T) + offset_N,
+    window = Window(
+        tokens_BL=write_behind(sequences.tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.count_B),
+        start_B=sequences.computed_B,
+        end_B=sequences.length_B + proposal.count_B,
+        read_B=sequences.length_B - 1,
+        store=sequences.store,
     )
-    charge = Charge(
-        role=_role(sequences, proposal),
-        sample_B=sequences.sample_B,
-        query_B=query_B,
-        keys_B=start_B + (query_B + 1) / 2,
-        head_B=proposal.count_B + 1,
-        reused=lambda: first(start_B, tokens_BL.shape[1]),
-    )
-    logits_NV = ledger.call(model, request, charge)
-    position_N = position_BT[row_N, offset_N] + model.spec.shift
-    return _aligned(model, logits_NV, row_N, position_N, tokens_BL, sequences.sample_B)
+    return ask(model, window, sequences, ledger, _role(sequences, proposal))
 
 
 def _role(sequences: Sequences, proposal: Proposal) -> Role:
@@ -147,27 +127,13 @@ def _role(sequences: Sequences, proposal: Proposal) -> Role:
     return Role.VERIFY if proposal.tokens_BK.shape[1] else Role.TARGET
 
 
-def _aligned(
-    model: LanguageModel, logits_NV: Tensor, row_N: Tensor, position_N: Tensor, tokens_BL: Tensor, sample_B: Tensor
-) -> Prediction:
-    if bool(logits_NV.isnan().any()):
-        row = row_N[logits_NV.isnan().any(-1).nonzero()[0, 0]]
-        raise DecodeError(
-            f"model {model.spec.name} returned logits that are not numbers (NaN)", sample=int(sample_B[row])
-        )
-    if model.spec.mask_id is not None:
-        logits_NV[:, model.spec.mask_id] = -torch.inf
-    rows, width = tokens_BL.shape
-    return Prediction(logits_NV=logits_NV, row_N=row_N, position_N=position_N, shape=(rows, width), spec=model.spec)
-
-
 def _commit(
     sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...], index: int
 ) -> Sequences:
     """Return the sequences with the accepted drafts and the model's token, cut behind the first stop token."""
     token_B1, accepted_B1 = verdict.token_B[:, None], verdict.accepted_B[:, None]
     emitted_BT = torch.cat([proposal.tokens_BK, token_B1], 1).scatter(1, accepted_B1, token_B1)
-    stops_BT = _is_stop(emitted_BT, stop_ids)
+    stops_BT = is_stop(emitted_BT, stop_ids)
     stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
     count_B = (first(verdict.accepted_B + 1, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
     start_B = sequences.length_B
@@ -181,14 +147,10 @@ def _commit(
     )
 
 
-def _is_stop(tokens: Tensor, stop_ids: tuple[int, ...]) -> Tensor:
-    return torch.isin(tokens, torch.tensor(stop_ids, dtype=tokens.dtype, device=tokens.device))
-
-
 def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Generation]) -> Sequences:
     """Move finished rows to `results` and return the others."""
     last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
-    finished_B = _is_stop(last_B, stop_ids) | (sequences.length_B == sequences.limit_B)
+    finished_B = is_stop(last_B, stop_ids) | (sequences.length_B == sequences.limit_B)
     if not bool(finished_B.any()):
         return sequences
     for row in finished_B.nonzero().squeeze(1).tolist():

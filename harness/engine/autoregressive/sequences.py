@@ -94,3 +94,8 @@ def write_behind(into_BL: Tensor, start_B: Tensor, values_BK: Tensor, count_B: T
 def first(count_B: Tensor, width: int) -> Tensor:
     """Return the mask [B, `width`] of the first `count_B` places of each row."""
     return torch.arange(width, device=count_B.device) < count_B[:, None]
+
+
+def is_stop(tokens: Tensor, stop_ids: tuple[int, ...]) -> Tensor:
+    """Say of each token whether it ends an answer."""
+    return torch.isin(tokens, torch.tensor(stop_ids, dtype=tokens.dtype, device=tokens.device))

@@ -4,7 +4,7 @@ Shapes: B rows, T query positions, S key slots, N selected positions, V vocabula
 """
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -184,3 +184,32 @@ class LanguageModel(Protocol):
     def forward(self, request: ForwardRequest) -> Tensor:
         """Return raw logits [N, V] of the positions that are selected, or of all, [B, T, V]."""
         ...
+
+
+class Models:
+    """A target and the model that drafts for it. To whoever asks one model it is the target, its logits and keys.
+
+    `spec` is the target's, but for the positions, which both must have.
+    """
+
+    def __init__(self, target: LanguageModel, draft: LanguageModel) -> None:
+        self.target, self.draft = target, draft
+        self.spec = replace(target.spec, max_length=min(target.spec.max_length, draft.spec.max_length))
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens have to be."""
+        return self.target.device
+
+    @property
+    def attention(self) -> str | None:
+        """Name of the attention that the target computes with, None where it does not say."""
+        return getattr(self.target, "attention", None)
+
+    def new_store(self, rows: int, slots: int) -> Store:
+        """Allocate an empty key/value store of the target."""
+        return self.target.new_store(rows, slots)
+
+    def forward(self, request: ForwardRequest) -> Tensor:
+        """Return raw logits of the target."""
+        return self.target.forward(request)

@@ -32,9 +32,9 @@ class ForwardRecord:
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
     over queries), `head_B` positions whose vocabulary logits were computed; at most `layers` of `layers_total` were
     run, with `planned_B` query positions over all of them where a plan says so. Rows were computed `width` positions
-    wide, padding included; 0 where that is not known. `reused_B` visible positions were
-    computed by earlier calls, those of `cached_BL`; None unless traced, `cached_BL` also where layers differ in them.
-    `span` are the marks of the device's clock around the call; None unless timed.
+    wide, padding included; 0 where that is not known; those of the samples `idle_B`, if any, for nothing. `reused_B`
+    visible positions were computed by earlier calls, those of `cached_BL`; None unless traced, `cached_BL` also where
+    layers differ in them. `span` are the marks of the device's clock around the call; None unless timed.
     """
 
     role: Role
@@ -45,6 +45,7 @@ class ForwardRecord:
     layers: int
     layers_total: int
     width: int = 0
+    idle_B: Tensor | None = None
     planned_B: Tensor | None = None
     reused_B: Tensor | None = None
     cached_BL: Tensor | None = None
@@ -67,7 +68,7 @@ class Charge:
 
     Where a plan runs the layers, it knows `query_B`, which is None here. `layers` are all of the model's if None.
     `reused` tells how often each position of a row [B, L] is visible as earlier calls have computed it; without it none
-    is, or those that a plan left out.
+    is, or those that a plan left out. `idle_B` are samples of rows that are computed beside the others for nothing.
     """
 
     role: Role = Role.TARGET
@@ -77,6 +78,7 @@ class Charge:
     head_B: Tensor
     layers: int | None = None
     reused: Callable[[], Tensor] | None = None
+    idle_B: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,7 @@ class Ledger:
                 layers=total if charge.layers is None else charge.layers,
                 layers_total=total,
                 width=request.tokens_BT.shape[1],
+                idle_B=charge.idle_B,
                 reused_B=reused_B,
                 cached_BL=cached_BL,
                 span=None if started is None else (started, device_clock.mark(model.device)),
@@ -217,5 +220,7 @@ class Ledger:
                 work = self._work.setdefault(one, _Work())
                 work.charge(record, query, layer_tokens, head, first_row=one not in seen)
                 seen.add(one)
+            for one in [] if record.idle_B is None else record.idle_B.tolist():
+                self._work.setdefault(one, _Work()).padded += record.width
         self._charged = len(self.records)
         return self._work.get(sample, _Work())

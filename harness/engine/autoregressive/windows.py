@@ -1,0 +1,84 @@
+"""One call of a causal model that computes the next positions of every row: how a target is asked, and a draft.
+
+Shapes: B rows, T fed positions of the widest row, L positions, R rows that compute something, N read positions,
+V vocabulary. Positions are absolute.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.engine.autoregressive.sequences import Sequences, first
+from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Store
+from harness.engine.shared.prediction import Prediction
+from harness.engine.shared.records import Charge, Ledger, Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The tokens at [`start_B`, `end_B`) of each row, which a call computes; logits are read from `read_B` on.
+
+    The keys and values of everything before are in `store`, those of the window get there. Rows whose window is empty
+    have no work, only padding; `busy_R` are the others, None where there are no such rows.
+    """
+
+    tokens_BL: Tensor
+    start_B: Tensor
+    end_B: Tensor
+    read_B: Tensor
+    store: Store
+    busy_R: Tensor | None = None
+
+
+def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Role) -> Prediction:
+    """Return what the model predicts behind the read positions; raise DecodeError for logits that are not numbers.
+
+    The causal mask alone hides what the store holds of rejected drafts: it lies behind every query.
+    """
+    start_B, end_B, tokens_BL = window.start_B, window.end_B, window.tokens_BL
+    query_B = end_B - start_B
+    offset_T = torch.arange(int(query_B.max()), device=query_B.device)
+    real_BT = offset_T < query_B[:, None]
+    # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
+    # because the last token of a generation is never fed; writing slot 0 again could round it differently.
+    position_BT = torch.where(real_BT, start_B[:, None] + offset_T, 0)
+    read_BT = real_BT & (position_BT >= window.read_B[:, None])
+    row_N, offset_N = read_BT.nonzero(as_tuple=True)
+    request = ForwardRequest(
+        tokens_BL.gather(1, position_BT),
+        positions_BT=position_BT,
+        slots_BT=torch.where(real_BT, position_BT, window.store.slots - 1),
+        kv=window.store,
+        end=int(end_B.max()),
+        select_N=row_N * len(offset_T) + offset_N,
+    )
+    logits_NV = ledger.call(model, request, _charge(window, query_B, sequences.sample_B, role))
+    if bool(logits_NV.isnan().any()):
+        row = row_N[logits_NV.isnan().any(-1).nonzero()[0, 0]]
+        raise DecodeError(
+            f"model {model.spec.name} returned logits that are not numbers (NaN)", sample=int(sequences.sample_B[row])
+        )
+    if model.spec.mask_id is not None:
+        logits_NV[:, model.spec.mask_id] = -torch.inf
+    position_N = position_BT[row_N, offset_N] + model.spec.shift
+    rows, width = tokens_BL.shape
+    return Prediction(logits_NV=logits_NV, row_N=row_N, position_N=position_N, shape=(rows, width), spec=model.spec)
+
+
+def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Role) -> Charge:
+    start_B, head_B, width = window.start_B, window.end_B - window.read_B, window.tokens_BL.shape[1]
+    idle_B = sample_B[query_B == 0] if window.busy_R is not None else None
+    if window.busy_R is not None:
+        parts = (start_B, head_B, query_B, sample_B)
+        start_B, head_B, query_B, sample_B = (one.index_select(0, window.busy_R) for one in parts)
+    return Charge(
+        role=role,
+        sample_B=sample_B,
+        query_B=query_B,
+        keys_B=start_B + (query_B + 1) / 2,
+        head_B=head_B,
+        reused=lambda: first(start_B, width),
+        idle_B=idle_B,
+    )
