@@ -59,7 +59,7 @@ def decode(
         for observer in observers:
             observer(completed)
         calls += 1
-        sequences = _retire(completed.after, model.spec.stop_ids, results)
+        sequences = _retire(completed.after, model.spec.stop_ids, results, calls)
         on_progress(len(results), calls)
         if sequences.num_rows:
             proposal = propose(model, method, sequences, ledger)
@@ -147,7 +147,7 @@ def _commit(
     )
 
 
-def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Generation]) -> Sequences:
+def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Generation], calls: int) -> Sequences:
     """Move finished rows to `results` and return the others."""
     last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
     finished_B = is_stop(last_B, stop_ids) | (sequences.length_B == sequences.limit_B)
@@ -165,6 +165,7 @@ def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Gener
                 remasked=0,
                 tokens_generated=int(sequences.generated_B[row]),
                 first_call=0,
+                calls=calls,
                 token_margin=known_margin(float(sequences.token_margin_B[row])),
             )
         )
