@@ -10,7 +10,9 @@ from harness.config import build, drafts, protocols
 from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
 from harness.config.overrides import tells_as_typed
+from harness.config.root import Batching
 from harness.config.words import refused
+from harness.engine.diffusion.fit import refuse_arrivals
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
 from harness.engine.shared.model import ModelKind
@@ -86,6 +88,11 @@ def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
             method.fit_kind(ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
+        if cfg.batching == Batching.CONTINUOUS.value:
+            try:
+                refuse_arrivals(method)
+            except ValueError as error:
+                raise ConfigError(f"method={cfg.method.name} batching=continuous: {error}") from error
     drafts.refuse_unfit(cfg, method)
     return method
 

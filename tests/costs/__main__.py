@@ -53,7 +53,8 @@ def main(folder: Path) -> None:
     sys.stdout.write(
         f"# What commands cost\n\nMade by `python -m tests.costs > results/costs.md` on {os.cpu_count()} cores: CPU "
         f"seconds of whole processes, medians of {_ROUNDS} interleaved rounds, smallest and largest beside them, and "
-        "seconds by the clock. Bars are CPU seconds, but for listing, which is to be done in two by the clock.\n\n"
+        "seconds by the clock; Python keeps its bytecode, as it does for users. Bars are CPU seconds, but for listing, "
+        "which is to be done in two by the clock.\n\n"
         "| command | CPU s | smallest | largest | beyond torch | by the clock | bar |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n"
     )

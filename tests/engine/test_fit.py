@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.fit import refuse_arrivals
 from harness.engine.diffusion.method import DiffusionMethod, NoCache
 from harness.engine.diffusion.needs import Gives, Leaves, Needs
 from harness.engine.shared.model import ModelKind
@@ -133,3 +134,10 @@ def test_a_cache_that_is_asked_one_by_one_is_refused():
 
     with pytest.raises(ValueError, match="the cache Old takes what it is asked for one by one; since interface 2"):
         replace(PLAIN, cache=Old())
+
+
+def test_a_rule_that_reads_across_rows_takes_none_in():
+    """Guards batch means, which another row would change."""
+    refuse_arrivals(PLAIN)
+    with pytest.raises(ValueError, match="the stopper Looking reads across rows, of which none may begin later"):
+        refuse_arrivals(replace(PLAIN, stopper=Looking(needs=Needs(across_rows=True))))

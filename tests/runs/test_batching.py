@@ -12,6 +12,7 @@ from harness.results.store import Store
 from harness.runs.decode_batch import decode_batch, decode_stream
 from harness.runs.room import Room, out_of_memory
 from harness.runs.runner import run
+from tests.conftest import RunDecbench
 
 RUN = ["model=tiny_mdm", "method=threshold", "task=list_shuffle", "task.samples=9", "device.dtype=float64"]
 OF_THE_BATCH = {"setting_id", "run_id", "attempt", "padded_tokens", "token_margin", "choice_margin"}
@@ -149,3 +150,24 @@ def test_what_no_batch_can_be_is_refused(words: list[str], told: str):
     """Guards words that would count for nothing."""
     with pytest.raises(ConfigError, match=told):
         compose([*RUN, *words])
+
+
+def test_a_method_that_reads_across_rows_is_refused_by_name(tmp_path: Path, call_decbench: RunDecbench):
+    """Guards a batch mean whose batches nobody knows: told in the plan, and fixed batches take it."""
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "my_mean.py").write_text(
+        "from harness.engine.diffusion.needs import Needs\n"
+        "from harness.engine.shared.policy import policy\n"
+        '@policy("method/selector", "mean")\nclass Mean:\n'
+        "    needs = Needs(across_rows=True)\n"
+        "    def __call__(self, candidates, open_BL, quota_B, canvas):\n"
+        "        return open_BL & (candidates.score_BL >= candidates.score_BL[open_BL].mean())\n"
+    )
+    option = "defaults: [threshold, override selector: mean, _self_]\nsummary: Mean.\nmodels: [masked_diffusion]\n"
+    (tmp_path / "conf" / "method" / "mean.yaml").write_text(option)
+    words = ["run", "model=tiny_mdm", "method=mean", "task.samples=2", "tracker=none", "--config-dir", str(tmp_path)]
+    store = f"results_dir={tmp_path / 'store'}"
+    refused = call_decbench(*words, store, "batching=continuous")
+    told = "method=mean batching=continuous: the selector mean reads across rows, of which none may begin later"
+    assert refused.returncode == 2 and told in refused.stderr
+    assert call_decbench(*words, store, "batch_size=2").returncode == 0

@@ -136,6 +136,13 @@ def refuse_kind(method: "DiffusionMethod", kind: ModelKind) -> None:
             )
 
 
+def refuse_arrivals(method: "DiffusionMethod") -> None:
+    """Raise ValueError saying which policy of `method` reads across rows, so that none may begin beside others."""
+    for at in _pairs(method):
+        if at.needs.across_rows:
+            raise ValueError(f"{at.words['part']} reads across rows, of which none may begin later; use batching=fixed")
+
+
 def option(part: object) -> str:
     """Return the name by which a policy is chosen, or that of its class if it has none."""
     return next((name for (_, name), cls in REGISTRY.items() if cls is type(part)), type(part).__name__)

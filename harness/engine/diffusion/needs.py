@@ -34,6 +34,7 @@ class Needs:
     | `beside`, `without` | by slot, options of which one must, or none may, be chosen there |
     | `known_order` | what closes next is known before the model is called |
     | `shared`, `any_draft` | a cache that gives this |
+    | `across_rows` | what it decides of a row follows from the others, of which none may begin later |
     """
 
     positions: Callable[[Canvas], Tensor] | None = None
@@ -45,6 +46,7 @@ class Needs:
     known_order: bool = False
     shared: bool = False
     any_draft: bool = False
+    across_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
