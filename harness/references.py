@@ -1,12 +1,13 @@
 """Code of a user's own, named in a setting as `package.module:name`."""
 
+import ast
 import difflib
 import importlib
 import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 
@@ -18,6 +19,8 @@ _CODE = {"target": True, "load": False, "module": False, "grader": False}
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FORM = re.compile(f"{_NAME}:{_NAME}")
 _SHOWN = 200
+_MAKES_NAMES = ("id='globals'", "id='exec'", "id='setattr'", "name='__getattr__'", "attr='modules'", "name='*'")
+"""What stands in the syntax tree of a module that may bind names which it does not spell."""
 
 
 def is_reference(value: object) -> bool:
@@ -35,7 +38,47 @@ def module_of(key: str, reference: object) -> str:
     module = str(reference).partition(":")[0]
     if not is_there(module):
         raise ConfigError(f"{key}={reference}: no module {module} here ({Path.cwd()}) or among the installed packages")
+    name = str(reference).partition(":")[2].partition(".")[0]
+    known = _names_in(module)
+    if known is not None and name not in known:
+        raise ConfigError(f"{key}={reference}: {module} has no {name}{_near(name, known)}")
     return module
+
+
+def _names_in(module: str) -> set[str] | None:
+    """Return what a module's own file binds, without importing it; None where only importing tells."""
+    file = _file_of(module)
+    try:
+        tree = None if file is None else ast.parse(file.read_text())
+    except (OSError, UnicodeDecodeError, SyntaxError):
+        return None
+    if tree is None or any(made in ast.dump(tree) for made in _MAKES_NAMES):
+        return None
+    found: set[str] = set()
+    waiting: list[ast.AST] = [*tree.body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+            continue
+        if isinstance(node, ast.alias):
+            found.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of a module in Python, None where it is something else, or not found without importing."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    if not below:
+        return Path(spec.origin)
+    place = Path(spec.origin).parent.joinpath(*below)
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
 def modules_named(group: str, settings: Mapping[str, object]) -> list[str]:
@@ -93,12 +136,15 @@ def below(key: str, value: object, owner: object, path: str) -> object:
     """Return the attribute at a dotted path; raise ConfigError naming the key and the nearest one."""
     for name in path.split(".") if path else ():
         if not hasattr(owner, name):
-            near = difflib.get_close_matches(name, dir(owner), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             kind = getattr(owner, "__name__", type(owner).__name__)
-            raise ConfigError(f"{key}={value}: {kind} has no {name}{hint}")
+            raise ConfigError(f"{key}={value}: {kind} has no {name}{_near(name, dir(owner))}")
         owner = getattr(owner, name)
     return owner
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def blame(error: BaseException) -> str:

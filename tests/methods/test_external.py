@@ -15,7 +15,7 @@ from harness.config.composition import compose
 from harness.config.job import resolve
 from harness.errors import ConfigError, DataError
 from harness.models.external import UNSEEN
-from harness.references import find
+from harness.references import find, module_of
 from harness.results.store import Store
 from harness.runs.runner import run
 from tests.models.test_hf_causal import write
@@ -202,6 +202,30 @@ def fails(): raise OSError("disk")
 """
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def generate(): ...\n", "has no generat; did you mean generate?"),
+        ("if True:\n    from os import path as generate\n", "has no generat; did you mean generate?"),
+        ("from os import path as generat\n", None),
+        ("class Of:\n    generat = 1\n", "has no generat"),
+        ("generate, (generat, other) = 1, (2, 3)\n", None),
+        ("globals()['generat'] = print\n", None),
+        ("def __getattr__(name): return print\n", None),
+        ("from os import *\n", None),
+        ("def (\n", None),
+    ],
+)
+def test_a_name_that_a_module_lacks_is_told_without_importing_it(own: Write, text: str, told: str | None):
+    """Guards the hundredth job of a sweep, whose function is misspelt, and modules that only importing tells about."""
+    name = own(f"raise_if_imported = 1 / 0\n{text}" if told else text)
+    if told is None:
+        assert module_of("model.target", f"{name}:generat") == name
+        return
+    with pytest.raises(ConfigError, match=rf"^model.target={name}:generat: {name} {re.escape(told)}"):
+        module_of("model.target", f"{name}:generat")
+
+
 @pytest.mark.parametrize("override", REFUSED)
 def test_what_cannot_be_used_is_refused_in_one_line(own: Write, override: str, results_dir: Path):
     """Guards key, value and what would do, for everything that names code."""
@@ -261,7 +285,7 @@ def test_code_and_checkpoint_of_somebody_else_make_another_run(own: Write, tmp_p
 
 def test_importing_code_that_fails_is_one_line(own: Write):
     """Guards scripts that were never meant to be imported."""
-    name = own("import sys\nsys.exit('usage: run me')\n")
+    name = own("import sys\na = print\nsys.exit('usage: run me')\n")
     with pytest.raises(
         ConfigError, match=rf"^model\.target={name}:a: importing {name} raised SystemExit: usage: run me"
     ):
