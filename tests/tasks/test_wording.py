@@ -185,7 +185,7 @@ def test_a_path_is_no_part_of_a_run_s_name(tmp_path: Path) -> None:
     overrides = ["task=gsm8k", "protocol=d1"]
     moved = [built("d1", "gsm8k", checkout(tmp_path / name, "d1")) for name in ("a", "b")]
     settings = [
-        setting_of(target={}, method=None, task=task, data=None, seed=0, gen_length=8, dtype="float32")
+        setting_of(models={}, method=None, task=task, data=None, seed=0, gen_length=8, dtype="float32")
         for task in moved
     ]
     assert settings[0] == settings[1]

@@ -62,11 +62,11 @@ class Generation:
     remasked: int
     tokens_generated: int
     first_call: int
-    calls: int = 0
     stopped_at: int = -1
     out_of_budget: bool = False
     outside: Outside | None = None
-    # Left out of comparisons: two batches may round the same numbers differently.
+    # Left out of comparisons: what calls were made is no part of an answer, and two batches may round differently.
+    calls: int = field(default=0, compare=False)
     token_margin: float | None = field(default=None, compare=False)
     choice_margin: float | None = field(default=None, compare=False)
 
