@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from traceback import extract_tb
 
@@ -45,14 +46,35 @@ def module_of(key: str, reference: object) -> str:
     return module
 
 
-def _names_in(module: str) -> set[str] | None:
+def file_of(module: str) -> Path | None:
+    """Return the source file of a module, or None for what is no module of Python source; imports nothing."""
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        stem = Path(folder).joinpath(*inner)
+        for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
+            if file.is_file():
+                return file
+    return None
+
+
+def _names_in(module: str) -> frozenset[str] | None:
     """Return what a module's own file binds, without importing it; None where only importing tells."""
-    file = _file_of(module)
+    file = file_of(module)
     try:
-        tree = None if file is None else ast.parse(file.read_text())
+        return None if file is None else _bound(file, file.stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError, SyntaxError):
         return None
-    if tree is None or any(made in ast.dump(tree) for made in _MAKES_NAMES):
+
+
+@lru_cache
+def _bound(file: Path, mtime_ns: int) -> frozenset[str] | None:
+    tree = ast.parse(file.read_text())
+    if any(made in ast.dump(tree) for made in _MAKES_NAMES):
         return None
     found: set[str] = set()
     waiting: list[ast.AST] = [*tree.body]
@@ -66,19 +88,7 @@ def _names_in(module: str) -> set[str] | None:
         elif isinstance(node, ast.Name):
             found.add(node.id)
         waiting += ast.iter_child_nodes(node)
-    return found
-
-
-def _file_of(module: str) -> Path | None:
-    """Return the file of a module in Python, None where it is something else, or not found without importing."""
-    top, *below = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    if not below:
-        return Path(spec.origin)
-    place = Path(spec.origin).parent.joinpath(*below)
-    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+    return frozenset(found)
 
 
 def modules_named(group: str, settings: Mapping[str, object]) -> list[str]:

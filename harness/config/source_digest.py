@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from harness.config import plugins
 from harness.config.plugin import Plugin
 from harness.config.remembered import remembered
+from harness.references import file_of
 
 OWN = frozenset({"harness", "methods", "tasks"})
 _NO_FILES = frozenset({*sys.stdlib_module_names, "__main__"})
@@ -117,22 +117,8 @@ def _read(name: str, sources: tuple[Plugin, ...]) -> tuple[str | None, list[str]
 
 @cache
 def _file_of(name: str, sources: tuple[Plugin, ...]) -> Path | None:
-    """Return the source file of a module, or None for what is no module of Python source; imports nothing.
-
-    `sources` are the plug-ins in use, on which it depends.
-    """
-    top, *inner = name.split(".")
-    spec = find_spec(top)
-    if spec is None:
-        return None
-    if not inner:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for folder in spec.submodule_search_locations or ():
-        stem = Path(folder).joinpath(*inner)
-        for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
-            if file.is_file():
-                return file
-    return None
+    """Return the source file of a module; `sources` are the plug-ins in use, on which it depends."""
+    return file_of(name)
 
 
 def _parsed(file: Path, package: str) -> str:

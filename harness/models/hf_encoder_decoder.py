@@ -47,34 +47,22 @@ class EncodedStore:
 
     def rows(self, index_B: Tensor) -> "EncodedStore":
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
-        if self.prompt_length_B is None or self.encoded_BPC is None:
-            return replace(self)
-
-        def chosen(kept: Tensor) -> Tensor:
-            return kept.index_select(0, index_B)
-
-        return EncodedStore(
-            slots=self.slots,
-            prompt_length_B=chosen(self.prompt_length_B),
-            encoded_BPC=chosen(self.encoded_BPC),
-            crossed=self.each(chosen, self.crossed),
-            own=self.each(chosen, self.own),
-        )
+        return self._with_rows(lambda kept: kept.index_select(0, index_B))
 
     def extended(self, rows: int) -> "EncodedStore":
         """Return a copy with so many more rows behind its own, of which nothing is encoded."""
+        return self._with_rows(lambda kept: torch.cat([kept, kept.new_zeros(rows, *kept.shape[1:])]))
+
+    def _with_rows(self, change: Callable[[Tensor], Tensor]) -> "EncodedStore":
+        """Return a copy whose tensors have other rows."""
         if self.prompt_length_B is None or self.encoded_BPC is None:
             return replace(self)
-
-        def longer(kept: Tensor) -> Tensor:
-            return torch.cat([kept, kept.new_zeros(rows, *kept.shape[1:])])
-
         return EncodedStore(
             slots=self.slots,
-            prompt_length_B=longer(self.prompt_length_B),
-            encoded_BPC=longer(self.encoded_BPC),
-            crossed=self.each(longer, self.crossed),
-            own=self.each(longer, self.own),
+            prompt_length_B=change(self.prompt_length_B),
+            encoded_BPC=change(self.encoded_BPC),
+            crossed=self.each(change, self.crossed),
+            own=self.each(change, self.own),
         )
 
     def grown(self, slots: int) -> "EncodedStore":

@@ -3,6 +3,8 @@
 Shapes: B rows, T new positions, S slots, K key/value heads, D head width.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,24 +27,22 @@ class KeyValueStore:
 
     def rows(self, index_B: Tensor) -> "KeyValueStore":
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
-        return KeyValueStore(
-            [k.index_select(0, index_B) for k in self.keys], [v.index_select(0, index_B) for v in self.values]
-        )
+        return self._changed(lambda kept: kept.index_select(0, index_B))
 
     def gathered(self, index_B: Tensor, slots_BS: Tensor) -> "KeyValueStore":
         """Return a copy with the rows of `index_B`, whose slots hold what their slots `slots_BS` hold here."""
-        at = (index_B[:, None], slots_BS)
-        return KeyValueStore([k[at] for k in self.keys], [v[at] for v in self.values])
+        return self._changed(lambda kept: kept[index_B[:, None], slots_BS])
 
     def grown(self, slots: int) -> "KeyValueStore":
         """Return a copy with more slots, which hold nothing yet."""
-        extra = (0, 0, 0, 0, 0, slots - self.slots)
-        return KeyValueStore([F.pad(k, extra) for k in self.keys], [F.pad(v, extra) for v in self.values])
+        return self._changed(lambda kept: F.pad(kept, (0, 0, 0, 0, 0, slots - self.slots)))
 
     def extended(self, rows: int) -> "KeyValueStore":
         """Return a copy with so many more rows behind its own, which hold nothing yet."""
-        extra = (0, 0, 0, 0, 0, 0, 0, rows)
-        return KeyValueStore([F.pad(k, extra) for k in self.keys], [F.pad(v, extra) for v in self.values])
+        return self._changed(lambda kept: F.pad(kept, (0, 0, 0, 0, 0, 0, 0, rows)))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "KeyValueStore":
+        return KeyValueStore([change(kept) for kept in self.keys], [change(kept) for kept in self.values])
 
     def write(self, layer: int, slots_BT: Tensor, keys_BTKD: Tensor, values_BTKD: Tensor) -> None:
         """Replace the slots of one layer in place."""

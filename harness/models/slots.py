@@ -4,8 +4,11 @@ The library's own caches append; drafts that are rejected and windows in the mid
 again. Shapes: B rows, K key/value heads, T new positions, S slots, D head width.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class SlotStore:
@@ -18,23 +21,21 @@ class SlotStore:
 
     def rows(self, index_B: Tensor) -> "SlotStore":
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
-        copy = SlotStore(len(self.keys), len(index_B), self.slots)
-        copy.keys = [None if k is None else k.index_select(0, index_B) for k in self.keys]
-        copy.values = [None if v is None else v.index_select(0, index_B) for v in self.values]
-        return copy
+        return self._changed(len(index_B), self.slots, lambda kept: kept.index_select(0, index_B))
 
     def grown(self, slots: int) -> "SlotStore":
         """Return a copy with more slots, which hold nothing yet."""
-        copy, extra = SlotStore(len(self.keys), self.num_rows, slots), (0, 0, 0, slots - self.slots)
-        copy.keys = [None if k is None else torch.nn.functional.pad(k, extra) for k in self.keys]
-        copy.values = [None if v is None else torch.nn.functional.pad(v, extra) for v in self.values]
-        return copy
+        return self._changed(self.num_rows, slots, lambda kept: pad(kept, (0, 0, 0, slots - self.slots)))
 
     def extended(self, rows: int) -> "SlotStore":
         """Return a copy with so many more rows behind its own, which hold nothing yet."""
-        copy, extra = SlotStore(len(self.keys), self.num_rows + rows, self.slots), (0, 0, 0, 0, 0, 0, 0, rows)
-        copy.keys = [None if k is None else torch.nn.functional.pad(k, extra) for k in self.keys]
-        copy.values = [None if v is None else torch.nn.functional.pad(v, extra) for v in self.values]
+        return self._changed(self.num_rows + rows, self.slots, lambda kept: pad(kept, (0, 0, 0, 0, 0, 0, 0, rows)))
+
+    def _changed(self, rows: int, slots: int, change: Callable[[Tensor], Tensor]) -> "SlotStore":
+        """Return a store of that size with what `change` makes of the tensors of this one."""
+        copy = SlotStore(len(self.keys), rows, slots)
+        copy.keys = [None if kept is None else change(kept) for kept in self.keys]
+        copy.values = [None if kept is None else change(kept) for kept in self.values]
         return copy
 
     def write(self, layer: int, slots_BT: Tensor, keys_BKTD: Tensor, values_BKTD: Tensor) -> tuple[Tensor, Tensor]:

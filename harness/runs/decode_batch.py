@@ -43,7 +43,7 @@ class Decoded:
     """Results of rows: generations, counts, positions of padding, trace rows, and times where they are measured.
 
     `rows` are their places among the prompts. `calls` are all calls of the model so far, `watch` tells the time of all
-    rows together once they are done, `forward_s` that of the calls on the device's clock, None where it is not known.
+    rows together once they are done.
     `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
     """
 
@@ -55,7 +55,6 @@ class Decoded:
     calls: list[ForwardRecord]
     watch: Stopwatch
     room: int
-    forward_s: float | None
     seconds: list[Seconds] | None
 
     def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, Any]]:
@@ -96,8 +95,7 @@ def decode_batch(
 ) -> Decoded:
     """Decode prompts together; a row's result does not depend on the others."""
     rows = _Rows(model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, measure=measure)
-    with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as rows.watch:
-        rows.decode(method, Room(rows=len(prompts)))
+    rows.decode(method, Room(rows=len(prompts)))
     return rows.decoded(range(len(prompts)))
 
 
@@ -121,8 +119,7 @@ def decode_stream(
         told: list[Sequence[int]] = []
         rows = _Rows(model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, measure=measure)
         rows.on_finished = told.append if measure.timed else lambda some: tell(rows.decoded(some))
-        with torch.inference_mode(), stopwatch(model.device, quiet=measure.timed) as rows.watch:
-            rows.decode(method, room)
+        rows.decode(method, room)
         for some in told:
             tell(rows.decoded(some))
         return rows.watch.wall_s
@@ -158,7 +155,11 @@ class _Rows:
         self.ledger = Ledger(timed=self.measure.timed, traced=self.measure.traced)
 
     def decode(self, method: Method, room: Room) -> None:
-        """Decode all prompts; loops that take no rows in decode them together."""
+        """Decode all prompts, and tell the time; loops that take no rows in decode them together."""
+        with torch.inference_mode(), stopwatch(self.model.device, quiet=self.measure.timed) as self.watch:
+            self._decode(method, room)
+
+    def _decode(self, method: Method, room: Room) -> None:
         if isinstance(method, diffusion.DiffusionMethod):
             self._diffuse(method, room)
             return
@@ -218,24 +219,28 @@ class _Rows:
 
     def decoded(self, rows: Sequence[int]) -> Decoded:
         """Return what has come of some rows, which have ended."""
-        several = frozenset(rows)
         return Decoded(
             rows=rows,
             generations=[self.made[row] for row in rows],
             counts=self.ledger.counts(rows),
             padded=self.ledger.padded(rows),
-            steps=[step for step in self._steps if step["sample"] in several],
+            steps=self._take_steps(rows),
             calls=self.ledger.records,
             watch=self.watch,
             room=self._length,
-            forward_s=self.ledger.seconds(),
             seconds=self._seconds(rows) if self.measure.timed else None,
         )
 
     def _seconds(self, rows: Sequence[int]) -> list[Seconds]:
-        known = self.ledger.seconds() is not None
-        forward_s = self.ledger.seconds_of(rows) if known else [None] * len(rows)
+        forward_s = self.ledger.seconds_of(rows)
         return [self._of(self.made[row], seconds) for row, seconds in zip(rows, forward_s, strict=True)]
+
+    def _take_steps(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the steps of some rows, in their order; none is looked at again, or many rows would take long."""
+        several = frozenset(rows)
+        taken = [step for step in self._steps if step["sample"] in several]
+        self._steps[:] = [step for step in self._steps if step["sample"] not in several]
+        return taken
 
     def _of(self, made: Generation, forward_s: float | None) -> Seconds:
         """Return the times of a row: those of all rows where its loop does not say when it ended."""

@@ -281,8 +281,8 @@ def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """Return the method, its knobs that differ from the published defaults, and the policies put in place of its own.
 
     A policy that was put in is followed by those of its fields that differ from its class's defaults, all that by the
-    model that drafts. What a model is
-    told that decodes by itself (`model.kwargs`) stands where the knobs do. Numbers are written as in the overrides.
+    model that drafts. What a model is told that decodes by itself (`model.kwargs`) stands where the knobs do. Numbers
+    are written as in the overrides.
     """
     method, typed = plain["method"], numbers_typed(overrides)
     option = read("method", method["name"])

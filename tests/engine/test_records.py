@@ -83,7 +83,7 @@ def test_calls_are_timed_on_demand():
     charge(timed, Role.TARGET, [0])
     assert plain.records[0].seconds is None
     assert timed.records[0].seconds is not None and timed.records[0].seconds >= 0
-    assert plain.seconds() is None and timed.seconds() == timed.records[0].seconds
+    assert plain.seconds_of([0]) == [None] and timed.seconds_of([0]) == [timed.records[0].seconds]
 
 
 class Planned:

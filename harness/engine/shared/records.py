@@ -107,7 +107,7 @@ class _Work:
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Counts.__dataclass_fields__, 0))
     padded: int = 0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
 
     def charge(self, record: ForwardRecord, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
         """Add a row of a call, the sample's first one or another."""
@@ -123,8 +123,9 @@ class _Work:
         total["head_tokens"] += head
         if record.planned_B is None and record.width:
             self.padded += record.width - query
-        if first_row and record.span is not None:
-            self.seconds += device_clock.seconds_between(*record.span)
+        if first_row:
+            took = record.seconds
+            self.seconds = None if self.seconds is None or took is None else self.seconds + took
 
 
 @dataclass
@@ -195,11 +196,6 @@ class Ledger:
             )
         )
 
-    def seconds(self) -> float | None:
-        """Return the time that all calls took, None if one was not timed; the device must be done with them."""
-        each = [record.seconds for record in self.records]
-        return None if not self.timed or None in each else sum(filter(None, each))
-
     def counts(self, samples: Sequence[int]) -> list[Counts]:
         """Return the counts of each of `samples`, in their order."""
         return [Counts(**self._work_of(sample).counts) for sample in samples]
@@ -208,8 +204,8 @@ class Ledger:
         """Return how many positions calls have computed for each of `samples` beside its own: padding."""
         return [self._work_of(sample).padded for sample in samples]
 
-    def seconds_of(self, samples: Sequence[int]) -> list[float]:
-        """Return the time of the calls in which each of `samples` had a row; all must have been timed."""
+    def seconds_of(self, samples: Sequence[int]) -> list[float | None]:
+        """Return the time of the calls in which each of `samples` had a row; None where one was not timed."""
         return [self._work_of(sample).seconds for sample in samples]
 
     def _work_of(self, sample: int) -> "_Work":
