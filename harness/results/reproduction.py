@@ -12,9 +12,11 @@ Row = Mapping[str, Any]
 Name = tuple[str, int]
 
 _TIMED = ("latency_s", "ttft_s", "cpu_s", "forward_s", "rest_s")
+# What stood beside a row made it so wide: not always the same rows, and older stores do not know.
+_OF_NEIGHBOURS = ("padded_tokens",)
 # What a grader says in words may hold addresses and seconds of a program.
 _WORDS = ("detail",)
-_SAMPLE = [name for name in SAMPLES.names if name not in (*NAMES, *_TIMED, *_WORDS)]
+_SAMPLE = [name for name in SAMPLES.names if name not in (*NAMES, *_TIMED, *_OF_NEIGHBOURS, *_WORDS)]
 _STEP = [name for name in STEPS.names if name not in NAMES]
 _DECIDED = ("positions", "tokens", "remasked", "edited", "n_accepted", "n_computed")
 

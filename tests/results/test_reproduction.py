@@ -65,6 +65,11 @@ def test_seconds_and_words_are_not_compared():
     assert partings(RUN, rows(), rows({"latency_s": 9.0, "cpu_s": 3.0, "detail": "0x8e"}), whole=True) == []
 
 
+def test_padding_is_not_compared():
+    """Guards rows whose neighbours were others: a run that went on where it was stopped, a part of one, an older one."""
+    assert partings(RUN, rows(), rows({"padded_tokens": 7}), whole=True) == []
+
+
 def test_columns_that_an_older_store_has_not_are_not_compared():
     """Guards runs of older columns, in which what is not known is null."""
     older = {**RUN, "schema_version": SCHEMA_VERSION - 1}
