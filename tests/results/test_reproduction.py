@@ -66,7 +66,7 @@ def test_seconds_and_words_are_not_compared():
 
 
 def test_padding_is_not_compared():
-    """Guards rows whose neighbours were others: a run that went on where it was stopped, a part of one, an older one."""
+    """Guards rows whose neighbours were others: in a run that went on where it was stopped, or a part of one."""
     assert partings(RUN, rows(), rows({"padded_tokens": 7}), whole=True) == []
 
 
