@@ -33,6 +33,11 @@ class KeyValueStore:
         """Return a copy with the rows of `index_B`, whose slots hold what their slots `slots_BS` hold here."""
         return self._changed(lambda kept: kept[index_B[:, None], slots_BS])
 
+    def move(self, row_N: Tensor, from_N: Tensor, to_N: Tensor) -> None:
+        """Have the slots `to_N` of rows hold what their slots `from_N` held before, in place."""
+        for kept in (*self.keys, *self.values):
+            kept[row_N, to_N] = kept[row_N, from_N]
+
     def grown(self, slots: int) -> "KeyValueStore":
         """Return a copy with more slots, which hold nothing yet."""
         return self._changed(lambda kept: F.pad(kept, (0, 0, 0, 0, 0, slots - self.slots)))

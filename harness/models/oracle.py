@@ -49,6 +49,11 @@ class TokenStore:
         """Return a copy with the rows of `index_B`, whose slots hold what their slots `slots_BS` hold here."""
         return self._at((index_B[:, None], slots_BS))
 
+    def move(self, row_N: Tensor, from_N: Tensor, to_N: Tensor) -> None:
+        """Have the slots `to_N` of rows hold what their slots `from_N` held before, in place."""
+        for kept in (self.tokens_BS, self.positions_BS, self.decided_at_BS):
+            kept[row_N, to_N] = kept[row_N, from_N]
+
     def _at(self, index: Tensor | tuple[Tensor, Tensor]) -> "TokenStore":
         return TokenStore(
             tokens_BS=self.tokens_BS[index],

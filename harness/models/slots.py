@@ -23,6 +23,12 @@ class SlotStore:
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
         return self._changed(len(index_B), self.slots, lambda kept: kept.index_select(0, index_B))
 
+    def move(self, row_N: Tensor, from_N: Tensor, to_N: Tensor) -> None:
+        """Have the slots `to_N` of rows hold what their slots `from_N` held before, in place."""
+        for kept in (*self.keys, *self.values):
+            if kept is not None:
+                kept[row_N, :, to_N] = kept[row_N, :, from_N]
+
     def grown(self, slots: int) -> "SlotStore":
         """Return a copy with more slots, which hold nothing yet."""
         return self._changed(self.num_rows, slots, lambda kept: pad(kept, (0, 0, 0, slots - self.slots)))

@@ -135,7 +135,7 @@ class RoundTrace:
 
     def __call__(self, completed: Round) -> None:
         """Take down what one round drafted, accepted and committed."""
-        before, after, entropy_BL = completed.before, completed.after, completed.prediction.entropy()
+        before, after, entropy_BL = completed.before, completed.after, completed.along.entropy()
         drafted, accepted = completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()
         for row, sample in enumerate(before.sample_B.tolist()):
             first, end = int(before.length_B[row]), int(after.length_B[row])
@@ -150,7 +150,7 @@ class RoundTrace:
                     "tokens": after.tokens_BL[row, first:end].tolist(),
                     "entropy": _entropies(entropy_BL, row, places),
                     "token_margin": known_margin(float(completed.token_margin_B[row])),
-                    "drafted": [*range(first - start, first - start + drafted[row])],
+                    "drafted": [first - start + place for place in completed.drafted_places(row)],
                     "n_drafted": drafted[row],
                     "n_accepted": accepted[row],
                     **self.work.of(sample, start, end),

@@ -39,6 +39,7 @@ from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.sampling import invert
 from methods.autoregressive.sample import Law
+from methods.autoregressive.tree_rejection import down_tree, residual
 
 STORE, COMPUTED = "draft_store", "draft_computed_B"
 """What the drafter keeps between rounds: the draft's keys and values, and the end of the positions that it was fed."""
@@ -132,6 +133,8 @@ class Rejection:
             gap_N = token_gap(prediction.logits_NV, tokens_N)
             return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)
         p_NV = Law(self.temperature, self.top_k, self.top_p).probabilities(prediction.logits_NV)
+        if proposal.tree is not None:
+            return down_tree(p_NV, proposal, sequences)
         row_N, width = prediction.row_N, proposal.tokens_BK.shape[1]
         place_N = prediction.position_N - sequences.length_B[row_N]
         drafted_N = place_N < proposal.count_B[row_N]
@@ -145,7 +148,7 @@ class Rejection:
         # One entry of each row, rows in ascending order: the first that falls, or the one behind all.
         last_B = (place_N == accepted_B[row_N]).nonzero().squeeze(1)
         uniform_B = uniforms(sequences.seed_B, sequences.length_B, "replace", 1).squeeze(1)
-        return Verdict(accepted_B=accepted_B, token_B=invert(_residual(p_NV[last_B], q_NV[last_B]), uniform_B))
+        return Verdict(accepted_B=accepted_B, token_B=invert(residual(p_NV[last_B], q_NV[last_B]), uniform_B))
 
 
 def _drafted_from(proposal: Proposal, row_N: Tensor, place_N: Tensor, drafted_N: Tensor, p_NV: Tensor) -> Tensor:
@@ -154,10 +157,3 @@ def _drafted_from(proposal: Proposal, row_N: Tensor, place_N: Tensor, drafted_N:
         return F.pad(proposal.probabilities_BKV, (0, 0, 0, 1))[row_N, place_N] * drafted_N[:, None]
     token_N1 = F.pad(proposal.tokens_BK, (0, 1))[row_N, place_N][:, None]
     return torch.zeros_like(p_NV).scatter(1, token_N1, drafted_N[:, None].to(p_NV))
-
-
-def _residual(p_BV: Tensor, q_BV: Tensor) -> Tensor:
-    """Return what is drawn from where a draft fell; p itself where q was nothing."""
-    left_BV = (p_BV - q_BV).clamp(min=0)
-    # Where a draft fell, rounding alone can have left nothing.
-    return torch.where(left_BV.sum(1, keepdim=True) > 0, left_BV, p_BV)

@@ -1,12 +1,10 @@
 """Drafts of a model: the target's own answers and law, whatever the draft is, and what they cost."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, Proposal, Round, Verdict
 from harness.engine.autoregressive.sequences import Sequences
@@ -25,11 +23,11 @@ from tests.engine.causal import (
     RaggedNoise,
     alike,
     continue_greedily,
-    next_logits,
     random_causal,
     run,
     with_drafts,
 )
+from tests.methods.laws import TINY, TINY_PROMPT, law_of, likelihood
 
 MODEL = random_causal()
 ANSWERS = [continue_greedily(MODEL, prompt, 12) for prompt in PROMPTS]
@@ -203,29 +201,6 @@ def test_nothing_is_drafted_behind_a_stop_token(name: str) -> None:
     assert name != "itself" or any(row and row[-1] == stop for row in drafted)
 
 
-TINY = random_causal(vocabulary=5)
-TINY_PROMPT = [3, 1]
-
-
-def _law(acceptor: Rejection, length: int) -> dict[tuple[int, ...], float]:
-    """Return the probability of every answer, by full forwards of the target alone."""
-    law: dict[tuple[int, ...], float] = {(): 1.0}
-    for _ in range(length):
-        longer: dict[tuple[int, ...], float] = {}
-        for start, p in law.items():
-            p_V = _probabilities(next_logits(TINY, [*TINY_PROMPT, *start]), acceptor)
-            longer |= {(*start, token): p * p_V[token] for token in range(5)}
-        law = longer
-    return law
-
-
-def _probabilities(logits_V: torch.Tensor, acceptor: Rejection) -> list[float]:
-    p_V = (logits_V / acceptor.temperature).softmax(-1)
-    if acceptor.top_k:
-        p_V = p_V.where(p_V >= p_V.topk(acceptor.top_k).values[-1], 0)
-    return (p_V / p_V.sum()).tolist()
-
-
 LAWS: dict[str, tuple[Drafter, int]] = {
     "alike": (ModelDrafter(temperature=1.0), 2),
     "other temperature": (ModelDrafter(temperature=3.0), 3),
@@ -247,15 +222,9 @@ def test_answers_have_the_law_of_the_target(name: str, top_k: int) -> None:
         models, method, [TINY_PROMPT] * rows, 4, seeds=range(rows),
         observers=[lambda completed: stand.append(int(completed.n_accepted_B.sum()))],
     )  # fmt: skip
-    seen, law = Counter(one.tokens for one in made), _law(acceptor, 4)
-    assert sum(law.values()) == pytest.approx(1) and seen.keys() <= {answer for answer, p in law.items() if p > 0}
-    usual = [answer for answer, p in law.items() if p * rows >= 5]
-    observed = [*(seen[answer] for answer in usual), rows - sum(seen[answer] for answer in usual)]
-    expected = [*(rows * law[answer] for answer in usual), rows - sum(rows * law[answer] for answer in usual)]
-    assert len(usual) > 30 and rows / 20 < sum(stand) < 3 * rows
-    keep = slice(None) if expected[-1] >= 5 else slice(-1)
-    total = sum(observed[keep]) / sum(expected[keep])
-    assert chisquare(observed[keep], [total * one for one in expected[keep]]).pvalue > 1e-3
+    law = law_of(acceptor, 4)
+    assert sum(law.values()) == pytest.approx(1) and rows / 20 < sum(stand) < 3 * rows
+    assert likelihood(made, law) > 1e-3
 
 
 def test_the_law_would_show_a_biased_rule() -> None:
@@ -268,11 +237,7 @@ def test_the_law_would_show_a_biased_rule() -> None:
     rows, acceptor = 8_000, Rejection(temperature=1.0)
     method = with_drafts(Gullible(temperature=1.0), ModelDrafter(temperature=3.0), 3)
     made = run(Models(TINY, alike(TINY, noise=0.3)), method, [TINY_PROMPT] * rows, 4, seeds=range(rows))
-    seen, law = Counter(one.tokens for one in made), _law(acceptor, 4)
-    usual = [answer for answer, p in law.items() if p * rows >= 5]
-    observed, expected = [seen[answer] for answer in usual], [law[answer] for answer in usual]
-    scaled = [sum(observed) * one / sum(expected) for one in expected]
-    assert chisquare(observed, scaled).pvalue < 1e-6
+    assert likelihood(made, law_of(acceptor, 4)) < 1e-6
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

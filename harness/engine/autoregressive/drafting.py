@@ -6,12 +6,15 @@ absolute.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences, first
+from harness.engine.autoregressive.trees import Tree, compacted, walk
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy
@@ -26,19 +29,42 @@ class Proposal:
 
     `probabilities_BKV` are the distributions that the tokens were drawn from; None means that the drafter is
     deterministic (each distribution is one-hot).
+
+    Without `parent_BK` a row's drafts follow one another. With it they are a tree (`trees`): it tells on which earlier
+    one each hangs, -1 on the last committed token; siblings stand in the order in which they are tried. Their
+    distributions are then those of one law without the siblings before, unless they are `independent` draws. Behind the
+    drafts of such a row may stand `beside_B` more tokens, which the call computes and nobody accepts.
     """
 
     tokens_BK: Tensor
     count_B: Tensor
     probabilities_BKV: Tensor | None = None
+    parent_BK: Tensor | None = None
+    independent: bool = False
+    beside_B: Tensor | None = None
 
     @classmethod
     def empty(cls, sequences: Sequences) -> Self:
         """Return no drafts."""
         return cls(tokens_BK=sequences.tokens_BL[:, :0], count_B=torch.zeros_like(sequences.length_B))
 
-    def clip(self, count_B: Tensor) -> Self:
-        """Return the proposal with at most `count_B` tokens per row, no wider than its longest row."""
+    @property
+    def fed_B(self) -> Tensor:
+        """Number of tokens that a call computes behind the committed ones, drafts and those beside them."""
+        return self.count_B if self.beside_B is None else self.count_B + self.beside_B
+
+    @cached_property
+    def tree(self) -> Tree | None:
+        """The tree of the tokens; None where they follow one another."""
+        return None if self.parent_BK is None else Tree.of(self.parent_BK, self.fed_B)
+
+    def clip(self, count_B: Tensor, beside_B: Tensor | None = None) -> Self:
+        """Return the proposal with at most `count_B` tokens per row one after the other, no wider than its longest row.
+
+        Tokens beside drafts may follow one another as often as `beside_B` says (default: as drafts).
+        """
+        if self.parent_BK is not None:
+            return self._clip_tree(self.parent_BK, count_B, count_B if beside_B is None else beside_B)
         count_B = torch.minimum(self.count_B, count_B)
         width, q_BKV = int(count_B.max()), self.probabilities_BKV
         return replace(
@@ -48,18 +74,48 @@ class Proposal:
             probabilities_BKV=None if q_BKV is None else q_BKV[:, :width],
         )
 
+    def _clip_tree(self, parent_BK: Tensor, depth_B: Tensor, beside_B: Tensor) -> Self:
+        assert self.tree is not None
+        width, depth_BK = parent_BK.shape[1], self.tree.depth_BK
+        draft_BK = first(self.count_B, width)
+        fits_BK = depth_BK <= torch.where(draft_BK, depth_B[:, None], beside_B[:, None])
+        keep_BK = (fits_BK[:, None] | ~self.tree.sees_BKK).all(2) & first(self.fed_B, width)
+        order_BK, parent_BK = compacted(keep_BK, parent_BK)
+        width, q_BKV = int(keep_BK.sum(1).max()), self.probabilities_BKV
+        if q_BKV is not None:
+            q_BKV = q_BKV.gather(1, order_BK[..., None].expand_as(q_BKV))[:, :width]
+        return replace(
+            self,
+            tokens_BK=self.tokens_BK.gather(1, order_BK)[:, :width],
+            count_B=(keep_BK & draft_BK).sum(1),
+            probabilities_BKV=q_BKV,
+            # Without a token there is no tree: the call is that of plain decoding.
+            parent_BK=parent_BK[:, :width] if width else None,
+            beside_B=None if self.beside_B is None or not width else (keep_BK & ~draft_BK).sum(1),
+        )
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Return row and token of each entry [N] of the prediction: 0 is what follows the committed tokens, then each.
+
+        So token k of the proposal has the entry k + 1 of its row.
+        """
+        row_N, token_N = first(self.fed_B + 1, self.tokens_BK.shape[1] + 1).nonzero(as_tuple=True)
+        return row_N, token_N
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Per row: how many drafted tokens stand, and the model's own token behind them.
 
-    `token_gap_BT` is how far the model's choice was from the next best token at each of these places
-    (`harness.engine.shared.prediction.token_gap`); None where two tokens' order decided nothing.
+    Of a tree, `path_BD` says which: the first `accepted_B` are their places in the proposal, in their order; None
+    means that they are the first ones. `token_gap_BT` is how far the model's choice was from the next best token at
+    each of these places (`harness.engine.shared.prediction.token_gap`); None where two tokens' order decided nothing.
     """
 
     accepted_B: Tensor
     token_B: Tensor
     token_gap_BT: Tensor | None = None
+    path_BD: Tensor | None = None
 
     @classmethod
     def exact_match(
@@ -74,6 +130,8 @@ class Verdict:
 
         The result is what the model would emit one token at a time, whatever was drafted.
         """
+        if proposal.tree is not None:
+            return cls._exact_path(tokens_N, proposal, proposal.tree, token_gap_N)
         width = proposal.tokens_BK.shape[1]
         place_T = torch.arange(width + 1, device=tokens_N.device)
         # Rows with few drafts are padded beyond what was scored, possibly beyond the last position.
@@ -86,6 +144,25 @@ class Verdict:
             accepted_B=accepted_B,
             token_B=wanted_BT.gather(1, accepted_B[:, None]).squeeze(1),
             token_gap_BT=None if gap_BL is None else gap_BL.gather(1, position_BT),
+        )
+
+    @classmethod
+    def _exact_path(cls, tokens_N: Tensor, proposal: Proposal, tree: Tree, token_gap_N: Tensor | None) -> Self:
+        assert proposal.parent_BK is not None
+        entry = proposal.entries()
+        wanted_BT = F.pad(torch.zeros_like(proposal.tokens_BK), (0, 1)).index_put(entry, tokens_N)
+        depth = int(tree.depth_BK.max())
+        path_BD, accepted_B = walk(proposal.parent_BK, proposal.count_B, proposal.tokens_BK, wanted_BT, depth)
+        # What follows the committed tokens, then each token of the path.
+        passed_BT = F.pad(path_BD + 1, (1, 0))
+        gap_BT = None
+        if token_gap_N is not None:
+            gap_BT = torch.zeros_like(wanted_BT, dtype=token_gap_N.dtype).index_put(entry, token_gap_N)
+        return cls(
+            accepted_B=accepted_B,
+            token_B=wanted_BT.gather(1, passed_BT.gather(1, accepted_B[:, None])).squeeze(1),
+            token_gap_BT=None if gap_BT is None else gap_BT.gather(1, passed_BT),
+            path_BD=path_BD,
         )
 
 
@@ -115,12 +192,39 @@ class Round:
         """Number of drafted tokens that were accepted."""
         return self.verdict.accepted_B
 
+    def drafted_places(self, row: int) -> list[int]:
+        """Return how far behind the committed tokens each draft of a row stands, from 0; accepted ones first."""
+        count, tree, path_BD = int(self.proposal.count_B[row]), self.proposal.tree, self.verdict.path_BD
+        if tree is None or path_BD is None:
+            return [*range(count)]
+        accepted = path_BD[row, : int(self.verdict.accepted_B[row])].tolist()
+        others = [node for node in range(count) if node not in accepted]
+        return [depth - 1 for depth in tree.depth_BK[row, [*accepted, *others]].tolist()]
+
+    @property
+    def along(self) -> Prediction:
+        """What was predicted of each position where the drafts that stand were followed, and of no other tree's path.
+
+        A chain has one path, and all of it is returned.
+        """
+        path_BD, said, accepted_B = self.verdict.path_BD, self.prediction, self.verdict.accepted_B
+        if path_BD is None:
+            return said
+        row_N, token_N = self.proposal.entries()
+        stands_BD = first(accepted_B, path_BD.shape[1])
+        on_BT = F.pad(torch.zeros_like(self.proposal.tokens_BK, dtype=torch.bool), (1, 0), value=True)
+        on_BT = on_BT.scatter(1, torch.where(stands_BD, path_BD + 1, 0), True)
+        entry_N = on_BT[row_N, token_N].nonzero().squeeze(1)
+        return replace(
+            said, logits_NV=said.logits_NV[entry_N], row_N=row_N[entry_N], position_N=said.position_N[entry_N]
+        )
+
 
 class Drafter(Protocol):
     """Which tokens probably come next."""
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
-        """Return at most `limit_B` tokens per row, fewer or none at will.
+        """Return at most `limit_B` tokens per row one after the other, fewer or none at will.
 
         `model` is the target; to a drafter that asks another one (`AsksDraft`) it is `Models`, which has both. Calls of
         a model go through `ledger` with `Role.DRAFT`.
@@ -133,6 +237,25 @@ class AsksDraft(Drafter, Protocol):
     """A drafter that asks a model beside the target, one of the kinds that `asks` names."""
 
     asks: ClassVar[frozenset[ModelKind]]
+
+
+@runtime_checkable
+class DraftsTrees(Drafter, Protocol):
+    """A drafter of trees: of at most `nodes` tokens per row, those beside drafts included. So much room is kept."""
+
+    @property
+    def nodes(self) -> int:
+        """Return the largest number of tokens per row."""
+        ...
+
+
+@runtime_checkable
+class LearnsFromRounds(Drafter, Protocol):
+    """A drafter that is told what the target said."""
+
+    def update(self, completed: Round) -> None:
+        """Learn from a round, in `completed.after.memory`."""
+        ...
 
 
 class DraftLength(Protocol):

@@ -1,4 +1,4 @@
-"""THE draft-verify loop: draft some tokens, score them in one call, keep those that the model confirms.
+"""THE draft-verify loop: draft some tokens, a chain or a tree, score them in one call, keep what the model confirms.
 
 One function serves every autoregressive method; an empty draft is plain decoding, so a method and its baseline
 run the same code. Shapes: B rows, L positions, T tokens of a round.
@@ -9,15 +9,26 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round, Verdict
+from harness.engine.autoregressive.drafting import (
+    AutoregressiveMethod,
+    Drafter,
+    DraftsTrees,
+    LearnsFromRounds,
+    Proposal,
+    Round,
+    Verdict,
+)
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.generation import Generation, known_margin
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.kv_tree import TreeStore
+from harness.engine.shared.model import LanguageModel, ModelKind, Store
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
+from harness.errors import ConfigError
 
 
 class RoundObserver(Protocol):
@@ -49,13 +60,15 @@ def decode(
     numbers.
     """
     assert model.spec.kind is ModelKind.CAUSAL, f"{model.spec.name} is not a causal model"
-    sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds)
+    sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds, nodes=_nodes(method.drafter))
     proposal = Proposal.empty(sequences)
     results: list[Generation] = []
     calls = 0
     while sequences.num_rows:
         completed = take_round(model, method, sequences, proposal, ledger, index=calls)
         method.draft_length.update(completed)
+        if isinstance(method.drafter, LearnsFromRounds):
+            method.drafter.update(completed)
         for observer in observers:
             observer(completed)
         calls += 1
@@ -67,10 +80,35 @@ def decode(
 
 
 def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Sequences, ledger: Ledger) -> Proposal:
-    """Return drafts that leave room for the token which the model adds to them."""
+    """Return drafts that leave room for the token which the model adds to them.
+
+    What is computed beside them may reach as far as the model's positions. Raise ConfigError for a tree larger than its
+    drafter says, and for a model that no tree can be scored on.
+    """
     room_B = sequences.limit_B - sequences.length_B - 1
     limit_B = torch.minimum(method.draft_length.limit(sequences), room_B)
-    return method.drafter.propose(model, sequences, limit_B, ledger).clip(limit_B)
+    proposal = method.drafter.propose(model, sequences, limit_B, ledger)
+    if proposal.parent_BK is not None:
+        _refuse_tree(model, method.drafter, int(proposal.fed_B.max()), sequences.store)
+    return proposal.clip(limit_B, model.spec.max_length - sequences.length_B)
+
+
+def _nodes(drafter: Drafter) -> int:
+    return drafter.nodes if isinstance(drafter, DraftsTrees) else 0
+
+
+def _refuse_tree(model: LanguageModel, drafter: Drafter, width: int, store: Store) -> None:
+    name = type(drafter).__name__
+    if width > _nodes(drafter):
+        raise ConfigError(
+            f"{name}.nodes={_nodes(drafter)}: a tree of {width} tokens is wider than that; draft fewer, or have "
+            f"nodes be {width}"
+        )
+    if not isinstance(store, TreeStore):
+        raise ConfigError(
+            f"model={model.spec.name}: keeps its keys and values in order, and {name} drafts trees; use a method "
+            "that drafts a chain, such as prompt_lookup"
+        )
 
 
 def take_round(
@@ -111,12 +149,16 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
 
     Fed are the committed tokens that the store lacks (after the prefill that is the last one) and the drafts.
     """
+    tokens_BL, store = sequences.tokens_BL, sequences.store
+    if proposal.tree is not None:
+        tokens_BL = F.pad(tokens_BL, (0, store.slots - tokens_BL.shape[1]), value=model.spec.pad_id)
     window = Window(
-        tokens_BL=write_behind(sequences.tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.count_B),
+        tokens_BL=write_behind(tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.fed_B),
         start_B=sequences.computed_B,
-        end_B=sequences.length_B + proposal.count_B,
+        end_B=sequences.length_B + proposal.fed_B,
         read_B=sequences.length_B - 1,
-        store=sequences.store,
+        store=store,
+        tree=proposal.tree,
     )
     return ask(model, window, sequences, ledger, _role(sequences, proposal))
 
@@ -131,12 +173,15 @@ def _commit(
     sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...], index: int
 ) -> Sequences:
     """Return the sequences with the accepted drafts and the model's token, cut behind the first stop token."""
-    token_B1, accepted_B1 = verdict.token_B[:, None], verdict.accepted_B[:, None]
-    emitted_BT = torch.cat([proposal.tokens_BK, token_B1], 1).scatter(1, accepted_B1, token_B1)
+    token_B1, accepted_B1, path_BD = verdict.token_B[:, None], verdict.accepted_B[:, None], verdict.path_BD
+    stood_BK = proposal.tokens_BK if path_BD is None else proposal.tokens_BK.gather(1, path_BD)
+    emitted_BT = torch.cat([stood_BK, token_B1], 1).scatter(1, accepted_B1, token_B1)
     stops_BT = is_stop(emitted_BT, stop_ids)
     stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
     count_B = (first(verdict.accepted_B + 1, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
     start_B = sequences.length_B
+    if path_BD is not None:
+        _move_path(sequences.store, path_BD, start_B, count_B - 1)
     return replace(
         sequences,
         tokens_BL=write_behind(sequences.tokens_BL, start_B, emitted_BT, count_B),
@@ -145,6 +190,14 @@ def _commit(
         computed_B=start_B + count_B - 1,
         generated_B=sequences.generated_B + proposal.count_B + 1,
     )
+
+
+def _move_path(store: Store, path_BD: Tensor, start_B: Tensor, count_B: Tensor) -> None:
+    """Have the slots from `start_B` on hold keys and values of the first `count_B` tokens of each row's path."""
+    assert isinstance(store, TreeStore)
+    depth_D = torch.arange(path_BD.shape[1], device=path_BD.device)
+    row_N, depth_N = (first(count_B, len(depth_D)) & (path_BD != depth_D)).nonzero(as_tuple=True)
+    store.move(row_N, start_B[row_N] + path_BD[row_N, depth_N], start_B[row_N] + depth_N)
 
 
 def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Generation], calls: int) -> Sequences:

@@ -40,9 +40,18 @@ class Sequences:
 
     @classmethod
     def from_prompts(
-        cls, model: LanguageModel, prompts: Sequence[Sequence[int]], *, gen_length: int, seeds: Sequence[int]
+        cls,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        gen_length: int,
+        seeds: Sequence[int],
+        nodes: int = 0,
     ) -> Self:
-        """Lay out prompts of at least one token with room for `gen_length` tokens behind each."""
+        """Lay out prompts of at least one token with room for `gen_length` tokens behind each.
+
+        The store has `nodes` more slots, for drafts that do not follow one another.
+        """
         assert all(prompts), "a prompt has at least one token"
         assert gen_length >= 1, f"gen_length must be at least 1, got {gen_length}"
         rows, width = len(prompts), max(map(len, prompts)) + gen_length
@@ -61,7 +70,7 @@ class Sequences:
             sample_B=torch.arange(rows, device=model.device),
             seed_B=torch.tensor(list(seeds), dtype=torch.int64, device=model.device),
             token_margin_B=torch.full((rows,), torch.inf, dtype=torch.float64, device=model.device),
-            store=model.new_store(rows, width),
+            store=model.new_store(rows, width + nodes),
         )
 
     @property

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences, first
+from harness.engine.autoregressive.trees import Tree
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Store
 from harness.engine.shared.prediction import Prediction
@@ -22,6 +23,8 @@ class Window:
 
     The keys and values of everything before are in `store`, those of the window get there. Rows whose window is empty
     have no work, only padding; `busy_R` are the others, None where there are no such rows.
+
+    With a `tree`, what stands behind the `read_B` is one: those places are slots, and positions follow from depths.
     """
 
     tokens_BL: Tensor
@@ -30,12 +33,14 @@ class Window:
     read_B: Tensor
     store: Store
     busy_R: Tensor | None = None
+    tree: Tree | None = None
 
 
 def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Role) -> Prediction:
     """Return what the model predicts behind the read positions; raise DecodeError for logits that are not numbers.
 
-    The causal mask alone hides what the store holds of rejected drafts: it lies behind every query.
+    The causal mask alone hides what the store holds of rejected drafts: it lies behind every query. A tree needs a mask
+    of its own, as siblings stand at one position.
     """
     start_B, end_B, tokens_BL = window.start_B, window.end_B, window.tokens_BL
     query_B = end_B - start_B
@@ -43,15 +48,21 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
     real_BT = offset_T < query_B[:, None]
     # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
     # because the last token of a generation is never fed; writing slot 0 again could round it differently.
-    position_BT = torch.where(real_BT, start_B[:, None] + offset_T, 0)
-    read_BT = real_BT & (position_BT >= window.read_B[:, None])
+    slot_BT, end = torch.where(real_BT, start_B[:, None] + offset_T, 0), int(end_B.max())
+    read_BT = real_BT & (slot_BT >= window.read_B[:, None])
     row_N, offset_N = read_BT.nonzero(as_tuple=True)
+    position_BT, visible_BTS, tree = slot_BT, None, window.tree
+    if tree is not None:
+        position_BT = tree.places(slot_BT, window.read_B + 1)
+        visible_BTS = tree.visible(slot_BT, window.read_B + 1, end)
     request = ForwardRequest(
-        tokens_BL.gather(1, position_BT),
+        tokens_BL.gather(1, slot_BT),
         positions_BT=position_BT,
-        slots_BT=torch.where(real_BT, position_BT, window.store.slots - 1),
+        slots_BT=torch.where(real_BT, slot_BT, window.store.slots - 1),
         kv=window.store,
-        end=int(end_B.max()),
+        end=end,
+        visible_BTS=visible_BTS,
+        structured=tree is None,
         select_N=row_N * len(offset_T) + offset_N,
     )
     logits_NV = ledger.call(model, request, _charge(window, query_B, sequences.sample_B, role))
@@ -70,14 +81,19 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
 def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Role) -> Charge:
     start_B, head_B, width = window.start_B, window.end_B - window.read_B, window.tokens_BL.shape[1]
     idle_B = sample_B[query_B == 0] if window.busy_R is not None else None
+    keys_B = start_B + (query_B + 1) / 2
+    if window.tree is not None:
+        behind_B = query_B - head_B + 1
+        seen_B = (start_B + (behind_B + 1) / 2) * behind_B + (window.read_B + 1) * (head_B - 1)
+        keys_B = (seen_B + window.tree.depth_BK.sum(1)) / query_B
     if window.busy_R is not None:
-        parts = (start_B, head_B, query_B, sample_B)
-        start_B, head_B, query_B, sample_B = (one.index_select(0, window.busy_R) for one in parts)
+        parts = (start_B, head_B, query_B, sample_B, keys_B)
+        start_B, head_B, query_B, sample_B, keys_B = (one.index_select(0, window.busy_R) for one in parts)
     return Charge(
         role=role,
         sample_B=sample_B,
         query_B=query_B,
-        keys_B=start_B + (query_B + 1) / 2,
+        keys_B=keys_B,
         head_B=head_B,
         reused=lambda: first(start_B, width),
         idle_B=idle_B,

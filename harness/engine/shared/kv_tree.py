@@ -22,6 +22,15 @@ class MovableStore(Store, Protocol):
         ...
 
 
+@runtime_checkable
+class TreeStore(Store, Protocol):
+    """Keys and values whose slots can take over what others hold, in place."""
+
+    def move(self, row_N: Tensor, from_N: Tensor, to_N: Tensor) -> None:
+        """Have the slots `to_N` of rows hold what their slots `from_N` held before."""
+        ...
+
+
 class DraftsStore:
     """The stores of drafts whose rows `row_D` share one: a `Store` with a row per draft.
 
