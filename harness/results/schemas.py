@@ -123,6 +123,9 @@ RUNS = _schema(
     _column("tps", pa.float64(), "tokens/s", "sum of tokens_out over sum of batch seconds"),
     _column("wall_s", pa.float64(), "s", "what the run took, grading included and loading not; tells nothing of speed"),
     _column("peak_memory_bytes", pa.int64(), "bytes", "peak memory"),
+    _column(
+        "energy_joules", pa.float64(), "J", "what the accelerator took, warm-up included; null where it is not told"
+    ),
     _text("git_commit", "commit of the code; null where it is not in a repository"),
     _column("dirty", pa.bool_(), "", "whether files differed from the commit or were unknown to it"),
     _text("packages_sha256", "digest of the versions of Python and of the packages that numbers hang on"),
@@ -131,6 +134,12 @@ RUNS = _schema(
     _text("attention_kernel", "attention kernels that could be chosen; null where a model does not say"),
     _column("threads", pa.int32(), "threads", "threads of the process"),
     _column("throttled", pa.bool_(), "", "whether the accelerator held its clocks back; null where it cannot be read"),
+    _column(
+        "busy",
+        pa.bool_(),
+        "",
+        "whether other processes computed on the accelerator, or took a tenth of the processors' time; null if unknown",
+    ),
     _text("config", "resolved configuration as JSON"),
     _text("provenance", "code, machine and versions as JSON"),
     _column("warnings", pa.list_(pa.string()), "", "what a reader of the numbers should know"),

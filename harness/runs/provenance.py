@@ -1,7 +1,6 @@
 """What a number rests on: code, versions, machine, switches. Written with every run; holds no secrets."""
 
 import hashlib
-import logging
 import os
 import platform
 import re
@@ -16,8 +15,6 @@ import torch
 
 from harness.config.hardware import cpu_model
 from harness.results.canonical import canonical_json
-
-_LOG = logging.getLogger(__name__)
 
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG",
@@ -35,8 +32,6 @@ _SECRET = re.compile(r"(?i)([\w.]*(?:api_?key|password|secret|credential)[\w.]*=
 
 
 _LOCKS = Path(__file__).resolve().parents[2] / "scripts"
-_HELD_BACK = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
-"""Reasons for which NVML says that clocks are held back: power cap, slowdown of the board, heat, power brake."""
 
 
 def collect(device: str, *, switches: Mapping[str, object]) -> dict[str, object]:
@@ -161,20 +156,3 @@ def attention_kernel(model: object, device: str) -> str | None:
         "math": switches.math_sdp_enabled(),
     }
     return f"sdpa: {', '.join(name for name, enabled in kinds.items() if enabled)}"
-
-
-def held_back(device: str) -> bool | None:
-    """Say whether the accelerator holds its clocks back now; None without one, or without NVML to ask."""
-    if torch.device(device).type != "cuda":
-        return None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        card = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        return bool(pynvml.nvmlDeviceGetCurrentClocksEventReasons(card) & _HELD_BACK)
-    except Exception as error:
-        # A package that is not installed, a driver that does not know, a container that may not ask.
-        _LOG.info("clocks of %s cannot be read: %s", device, error)
-        return None

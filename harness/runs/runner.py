@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ from harness.results.store import Store
 from harness.runs import provenance
 from harness.runs.device import DeviceState
 from harness.runs.loading import load
+from harness.runs.machine import BUSY, observed
 from harness.runs.measure import measure_of, peak_memory_bytes, reset_peak_memory, settled_heap
 from harness.runs.progress import Progress, Silent
 from harness.runs.room import Room
@@ -150,13 +151,15 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     loaded = street.loaded
     device = loaded.model.device
     reset_peak_memory(device)
-    held_back, started = provenance.held_back(str(device)), time.perf_counter()
-    with _keeper(job, store, street, begun) as keeper, settled_heap() if street.measure.timed else nullcontext():
-        walked = street.walk(keeper)
+    started, timed = time.perf_counter(), street.measure.timed
+    with _keeper(job, store, street, begun) as keeper, settled_heap() if timed else nullcontext():
+        with observed(None if loaded.elsewhere else device) as seen:
+            walked = street.walk(keeper)
         samples, steps = walked.samples, walked.steps
     wall_s = time.perf_counter() - started
     grading = job.task.grading()
     found = [*cautions, *walked.warnings, *metrics.unfinished_warnings(samples)]
+    found += [BUSY] if timed and seen.busy else []
     warnings = [*grading.warnings, *found]
     for warning in found:
         _LOG.warning("%s: %s", job.run_id, warning)
@@ -170,7 +173,8 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
         "produced_by": canonical_json(
             {**job.producer, "modules": dict(job.code.modules), "versions": dict(job.code.versions)}
         ),
-        **_provenance(loaded, switches, grading.facts, held_back),
+        **asdict(seen),
+        **_provenance(loaded, switches, grading.facts),
     }
     row["attempt"] = store.write(row, samples, steps)
     keeper.discard()
@@ -206,18 +210,14 @@ def taken(job: Job, store: Store, row: dict[str, Any]) -> RunRecord:
     return RunRecord(row=row, resumed=True)
 
 
-def _provenance(
-    loaded: LoadedModel, switches: DeviceState, grading: Mapping[str, object], held_back: bool | None
-) -> dict[str, Any]:
+def _provenance(loaded: LoadedModel, switches: DeviceState, grading: Mapping[str, object]) -> dict[str, Any]:
     """Return the columns that say what a run rests on: all as JSON, and by themselves what rows are chosen by."""
     device = str(loaded.model.device)
     told = provenance.collect(device, switches=switches.to_dict())
-    after = provenance.held_back(device)
     columns = ("git_commit", "packages_sha256", "lock_sha256", "driver", "threads")
     return {name: told[name] for name in columns} | {
         "dirty": told["git_dirty"],
         "attention_kernel": provenance.attention_kernel(loaded.model, device),
-        "throttled": None if held_back is None or after is None else held_back or after,
         "provenance": canonical_json(
             {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
             | ({"weights": loaded.weights} if loaded.weights else {})

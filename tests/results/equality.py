@@ -9,7 +9,7 @@ from harness.results.schemas import RESULTS
 from harness.results.store import Store
 
 _OF_THE_MOMENT = {"attempt", "created", "wall_s", "peak_memory_bytes", "provenance", "dirty", "threads",
-                  "device"}  # fmt: skip
+                  "device", "busy", "energy_joules"}  # fmt: skip
 _ASKED = {"results_dir", "resume", "save_every_s", "on_error", "split", "name"}
 _ORDER = ("run_id", "sample_id", "repetition", "step")
 

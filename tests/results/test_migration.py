@@ -16,6 +16,7 @@ from tests.results.interruption import interrupt
 NEW = {
     *("setting_id", "attempt", "produced_by", "sample_rows", "step_rows", "git_commit", "dirty", "packages_sha256"),
     *("lock_sha256", "driver", "attention_kernel", "threads", "throttled", "forward_s", "rest_s", "token_margin"),
+    *("energy_joules", "busy"),
     *("choice_margin", "reader", "entropy", "edited", "drafted", "n_computed", "n_reused"),
 }
 YOUNGER = {1: {"protocol", "sandbox_tier", "extracted", "extraction", "measures", "predicted"}, 2: set()}

@@ -18,7 +18,7 @@ from harness.results.store import Store
 Filters = Mapping[str, Iterable[str]]
 _CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "protocol")
 _BESIDES = ("model", "method", "setting", "task", "template", "seed", "n", "measure", "config", "git_commit",
-            "dirty", "packages_sha256", "driver", "throttled")  # fmt: skip
+            "dirty", "packages_sha256", "driver", "throttled", "busy")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

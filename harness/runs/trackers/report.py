@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 _TAGS = ("model", "method", "task", "measure", "status")
 _CONFIG = ("setting", "setting_id", "run_id", "attempt", "device", "git_commit", "dirty", "packages_sha256",
-           "lock_sha256", "driver", "attention_kernel", "threads", "throttled", "produced_by")  # fmt: skip
+           "lock_sha256", "driver", "attention_kernel", "threads", "throttled", "busy", "produced_by")  # fmt: skip
 _PER_SAMPLE = ("sample_id", "output_text", "correct", "nfe", "query_tokens", "tokens_out", "latency_s", "detail")
 _OF_THE_STORE = ("sample_rows", "step_rows")
 

@@ -64,7 +64,7 @@ export async function openTask({ name }) {
 
 const FACTS = ["setting_id", "run_id", "status", "model", "setting", "task", "template", "protocol", "measure", "n",
                "accuracy", "nfe", "query_tokens", "tpf", "efe", "latency_s", "gen_length", "batch_size", "dtype", "device",
-               "git_commit", "dirty", "created"];
+               "peak_memory_bytes", "energy_joules", "throttled", "busy", "git_commit", "dirty", "created"];
 
 export async function openRun({ id }) {
   const details = await chunk(`run-${id}`);
