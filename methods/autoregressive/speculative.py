@@ -13,6 +13,8 @@ the target alone, whatever the draft is.
 | tau | temperature | 0: greedy |
 | k, p | top_k, top_p | 0 and 1.0: all tokens; the draft draws from all |
 
+`method/draft_length` says how K comes about: `fixed`, `heuristic` or `confidence` (`draft_lengths`).
+
 Every number that is drawn is keyed by the row's seed, the length at which its round began, and the place of the draft:
 rounds begin at different lengths, so none is used twice, and rows do not depend on each other. The draft keeps the keys
 and values of what was accepted, so that a draft costs it one position. The last draft of a round is not fed, as nobody
@@ -29,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Proposal, Verdict
+from harness.engine.autoregressive.drafting import Drafted, KeepGoing, Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.model import LanguageModel, ModelKind, Models, Store
@@ -57,6 +59,12 @@ class ModelDrafter:
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return `limit_B` tokens per row, fewer where one of them ends the answer."""
+        return self.propose_while(model, sequences, limit_B, ledger, _always)
+
+    def propose_while(
+        self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
+    ) -> Proposal:
+        """Return at most `limit_B` tokens per row, as many as `keep_going` says."""
         assert isinstance(model, Models), "there is no model that drafts"
         if not bool((limit_B > 0).any()):
             return Proposal.empty(sequences)
@@ -86,11 +94,19 @@ class ModelDrafter:
             tokens_BL[busy_R, end_B[busy_R]] = token_R
             computed_B, count_B = end_B, count_B.index_add(0, busy_R, torch.ones_like(busy_R))
             goes_on_R = (count_B < limit_B)[busy_R] & ~is_stop(token_R, model.spec.stop_ids)
-            busy_R = busy_R[goes_on_R]
+            scaled_RV = logits_RV / self.temperature if self.temperature else logits_RV
+            drafted = Drafted(
+                step=int(count_B.max()), row_R=busy_R, token_R=token_R, logits_RV=scaled_RV, sequences=sequences
+            )
+            busy_R = busy_R[goes_on_R & keep_going(drafted)]
         sequences.memory.update({STORE: store, COMPUTED: computed_B})
         place_BK = (length_B[:, None] + torch.arange(most, device=length_B.device)).clamp(max=tokens_BL.shape[1] - 1)
         q_BKV = torch.stack(laws, 1) if laws else None
         return Proposal(tokens_BK=tokens_BL.gather(1, place_BK), count_B=count_B, probabilities_BKV=q_BKV)
+
+
+def _always(drafted: Drafted) -> Tensor:
+    return torch.ones_like(drafted.row_R, dtype=torch.bool)
 
 
 def _kept(draft: LanguageModel, sequences: Sequences) -> tuple[Store, Tensor]:

@@ -5,6 +5,7 @@ Shapes: B rows, L positions, K drafted tokens, T tokens of a round, N scored pos
 absolute.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -258,6 +259,39 @@ class LearnsFromRounds(Drafter, Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drafted:
+    """The tokens that a drafter has just made, the `step`-th of their round (from 1), for the rows `row_R`.
+
+    `logits_RV` are what they were made of: log probabilities up to a constant, temperature included.
+    """
+
+    step: int
+    row_R: Tensor
+    token_R: Tensor
+    logits_RV: Tensor
+    sequences: Sequences
+
+    def probability_R(self) -> Tensor:
+        """Return the probability that the drafter gave each token."""
+        return self.logits_RV.softmax(-1).gather(1, self.token_R[:, None])[:, 0]
+
+
+KeepGoing = Callable[[Drafted], Tensor]
+"""Says which of the rows [R] of what was drafted are to draft another token."""
+
+
+@runtime_checkable
+class DraftsStepwise(Drafter, Protocol):
+    """A drafter that makes one token after the other, and may be stopped behind each."""
+
+    def propose_while(
+        self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
+    ) -> Proposal:
+        """Do as `propose` does, asking `keep_going` behind each token, the last that there is room for included."""
+        ...
+
+
 class DraftLength(Protocol):
     """How many tokens to draft."""
 
@@ -267,6 +301,15 @@ class DraftLength(Protocol):
 
     def update(self, completed: Round) -> None:
         """Learn from a round, in `completed.after.memory`."""
+        ...
+
+
+@runtime_checkable
+class StopsDrafting(DraftLength, Protocol):
+    """A draft length that is decided while drafting, token by token; its `limit` is the most that it may come to."""
+
+    def keep_going(self, drafted: Drafted) -> Tensor:
+        """Return which of the rows [R] draft another token; what is remembered goes to `drafted.sequences.memory`."""
         ...
 
 
@@ -312,3 +355,10 @@ class AutoregressiveMethod:
     acceptor: Acceptor
     drafter: Drafter = field(default_factory=EmptyDrafter)
     draft_length: DraftLength = field(default_factory=FixedLength)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.draft_length, StopsDrafting) and not isinstance(self.drafter, DraftsStepwise):
+            raise ConfigError(
+                f"draft_length={type(self.draft_length).__name__}: decides behind every token, and "
+                f"{type(self.drafter).__name__} does not draft one by one; use method/draft_length=fixed"
+            )

@@ -15,10 +15,12 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import (
     AutoregressiveMethod,
     Drafter,
+    DraftsStepwise,
     DraftsTrees,
     LearnsFromRounds,
     Proposal,
     Round,
+    StopsDrafting,
     Verdict,
 )
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
@@ -87,9 +89,13 @@ def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Seque
     """
     room_B = sequences.limit_B - sequences.length_B - 1
     limit_B = torch.minimum(method.draft_length.limit(sequences), room_B)
-    proposal = method.drafter.propose(model, sequences, limit_B, ledger)
+    drafter, length = method.drafter, method.draft_length
+    if isinstance(length, StopsDrafting) and isinstance(drafter, DraftsStepwise):
+        proposal = drafter.propose_while(model, sequences, limit_B, ledger, length.keep_going)
+    else:
+        proposal = drafter.propose(model, sequences, limit_B, ledger)
     if proposal.parent_BK is not None:
-        _refuse_tree(model, method.drafter, int(proposal.fed_B.max()), sequences.store)
+        _refuse_tree(model, drafter, int(proposal.fed_B.max()), sequences.store)
     return proposal.clip(limit_B, model.spec.max_length - sequences.length_B)
 
 
