@@ -30,7 +30,7 @@ _KINDS = {"shrink": int, "prompt_length": int, "gen_length": int, "block_length"
 class Options:
     """What the command line may say; `caches` empty takes all, `shrink` divides layers, heads and channels.
 
-    A `gen_length` of two blocks shows a cache where it starts and where it goes on.
+    A `gen_length` of two blocks shows a cache where it starts and where it goes on. `graphs` is as in `device.graphs`.
     """
 
     models: tuple[str, ...] = ("llada_8b_instruct", "dream_7b_instruct")
@@ -41,6 +41,7 @@ class Options:
     block_length: int = 32
     device: str = "cuda"
     dtype: str = "bfloat16"
+    graphs: str = "auto"
     shrink: int = 1
     folder: str = "results/raw/random_weights"
     out: str = "results/raw/bench.json"
@@ -58,6 +59,8 @@ def options(overrides: Sequence[str]) -> Options:
             values[key] = listed if key in ("models", "caches", "batches") else _KINDS.get(key, str)(value)
         except ValueError:
             raise ConfigError(f"{key}={value}: must be a whole number") from None
+    if values.get("graphs", "auto") not in ("auto", "on", "off"):
+        raise ConfigError(f"graphs={values['graphs']}: must be one of auto, on, off")
     return Options(**values)
 
 
@@ -167,6 +170,7 @@ def _load(name: str, config: Any, o: Options) -> tuple["LanguageModel", dict[str
     from harness.config.catalogue import read
     from harness.engine.shared.model import ModelKind, ModelSpec
     from harness.models.embedded import EmbeddedModel
+    from harness.models.graphs import StaticModel
     from harness.models.public import synthetic
     from harness.runs.measure import peak_memory_bytes, reset_peak_memory
 
@@ -194,7 +198,8 @@ def _load(name: str, config: Any, o: Options) -> tuple["LanguageModel", dict[str
     weights = sum(p.nbytes for p in transformer.parameters())
     cell = {"model": name, "cache": "load", "outcome": f"{weights / 1e9:.2f} GB in {seconds:.1f} s"}
     cell |= {"weights_bytes": weights, "seconds": seconds, "peak_bytes": peak_memory_bytes(device)}
-    return EmbeddedModel(transformer, spec), cell
+    model = EmbeddedModel(transformer, spec)
+    return StaticModel(model) if o.graphs == "on" or (o.graphs, device.type) == ("auto", "cuda") else model, cell
 
 
 def _decode(model: "LanguageModel", method: Any, batch: int, o: Options) -> dict[str, Any]:

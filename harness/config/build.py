@@ -4,8 +4,9 @@ import copy
 import inspect
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, astuple, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -162,6 +163,26 @@ def device_of(cfg: DictConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@dataclass(frozen=True)
+class Calls:
+    """How a config has its models called: with few shapes (`harness.models.graphs`), and these compiled."""
+
+    static: bool
+    compiled: bool
+
+
+def calls_of(cfg: DictConfig) -> Calls:
+    """Return how models are called; raise ConfigError for calls of any shape that are to be compiled."""
+    asked, compiled = cfg.device.get("graphs", "off"), cfg.device.get("compile", False)
+    static = asked == "on" or (asked == "auto" and torch.device(device_of(cfg)).type == "cuda")
+    if compiled and not static:
+        raise ConfigError(
+            f"device.compile=true: compiles calls of few shapes, which device.graphs={asked} does not make here; "
+            "use device.graphs=on"
+        )
+    return Calls(static=static, compiled=compiled)
+
+
 def check_model(model: dict[str, Any]) -> None:
     """Raise ConfigError for settings that a model's loader refuses at a look: by the function `check` beside it."""
     loader = function_at("model.loader", model["loader"])
@@ -196,12 +217,19 @@ def load_model(cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingP
     Raise ConfigError for a draft of another vocabulary.
     """
     models = {role: plain(cfg, key) for role, key in drafts.ROLES.items() if cfg.get(key) is not None}
-    where = (str(cfg.device.dtype), device_of(cfg))
-    keys = {role: json.dumps([model, *where, checkpoints.get(role)], sort_keys=True) for role, model in models.items()}
+    where, calls = (str(cfg.device.dtype), device_of(cfg)), calls_of(cfg)
+    keys = {
+        role: json.dumps([model, *where, *astuple(calls), checkpoints.get(role)], sort_keys=True)
+        for role, model in models.items()
+    }
     # A draft may be the target itself: one key, one model.
     loaded = {
-        role: from_pool(key, partial(_loaded, models[role], *where), beside=keys.values()) for role, key in keys.items()
+        role: from_pool(key, partial(_loaded, models[role], *where, calls), beside=keys.values())
+        for role, key in keys.items()
     }
+    for one in loaded.values() if calls.static else ():
+        # Of this run, and not of those before it that had the same model.
+        getattr(one.model, "calls", Counter()).clear()
     target, draft = loaded["target"], loaded.get("draft")
     if draft is None:
         return target
@@ -209,7 +237,7 @@ def load_model(cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingP
     return replace(target, model=Models(target.model, draft.model), draft=draft)
 
 
-def _loaded(model: Mapping[str, Any], dtype: str, device: str) -> LoadedModel:
+def _loaded(model: Mapping[str, Any], dtype: str, device: str, calls: Calls) -> LoadedModel:
     loader = function_at("model.loader", model["loader"])
     loaded = loader(name=model["name"], dtype=getattr(torch, dtype), device=device, **_arguments(model))
     if "tokens_BT" in inspect.signature(loaded.model.forward).parameters:
@@ -217,4 +245,10 @@ def _loaded(model: Mapping[str, Any], dtype: str, device: str) -> LoadedModel:
             f"model.loader={model['loader']}: its forward takes tokens and their like one by one; since "
             "interface 2 it is forward(request), a harness.engine.shared.model.ForwardRequest"
         )
+    if calls.static:
+        # Not at the top: most commands make no call.
+        from harness.models.graphs import StaticModel, why_not
+
+        if why_not(loaded.model) is None:
+            return replace(loaded, model=StaticModel(loaded.model, compiled=calls.compiled))
     return loaded

@@ -24,6 +24,7 @@ MOST_THREADS = 1024
 """More than any machine has use for; libraries of numbers end the process where threads cannot be had."""
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+GRAPHS = ("auto", "on", "off")
 
 
 @tells_as_typed
@@ -130,22 +131,27 @@ def _fits(threads: object, most: int) -> bool:
     return threads is None or (isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= most)
 
 
-def _device(device: DictConfig) -> None:
+def _device(cfg: DictConfig) -> None:
+    device = cfg.device
     allowed = {
         "threads": (_fits(device.threads, MOST_THREADS), f"a whole number from 1 to {MOST_THREADS}"),
         "dtype": (device.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
         "device": (str(device.device).split(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
         "deterministic": (isinstance(device.deterministic, bool), "true or false"),
+        # Options of before these were there have neither.
+        "graphs": (device.get("graphs", "off") in GRAPHS, f"one of {', '.join(GRAPHS)}"),
+        "compile": (isinstance(device.get("compile", False), bool), "true or false"),
     }
     for knob, (fits, what) in allowed.items():
         if not fits:
             raise ConfigError(f"device.{knob}={device[knob]}: must be {what}")
+    build.calls_of(cfg)
 
 
 @tells_as_typed
 def check_kinds(cfg: DictConfig) -> None:
     """Raise ConfigError for a device that cannot be, or a method that is not for models of this kind."""
-    _device(cfg.device)
+    _device(cfg)
     if cfg.model.kind in cfg.method.models:
         return
     fitting = [str(m["name"]) for m in describe("model") if m["kind"] in cfg.method.models]

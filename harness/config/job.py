@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -184,6 +184,7 @@ def _producer(cfg: DictConfig, measure: Mapping[str, Any], device: str) -> dict[
         **({"batch_tokens": cfg.batch_tokens} if cfg.batch_tokens is not None else {}),
         "device": torch.device(device).type,
         "deterministic": cfg.device.deterministic,
+        **({"calls": asdict(calls)} if (calls := build.calls_of(cfg)).static else {}),
     }
     if measure["name"] == "timed":
         made |= {"hardware": device_name(device), "threads": cfg.device.threads or torch.get_num_threads()}

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from harness.config.hardware import cpu_model
+from harness.engine.shared.model import Models
+from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json
 
 ENVIRONMENT = (
@@ -156,3 +158,16 @@ def attention_kernel(model: object, device: str) -> str | None:
         "math": switches.math_sdp_enabled(),
     }
     return f"sdpa: {', '.join(name for name, enabled in kinds.items() if enabled)}"
+
+
+def calls(loaded: LoadedModel, asked: str) -> dict[str, object]:
+    """Return what `device.graphs` was and, by role, how many calls were replayed, padded, or neither, and why."""
+    from harness.models.graphs import StaticModel, why_not
+
+    def told(model: object) -> object:
+        return dict(model.calls) if isinstance(model, StaticModel) else why_not(model) or "called as they are"
+
+    models = {"target": loaded.model}
+    if isinstance(loaded.model, Models):
+        models = {"target": loaded.model.target, "draft": loaded.model.draft}
+    return {"asked": asked} | ({} if asked == "off" else {role: told(model) for role, model in models.items()})

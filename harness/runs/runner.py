@@ -174,7 +174,7 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
             {**job.producer, "modules": dict(job.code.modules), "versions": dict(job.code.versions)}
         ),
         **asdict(seen),
-        **_provenance(loaded, switches, grading.facts),
+        **_provenance(loaded, switches, grading.facts, provenance.calls(loaded, cfg.device.get("graphs", "off"))),
     }
     row["attempt"] = store.write(row, samples, steps)
     keeper.discard()
@@ -210,7 +210,9 @@ def taken(job: Job, store: Store, row: dict[str, Any]) -> RunRecord:
     return RunRecord(row=row, resumed=True)
 
 
-def _provenance(loaded: LoadedModel, switches: DeviceState, grading: Mapping[str, object]) -> dict[str, Any]:
+def _provenance(
+    loaded: LoadedModel, switches: DeviceState, grading: Mapping[str, object], calls: Mapping[str, object]
+) -> dict[str, Any]:
     """Return the columns that say what a run rests on: all as JSON, and by themselves what rows are chosen by."""
     device = str(loaded.model.device)
     told = provenance.collect(device, switches=switches.to_dict())
@@ -222,7 +224,7 @@ def _provenance(loaded: LoadedModel, switches: DeviceState, grading: Mapping[str
             {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
             | ({"weights": loaded.weights} if loaded.weights else {})
             | ({"draft_sha256": loaded.draft.checkpoint_sha256} if loaded.draft else {})
-            | {"grading": dict(grading)}
+            | {"grading": dict(grading), "graphs": dict(calls)}
         ),
     }
 

@@ -42,7 +42,7 @@ def test_the_command_prints_a_table_and_keeps_what_it_rests_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Guards the record of a run on somebody's large machine: numbers without the device mean nothing."""
-    changes = [*SMALL, f"folder={tmp_path}", f"out={tmp_path / 'deep' / 'b.json'}", "dtype=float32"]
+    changes = [*SMALL, f"folder={tmp_path}", f"out={tmp_path / 'deep' / 'b.json'}", "dtype=float32", "graphs=on"]
     assert main([*changes, "models=llada_8b_instruct", "caches=none,dual"]) == 0
     record = json.loads((tmp_path / "deep" / "b.json").read_text())
     assert [cell["cache"] for cell in record["cells"]] == ["load", "none", "none", "dual", "dual"]
@@ -59,6 +59,7 @@ def test_the_command_prints_a_table_and_keeps_what_it_rests_on(
         ("shrink=0", "shrink=0"),
         ("batches=1,x", "batches=1,x"),
         ("bach=1", "did you mean"),
+        ("graphs=yes", "graphs=yes: must be one of auto, on, off"),
         ("gen_length=5000", "has 4096 positions"),
     ],
 )

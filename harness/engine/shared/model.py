@@ -186,6 +186,16 @@ class LanguageModel(Protocol):
         ...
 
 
+def computed_size(model: LanguageModel, request: ForwardRequest) -> tuple[int, int]:
+    """Return how many rows a model computes for a request, and how many positions wide, padding of its own included.
+
+    Models that pad requests have a method `computed` that says so.
+    """
+    computed = getattr(model, "computed", None)
+    rows, width = request.tokens_BT.shape if computed is None else computed(request)
+    return rows, width
+
+
 class Models:
     """A target and the model that drafts for it. To whoever asks one model it is the target, its logits and keys.
 
@@ -209,6 +219,10 @@ class Models:
     def new_store(self, rows: int, slots: int) -> Store:
         """Allocate an empty key/value store of the target."""
         return self.target.new_store(rows, slots)
+
+    def computed(self, request: ForwardRequest) -> tuple[int, int]:
+        """Return how many rows the target computes, and how many positions wide."""
+        return computed_size(self.target, request)
 
     def forward(self, request: ForwardRequest) -> Tensor:
         """Return raw logits of the target."""

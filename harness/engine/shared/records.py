@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared import device_clock
-from harness.engine.shared.model import ForwardRequest, LanguageModel
+from harness.engine.shared.model import ForwardRequest, LanguageModel, computed_size
 
 
 class Role(Enum):
@@ -128,6 +128,14 @@ class _Work:
             self.seconds = None if self.seconds is None or took is None else self.seconds + took
 
 
+def _idle(charge: Charge, added: int) -> Tensor | None:
+    """Return the samples of rows that are computed for nothing: rows that a model adds are charged to one after one."""
+    if not added or not len(charge.sample_B):
+        return charge.idle_B
+    sample_B = charge.sample_B.repeat(-(-added // len(charge.sample_B)))[:added]
+    return sample_B if charge.idle_B is None else torch.cat([charge.idle_B, sample_B])
+
+
 @dataclass
 class Ledger:
     """Call models and keep one record per call; nothing else may call a model.
@@ -144,6 +152,7 @@ class Ledger:
 
     def call(self, model: LanguageModel, request: ForwardRequest, charge: Charge) -> Tensor:
         """Return what the model answers to a request, and record what it is charged for."""
+        rows, width = computed_size(model, request)
         started = device_clock.mark(model.device) if self.timed else None
         logits = model.forward(request)
         plan, query_B, total = request.plan, charge.query_B, model.spec.layers
@@ -162,8 +171,8 @@ class Ledger:
                 planned_B=None if plan is None else plan.layer_tokens_B,
                 layers=total if charge.layers is None else charge.layers,
                 layers_total=total,
-                width=request.tokens_BT.shape[1],
-                idle_B=charge.idle_B,
+                width=width,
+                idle_B=_idle(charge, rows - len(request.tokens_BT)),
                 reused_B=reused_B,
                 cached_BL=cached_BL,
                 span=None if started is None else (started, device_clock.mark(model.device)),
