@@ -95,6 +95,7 @@ def _decode(request: Request) -> "tuple[LoadedModel, Decoded]":
     from harness.runs.decode_batch import decode_batch, with_room
     from harness.runs.loading import load
     from harness.runs.measure import Measure, Measurement
+    from harness.runs.votes import in_tokens
 
     cfg = compose(request.overrides)
     if cfg.model.tokenizer == "text" and not any(word.startswith("gen_length=") for word in request.overrides):
@@ -104,7 +105,7 @@ def _decode(request: Request) -> "tuple[LoadedModel, Decoded]":
     ids = loaded.tokenizer.encode_prompt(_posed(request, loaded.tokenizer)) if request.prompt else []
     decoded = decode_batch(
         loaded.model,
-        decoding.method,
+        in_tokens(decoding.method, loaded.tokenizer),
         [with_room(loaded, ids, gen_length=cfg.gen_length, where="prompt", model=cfg.model.name)],
         seeds=[sample_seed(cfg.seed, "generate", "prompt")],
         gen_length=cfg.gen_length,

@@ -45,11 +45,24 @@ class Options:
             raise ConfigError("out=: names no folder; leave it out to replace the model that is shipped")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a recipe may say of its rows: the width of list prompts, the longest list, and the share of words."""
+
+    max_items: int = MAX_ITEMS
+    longest_list: int | None = None
+    words: Mapping[str, Any] | None = None
+
+
 def main(argv: Sequence[str]) -> int:
-    """Train the model that the first argument names."""
+    """Train the model that the first argument names, or learn what a method needs of a model."""
+    if argv and argv[0] == "adadec":
+        from harness.commands import train_adadec
+
+        return train_adadec.main(argv[1:])
     if not argv or argv[0] not in names("training"):
         given = argv[0] if argv else ""
-        raise ConfigError(f"train {given}: no such embedded model; {nearest(given, names('training'))}")
+        raise ConfigError(f"train {given}: no such embedded model; {nearest(given, [*names('training'), 'adadec'])}")
     _train(argv[0], _options(argv[1:]), " ".join(["decbench train", *argv]))
     return 0
 
@@ -81,7 +94,8 @@ def _train(name: str, options: Options, command: str) -> None:
         for number, stage in enumerate(recipe["stages"], start=1):
             stage |= {"steps": max(1, round(options.scale * stage["steps"]))}
             shape = _shape(stage, recipe.get("shape", {}))
-            model, losses = _run_stage(f"{name} stage {number}", stage, shape, model, bar)
+            data = Data(**recipe.get("data", {}))
+            model, losses = _run_stage(f"{name} stage {number}", stage, shape, data, model, bar)
             stages.append(stage | {"loss_curve": curve(losses)})
     assert model is not None, "a model has at least one stage"
     folder = Path(options.out) if options.out else embedded.CHECKPOINTS / name
@@ -102,16 +116,22 @@ def _train(name: str, options: Options, command: str) -> None:
 
 
 def _run_stage(
-    label: str, stage: dict[str, Any], shape: "TransformerConfig", initial: "Transformer | None", bar: "Progress"
+    label: str,
+    stage: dict[str, Any],
+    shape: "TransformerConfig",
+    data: Data,
+    initial: "Transformer | None",
+    bar: "Progress",
 ) -> "tuple[Transformer, list[float]]":
     from harness.models import training
     from harness.models.tokenizer import IDS
     from tasks.lists.training import Focus, Layout, batches
+    from tasks.serial.training import Words, mixed
 
     recipe = training.Recipe(
         steps=stage["steps"], rows=stage["rows"], learning_rate=stage["learning_rate"], seed=stage["seed"]
     )
-    layout = Layout(ids=IDS, max_items=MAX_ITEMS, answer_length=ANSWER_LENGTH)
+    layout = Layout(ids=IDS, max_items=data.max_items, answer_length=ANSWER_LENGTH, longest_list=data.longest_list)
     text = training.Text(prompt_length=layout.prompt_length, mask_id=IDS["<mask>"], eos_id=IDS["<eos>"])
     losses: list[float] = []
     task = bar.add_task(label, total=recipe.steps)
@@ -121,8 +141,10 @@ def _run_stage(
         bar.update(task, completed=step, description=f"{label} loss {loss:.3f}")
 
     focus = Focus(**stage["focus"]) if "focus" in stage else None
-    data = batches(layout=layout, rows=recipe.rows, seed=recipe.seed, focus=focus)
-    return training.train(shape, recipe, text, data, report, initial), losses
+    rows = batches(layout=layout, rows=recipe.rows, seed=recipe.seed, focus=focus)
+    if data.words is not None:
+        rows = mixed(rows, Words(**data.words), IDS, recipe.seed)
+    return training.train(shape, recipe, text, rows, report, initial), losses
 
 
 def _shape(stage: Mapping[str, Any], smaller: Mapping[str, int]) -> "TransformerConfig":

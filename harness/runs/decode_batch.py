@@ -22,6 +22,8 @@ from harness.runs.measure import Measure, Moment, Stopwatch, stopwatch
 from harness.runs.room import Room
 from harness.runs.trace import DiffusionTrace, RoundTrace, Work
 
+Reader = Callable[[int, Sequence[int]], bool]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
@@ -92,9 +94,14 @@ def decode_batch(
     seeds: Sequence[int],
     gen_length: int,
     measure: Measure,
+    readable: Reader = lambda row, tokens: True,
 ) -> Decoded:
-    """Decode prompts together; a row's result does not depend on the others."""
-    rows = _Rows(model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, measure=measure)
+    """Decode prompts together; a row's result does not depend on the others.
+
+    `readable` says of the place of a prompt and of tokens whether they answer it, where a method asks that.
+    """
+    told = {"gen_length": gen_length, "measure": measure, "readable": readable}
+    rows = _Rows(model=model, prompts=prompts, seeds=seeds, **told)
     rows.decode(method, Room(rows=len(prompts)))
     return rows.decoded(range(len(prompts)))
 
@@ -109,6 +116,7 @@ def decode_stream(
     measure: Measure,
     room: Room,
     tell: Callable[[Decoded], None],
+    readable: Reader = lambda row, tokens: True,
 ) -> float:
     """Decode prompts, as many at once as there is `room`, and return the seconds of all.
 
@@ -126,7 +134,15 @@ def decode_stream(
     seconds, first = 0.0, 0
     while first < len(prompts):
         part = slice(first, first + room.beside(0, 0, [len(prompt) + gen_length for prompt in prompts[first:]]))
-        made = decode_batch(model, method, prompts[part], seeds=seeds[part], gen_length=gen_length, measure=measure)
+        made = decode_batch(
+            model,
+            method,
+            prompts[part],
+            seeds=seeds[part],
+            gen_length=gen_length,
+            measure=measure,
+            readable=lambda row, tokens, first=first: readable(first + row, tokens),
+        )
         tell(replace(made, rows=range(*part.indices(len(prompts)))))
         first, seconds = part.stop, seconds + made.watch.wall_s
     return seconds
@@ -141,6 +157,7 @@ class _Rows:
     seeds: Sequence[int]
     gen_length: int
     measure: Measure
+    readable: Reader = lambda row, tokens: True
     watch: Stopwatch = field(default_factory=Stopwatch)
     on_finished: Callable[[Sequence[int]], None] = lambda rows: None
     ledger: Ledger = field(init=False)
@@ -170,6 +187,7 @@ class _Rows:
             made = own_sampler.decode(self.model, method, self.prompts, on_progress=self.watch.mark, **together)
         else:
             told = {"observers": [trace] if self.measure.traced else [], "on_progress": self._mark}
+            told["readable"] = self.readable
             made = draft_verify.decode(self.model, method, self.prompts, **together, **told)
         self._finish(made)
 

@@ -39,6 +39,7 @@ from harness.runs.street import Street
 from harness.runs.trackers.report import id_of, report_of
 from harness.runs.trackers.tracking import Tracking, Untracked, tracking_of
 from harness.runs.unfinished import KeepsNothing, Unfinished
+from harness.runs.votes import in_tokens
 
 _LOG = logging.getLogger(__name__)
 _NAMED = 4
@@ -266,7 +267,7 @@ def street_of(job: Job, progress: Progress) -> tuple[Street, DeviceState]:
     switches, loaded = load(cfg, job.decoding.checkpoints)
     street = Street(
         task=job.task,
-        method=job.decoding.method,
+        method=in_tokens(job.decoding.method, loaded.tokenizer),
         loaded=loaded,
         measure=measure_of(job.plain["measure"]),
         room=Room(rows=cfg.batch_size, tokens=cfg.batch_tokens),

@@ -19,6 +19,7 @@ from harness.runs.decode_batch import Decoded, Seconds, decode_batch, decode_str
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
 from harness.runs.room import Room, out_of_memory
+from harness.runs.votes import answer_in, elected
 from tasks.task import Sample, Task
 
 Row = dict[str, Any]
@@ -162,7 +163,11 @@ class Street:
             "seeds": self._seeds([samples[at] for at in places], repetition),
             "gen_length": self.gen_length,
             "measure": self.measure,
+            "readable": partial(self._readable, [samples[at] for at in places]),
         }
+
+    def _readable(self, samples: Sequence[Sample], row: int, tokens: Sequence[int]) -> bool:
+        return answer_in(self.task, samples[row], self.loaded.tokenizer.decode(tokens)) is not None
 
     @contextmanager
     def _named(self, samples: Sequence[Sample], places: Sequence[int]) -> Iterator[None]:
@@ -181,9 +186,10 @@ class Street:
         stop_ids = self.loaded.model.spec.stop_ids
         seeds = self._seeds(samples, repetition)
         times = decoded.seconds or [None] * len(samples)
-        for sample, ids, seed, made, counters, padded, took in zip(
+        for sample, ids, seed, first, counters, padded, took in zip(
             samples, prompts, seeds, decoded.generations, decoded.counters(stop_ids), decoded.padded, times, strict=True
         ):
+            made = elected(first, self.task, sample, self.loaded.tokenizer)
             text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
             row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTERS}

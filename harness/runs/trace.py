@@ -128,7 +128,7 @@ def _committed(canvas: Canvas) -> dict[int, set[int]]:
 
 @dataclass
 class RoundTrace:
-    """One row per round of every sample of the draft-verify loop."""
+    """One row per round of every sample of the draft-verify loop; of several rows of a sample, the first."""
 
     work: Work
     rows: list[dict[str, object]] = field(default_factory=list)
@@ -137,7 +137,8 @@ class RoundTrace:
         """Take down what one round drafted, accepted and committed."""
         before, after, entropy_BL = completed.before, completed.after, completed.along.entropy()
         drafted, accepted = completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()
-        for row, sample in enumerate(before.sample_B.tolist()):
+        samples = before.sample_B.tolist()
+        for sample, row in sorted({sample: row for row, sample in reversed([*enumerate(samples)])}.items()):
             first, end = int(before.length_B[row]), int(after.length_B[row])
             start = int(before.prompt_length_B[row])
             places = torch.arange(first, end, device=entropy_BL.device)

@@ -87,6 +87,11 @@ class ListTask:
             detail="" if correct else reason,
         )
 
+    def extract(self, sample: Sample, text: str) -> str | None:
+        """Return the items that a text lists, one blank between two; None where it lists none."""
+        read = self._renderer.parse(text)
+        return None if read is None else " ".join(read)
+
     def grading(self) -> Grading:
         """Return nothing: verdicts rest on the texts alone."""
         return Grading()

@@ -74,9 +74,12 @@ def _argument(rng: np.random.Generator, operation: str, length: int, max_items: 
     return int(rng.integers(length)) if operation.endswith("index") else _ABSENT
 
 
-def draw(rng: np.random.Generator, operation: str, min_items: int, max_items: int) -> Draw:
+def draw(
+    rng: np.random.Generator, operation: str, min_items: int, max_items: int, longest_list: int | None = None
+) -> Draw:
     """Sample one training pair of `operation`; lists of the validation and test splits are drawn again."""
     longest = max_items // 2 if operation.startswith("repeat") else max_items
+    longest = min(longest, longest_list or longest)
     length = int(rng.integers(min_items, longest + 1))
     while True:
         symbols = rng.choice(len(LETTERS), size=length + 1, replace=False)
@@ -94,11 +97,13 @@ class Layout:
     """Where the symbols of a pair stand (fixed header width), and which ids they have.
 
     `<bos> OP IDX WORD <arg> x_0 .. x_{n-1} <pad>*(max_items-n) <sep>`, then `y_0 .. y_{m-1} <eos> <eos> ..`
+    Lists have at most `longest_list` items, `max_items` if that is None.
     """
 
     ids: dict[str, int]
     max_items: int
     answer_length: int
+    longest_list: int | None = None
 
     @property
     def prompt_length(self) -> int:
@@ -155,5 +160,5 @@ def batches(
             operation, longest = operations[choice], layout.max_items
             if focus is not None and row < focused:
                 operation, longest = focus.operation, focus.max_items
-            layout.write(draw(rng, operation, min_items, longest), rows_BT[row])
+            layout.write(draw(rng, operation, min_items, longest, layout.longest_list), rows_BT[row])
         yield rows_BT

@@ -82,6 +82,25 @@ WORK: dict[str, dict[str, int | list[int]]] = {
         "K=14": [P, P + 1, *13 * [1], 15],
         "K=0": [P, *(G - 1) * [1]],
     },
+    # Trials are rows of a call behind the one that finds the entropy, and give the first token of each.
+    "cntp": {
+        "N_max=1": [P, *(G - 1) * [1]],
+        "variant=same_num max_trial_len=4": [P, *3 * [6], *3 * [1, *3 * [6]]],
+    },
+    # Where two tokens are left, one can be looked ahead, and none where it is one.
+    "adadec": {
+        "theta=99": [P, *(G - 1) * [1]],
+        "theta=0 B=3 L=2 reuse_rollout=false": [P, 3, 3, *13 * [1, 3, 3], 1, 3, 1],
+        # Nothing is sure: the winner's first token, and its next call is known already.
+        "theta=0 B=3 L=2": [P, *14 * [3, 3], 3],
+    },
+    "beam": {"num_beams=1": [P, *(G - 1) * [1]], "num_beams=3": [P, *(G - 1) * [3]]},
+    "ffs": {
+        "N=1": [P, *(G - 1) * [1]],
+        "N=4": [P, *(G - 1) * [4]],
+        "N=4 synchronous=false": [P, *(G - 1) * 4 * [1]],
+    },
+    "self_consistency": {"N=1": [P, *(G - 1) * [1]], "N=4": [P, *(G - 1) * [4]]},
     # No two tokens of the prompt are alike, and what the model repeats is not a token of the prompt.
     "prompt_lookup": {"num_tokens=0": [P, *(G - 1) * [1]]},
 }

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from harness.models.transformer import Attention, Transformer
 from tasks.lists.instance import ListInstance
 from tasks.lists.splits import split_of
 from tasks.lists.training import OPERATIONS, Focus, Layout, batches
+from tasks.serial import FsmWord
+from tasks.serial.groups import GROUPS
+from tasks.serial.training import Words, mixed
 from tests.models.shapes import config, random_model
 
 P, G, BLOCK = 8, 8, 4
@@ -190,3 +194,42 @@ def test_a_focus_that_means_nothing_is_refused(operation: str, share: float) -> 
     """Guards the recipe files against a name or a share that trains something else."""
     with pytest.raises(ValueError, match=f"={operation if share < 1 else share}: must"):
         Focus(operation=operation, max_items=4, share=share)
+
+
+def test_words_are_written_as_the_task_asks_them_and_answers_are_right() -> None:
+    """Guards prompts that a trained model would not know again, wrong states, and words of the test split."""
+    words = Words(group="a5", length=15, share=0.5)
+    layout = Layout(ids=IDS, max_items=15, answer_length=16, longest_list=10)
+    (rows,) = itertools.islice(mixed(batches(layout=layout, rows=40, seed=3), words, IDS, 3), 1)
+    task = FsmWord(name="fsm_word", group="a5", length=15, renderer="tiny", template="fixed", samples=1)
+    (sample,) = task.instances()
+    assert len(sample.prompt.split()) == layout.prompt_length
+    for row in rows[:20]:
+        symbols = [VOCABULARY[i] for i in row]
+        letters = symbols[5:20]
+        assert split_of(letters) == "train"
+        posed = replace(sample.instance, letters="".join(letters), states=tuple(GROUPS["a5"].run("".join(letters))))
+        assert task.score(replace(sample, instance=posed), " ".join(symbols[21:])).strict
+        assert symbols[:5] + symbols[20:21] == sample.prompt.split()[:5] + sample.prompt.split()[20:]
+    assert all(VOCABULARY[row[1]] in OPERATIONS for row in rows[20:])
+
+
+def test_a_longest_list_leaves_the_layout_as_it_is() -> None:
+    """Guards the width that is padded to against the lists that are drawn."""
+    layout = Layout(ids=IDS, max_items=15, answer_length=16, longest_list=10)
+    (rows,) = itertools.islice(batches(layout=layout, rows=300, seed=3), 1)
+    counts = [sum(VOCABULARY[i] != "<pad>" for i in row[5:20]) for row in rows]
+    assert (min(counts), max(counts), layout.prompt_length) == (3, 10, 21)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"group": "s5"}, "group=s5: must be one of a5, s3, c60, parity"),
+        ({"length": 17}, r"length=17: must lie in \[8, 16"),
+    ],
+)
+def test_words_that_cannot_be_are_refused(wrong: dict, told: str) -> None:
+    """Guards the recipe files against groups whose states are no symbol, and words that fit no prompt."""
+    with pytest.raises(ValueError, match=told):
+        Words(**{"group": "a5", "length": 15, "share": 0.5} | wrong)

@@ -25,6 +25,7 @@ from harness.runs.decode_batch import decode_batch, with_room
 from harness.runs.loading import load
 from harness.runs.measure import Measure, Measurement
 from harness.runs.runner import setting
+from harness.runs.votes import in_tokens
 from tasks.asking import cut
 from tasks.lm_eval import requests as asked
 
@@ -142,7 +143,7 @@ class DecbenchLM(LM):
         names = [(str(request.task_name), str(request.doc_id)) for request in requests]
         decoded = decode_batch(
             self._loaded.model,
-            method,
+            in_tokens(method, self._loaded.tokenizer),
             [self._ids(request, length) for request in requests],
             seeds=[sample_seed(seed, *name, r) for name, r in zip(names, repetitions, strict=True)],
             gen_length=length,

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.engine.autoregressive.branching import Branching, Single
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import Tree, compacted, walk
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.model import LanguageModel, ModelKind, Store
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger
@@ -111,12 +112,17 @@ class Verdict:
     Of a tree, `path_BD` says which: the first `accepted_B` are their places in the proposal, in their order; None
     means that they are the first ones. `token_gap_BT` is how far the model's choice was from the next best token at
     each of these places (`harness.engine.shared.prediction.token_gap`); None where two tokens' order decided nothing.
+    Calls of the judge's own may have found `further` tokens behind `token_B`; `store` then holds the keys and values of
+    all but the last, and `generated_B` counts the tokens that these calls have made, whether they stand or not.
     """
 
     accepted_B: Tensor
     token_B: Tensor
     token_gap_BT: Tensor | None = None
     path_BD: Tensor | None = None
+    further: Proposal | None = None
+    store: Store | None = None
+    generated_B: Tensor | None = None
 
     @classmethod
     def exact_match(
@@ -355,8 +361,14 @@ class AutoregressiveMethod:
     acceptor: Acceptor
     drafter: Drafter = field(default_factory=EmptyDrafter)
     draft_length: DraftLength = field(default_factory=FixedLength)
+    branching: Branching = field(default_factory=Single)
 
     def __post_init__(self) -> None:
+        takes = self.branching.drafts and getattr(self.acceptor, "judges_drafts", True)
+        if not takes and not isinstance(self.drafter, EmptyDrafter):
+            raise ConfigError(
+                f"drafter={type(self.drafter).__name__}: this method decides one token after another; use drafter=empty"
+            )
         if isinstance(self.draft_length, StopsDrafting) and not isinstance(self.drafter, DraftsStepwise):
             raise ConfigError(
                 f"draft_length={type(self.draft_length).__name__}: decides behind every token, and "

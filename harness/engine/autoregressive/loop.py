@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.engine.autoregressive.asking import Asks
+from harness.engine.autoregressive.branching import fork
 from harness.engine.autoregressive.drafting import (
     AutoregressiveMethod,
     Drafter,
@@ -23,9 +25,10 @@ from harness.engine.autoregressive.drafting import (
     StopsDrafting,
     Verdict,
 )
+from harness.engine.autoregressive.endings import Endings
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.generation import Generation, known_margin
+from harness.engine.shared.generation import Generation
 from harness.engine.shared.kv_tree import TreeStore
 from harness.engine.shared.model import LanguageModel, ModelKind, Store
 from harness.engine.shared.prediction import Prediction
@@ -52,19 +55,21 @@ def decode(
     ledger: Ledger,
     observers: Sequence[RoundObserver] = (),
     on_progress: Callable[[int, int], None] = lambda finished, calls: None,
+    readable: Callable[[int, Sequence[int]], bool] = lambda sample, tokens: True,
 ) -> list[Generation]:
     """Continue every prompt by up to `gen_length` tokens and return the generations in the order of the prompts.
 
     A generation ends with its first stop token. Rows are independent: prompts of any lengths share a batch
-    without being shifted, and a row leaves the batch when it is finished. The prefill is round 0 and emits the
+    without being shifted, and a row leaves the batch when it is finished. A sample may have several rows, which fork
+    and are pruned (`method.branching`), all of them charged to it. The prefill is round 0 and emits the
     first token. `model` is the target, or `Models` where another one drafts for it. `on_progress` is told after each
-    call of the target how many rows are finished and how many there were. Raises DecodeError for logits that are not
-    numbers.
+    round how many samples are finished and how many rounds there were. `readable` says of a sample and the tokens of a
+    row that has ended whether there is an answer in them. Raises DecodeError for logits that are not numbers.
     """
     assert model.spec.kind is ModelKind.CAUSAL, f"{model.spec.name} is not a causal model"
     sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds, nodes=_nodes(method.drafter))
     proposal = Proposal.empty(sequences)
-    results: list[Generation] = []
+    endings = Endings(branching=method.branching, stop_ids=model.spec.stop_ids, readable=readable)
     calls = 0
     while sequences.num_rows:
         completed = take_round(model, method, sequences, proposal, ledger, index=calls)
@@ -74,11 +79,11 @@ def decode(
         for observer in observers:
             observer(completed)
         calls += 1
-        sequences = _retire(completed.after, model.spec.stop_ids, results, calls)
-        on_progress(len(results), calls)
+        sequences = endings.take(completed.after, calls)
+        on_progress(len(endings.results), calls)
         if sequences.num_rows:
             proposal = propose(model, method, sequences, ledger)
-    return sorted(results, key=lambda generation: generation.sample)
+    return sorted(endings.results, key=lambda generation: generation.sample)
 
 
 def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Sequences, ledger: Ledger) -> Proposal:
@@ -127,8 +132,16 @@ def take_round(
     index: int,
 ) -> Round:
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
-    prediction = evaluate(model, sequences, proposal, ledger)
-    verdict = method.acceptor(prediction, proposal, sequences)
+    ask_rows = evaluate if method.branching.synchronous else evaluate_apart
+    prediction = ask_rows(model, sequences, proposal, ledger)
+    if (spread := method.branching.spread(prediction, sequences)) is not None:
+        assert not proposal.tokens_BK.shape[1], "rows fork where nothing was drafted"
+        sequences, prediction = fork(sequences, spread), prediction.rows(spread.index_B)
+        proposal = Proposal.empty(sequences)
+    if isinstance(method.acceptor, Asks):
+        verdict = method.acceptor.judge(model, prediction, proposal, sequences, ledger)
+    else:
+        verdict = method.acceptor(prediction, proposal, sequences)
     after = _commit(sequences, proposal, verdict, model.spec.stop_ids, index)
     margin_B = _token_margin(verdict, after.length_B - sequences.length_B)
     return Round(
@@ -155,10 +168,30 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
 
     Fed are the committed tokens that the store lacks (after the prefill that is the last one) and the drafts.
     """
+    return ask(model, _window(model, sequences, proposal), sequences, ledger, _role(sequences, proposal))
+
+
+def evaluate_apart(model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger) -> Prediction:
+    """Return what `evaluate` does, by a call for the first row of every sample, one for the second, and so on."""
+    whole, role = _window(model, sequences, proposal), _role(sequences, proposal)
+    number_B = (sequences.sample_B[:, None] == sequences.sample_B).tril(-1).sum(1)
+    parts = []
+    for number in range(int(number_B.max()) + 1):
+        end_B = torch.where(number_B == number, whole.end_B, whole.start_B)
+        window = replace(whole, end_B=end_B, busy_R=(number_B == number).nonzero().squeeze(1))
+        parts.append(ask(model, window, sequences, ledger, role))
+    order_N = torch.cat([one.row_N for one in parts]).argsort(stable=True)
+    columns = {
+        name: torch.cat([getattr(one, name) for one in parts])[order_N] for name in ("logits_NV", "row_N", "position_N")
+    }
+    return replace(parts[0], **columns)
+
+
+def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal) -> Window:
     tokens_BL, store = sequences.tokens_BL, sequences.store
     if proposal.tree is not None:
         tokens_BL = F.pad(tokens_BL, (0, store.slots - tokens_BL.shape[1]), value=model.spec.pad_id)
-    window = Window(
+    return Window(
         tokens_BL=write_behind(tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.fed_B),
         start_B=sequences.computed_B,
         end_B=sequences.length_B + proposal.fed_B,
@@ -166,7 +199,6 @@ def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, led
         store=store,
         tree=proposal.tree,
     )
-    return ask(model, window, sequences, ledger, _role(sequences, proposal))
 
 
 def _role(sequences: Sequences, proposal: Proposal) -> Role:
@@ -179,13 +211,11 @@ def _commit(
     sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...], index: int
 ) -> Sequences:
     """Return the sequences with the accepted drafts and the model's token, cut behind the first stop token."""
-    token_B1, accepted_B1, path_BD = verdict.token_B[:, None], verdict.accepted_B[:, None], verdict.path_BD
-    stood_BK = proposal.tokens_BK if path_BD is None else proposal.tokens_BK.gather(1, path_BD)
-    emitted_BT = torch.cat([stood_BK, token_B1], 1).scatter(1, accepted_B1, token_B1)
+    (emitted_BT, count_B), path_BD = _emitted(proposal, verdict), verdict.path_BD
     stops_BT = is_stop(emitted_BT, stop_ids)
     stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
-    count_B = (first(verdict.accepted_B + 1, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
-    start_B = sequences.length_B
+    count_B = (first(count_B, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
+    start_B, asked_B = sequences.length_B, verdict.generated_B
     if path_BD is not None:
         _move_path(sequences.store, path_BD, start_B, count_B - 1)
     return replace(
@@ -194,7 +224,8 @@ def _commit(
         decided_at_BL=write_behind(sequences.decided_at_BL, start_B, torch.full_like(emitted_BT, index), count_B),
         length_B=start_B + count_B,
         computed_B=start_B + count_B - 1,
-        generated_B=sequences.generated_B + proposal.count_B + 1,
+        generated_B=sequences.generated_B + proposal.count_B + (1 if asked_B is None else asked_B),
+        store=sequences.store if verdict.store is None else verdict.store,
     )
 
 
@@ -206,26 +237,14 @@ def _move_path(store: Store, path_BD: Tensor, start_B: Tensor, count_B: Tensor) 
     store.move(row_N, start_B[row_N] + path_BD[row_N, depth_N], start_B[row_N] + depth_N)
 
 
-def _retire(sequences: Sequences, stop_ids: tuple[int, ...], results: list[Generation], calls: int) -> Sequences:
-    """Move finished rows to `results` and return the others."""
-    last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
-    finished_B = is_stop(last_B, stop_ids) | (sequences.length_B == sequences.limit_B)
-    if not bool(finished_B.any()):
-        return sequences
-    for row in finished_B.nonzero().squeeze(1).tolist():
-        response = slice(int(sequences.prompt_length_B[row]), int(sequences.length_B[row]))
-        results.append(
-            Generation(
-                sample=int(sequences.sample_B[row]),
-                tokens=tuple(sequences.tokens_BL[row, response].tolist()),
-                decided_at=tuple(sequences.decided_at_BL[row, response].tolist()),
-                idle=0,
-                forced=0,
-                remasked=0,
-                tokens_generated=int(sequences.generated_B[row]),
-                first_call=0,
-                calls=calls,
-                token_margin=known_margin(float(sequences.token_margin_B[row])),
-            )
-        )
-    return sequences.rows((~finished_B).nonzero().squeeze(1))
+def _emitted(proposal: Proposal, verdict: Verdict) -> tuple[Tensor, Tensor]:
+    """Return the tokens that stand, the drafts first, and how many of each row."""
+    token_B1, accepted_B, path_BD = verdict.token_B[:, None], verdict.accepted_B, verdict.path_BD
+    stood_BK = proposal.tokens_BK if path_BD is None else proposal.tokens_BK.gather(1, path_BD)
+    emitted_BT = torch.cat([stood_BK, token_B1], 1).scatter(1, accepted_B[:, None], token_B1)
+    if verdict.further is None:
+        return emitted_BT, accepted_B + 1
+    width = verdict.further.tokens_BK.shape[1]
+    wide_BT = torch.cat([emitted_BT, emitted_BT.new_zeros(len(accepted_B), width)], 1)
+    count_B = accepted_B + 1 + verdict.further.count_B
+    return write_behind(wide_BT, accepted_B + 1, verdict.further.tokens_BK, verdict.further.count_B), count_B

@@ -31,6 +31,12 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def forked_seeds(seed_B: Tensor, number_B: Tensor) -> Tensor:
+    """Return a 63-bit seed for each copy of a row by its number; number 0 keeps the row's."""
+    forked_B = _shift(_mix(_mix(seed_B + _GOLDEN) ^ (number_B * _GOLDEN + _SECOND)), 1)
+    return torch.where(number_B == 0, seed_B, forked_B)
+
+
 def uniforms(seed_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tensor:
     """Return float64 [B, `length`] in [0, 1): one draw per row, step, purpose and position."""
     salt = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=7).digest(), "big")
