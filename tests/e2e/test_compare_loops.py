@@ -68,15 +68,14 @@ def generate_with_dual_cache(model, prompt, **told):
     return decoded(model, prompt, dual=True, **told)
 """
 MIXED_IN = """
-import torch
+import copy
 
-class DreamGenerationConfig:
-    def __init__(self, **told):
-        vars(self).update(told)
+import torch
 
 class DreamGenerationMixin:
     def diffusion_generate(self, inputs, generation_config):
-        g = generation_config
+        g = copy.deepcopy(generation_config)
+        assert not g.update() and g.temperature == 0 and g.top_p is None
         assert g.alg == "maskgit_plus" and self.device == inputs.device
         x = torch.nn.functional.pad(inputs, (0, g.max_length - inputs.shape[1]), value=g.mask_token_id)
         times = torch.linspace(1, 1e-3, g.steps + 1)
