@@ -10,6 +10,7 @@ Shapes: B rows, T query positions, S slots or keys, N selected positions; each o
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,6 +147,7 @@ class StaticModel:
     def __init__(self, model: LanguageModel, *, compiled: bool = False, backend: str = "inductor") -> None:
         assert (reason := why_not(model)) is None, reason
         self.spec, self.inner, self.calls = model.spec, model, Counter[str]()
+        self._memory: Any = None
         self._pool = Pool(model.new_store)  # type: ignore[arg-type]
         self._prepared: dict[tuple[Shape, int], tuple[Buffers, Callable[[], Tensor]]] = {}
         self._forward = torch.compile(model.forward, dynamic=False, backend=backend) if compiled else model.forward
@@ -208,13 +210,18 @@ class StaticModel:
         buffers.fill(request)
         call: Callable[[], Tensor] = lambda: self._forward(buffers.request)  # noqa: E731
         if self.device.type == "cuda":
-            call = _captured(call)
+            with torch.cuda.device(self.device):
+                self._memory = self._memory or torch.cuda.graph_pool_handle()
+                call = _captured(call, self._memory)
         self._prepared[shape, place] = buffers, call
         return buffers, call
 
 
-def _captured(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Return what replays a call as one graph; its logits are a copy, since the next replay writes them again."""
+def _captured(call: Callable[[], Tensor], memory: Any) -> Callable[[], Tensor]:
+    """Return what replays a call as one graph; its logits are a copy, since the next replay writes them again.
+
+    All graphs work in one pool of memory, as no two of them run at a time.
+    """
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
     # What kernels set up when they run first must not be captured.
@@ -223,7 +230,7 @@ def _captured(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
             call()
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=memory):
         logits = call()
 
     def replay() -> Tensor:

@@ -1,5 +1,6 @@
 """Calls of few shapes: the same answers and counts as plain calls, buffers that stay where they are, and why not."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,18 @@ import torch
 
 from harness.config.build import build_method
 from harness.config.composition import compose
+from harness.config.matrix import decoders
 from harness.engine.autoregressive import loop as causal
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.shared.model import ForwardRequest, LanguageModel, Models
+from harness.engine.families import Method
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, Models
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from harness.models.graphs import GRAPH, PADDED, Shape, StaticModel, why_not
 from harness.models.static_store import bucket
-from harness.results.canonical import canonical_json
 from harness.results.store import Store
 from harness.runs.runner import run
 from tests.engine.causal import alike, random_causal
@@ -37,9 +39,13 @@ def model_of(kind: str = "masked_diffusion", **changed: Any) -> LanguageModel:
 
 
 def made(model: LanguageModel, *words: str, prompts: Sequence[Sequence[int]] = PROMPTS) -> tuple[list[Any], Ledger]:
+    """Return what `decoded` does, of the method of some words."""
+    return decoded(model, build_method(compose(["gen_length=8", *words])), prompts)
+
+
+def decoded(model: LanguageModel, method: Method, prompts: Sequence[Sequence[int]]) -> tuple[list[Any], Ledger]:
     """Return tokens, steps and counts of every row, and the ledger."""
-    method, spec, ledger = build_method(compose(["gen_length=8", *words])), model.spec, Ledger()
-    seeds = range(len(prompts))
+    spec, ledger, seeds = model.spec, Ledger(), range(len(prompts))
     if isinstance(method, DiffusionMethod):
         assert spec.mask_id is not None
         canvas = Canvas.from_prompts(
@@ -75,13 +81,11 @@ def test_answers_and_counts_are_those_of_plain_calls(kind: str, cache: str) -> N
     assert set(static.calls) == {PADDED}
 
 
-@pytest.mark.parametrize("method", ["llada", "freedave", "klass", "wino"])
-def test_decoders_get_what_they_get_of_the_model(method: str) -> None:
-    """Guards drafts that share a store, copies of rows, logits that a decoder writes into, and shadows."""
-    words = ["model=tiny_mdm", f"method={method}", "method.block_length=4"]
-    words += ["method/cache=dual"] if method == "freedave" else []
-    model = model_of()
-    assert made(StaticModel(model), *words)[0] == made(model, *words)[0]
+@pytest.mark.parametrize(("name", "kind", "method"), decoders(), ids=lambda one: one if isinstance(one, str) else "")
+def test_every_decoder_gets_what_it_gets_of_the_model(name: str, kind: ModelKind, method: DiffusionMethod) -> None:
+    """Guards drafts that share a store, copies of rows, logits that a decoder writes into, canvases that grow."""
+    model, prompts = model_of(kind.value), PROMPTS[:3]
+    assert decoded(StaticModel(model), method, prompts)[0] == decoded(model, method, prompts)[0]
 
 
 @pytest.mark.parametrize("words", [("method=ar_greedy",), ("method=prompt_lookup",), ("method=speculative",)])
@@ -255,15 +259,16 @@ def test_a_replayed_graph_gives_what_the_call_gives() -> None:
 def test_a_run_says_what_became_of_its_calls(results_dir: Path) -> None:
     """Guards the knob through the whole runner: the same answers under another run_id, and the reason in provenance."""
     words = ["model=random_mdm", "method=threshold", "method.block_length=4", "task=list_copy", "task.samples=3"]
-    words += ["batch_size=3", f"results_dir={results_dir}"]
+    words += ["batch_size=2", "batching=continuous", f"results_dir={results_dir}"]
     plain, static = (run(compose([*words, f"device.graphs={one}"])).row for one in ("auto", "on"))
     assert plain["run_id"] != static["run_id"] and plain["setting_id"] == static["setting_id"]
     rows = Store(root=results_dir).read("samples").to_pylist()
     first, second = ([one["output_ids"] for one in rows if one["run_id"] == row["run_id"]] for row in (plain, static))
     assert first == second
     assert '"graphs":{"asked":"auto","target":"called as they are"}' in plain["provenance"]
-    calls = canonical_json({"asked": "on", "target": {PADDED: int(static["nfe"] * 3)}})
-    assert f'"graphs":{calls[:40]}' in static["provenance"]
+    calls = json.loads(static["provenance"])["graphs"]
+    assert calls["asked"] == "on" and [*calls["target"]] == [PADDED]
+    assert static["nfe"] <= calls["target"][PADDED] < static["nfe"] * 3
 
 
 @pytest.mark.parametrize(
