@@ -19,6 +19,7 @@ from methods.autoregressive.sample import KeyedSample
 from methods.autoregressive.speculative import Rejection
 from tests.engine.causal import (
     PROMPTS,
+    VOCABULARY,
     Oracle,
     continue_greedily,
     drafters,
@@ -65,6 +66,23 @@ def test_a_tree_is_cut_by_depth() -> None:
     assert (beside.parent_BK.tolist(), beside.beside_B.tolist()) == ([[-1, -1, 1]], [2])
     nothing = packed([[(-1, 5)]]).clip(torch.tensor([0]))
     assert nothing.parent_BK is None and nothing.tokens_BK.shape == (1, 0)
+
+
+def test_of_branches_that_begin_alike_the_longest_stands() -> None:
+    """Guards branches drafted apart: the first of equal siblings need not be the one that goes on."""
+
+    class Alike:
+        nodes = 5
+
+        def propose(self, model: object, sequences: Sequences, limit_B: object, ledger: object) -> Proposal:
+            start = int(sequences.length_B) - len(PROMPTS[1])
+            one, two, three, *_ = ANSWERS[1][start:]
+            return packed([[(-1, one), (0, (two + 1) % VOCABULARY), (-1, one), (2, two), (3, three)]])
+
+    seen: list[int] = []
+    method = with_drafts(Greedy(), Alike(), 3)
+    run(MODEL, method, PROMPTS[1:2], 5, observers=[lambda completed: seen.append(int(completed.n_accepted_B))])
+    assert seen == [0, 3]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])

@@ -8,27 +8,17 @@ import torch
 
 from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.trees import Node
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
 from harness.engine.shared.sampling import invert
 from tests.engine.causal import VOCABULARY
 
-Node = tuple[int, int]
-"""Parent and token."""
-
 
 def packed(rows: Sequence[Sequence[Node]], beside: Sequence[int] | None = None) -> Proposal:
     """Return a proposal of trees; of each row's nodes the last `beside` are no drafts."""
-    width = max(1, *map(len, rows))
-    filled = [[*row, *[(-1, 0)] * (width - len(row))] for row in rows]
-    extra = [0] * len(rows) if beside is None else beside
-    return Proposal(
-        tokens_BK=torch.tensor([[token for _, token in row] for row in filled]),
-        count_B=torch.tensor([len(row) - more for row, more in zip(rows, extra, strict=True)]),
-        parent_BK=torch.tensor([[parent for parent, _ in row] for row in filled]),
-        beside_B=None if beside is None else torch.tensor(beside),
-    )
+    return Proposal.of_trees(rows, [0] * len(rows) if beside is None else beside, torch.device("cpu"))
 
 
 @dataclass(frozen=True)

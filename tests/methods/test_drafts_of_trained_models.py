@@ -13,6 +13,7 @@ from harness.engine.shared.model import Models
 from harness.results.gate.differences import smallest_decided
 from harness.runs.decode_batch import Decoded
 from methods.autoregressive.greedy import Greedy
+from methods.autoregressive.lookahead import Lookahead
 from methods.autoregressive.prompt_lookup import PromptLookup
 from methods.autoregressive.speculative import ModelDrafter
 from tests.engine.causal import RaggedNoise, run, with_drafts
@@ -23,6 +24,7 @@ LOSSLESS = {
     "speculative": ("method=speculative", "model@draft=tiny_ar_draft"),
     "itself": ("method=speculative", "model@draft=tiny_ar"),
     "prompt_lookup": ("method=prompt_lookup",),
+    "lookahead": ("method=lookahead",),
 }
 SAMPLES = 8
 
@@ -47,7 +49,7 @@ def test_no_answer_of_a_trained_model_changes(name: str) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize("name", ["speculative", "prompt_lookup", "noise"])
+@pytest.mark.parametrize("name", ["speculative", "prompt_lookup", "lookahead", "noise"])
 def test_no_answer_to_a_random_prompt_changes(name: str, rows: int) -> None:
     """Guards prompts that are no task, of any length, where the draft is mostly wrong, and rows that end apart."""
     loaded = load_model(compose(["model=tiny_ar", "model@draft=tiny_ar_draft", "method=speculative"]))
@@ -58,6 +60,7 @@ def test_no_answer_to_a_random_prompt_changes(name: str, rows: int) -> None:
     drafters = {
         "speculative": ModelDrafter(),
         "prompt_lookup": PromptLookup(),
+        "lookahead": Lookahead(),
         "noise": RaggedNoise(torch.Generator().manual_seed(rows), vocabulary),
     }
     plain_rows = run(loaded.model, AutoregressiveMethod(acceptor=Greedy()), prompts, 24)

@@ -5,7 +5,7 @@ Shapes: B rows, L positions, K drafted tokens, T tokens of a round, N scored pos
 absolute.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.engine.autoregressive.branching import Branching, Single
 from harness.engine.autoregressive.sequences import Sequences, first
-from harness.engine.autoregressive.trees import Tree, compacted, walk
+from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.model import LanguageModel, ModelKind, Store
 from harness.engine.shared.policy import policy
@@ -49,6 +49,20 @@ class Proposal:
     def empty(cls, sequences: Sequences) -> Self:
         """Return no drafts."""
         return cls(tokens_BK=sequences.tokens_BL[:, :0], count_B=torch.zeros_like(sequences.length_B))
+
+    @classmethod
+    def of_trees(cls, rows: Sequence[Sequence[Node]], beside: Sequence[int], device: torch.device) -> Self:
+        """Return trees given node by node for each row, the last `beside` of which are no drafts."""
+        width = max(map(len, rows), default=0)
+        filled = [[*row, *[(ANCHOR, 0)] * (width - len(row))] for row in rows]
+        node_BK2 = torch.tensor(filled, dtype=torch.int64, device=device).view(len(rows), width, 2)
+        drafts = [len(row) - more for row, more in zip(rows, beside, strict=True)]
+        return cls(
+            tokens_BK=node_BK2[..., 1],
+            count_B=torch.tensor(drafts, device=device),
+            parent_BK=node_BK2[..., 0],
+            beside_B=torch.tensor(beside, device=device) if any(beside) else None,
+        )
 
     @property
     def fed_B(self) -> Tensor:
@@ -158,8 +172,8 @@ class Verdict:
         assert proposal.parent_BK is not None
         entry = proposal.entries()
         wanted_BT = F.pad(torch.zeros_like(proposal.tokens_BK), (0, 1)).index_put(entry, tokens_N)
-        depth = int(tree.depth_BK.max())
-        path_BD, accepted_B = walk(proposal.parent_BK, proposal.count_B, proposal.tokens_BK, wanted_BT, depth)
+        agrees_BK = wanted_BT.gather(1, proposal.parent_BK + 1) == proposal.tokens_BK
+        path_BD, accepted_B = deepest(tree, agrees_BK & first(proposal.count_B, agrees_BK.shape[1]))
         # What follows the committed tokens, then each token of the path.
         passed_BT = F.pad(path_BD + 1, (1, 0))
         gap_BT = None

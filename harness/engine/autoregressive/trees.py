@@ -17,6 +17,10 @@ ANCHOR = -1
 """The parent of what follows the last committed token."""
 
 
+Node = tuple[int, int]
+"""Parent and token."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tree:
     """Nodes by depth, 1 for those that follow the anchor, 0 for padding; `sees_BKK`: itself and what it hangs on."""
@@ -59,23 +63,19 @@ class Tree:
         return path_BTS | (slot_S < length_B[:, None, None]) & (slot_S <= slot_BT[:, :, None])
 
 
-def walk(parent_BK: Tensor, count_B: Tensor, tokens_BK: Tensor, wanted_BT: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    """Follow the wanted tokens from the anchor, and return the path [B, D] of nodes and its length per row.
+def deepest(tree: Tree, agrees_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the path [B, D] of nodes to the deepest one that agrees with all before it, and its length per row.
 
-    `wanted_BT` is what follows the anchor (T = 0) and each node k (T = k + 1). Of equal siblings the first is taken.
-    Behind its end a path repeats its last node (node 0 where it is empty).
+    Of several the first is taken; siblings may be equal. Behind its end a path holds node 0.
     """
-    real_BK = first(count_B, tokens_BK.shape[1])
-    agrees_BK = real_BK & (wanted_BT.gather(1, parent_BK + 1) == tokens_BK)
-    at_B, on_B, path = torch.full_like(count_B, ANCHOR), torch.ones_like(count_B, dtype=torch.bool), []
-    length_B = torch.zeros_like(count_B)
-    for _ in range(depth):
-        next_BK = agrees_BK & (parent_BK == at_B[:, None]) & on_B[:, None]
-        on_B = next_BK.any(1)
-        at_B = torch.where(on_B, next_BK.byte().argmax(1), at_B)
-        length_B = length_B + on_B
-        path.append(at_B.clamp(min=0))
-    return torch.stack(path, 1), length_B
+    stands_BK = ~(tree.sees_BKK & ~agrees_BK[:, None]).any(2) & (tree.depth_BK > 0)
+    depth_BK = tree.depth_BK * stands_BK
+    length_B = depth_BK.amax(1)
+    end_B = (stands_BK & (depth_BK == length_B[:, None])).byte().argmax(1)
+    row_B, depth_D = torch.arange(len(end_B), device=end_B.device), torch.arange(1, int(tree.depth_BK.max()) + 1)
+    on_BK = tree.sees_BKK[row_B, end_B] & (length_B > 0)[:, None]
+    on_BDK = on_BK[:, None] & (tree.depth_BK[:, None] == depth_D.to(end_B.device)[:, None])
+    return on_BDK.byte().argmax(2), length_B
 
 
 def compacted(keep_BK: Tensor, parent_BK: Tensor) -> tuple[Tensor, Tensor]:
