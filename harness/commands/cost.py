@@ -317,7 +317,7 @@ def calls_of(records: Sequence["ForwardRecord"]) -> Iterator["Call"]:
 
     reuses = any(record.reused_B is not None and bool(record.reused_B.any()) for record in records)
     for record in records:
-        tokens = float(record.layer_tokens_B.sum()) / record.layers
+        tokens = float(record.layer_tokens_B.sum()) / record.layers if record.layers else 0.0
         yield Call(
             tokens=tokens,
             pairs=float((record.query_B * record.keys_B).sum()),

@@ -89,7 +89,8 @@ def _train(name: str, options: Options, command: str) -> None:
 
     torch.set_num_threads(1)
     started, busy = time.perf_counter(), time.process_time()
-    recipe, model, stages = read("training", name), None, []
+    recipe, stages = read("training", name), []
+    model = _begun(recipe.get("begins_with"))
     with Progress() as bar:
         for number, stage in enumerate(recipe["stages"], start=1):
             stage |= {"steps": max(1, round(options.scale * stage["steps"]))}
@@ -115,6 +116,17 @@ def _train(name: str, options: Options, command: str) -> None:
     (folder / "training.json").write_text(json.dumps(sidecar, indent=1) + "\n")
 
 
+def _begun(name: str | None) -> "Transformer | None":
+    """Return the shipped model that a recipe goes on from, if it names one."""
+    if name is None:
+        return None
+    import torch
+
+    from harness.models import checkpoint, embedded
+
+    return checkpoint.load(embedded.CHECKPOINTS / name, dtype=torch.float32, device=torch.device("cpu"))
+
+
 def _run_stage(
     label: str,
     stage: dict[str, Any],
@@ -129,7 +141,11 @@ def _run_stage(
     from tasks.serial.training import Words, mixed
 
     recipe = training.Recipe(
-        steps=stage["steps"], rows=stage["rows"], learning_rate=stage["learning_rate"], seed=stage["seed"]
+        steps=stage["steps"],
+        rows=stage["rows"],
+        learning_rate=stage["learning_rate"],
+        seed=stage["seed"],
+        exits=stage.get("exits", 0.0),
     )
     layout = Layout(ids=IDS, max_items=data.max_items, answer_length=ANSWER_LENGTH, longest_list=data.longest_list)
     text = training.Text(prompt_length=layout.prompt_length, mask_id=IDS["<mask>"], eos_id=IDS["<eos>"])

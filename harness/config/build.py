@@ -106,7 +106,7 @@ def _policy(method: DictConfig, slot: str) -> object:
         try:
             values[name] = _plain(node[name])
         except OmegaConfBaseException as error:
-            raise words.unreadable(method, _user_key(method, slot, str(name)), error) from error
+            raise words.unreadable(method, user_key(method, slot, str(name)), error) from error
     if "_target_" not in values:
         raise ConfigError(f"method.{slot}: no policy is chosen; name one in the method's defaults, or its _target_")
     cls = class_at(f"method.{slot}", values)
@@ -114,7 +114,7 @@ def _policy(method: DictConfig, slot: str) -> object:
     try:
         return cls(**values)
     except FieldError as error:
-        raise words.refused_field(_user_key(method, slot, error.field), error) from error
+        raise words.refused_field(user_key(method, slot, error.field), error) from error
     except TypeError as error:
         raise ConfigError(f"method.{slot}: {error}") from error
     except ValueError as error:
@@ -128,7 +128,8 @@ def _plain(value: object) -> object:
     return value
 
 
-def _user_key(method: DictConfig, slot: str, name: str) -> str:
+def user_key(method: DictConfig, slot: str, name: str) -> str:
+    """Return the key by which a user sets the field `name` of a policy: a knob, where one is wired to it."""
     knob = knob_of(method, slot, name)
     return f"method.{knob}" if knob else f"method.{slot}.{name}"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from harness.config import build, drafts, protocols
+from harness.config import build, drafts, layers, protocols
 from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
 from harness.config.overrides import tells_as_typed
@@ -95,6 +95,7 @@ def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
             except ValueError as error:
                 raise ConfigError(f"method={cfg.method.name} batching=continuous: {error}") from error
     drafts.refuse_unfit(cfg, method)
+    layers.refuse_unfit(cfg, method)
     return method
 
 

@@ -74,7 +74,7 @@ class ClosedFormModel:
 
         With a store, queries see the tokens of earlier calls as they were then.
         """
-        assert request.plan is None, "this model has no layers"
+        assert request.plan is None and request.part is None, "this model has no layers"
         tokens_BT, positions_BT, kv = request.tokens_BT, request.places_BT(), request.kv
         keys = (tokens_BT, positions_BT)
         if kv is not None:

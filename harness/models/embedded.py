@@ -29,6 +29,7 @@ class EmbeddedModel:
     """A transformer that the decode loops can call; shapes as in `harness.engine.shared.model`."""
 
     attention = "sdpa"
+    parts = True
 
     def __init__(self, transformer: Transformer, spec: ModelSpec) -> None:
         self.transformer, self.spec = transformer, spec
@@ -93,6 +94,11 @@ def wrap(name: str, transformer: Transformer, checkpoint_sha256: str | None) -> 
 def checkpoint_folder(model: Mapping[str, Any]) -> Path:
     """Return the folder that `load` reads for an option of the model group."""
     return Path(model["path"]) if model.get("path") else CHECKPOINTS / model["name"]
+
+
+def layers_of(model: Mapping[str, Any]) -> int:
+    """Return the number of layers of an option of the model group; raise DataError as `load` does."""
+    return checkpoint.read_config(checkpoint_folder(model)).layers
 
 
 def load(

@@ -48,10 +48,10 @@ class CausalModel:
         """Return raw logits.
 
         The head is computed for the columns of T that some row selects, or for all where the class cannot choose.
-        Raise TypeError for `observe` and `plan`: the class's layers and fused attention have nothing to show.
+        Raise TypeError for `observe`, `plan` and `part`: the class's layers and fused attention have nothing to show.
         """
-        if request.observe is not None or request.plan is not None:
-            raise TypeError(f"model {self.spec.name} does not show its attention")
+        if request.observe is not None or request.plan is not None or request.part is not None:
+            raise TypeError(f"model {self.spec.name} does not show its attention and layers")
         kv, tokens_BT, positions_BT, select_N = request.kv, request.tokens_BT, request.places_BT(), request.select_N
         rows, width = tokens_BT.shape
         store = self.new_store(rows, width) if kv is None else kv

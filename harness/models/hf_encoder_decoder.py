@@ -99,11 +99,12 @@ class EncoderDecoderModel:
 
         The first call on a store is the prefill, whole prompts from position 0, of which only the last position has
         logits; the others' are 0. Later calls take tokens of the answer, each row's from where it goes on. Raise
-        TypeError for what an encoder-decoder class cannot be asked: no store, a mask of one's own, `observe`, `plan`.
+        TypeError for what an encoder-decoder class cannot be asked: no store, a mask of one's own, `observe`, `plan`,
+        `part`.
         """
         kv, tokens_BT, positions_BT = request.kv, request.tokens_BT, request.places_BT()
-        if request.observe is not None or request.plan is not None:
-            raise TypeError(f"model {self.spec.name} does not show its attention")
+        if request.observe is not None or request.plan is not None or request.part is not None:
+            raise TypeError(f"model {self.spec.name} does not show its attention and layers")
         if not isinstance(kv, EncodedStore) or request.visible_BTS is not None or not request.structured:
             raise TypeError(f"model {self.spec.name} decodes in order over a store of its own, and no other way")
         if kv.prompt_length_B is None:

@@ -147,6 +147,8 @@ class Oracle:
             raise DataError(f"model {self.spec.name} has no attention to look at; use a method that needs none")
         if request.plan is not None:
             raise DataError(f"model {self.spec.name} has no layers to reuse; use method/cache=none")
+        if request.part is not None:
+            raise DataError(f"model {self.spec.name} has no layers to run apart; use a method that runs all of a model")
         kv, end, select_N = request.kv, request.end, request.select_N
         assert kv is None or isinstance(kv, TokenStore)
         keys = TokenStore.of(request)

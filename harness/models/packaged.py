@@ -77,6 +77,12 @@ def folder_of(model: Mapping[str, Any]) -> Path:
     return files.cache_folder() / "models" / f"{Path(model['file']).stem}-{model['sha256'][:12]}"
 
 
+def layers_of(model: Mapping[str, Any]) -> int | None:
+    """Return the number of layers of an option of the model group, None where its file has not been read yet."""
+    config = folder_of(model) / "config.json"
+    return files.parsed(files.text(config))["num_hidden_layers"] if config.is_file() else None
+
+
 def made(model: Mapping[str, Any]) -> Path:
     """Return that folder; raise ConfigError where nothing has been made yet."""
     folder = folder_of(model)

@@ -1,5 +1,8 @@
 """Untrained transformers of any kind and shape, for tests and for timing without weights."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from harness.engine.shared.model import ModelKind
@@ -9,13 +12,20 @@ from harness.models.tokenizer import SymbolTokenizer
 from harness.models.training import initialise
 from harness.models.transformer import Transformer, TransformerConfig
 
+_LAYERS = 2
+
+
+def layers_of(model: Mapping[str, Any]) -> int:
+    """Return the number of layers of an option of the model group."""
+    return int(model["loader"].get("layers", _LAYERS))
+
 
 def load(
     *,
     name: str,
     kind: str,
     seed: int = 0,
-    layers: int = 2,
+    layers: int = _LAYERS,
     width: int = 32,
     heads: int = 4,
     kv_heads: int = 2,

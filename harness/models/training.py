@@ -9,13 +9,14 @@ Shapes: B rows, P prompt, G answer.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.shared.model import ForwardRequest
+from harness.engine.shared.model import ForwardRequest, Part, Taps
 from harness.errors import ConfigError
 from harness.models.transformer import Attention, Transformer, TransformerConfig
 
@@ -27,7 +28,7 @@ class Recipe:
     """How long and how fast to train; everything but the data that decides the weights.
 
     `learning_rate` is the peak of a linear warm-up and a cosine decay to zero, used for both optimisers (Muon
-    updates are rescaled to the size of AdamW's).
+    updates are rescaled to the size of AdamW's). `exits` weighs the loss of reading earlier layers of a causal model.
     """
 
     steps: int
@@ -37,10 +38,13 @@ class Recipe:
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
     seed: int = 0
+    exits: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.rows < 1:
             raise ConfigError(f"steps and rows must be at least 1, got {self.steps} and {self.rows}")
+        if self.exits < 0:
+            raise ConfigError(f"exits={self.exits}: must be at least 0 (0 trains the last layer alone)")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step counted from 0."""
@@ -126,11 +130,27 @@ def block_diffusion_loss(model: Transformer, rows_BT: Tensor, text: Text, genera
 
 def causal_loss(model: Transformer, rows_BT: Tensor, text: Text, generator: torch.Generator) -> Tensor:
     """Return the mean cross-entropy of the answer's tokens up to and including the first end token."""
+    return causal_exits_loss(model, rows_BT, text, generator, exits=0.0)
+
+
+def causal_exits_loss(
+    model: Transformer, rows_BT: Tensor, text: Text, generator: torch.Generator, *, exits: float
+) -> Tensor:
+    """Return the causal loss and `exits` times that of reading each earlier layer, weighted by its depth.
+
+    LayerSkip's early-exit loss (arXiv:2404.16710, section 4.1.2), all layers at once, without layer dropout.
+    """
     answers_BG = rows_BT[:, text.prompt_length :]
     ended_BG = (answers_BG == text.eos_id).cumsum(1)
     read_BG = (ended_BG == 0) | ((ended_BG == 1) & (answers_BG == text.eos_id))
-    logits_NV = model.logits(ForwardRequest(rows_BT, select_N=_flat(read_BG, rows_BT.shape[1], text.prompt_length - 1)))
-    return F.cross_entropy(logits_NV, answers_BG[read_BG])
+    select_N, answers_N = _flat(read_BG, rows_BT.shape[1], text.prompt_length - 1), answers_BG[read_BG]
+    taps = Taps(range(1, model.config.layers) if exits else ())
+    request = ForwardRequest(rows_BT, select_N=select_N, part=Part(taps=taps))
+    loss = F.cross_entropy(model.logits(request), answers_N)
+    for depth, x_BTC in taps.states.items():
+        early_NV = model.read(request.selected(x_BTC))
+        loss = loss + exits * depth / sum(taps.depths) * F.cross_entropy(early_NV, answers_N)
+    return loss
 
 
 OBJECTIVES: dict[Attention, Loss] = {
@@ -181,7 +201,7 @@ def train(
         model.load_state_dict(initial.state_dict())
     model.train()
     optimisers = _optimisers(model, recipe)
-    objective = OBJECTIVES[config.attention]
+    objective = partial(causal_exits_loss, exits=recipe.exits) if recipe.exits else OBJECTIVES[config.attention]
     generator = torch.Generator().manual_seed(recipe.seed + 1)
     for step in range(recipe.steps):
         loss = objective(model, torch.from_numpy(next(batches)), text, generator)

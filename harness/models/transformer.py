@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.shared.model import AttentionObserver, ForwardRequest
+from harness.engine.shared.model import AttentionObserver, ForwardRequest, Part
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -28,6 +28,7 @@ class Attention(Enum):
     BLOCK_CAUSAL = "block_causal"
 
 
+_WHOLE = Part()
 _SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "feed_forward_width", "max_length")
 
 
@@ -238,10 +239,21 @@ class Block(nn.Module):
         else:
             self.feed_forward = MixtureOfExperts(config.width, experts)
 
-    def forward(self, x: Tensor, *attention_arguments: object) -> Tensor:
-        """Add attention and feed-forward output to the residual stream."""
-        x = x + self.attention(self.attention_norm(x), *attention_arguments)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+    def forward(
+        self,
+        x: Tensor,
+        *attention_arguments: object,
+        read: Tensor | None = None,
+        halves: tuple[bool, bool] = (True, True),
+    ) -> Tensor:
+        """Add attention and feed-forward output to the residual stream, or one of these `halves`.
+
+        Attention reads the states `read` (default: the stream itself).
+        """
+        attends, feeds = halves
+        if attends:
+            x = x + self.attention(self.attention_norm(x if read is None else read), *attention_arguments)
+        return x + self.feed_forward(self.feed_forward_norm(x)) if feeds else x
 
 
 @dataclass(frozen=True)
@@ -321,22 +333,32 @@ class Transformer(nn.Module):
     def logits(self, request: ForwardRequest) -> Tensor:
         """Return raw logits [N, V] of the positions that are selected, or of all, [B, T, V]."""
         kv, plan = request.kv, request.plan
+        part = _WHOLE if request.part is None else request.part
         assert kv is None or isinstance(kv, KeyValueStore)
-        whole = kv is None and request.positions_BT is None and request.observe is None
+        whole = kv is None and request.positions_BT is None and request.observe is None and request.part is None
         assert plan is None or whole, "a plan runs whole rows"
         positions_BT = request.places_BT()
         slots_BT = positions_BT if request.slots_BT is None else request.slots_BT
         end = kv.slots if kv is not None and request.end is None else request.end or request.tokens_BT.shape[1]
         mask, causal = self._mask(request, positions_BT, end)
-        x = self.embedding(request.tokens_BT)
-        tables = self.rotary.tables(positions_BT, x.dtype)
-        for index, block in enumerate(self.blocks):
+        x = read = self.embedding(request.tokens_BT) if part.states_BTC is None else part.states_BTC
+        tables, layers = self.rotary.tables(positions_BT, x.dtype), self.config.layers
+        part.taps(part.first, x)
+        for index in range(part.first, part.ends(layers)):
+            block = self.blocks[index]
+            assert isinstance(block, Block)
             if plan is not None:
-                assert isinstance(block, Block)
                 x = plan(index, PlannedLayer(block, self.rotary, mask), x)
-            else:
-                x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe)
-        x = self.norm(request.selected(x))
+                continue
+            read = x if part.begins_abreast(index, layers) else read
+            halves = (2 * index not in part.skipped, 2 * index + 1 not in part.skipped)
+            x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, read=read, halves=halves)
+            part.taps(index + 1, x)
+        return self.read(request.selected(x))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return raw logits of hidden states, those behind the last layer or an earlier one."""
+        x = self.norm(x)
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
     def _mask(self, request: ForwardRequest, positions_BT: Tensor, end: int) -> tuple[Tensor | None, bool]:

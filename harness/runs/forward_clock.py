@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared.device_clock import mark, seconds_between
-from harness.engine.shared.model import ForwardRequest, LanguageModel, Store
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Store, runs_parts
 
 
 class ForwardClock:
@@ -29,6 +29,11 @@ class ForwardClock:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+    @property
+    def parts(self) -> bool:
+        """Whether the model runs parts of itself."""
+        return runs_parts(self.model)
 
     def new_store(self, rows: int, slots: int) -> Store:
         """Return a store of the model."""

@@ -75,6 +75,13 @@ WORK: dict[str, dict[str, int | list[int]]] = {
         "threshold=0 sub_block_length=4": (1 + 2 + 3) * [8],
     },
     "ar_greedy": {"": [P, *(G - 1) * [1]]},
+    "unified_skip": {"": [P, *(G - 1) * [1]], "speedup=1": [P, *(G - 1) * [1]]},
+    # At exit 4 all drafts stand; the last of each round passes the layers, too.
+    "layer_skip": {
+        "exit=4": [P, *3 * [1, 1, 1, 1, 4], *[1, 1, 1, 3]],
+        "exit=4 num_speculations=14": [P, *15 * [1], 15],
+        "num_speculations=0": [P, *(G - 1) * [1]],
+    },
     "ar_sample": {"": [P, *(G - 1) * [1]]},
     # A draft that is right: K tokens of its own and the target's call; behind that it lacks two tokens, not one.
     "speculative": {
@@ -120,7 +127,8 @@ def queries_of(method: str, cfg: DictConfig) -> tuple[list[int], Counts]:
     if not isinstance(made, DiffusionMethod):
         ledger = Ledger()
         # A draft that is the target itself is right about everything.
-        model = Models(random_causal(), random_causal()) if asks(made) else random_causal()
+        target = random_causal(layers=4)
+        model = Models(target, target) if asks(made) else target
         draft_verify.decode(model, made, [prompt], gen_length=G, seeds=[0], ledger=ledger)
         return queries_per_call(ledger), ledger.counts([0])[0]
     model = random_model()

@@ -16,6 +16,7 @@ from harness.errors import ConfigError
 from harness.models.embedded import EmbeddedModel
 from harness.models.key_values import KeyValueStore
 from harness.runs.forward_clock import ForwardClock
+from methods.autoregressive.layer_skip import EarlyExit
 from methods.autoregressive.sample import KeyedSample
 from methods.autoregressive.speculative import COMPUTED, STORE, ModelDrafter, Rejection
 from tests.engine.causal import (
@@ -206,6 +207,7 @@ LAWS: dict[str, tuple[Drafter, int]] = {
     "other temperature": (ModelDrafter(temperature=3.0), 3),
     "certain of its token": (ModelDrafter(), 2),
     "noise": (RaggedNoise(torch.Generator().manual_seed(5), vocabulary=5), 2),
+    "the first layer": (EarlyExit(exit=1, temperature=1.0), 2),
 }
 
 

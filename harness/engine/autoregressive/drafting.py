@@ -5,7 +5,7 @@ Shapes: B rows, L positions, K drafted tokens, T tokens of a round, N scored pos
 absolute.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.autoregressive.branching import Branching, Single
+from harness.engine.autoregressive.layers import AllLayers, Begun, Layers
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
 from harness.engine.shared.generation import GIVEN
@@ -30,7 +31,8 @@ class Proposal:
     """Drafted tokens: the first `count_B` of each row of `tokens_BK`, the rest is padding.
 
     `probabilities_BKV` are the distributions that the tokens were drawn from; None means that the drafter is
-    deterministic (each distribution is one-hot).
+    deterministic (each distribution is one-hot). Where drafts have `begun` to pass the target, verification goes on
+    from there.
 
     Without `parent_BK` a row's drafts follow one another. With it they are a tree (`trees`): it tells on which earlier
     one each hangs, -1 on the last committed token; siblings stand in the order in which they are tried. Their
@@ -44,6 +46,7 @@ class Proposal:
     parent_BK: Tensor | None = None
     independent: bool = False
     beside_B: Tensor | None = None
+    begun: Begun | None = None
 
     @classmethod
     def empty(cls, sequences: Sequences) -> Self:
@@ -192,7 +195,8 @@ class Round:
     """One call of the model: what was drafted, what it said, what was kept. Round 0 is the prefill, without drafts.
 
     `verdict` is what the acceptor said; `after` may hold fewer tokens, cut behind a stop token. `token_margin_B` is the
-    smallest gap by which a token that the round emitted was decided, infinite where none was.
+    smallest gap by which a token that the round emitted was decided, infinite where none was. `states` are hidden
+    states of the call by depth, as `Taps` keeps them, T from `before.computed_B` on: those that the drafter taps.
     """
 
     index: int
@@ -202,6 +206,7 @@ class Round:
     verdict: Verdict
     after: Sequences
     token_margin_B: Tensor
+    states: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def n_drafted_B(self) -> Tensor:
@@ -376,6 +381,7 @@ class AutoregressiveMethod:
     drafter: Drafter = field(default_factory=EmptyDrafter)
     draft_length: DraftLength = field(default_factory=FixedLength)
     branching: Branching = field(default_factory=Single)
+    layers: Layers = field(default_factory=AllLayers)
 
     def __post_init__(self) -> None:
         takes = self.branching.drafts and getattr(self.acceptor, "judges_drafts", True)

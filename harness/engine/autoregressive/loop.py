@@ -26,11 +26,12 @@ from harness.engine.autoregressive.drafting import (
     Verdict,
 )
 from harness.engine.autoregressive.endings import Endings
+from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.kv_tree import TreeStore
-from harness.engine.shared.model import LanguageModel, ModelKind, Store
+from harness.engine.shared.model import LanguageModel, ModelKind, Part, Store
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError
@@ -67,6 +68,7 @@ def decode(
     row that has ended whether there is an answer in them. Raises DecodeError for logits that are not numbers.
     """
     assert model.spec.kind is ModelKind.CAUSAL, f"{model.spec.name} is not a causal model"
+    refuse_layers(model, method)
     sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds, nodes=_nodes(method.drafter))
     proposal = Proposal.empty(sequences)
     endings = Endings(branching=method.branching, stop_ids=model.spec.stop_ids, readable=readable)
@@ -132,8 +134,9 @@ def take_round(
     index: int,
 ) -> Round:
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
+    part = part_of(method, _role(sequences, proposal), model.spec.layers)
     ask_rows = evaluate if method.branching.synchronous else evaluate_apart
-    prediction = ask_rows(model, sequences, proposal, ledger)
+    prediction = ask_rows(model, sequences, proposal, ledger, part)
     if (spread := method.branching.spread(prediction, sequences)) is not None:
         assert not proposal.tokens_BK.shape[1], "rows fork where nothing was drafted"
         sequences, prediction = fork(sequences, spread), prediction.rows(spread.index_B)
@@ -152,6 +155,7 @@ def take_round(
         verdict=verdict,
         after=replace(after, token_margin_B=torch.minimum(sequences.token_margin_B, margin_B)),
         token_margin_B=margin_B,
+        states={} if part is None else part.taps.states,
     )
 
 
@@ -163,17 +167,25 @@ def _token_margin(verdict: Verdict, count_B: Tensor) -> Tensor:
     return gap_BT.masked_fill(~first(count_B, gap_BT.shape[1]), torch.inf).amin(1)
 
 
-def evaluate(model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger) -> Prediction:
+def evaluate(
+    model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger, part: Part | None = None
+) -> Prediction:
     """Return the prediction for each drafted position and the one behind; one call of the model.
 
-    Fed are the committed tokens that the store lacks (after the prefill that is the last one) and the drafts.
+    Fed are the committed tokens that the store lacks (after the prefill that is the last one) and the drafts. `part` is
+    what is run, None for all. Rows whose drafts have passed different layers already take a call for each depth.
     """
-    return ask(model, _window(model, sequences, proposal), sequences, ledger, _role(sequences, proposal))
+    window, role = _window(model, sequences, proposal, part), _role(sequences, proposal)
+    if proposal.begun is None:
+        return ask(model, window, sequences, ledger, role)
+    return verify_begun(model, window, proposal.begun, sequences, ledger, role)
 
 
-def evaluate_apart(model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger) -> Prediction:
+def evaluate_apart(
+    model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger, part: Part | None = None
+) -> Prediction:
     """Return what `evaluate` does, by a call for the first row of every sample, one for the second, and so on."""
-    whole, role = _window(model, sequences, proposal), _role(sequences, proposal)
+    whole, role = _window(model, sequences, proposal, part), _role(sequences, proposal)
     number_B = (sequences.sample_B[:, None] == sequences.sample_B).tril(-1).sum(1)
     parts = []
     for number in range(int(number_B.max()) + 1):
@@ -187,7 +199,7 @@ def evaluate_apart(model: LanguageModel, sequences: Sequences, proposal: Proposa
     return replace(parts[0], **columns)
 
 
-def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal) -> Window:
+def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part: Part | None) -> Window:
     tokens_BL, store = sequences.tokens_BL, sequences.store
     if proposal.tree is not None:
         tokens_BL = F.pad(tokens_BL, (0, store.slots - tokens_BL.shape[1]), value=model.spec.pad_id)
@@ -198,6 +210,7 @@ def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal) -> W
         read_B=sequences.length_B - 1,
         store=store,
         tree=proposal.tree,
+        part=part,
     )
 
 

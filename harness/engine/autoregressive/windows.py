@@ -4,7 +4,7 @@ Shapes: B rows, T fed positions of the widest row, L positions, R rows that comp
 V vocabulary. Positions are absolute.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import Tree
 from harness.engine.shared.generation import DecodeError
-from harness.engine.shared.model import ForwardRequest, LanguageModel, Store
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Charge, Ledger, Role
 
@@ -22,7 +22,8 @@ class Window:
     """The tokens at [`start_B`, `end_B`) of each row, which a call computes; logits are read from `read_B` on.
 
     The keys and values of everything before are in `store`, those of the window get there. Rows whose window is empty
-    have no work, only padding; `busy_R` are the others, None where there are no such rows.
+    have no work, only padding; `busy_R` are the others, None where there are no such rows. `part` says which layers are
+    run (None: all); states that it begins with are those of the window, of no fewer than the fed positions.
 
     With a `tree`, what stands behind the `read_B` is one: those places are slots, and positions follow from depths.
     """
@@ -34,6 +35,7 @@ class Window:
     store: Store
     busy_R: Tensor | None = None
     tree: Tree | None = None
+    part: Part | None = None
 
 
 def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Role) -> Prediction:
@@ -64,6 +66,7 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
         visible_BTS=visible_BTS,
         structured=tree is None,
         select_N=row_N * len(offset_T) + offset_N,
+        part=_fed(window.part, len(offset_T)),
     )
     logits_NV = ledger.call(model, request, _charge(window, query_B, sequences.sample_B, role))
     if bool(logits_NV.isnan().any()):
@@ -76,6 +79,12 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
     position_N = position_BT[row_N, offset_N] + model.spec.shift
     rows, width = tokens_BL.shape
     return Prediction(logits_NV=logits_NV, row_N=row_N, position_N=position_N, shape=(rows, width), spec=model.spec)
+
+
+def _fed(part: Part | None, width: int) -> Part | None:
+    if part is None or part.states_BTC is None:
+        return part
+    return replace(part, states_BTC=part.states_BTC[:, :width])
 
 
 def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Role) -> Charge:

@@ -3,8 +3,8 @@
 Shapes: B rows, T query positions, S key slots, N selected positions, V vocabulary.
 """
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -69,6 +69,57 @@ class LayerPlan(Protocol):
     def __call__(self, index: int, layer: Layer, x_BLC: Tensor) -> Tensor:
         """Return the residual stream behind layer `index` (from 0); `x_BLC` starts as the embeddings of whole rows."""
         ...
+
+
+class Taps:
+    """Keeps hidden states on their way through a call: `states[depth]` [B, T, C] are those behind so many layers.
+
+    At depth 0 they are what enters the first layer. Depths that a call does not pass are not kept.
+    """
+
+    def __init__(self, depths: Iterable[int]) -> None:
+        self.depths, self.states = frozenset(depths), dict[int, Tensor]()
+
+    def __call__(self, depth: int, x_BTC: Tensor) -> None:
+        """Keep the states at one depth, if they are wanted."""
+        if depth in self.depths:
+            self.states[depth] = x_BTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The part of a model that a call runs: layers [`first`, `end`), to the last one where `end` is None.
+
+    In front of layer `first` stand `states_BTC`, in place of embedded tokens, which are needed where `first` is above
+    0; behind the last layer that is run come the final norm and the head. `skipped` are halves of layers that leave the
+    states as they are and store nothing: 2l is the attention of layer l, 2l + 1 its feed-forward part. Of `abreast`
+    inner layers at a time, the attention of all reads the states in front of the first one (the first and the last
+    layer of a model stand alone). `taps` are shown the states on their way.
+    """
+
+    first: int = 0
+    end: int | None = None
+    states_BTC: Tensor | None = None
+    skipped: frozenset[int] = frozenset()
+    abreast: int = 1
+    taps: Taps = field(default_factory=lambda: Taps(()))
+
+    def __post_init__(self) -> None:
+        assert self.first == 0 or self.states_BTC is not None, "states stand in front of an inner layer"
+        assert self.abreast >= 1, f"at least one layer at a time, got {self.abreast}"
+
+    def ends(self, layers: int) -> int:
+        """Return the end of the layers that are run, of so many."""
+        return layers if self.end is None else self.end
+
+    def loads(self, layers: int) -> float:
+        """Return how many layers are run, of so many; half of a layer counts as half."""
+        inside = sum(2 * self.first <= half < 2 * self.ends(layers) for half in self.skipped)
+        return self.ends(layers) - self.first - inside / 2
+
+    def begins_abreast(self, layer: int, layers: int) -> bool:
+        """Say whether a layer, of so many, is the first of some that are run abreast, or stands alone."""
+        return layer in (0, layers - 1) or (layer - 1) % self.abreast == 0
 
 
 class ModelKind(Enum):
@@ -139,8 +190,9 @@ class ForwardRequest:
 
     `select_N` are the flat positions of B*T whose logits are wanted (default: all). `decided_at_BT` tells at which step
     each token was committed (-1: given); networks ignore it, the oracle reads the order from it. `observe` is shown the
-    attention of every layer, computed beside the fused kernel; `plan` runs the layers of whole rows, without a store.
-    Models without attention or layers refuse them.
+    attention of every layer, computed beside the fused kernel; `plan` runs the layers of whole rows, without a store;
+    `part` says which layers are run (default: all), tokens then giving no more than the shape where it has states.
+    Models without attention or layers refuse them; what runs parts says so (`runs_parts`).
     """
 
     tokens_BT: Tensor
@@ -155,6 +207,7 @@ class ForwardRequest:
     decided_at_BT: Tensor | None = None
     observe: AttentionObserver | None = None
     plan: LayerPlan | None = None
+    part: Part | None = None
 
     def places_BT(self) -> Tensor:
         """Return the positions of the tokens, also where none are given."""
@@ -196,6 +249,11 @@ def computed_size(model: LanguageModel, request: ForwardRequest) -> tuple[int, i
     return rows, width
 
 
+def runs_parts(model: LanguageModel) -> bool:
+    """Say whether a model runs parts of itself: most transformers do, a law in closed form has none."""
+    return bool(getattr(model, "parts", False))
+
+
 class Models:
     """A target and the model that drafts for it. To whoever asks one model it is the target, its logits and keys.
 
@@ -215,6 +273,11 @@ class Models:
     def attention(self) -> str | None:
         """Name of the attention that the target computes with, None where it does not say."""
         return getattr(self.target, "attention", None)
+
+    @property
+    def parts(self) -> bool:
+        """Whether the target runs parts of itself."""
+        return runs_parts(self.target)
 
     def new_store(self, rows: int, slots: int) -> Store:
         """Allocate an empty key/value store of the target."""

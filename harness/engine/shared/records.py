@@ -23,6 +23,8 @@ class Role(Enum):
     VERIFY = "verify"
     DRAFT = "draft"
     CACHE = "cache"
+    HEAD = "head"
+    """No call of the model: no layer is run, states are looked up, or read by the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,11 @@ class ForwardRecord:
 
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
     over queries), `head_B` positions whose vocabulary logits were computed; at most `layers` of `layers_total` were
-    run, with `planned_B` query positions over all of them where a plan says so. Rows were computed `width` positions
-    wide, padding included; 0 where that is not known; those of the samples `idle_B`, if any, for nothing. `reused_B`
-    visible positions were computed by earlier calls, those of `cached_BL`; None unless traced, `cached_BL` also where
-    layers differ in them. `span` are the marks of the device's clock around the call; None unless timed.
+    run, half a layer being half of one, with `planned_B` query positions over all of them where a plan says so. Rows
+    were computed `width` positions wide, padding included; 0 where that is not known; those of the samples `idle_B`, if
+    any, for nothing. `reused_B` visible positions were computed by earlier calls, those of `cached_BL`; None unless
+    traced, `cached_BL` also where layers differ in them. `span` are the marks of the device's clock around the call;
+    None unless timed.
     """
 
     role: Role
@@ -42,7 +45,7 @@ class ForwardRecord:
     query_B: Tensor
     keys_B: Tensor
     head_B: Tensor
-    layers: int
+    layers: float
     layers_total: int
     width: int = 0
     idle_B: Tensor | None = None
@@ -53,8 +56,10 @@ class ForwardRecord:
 
     @property
     def layer_tokens_B(self) -> Tensor:
-        """Query positions, summed over the layers that were run."""
-        return self.query_B * self.layers if self.planned_B is None else self.planned_B
+        """Query positions, summed over the layers that were run; rounded up where one of them was run by half."""
+        if self.planned_B is not None:
+            return self.planned_B
+        return -(-self.query_B * int(2 * self.layers) // 2)
 
     @property
     def seconds(self) -> float | None:
@@ -66,7 +71,8 @@ class ForwardRecord:
 class Charge:
     """What a call will have computed, and for which samples; entries of tensors are as in `ForwardRecord`.
 
-    Where a plan runs the layers, it knows `query_B`, which is None here. `layers` are all of the model's if None.
+    Where a plan runs the layers, it knows `query_B`, which is None here. `layers` are those that the request runs if
+    None.
     `reused` tells how often each position of a row [B, L] is visible as earlier calls have computed it; without it none
     is, or those that a plan left out. `idle_B` are samples of rows that are computed beside the others for nothing.
     """
@@ -112,6 +118,12 @@ class _Work:
     def charge(self, record: ForwardRecord, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
         """Add a row of a call, the sample's first one or another."""
         total, prompt, draft = self.counts, record.role is Role.PREFILL, record.role is Role.DRAFT
+        if first_row:
+            took = record.seconds
+            self.seconds = None if self.seconds is None or took is None else self.seconds + took
+        total["head_tokens"] += head
+        if record.role is Role.HEAD:
+            return
         total["nfe"] += first_row and not draft and (head > 0 or not prompt)
         total["nfe_prefill"] += first_row and prompt
         total["nfe_cache"] += first_row and record.role is Role.CACHE
@@ -120,12 +132,8 @@ class _Work:
         total["query_tokens"] += query
         total["prefill_tokens"] += query if prompt else 0
         total["layer_tokens"] += layer_tokens
-        total["head_tokens"] += head
         if record.planned_B is None and record.width:
             self.padded += record.width - query
-        if first_row:
-            took = record.seconds
-            self.seconds = None if self.seconds is None or took is None else self.seconds + took
 
 
 def _idle(charge: Charge, added: int) -> Tensor | None:
@@ -156,6 +164,7 @@ class Ledger:
         started = device_clock.mark(model.device) if self.timed else None
         logits = model.forward(request)
         plan, query_B, total = request.plan, charge.query_B, model.spec.layers
+        run = total if request.part is None else request.part.loads(total)
         if plan is not None:
             assert query_B is None, "what is computed is the plan's knowledge"
             query_B = -(-plan.layer_tokens_B // total)
@@ -169,7 +178,7 @@ class Ledger:
                 keys_B=charge.keys_B,
                 head_B=charge.head_B,
                 planned_B=None if plan is None else plan.layer_tokens_B,
-                layers=total if charge.layers is None else charge.layers,
+                layers=run if charge.layers is None else charge.layers,
                 layers_total=total,
                 width=width,
                 idle_B=_idle(charge, rows - len(request.tokens_BT)),

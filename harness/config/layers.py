@@ -1,0 +1,54 @@
+"""Methods that run a part of a model: refusal of models without parts, and of layers that one does not have."""
+
+import sys
+from typing import Any
+
+from omegaconf import DictConfig
+
+from harness.config.build import user_key
+from harness.config.catalogue import describe, read
+from harness.config.composition import plain
+from harness.config.located import function_at
+from harness.config.words import refused_field
+from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.parts import running_parts
+from harness.engine.families import Method
+from harness.errors import ConfigError, FieldError
+
+
+def refuse_unfit(cfg: DictConfig, method: Method) -> None:
+    """Raise ConfigError where a method runs a part of a model that has none, or layers that it does not have.
+
+    A loader of models that have parts says so by a function `layers_of(model)` beside it, which returns the number of a
+    model's layers, or None where that is known once it is loaded.
+    """
+    if not isinstance(method, AutoregressiveMethod):
+        return
+    for slot, policy in running_parts(method):
+        section, key = ("draft", "model@draft") if policy.of_draft else ("model", "model")
+        if cfg[section] is None:
+            continue
+        model = plain(cfg, section)
+        if not _has_parts(model):
+            fitting = [str(one["name"]) for one in describe("model") if one["kind"] in cfg.method.models]
+            known = [name for name in fitting if _has_parts(read("model", name))]
+            raise ConfigError(
+                f"{key}={model['name']}: runs all of its layers or none, and "
+                f"method={cfg.method.name} has it run a part of them; use {', '.join(known)}"
+            )
+        layers = _module(model).layers_of(model)
+        if layers is None:
+            continue
+        try:
+            policy.fit_layers(layers)
+        except FieldError as error:
+            said = refused_field(user_key(cfg.method, slot, error.field), error)
+            raise ConfigError(f"{said} ({key}={model['name']})") from error
+
+
+def _has_parts(model: dict[str, Any]) -> bool:
+    return hasattr(_module(model), "layers_of")
+
+
+def _module(model: dict[str, Any]) -> Any:
+    return sys.modules[function_at("model.loader", model["loader"]).__module__]

@@ -1,0 +1,110 @@
+"""Calls of a part of the target: verification that goes on from drafts of different depths, and what is refused.
+
+Shapes: B rows, T fed positions of the widest row, C channels, L positions.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.layers import Begun, RunsParts, TapsTarget
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.windows import Window, ask
+from harness.engine.shared.model import LanguageModel, Models, Part, Taps, runs_parts
+from harness.engine.shared.prediction import Prediction
+from harness.engine.shared.records import Ledger, Role
+from harness.errors import ConfigError, FieldError
+
+
+def ask_groups(
+    model: LanguageModel,
+    window: Window,
+    groups: Iterable[tuple[Part, Tensor]],
+    sequences: Sequences,
+    ledger: Ledger,
+    role: Role,
+) -> Prediction:
+    """Return what the model predicts where each group of rows, a mask [B], runs a part of its own: a call per part.
+
+    Entries stand in the order of one call. The taps of the window's part keep the states of all groups, 0 where a row
+    did not pass.
+    """
+    wanted = Taps(()) if window.part is None else window.part.taps
+    said: list[Prediction] = []
+    for part, mine_B in groups:
+        busy_R = mine_B.nonzero().squeeze(1)
+        if not len(busy_R):
+            continue
+        own = replace(
+            window,
+            start_B=torch.where(mine_B, window.start_B, window.end_B),
+            busy_R=None if len(busy_R) == len(mine_B) else busy_R,
+            part=replace(part, taps=Taps(wanted.depths)),
+        )
+        said.append(ask(model, own, sequences, ledger, role))
+        assert own.part is not None
+        for depth, x_BTC in own.part.taps.states.items():
+            _keep(wanted, depth, x_BTC, mine_B, width=int((window.end_B - window.start_B).max()))
+    return said[0] if len(said) == 1 else _joined(said)
+
+
+def _keep(taps: Taps, depth: int, x_BTC: Tensor, mine_B: Tensor, *, width: int) -> None:
+    kept_BTC = taps.states.get(depth)
+    if kept_BTC is None:
+        kept_BTC = taps.states[depth] = x_BTC.new_zeros(len(mine_B), width, x_BTC.shape[2])
+    kept_BTC[mine_B, : x_BTC.shape[1]] = x_BTC[mine_B]
+
+
+def _joined(said: list[Prediction]) -> Prediction:
+    row_N, position_N = (torch.cat([getattr(one, name) for one in said]) for name in ("row_N", "position_N"))
+    order_N = (row_N * said[0].shape[1] + position_N).argsort()
+    logits_NV = torch.cat([one.logits_NV for one in said])
+    return replace(said[0], logits_NV=logits_NV[order_N], row_N=row_N[order_N], position_N=position_N[order_N])
+
+
+def verify_begun(
+    model: LanguageModel, window: Window, begun: Begun, sequences: Sequences, ledger: Ledger, role: Role
+) -> Prediction:
+    """Return what the model predicts where drafts have passed its first layers: the others pass them."""
+    part = Part() if window.part is None else window.part
+    depths = begun.layers_B.unique().tolist()
+    groups = (
+        (replace(part, first=depth, states_BTC=begun.states_BTC if depth else None), begun.layers_B == depth)
+        for depth in depths
+    )
+    return ask_groups(model, window, groups, sequences, ledger, role)
+
+
+def running_parts(method: AutoregressiveMethod) -> Iterator[tuple[str, RunsParts]]:
+    """Yield the slots of a method whose policies run a part of a model, with these."""
+    for slot in fields(method):
+        if isinstance(one := getattr(method, slot.name), RunsParts):
+            yield slot.name, one
+
+
+def part_of(method: AutoregressiveMethod, role: Role, layers: int) -> Part | None:
+    """Return what a call of the target runs, of so many layers, and which states it shows; None for plain calls."""
+    part = method.layers.part(role, layers)
+    if not isinstance(method.drafter, TapsTarget):
+        return part
+    return replace(part or Part(), taps=Taps(method.drafter.taps(layers)))
+
+
+def refuse_layers(model: LanguageModel, method: AutoregressiveMethod) -> None:
+    """Raise ConfigError where a policy asks for a part of a model that has no parts, or not this one."""
+    for slot, policy in running_parts(method):
+        asked = model
+        if isinstance(model, Models):
+            asked = model.draft if policy.of_draft else model.target
+        if not runs_parts(asked):
+            raise ConfigError(
+                f"model={asked.spec.name}: runs all of its layers or none, and the {slot} has it run a part of them; "
+                f"use a model of the in-tree transformer, or method=ar_greedy"
+            )
+        try:
+            policy.fit_layers(asked.spec.layers)
+        except FieldError as error:
+            raise ConfigError(f"method.{slot}.{error} (model={asked.spec.name})") from error
