@@ -154,7 +154,9 @@ class StaticModel:
 
     def __getattr__(self, name: str) -> object:
         """Return what the model itself has besides."""
-        return getattr(self.__dict__["inner"], name)
+        if "inner" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.inner, name)
 
     @property
     def device(self) -> torch.device:

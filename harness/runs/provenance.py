@@ -165,7 +165,7 @@ def calls(loaded: LoadedModel, asked: str) -> dict[str, object]:
     from harness.models.graphs import StaticModel, why_not
 
     def told(model: object) -> object:
-        return dict(model.calls) if isinstance(model, StaticModel) else why_not(model) or "called as they are"
+        return dict(model.calls) if isinstance(model, StaticModel) else why_not(model) or "there is no CUDA"
 
     models = {"target": loaded.model}
     if isinstance(loaded.model, Models):

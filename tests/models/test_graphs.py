@@ -88,17 +88,17 @@ def test_every_decoder_gets_what_it_gets_of_the_model(name: str, kind: ModelKind
     assert decoded(StaticModel(model), method, prompts)[0] == decoded(model, method, prompts)[0]
 
 
-@pytest.mark.parametrize("words", [("method=ar_greedy",), ("method=prompt_lookup",), ("method=speculative",)])
-def test_causal_answers_are_those_of_plain_calls(words: tuple[str, ...]) -> None:
-    """Guards the other family: windows of ragged rows against a store, and a draft with calls of its own shapes."""
-    target = random_causal()
-    plain, static = (
-        (Models(wrap(target), wrap(alike(target))) if "speculative" in words[0] else wrap(target))
-        for wrap in (lambda one: one, StaticModel)
-    )
+@pytest.mark.parametrize(
+    "method", ["ar_greedy", "ar_sample", "prompt_lookup", "speculative", "beam", "adadec", "ffs", "self_consistency"]
+)
+def test_causal_answers_are_those_of_plain_calls(method: str) -> None:
+    """Guards the other family: ragged windows against a store, trees, rows that share a sample, a draft's own calls."""
+    target, told = random_causal(), ("model=tiny_ar", f"method={method}")
     prompts = [[5, 1, 4], [2, 7, 1, 8, 2, 8], [6, 6], [9, 1, 2, 3, 1, 2]]
-    told = ("model=tiny_ar", *words)
-    assert made(static, *told, prompts=prompts)[0] == made(plain, *told, prompts=prompts)[0]
+    drafting = alike(target)
+    static = Models(StaticModel(target), StaticModel(drafting))
+    assert made(static, *told, prompts=prompts)[0] == made(Models(target, drafting), *told, prompts=prompts)[0]
+    assert [*static.target.calls] == [PADDED] and (method != "speculative" or static.draft.calls)
 
 
 def test_what_fills_a_bucket_is_padding_and_nothing_else() -> None:
@@ -265,7 +265,7 @@ def test_a_run_says_what_became_of_its_calls(results_dir: Path) -> None:
     rows = Store(root=results_dir).read("samples").to_pylist()
     first, second = ([one["output_ids"] for one in rows if one["run_id"] == row["run_id"]] for row in (plain, static))
     assert first == second
-    assert '"graphs":{"asked":"auto","target":"called as they are"}' in plain["provenance"]
+    assert '"graphs":{"asked":"auto","target":"there is no CUDA"}' in plain["provenance"]
     calls = json.loads(static["provenance"])["graphs"]
     assert calls["asked"] == "on" and [*calls["target"]] == [PADDED]
     assert static["nfe"] <= calls["target"][PADDED] < static["nfe"] * 3
