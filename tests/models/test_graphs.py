@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from harness.models.static_store import bucket
 from harness.results.store import Store
 from harness.runs.runner import run
 from tests.engine.causal import alike, random_causal
+from tests.engine.operations import Operations
 
 PROMPTS = [[2, 30 + i, *range(76, 76 + i), 4] for i in range(1, 6)]
 CACHES = ("none", "prefix", "dual", "dkv_decode")
@@ -144,6 +146,28 @@ def test_shapes_are_those_of_buckets_and_nothing_moves(cache: str) -> None:
     made(static, *words)
     made(static, *words, prompts=[row[::-1] for row in PROMPTS])
     assert len(watched.places) == len(static.shapes) == buckets
+
+
+@pytest.mark.parametrize("kind", ["masked_diffusion", "block_diffusion", "causal"])
+@pytest.mark.parametrize("windowed", [False, True])
+def test_nothing_waits_for_the_host(kind: str, windowed: bool) -> None:
+    """Guards what a capture forbids, and a stall in every replay: reads of numbers, shapes that data decide."""
+    static = StaticModel(model_of(kind))
+    kv, tokens_BT = (static.new_store(3, 9) if windowed else None), torch.full((3, 5), 7)
+    request = ForwardRequest(
+        tokens_BT,
+        positions_BT=torch.arange(2, 7).expand(3, -1) if windowed else None,
+        kv=kv,
+        end=7 if windowed else None,
+        visible_BTS=torch.arange(7 if windowed else 5).expand(3, 1, -1) > 1,
+        select_N=torch.tensor([0, 7, 14]),
+    )
+    static.forward(request)
+    with Operations(static.spec.vocab_size) as whole:
+        static.forward(request)
+    with Operations(static.spec.vocab_size) as alone:
+        static.inner.forward(replace(request, kv=kv.plain()) if windowed else request)
+    assert not whole.reads and whole.made.total() <= alone.made.total() + 32
 
 
 @pytest.mark.parametrize(
