@@ -84,7 +84,7 @@ class ModelDrafter:
                 busy_R=busy_R,
             )
             asked = ask(model.draft, window, sequences, ledger, Role.DRAFT)
-            logits_RV = _over(model.spec.vocab_size, asked.logits_NV)
+            logits_RV = over(model.spec.vocab_size, asked.logits_NV)
             if self.temperature == 0:
                 token_R = logits_RV.argmax(-1)
             else:
@@ -122,7 +122,7 @@ def _kept(draft: LanguageModel, sequences: Sequences) -> tuple[Store, Tensor]:
     return store, torch.minimum(computed_B, sequences.length_B - 1)
 
 
-def _over(vocabulary: int, logits_RV: Tensor) -> Tensor:
+def over(vocabulary: int, logits_RV: Tensor) -> Tensor:
     """Return logits over the target's vocabulary: what only one of the two has is padding, which is never drafted."""
     lacking = vocabulary - logits_RV.shape[-1]
     return F.pad(logits_RV, (0, lacking), value=-torch.inf) if lacking > 0 else logits_RV[:, :vocabulary]

@@ -110,6 +110,8 @@ WORK: dict[str, dict[str, int | list[int]]] = {
     "self_consistency": {"N=1": [P, *(G - 1) * [1]], "N=4": [P, *(G - 1) * [4]]},
     # No two tokens of the prompt are alike, and what the model repeats is not a token of the prompt.
     "prompt_lookup": {"num_tokens=0": [P, *(G - 1) * [1]]},
+    # Without a mask there is nothing to ask; with some, the test of the method replays it.
+    "deer": {"K=0": [P, *(G - 1) * [1]]},
     # The window grows by a row and loses a column per call; before it is full there is nothing to draft.
     "lookahead": {"N=18 W=1": [P, *((f + 1) * (17 - f) for f in range(G - 1))]},
 }

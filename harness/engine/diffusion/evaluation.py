@@ -11,15 +11,15 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.indexing import per_row
 from harness.engine.shared.model import AttentionObserver, ForwardRequest, LanguageModel, LayerPlan
-from harness.engine.shared.records import Charge, Ledger
+from harness.engine.shared.records import Charge, Ledger, Role
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
     """Asks for aligned logits [N, V] of the positions `position_N` of the rows `row_N` of a canvas, in their order.
 
-    What `model` computes for them is charged to `ledger`. `observe` is shown the attention of whole canvases; only a
-    cache that gives `attention` is asked for it.
+    What `model` computes for them is charged to `ledger`, as the work of a draft where that is the `role`. `observe` is
+    shown the attention of whole canvases; only a cache that gives `attention` is asked for it.
     """
 
     ledger: Ledger
@@ -28,6 +28,7 @@ class EvaluationRequest:
     row_N: Tensor
     position_N: Tensor
     observe: AttentionObserver | None = None
+    role: Role = Role.TARGET
 
     @cached_property
     def source_N(self) -> Tensor:
@@ -55,6 +56,7 @@ class EvaluationRequest:
             plan=plan,
         )
         charge = Charge(
+            role=self.role,
             sample_B=canvas.sample_B,
             query_B=canvas.length_B if plan is None else None,
             keys_B=canvas.length_B,
