@@ -61,7 +61,7 @@ class EarlyExit:
         self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
     ) -> Proposal:
         """Return at most `limit_B` tokens per row, as many as `keep_going` says, and how far they have come."""
-        how = SelfDraft(groups=[], temperature=self.temperature, keep_going=keep_going)
+        how = SelfDraft(temperature=self.temperature, keep_going=keep_going)
         return draft_to(torch.full_like(limit_B, self.exit), how, model, sequences, limit_B, ledger).proposal
 
 

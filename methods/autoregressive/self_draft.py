@@ -39,8 +39,8 @@ class SelfDraft:
     last token is fed as well, so that all of them have passed the part. Hidden states at the depths `taps` are kept.
     """
 
-    groups: Sequence[tuple[Part, Tensor]]
     temperature: float
+    groups: Sequence[tuple[Part, Tensor]] = ()
     keep_going: KeepGoing = always
     complete: bool = False
     taps: frozenset[int] = frozenset()

@@ -15,7 +15,7 @@ from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
-from harness.engine.shared.records import Counts, Ledger
+from harness.engine.shared.records import Counts, Ledger, Role
 from harness.models import random as random_models
 from harness.models.embedded import EmbeddedModel
 
@@ -133,7 +133,7 @@ def run(*overrides: str, model: EmbeddedModel | None = None, prompts=PROMPTS, le
 
 def queries_per_call(ledger: Ledger) -> list[int]:
     """Return the query tokens of every recorded call, all rows together."""
-    return [int(record.query_B.sum()) for record in ledger.records]
+    return [int(record.query_B.sum()) for record in ledger.records if record.role is not Role.HEAD]
 
 
 def decode_with(

@@ -82,6 +82,9 @@ WORK: dict[str, dict[str, int | list[int]]] = {
         "exit=4 num_speculations=14": [P, *15 * [1], 15],
         "num_speculations=0": [P, *(G - 1) * [1]],
     },
+    # Nothing is drafted once lengths are chosen from 0 alone; the first round drafts a token, which stands.
+    "del": {"gamma_max=1 dynamic_length=false": [P, 1, 1, 2, *(G - 3) * [1]]},
+    "swift": {"r=0 threshold=0 length=4": [P, *3 * [1, 1, 1, 1, 5]], "length=0": [P, *(G - 1) * [1]]},
     "ar_sample": {"": [P, *(G - 1) * [1]]},
     # A draft that is right: K tokens of its own and the target's call; behind that it lacks two tokens, not one.
     "speculative": {
