@@ -115,6 +115,8 @@ WORK: dict[str, dict[str, int | list[int]]] = {
     "prompt_lookup": {"num_tokens=0": [P, *(G - 1) * [1]]},
     # Without a mask there is nothing to ask; with some, the test of the method replays it.
     "deer": {"K=0": [P, *(G - 1) * [1]]},
+    # What the model repeats is known behind its third token, four of them deep: five tokens a call, or two.
+    "aded": {"": [P, 1, 1, 1, 5, 5, 2], "num_draft=1": [P, 1, 1, 1, *6 * [2]]},
     # The window grows by a row and loses a column per call; before it is full there is nothing to draft.
     "lookahead": {"N=18 W=1": [P, *((f + 1) * (17 - f) for f in range(G - 1))]},
 }

@@ -25,6 +25,7 @@ LOSSLESS = {
     "itself": ("method=speculative", "model@draft=tiny_ar"),
     "prompt_lookup": ("method=prompt_lookup",),
     "lookahead": ("method=lookahead",),
+    "aded": ("method=aded",),
     "deer": ("method=deer", "model@draft=tiny_mdm", "method.K=8"),
 }
 SAMPLES = 8
