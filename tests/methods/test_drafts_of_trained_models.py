@@ -50,6 +50,17 @@ def test_no_answer_of_a_trained_model_changes(name: str) -> None:
     assert parted <= 1
 
 
+@pytest.mark.parametrize("method", ["lookahead", "aded"])
+def test_trees_on_the_oracle_change_nothing(method: str) -> None:
+    """Guards a store that holds tokens in place of keys, whose slots a path moves through."""
+    base, made = (
+        decode_task("list_repeat_list", "model=oracle_ar", f"method={name}", samples=SAMPLES)
+        for name in ("ar_greedy", method)
+    )
+    assert [one.tokens for one in base.generations] == [one.tokens for one in made.generations]
+    assert sum(one.nfe for one in made.counts) < sum(one.nfe for one in base.counts)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 8])
 @pytest.mark.parametrize("name", ["speculative", "prompt_lookup", "lookahead", "noise"])
 def test_no_answer_to_a_random_prompt_changes(name: str, rows: int) -> None:

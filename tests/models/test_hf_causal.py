@@ -15,6 +15,7 @@ from harness.errors import ConfigError, DataError
 from harness.models.hf_causal import CausalModel, load
 from methods.autoregressive.greedy import Greedy
 from tests.engine.causal import drafters, run, with_drafts
+from tests.engine.trees import Grown
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS
 from tests.models.shapes import tokens
@@ -106,6 +107,19 @@ def test_drafts_change_no_token(name: str, tmp_path: Path) -> None:
     long_enough = [answer + (0,) * 12 for answer in expected]
     for drafter in drafters(long_enough).values():
         assert [g.tokens for g in run(model, with_drafts(Greedy(), drafter), prompts)] == expected
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_trees_change_no_token(name: str, tmp_path: Path) -> None:
+    """Guards siblings at one position and the path moved into place, in every architecture; what stands is seen."""
+    write(tmp_path, name)
+    model = loaded(tmp_path, torch.float32 if name in ("Qwen3Moe", "Olmoe") else torch.float64)
+    prompts = [[5], [9, 3, 7], [4, 4, 8, 2]]
+    answers = [one.tokens for one in run(model, with_drafts(Greedy(), EmptyDrafter()), prompts, 10)]
+    for drafter in (Grown(answers), Grown(answers, noise=False), Grown(answers, right=False)):
+        made = run(model, with_drafts(Greedy(), drafter, 9), prompts, 10)
+        assert [one.tokens for one in made] == answers
+        assert drafter.right == (max(max(one.decided_at) for one in made) < 8)
 
 
 def test_only_chosen_keys_are_visible(tmp_path: Path) -> None:
