@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _CURVE_STEP = 100
 MAX_ITEMS, ANSWER_LENGTH, MAX_LENGTH = 10, 16, 128
+TINY_WORDS = ("task.renderer=tiny", "task.template=fixed", "task.gen_length=16")
 DATA_VERSION = "list operations, fixed header, 3 to 10 of 52 letters, sampler 1"
 
 
@@ -109,10 +110,10 @@ def _train(name: str, options: Options, command: str) -> None:
         "torch": torch.__version__,
         "sha256": checkpoint.save(model, folder),
         "stages": stages,
+        **({"rows": recipe["data"]} if "data" in recipe else {}),
     }
     if options.evaluate:
-        exact_match = evaluate(name, folder, options.evaluate)
-        sidecar["evaluation"] = {"samples_per_length": options.evaluate, "exact_match": exact_match}
+        sidecar["evaluation"] = evaluate(name, folder, options.evaluate)
     (folder / "training.json").write_text(json.dumps(sidecar, indent=1) + "\n")
 
 
@@ -191,27 +192,40 @@ def curve(losses: Sequence[float]) -> list[list[float]]:
     ]
 
 
-def evaluate(name: str, folder: Path, samples: int) -> dict[str, dict[str, float]]:
-    """Return exact match at one token per step by operation and length, on `samples` held-out lists per length."""
+def evaluate(name: str, folder: Path, samples: int) -> dict[str, Any]:
+    """Return exact match at one token per step by operation and length, on `samples` held-out lists per length.
+
+    And on as many words, for a model that was trained on them too.
+    """
     from harness.config.composition import compose
 
+    model = read("model", name)
     table: dict[str, dict[str, float]] = {}
     for task in (n for n in names("task") if n.startswith("list_")):
         table[task.removeprefix("list_")] = {
-            str(length): _exact_match(name, folder, task, length, samples)
+            str(length): _exact_match(
+                model,
+                folder,
+                [f"task={task}", f"task.lengths=[{length}]", f"task.max_items={model['max_items']}"],
+                samples,
+            )
             for length in compose([f"task={task}"]).task.lengths
         }
-    return table
+    told: dict[str, Any] = {"samples_per_length": samples, "exact_match": table}
+    words = read("training", name).get("data", {}).get("words")
+    if words is not None:
+        asked = ["task=fsm_word", f"task.group={words['group']}", f"task.length={words['length']}", *TINY_WORDS]
+        told["words"] = _exact_match(model, folder, asked, samples)
+    return told
 
 
-def _exact_match(name: str, folder: Path, task_name: str, length: int, samples: int) -> float:
+def _exact_match(model: Mapping[str, Any], folder: Path, task_is: Sequence[str], samples: int) -> float:
     from harness.config import build, composition
     from harness.runs.decode_batch import decode_batch
     from harness.runs.measure import Measure, Measurement
 
-    model = read("model", name)
-    overrides = [f"model={name}", f"model.path={folder}", f"task={task_name}", f"task.lengths=[{length}]"]
-    overrides += [f"task.samples={samples}", f"method={'ar_greedy' if model['kind'] == 'causal' else 'llada'}"]
+    overrides = [f"model={model['name']}", f"model.path={folder}", *task_is, f"task.samples={samples}"]
+    overrides += [f"method={'ar_greedy' if model['kind'] == 'causal' else 'llada'}", f"gen_length={ANSWER_LENGTH}"]
     overrides += [f"method.block_length={model['block_length']}"] if model["block_length"] else []
     cfg = composition.compose(overrides)
     task, loaded = build.build_task(cfg), build.load_model(cfg)
@@ -224,8 +238,8 @@ def _exact_match(name: str, folder: Path, task_name: str, length: int, samples: 
         gen_length=cfg.gen_length,
         measure=Measure(name=Measurement.COUNTS),
     )
-    correct = sum(
-        bool(task.score(sample, loaded.tokenizer.decode(made.answer)).correct)
+    scores = [
+        task.score(sample, loaded.tokenizer.decode(made.answer))
         for sample, made in zip(posed, decoded.generations, strict=True)
-    )
-    return round(correct / len(posed), 4)
+    ]
+    return round(sum(bool(score.correct and score.strict) for score in scores) / len(posed), 4)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences
-from harness.engine.shared.generation import Generation
+from harness.engine.shared.generation import GIVEN, Generation
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
+from harness.engine.shared.randomness import forked_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,4 +102,44 @@ def fork(sequences: Sequences, spread: Spread) -> Sequences:
         generated_B=generated_S[forked.sample_B].masked_fill(repeated_B, 0),
         seed_B=forked.seed_B if spread.seed_B is None else spread.seed_B,
         memory=forked.memory | spread.memory,
+    )
+
+
+class Revision(Protocol):
+    """What is written over a row from outside: tokens taken back, others put in their place."""
+
+    def __call__(self, sequences: Sequences, stop_ids: tuple[int, ...]) -> Sequences:
+        """Return the sequences that go on from a round; asked before rows that have stopped leave."""
+        ...
+
+
+@policy("method/revision", "never")
+class NeverRevise:
+    """Let stand what was committed."""
+
+    def __call__(self, sequences: Sequences, stop_ids: tuple[int, ...]) -> Sequences:
+        """Return the sequences as they are."""
+        return sequences
+
+
+def rewritten(sequences: Sequences, row: int, keep: int, tokens: Sequence[int]) -> Sequences:
+    """Return the sequences with a row's response cut to `keep` tokens and others put behind, which must fit.
+
+    Those count as given. The next call computes them, and draws with other numbers than those that were used.
+    """
+    start = int(sequences.prompt_length_B[row]) + keep
+    end = start + len(tokens)
+    assert end < int(sequences.limit_B[row]), "there is room for a token behind"
+    tokens_BL, decided_at_BL = sequences.tokens_BL.clone(), sequences.decided_at_BL.clone()
+    tokens_BL[row, start:end] = torch.tensor(list(tokens), device=tokens_BL.device)
+    decided_at_BL[row, start:end] = GIVEN
+    at_1 = torch.tensor([row], device=tokens_BL.device)
+    moved_1 = forked_seeds(sequences.seed_B[at_1], torch.ones_like(at_1))
+    return replace(
+        sequences,
+        tokens_BL=tokens_BL,
+        decided_at_BL=decided_at_BL,
+        length_B=sequences.length_B.index_fill(0, at_1, end),
+        computed_B=torch.minimum(sequences.computed_B, sequences.computed_B.index_fill(0, at_1, start)),
+        seed_B=sequences.seed_B.index_copy(0, at_1, moved_1),
     )

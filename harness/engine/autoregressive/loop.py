@@ -81,7 +81,8 @@ def decode(
         for observer in observers:
             observer(completed)
         calls += 1
-        sequences = endings.take(completed.after, calls)
+        revised = method.revision(completed.after, model.spec.stop_ids)
+        sequences = endings.take(revised, calls)
         on_progress(len(endings.results), calls)
         if sequences.num_rows:
             proposal = propose(model, method, sequences, ledger)
