@@ -34,7 +34,7 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Drafted, KeepGoing, Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.model import LanguageModel, ModelKind, Models, Store
+from harness.engine.shared.model import LanguageModel, ModelKind, Models, Part, Store
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, token_gap
 from harness.engine.shared.randomness import uniforms
@@ -65,44 +65,66 @@ class ModelDrafter:
         self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
     ) -> Proposal:
         """Return at most `limit_B` tokens per row, as many as `keep_going` says."""
-        assert isinstance(model, Models), "there is no model that drafts"
-        if not bool((limit_B > 0).any()):
-            return Proposal.empty(sequences)
-        store, computed_B = _kept(model.draft, sequences)
-        tokens_BL, length_B, count_B = sequences.tokens_BL.clone(), sequences.length_B, torch.zeros_like(limit_B)
-        most, uniform_BK = int(limit_B.max()), uniforms(sequences.seed_B, length_B, "draft", int(limit_B.max()))
-        busy_R, laws = (limit_B > 0).nonzero().squeeze(1), []
-        while len(busy_R):
-            end_B = computed_B.index_copy(0, busy_R, (length_B + count_B)[busy_R])
-            window = Window(
-                # What only the target has is fed as the draft's last token: what follows may be a poor draft.
-                tokens_BL=tokens_BL.clamp(max=model.draft.spec.vocab_size - 1),
-                start_B=computed_B,
-                end_B=end_B,
-                read_B=end_B - 1,
-                store=store,
-                busy_R=busy_R,
-            )
-            asked = ask(model.draft, window, sequences, ledger, Role.DRAFT)
-            logits_RV = over(model.spec.vocab_size, asked.logits_NV)
-            if self.temperature == 0:
-                token_R = logits_RV.argmax(-1)
-            else:
-                q_RV = Law(self.temperature, 0, 1.0).probabilities(logits_RV)
-                token_R = invert(q_RV, uniform_BK[busy_R, len(laws)])
-                laws.append(q_RV.new_zeros(len(limit_B), q_RV.shape[1]).index_copy(0, busy_R, q_RV))
-            tokens_BL[busy_R, end_B[busy_R]] = token_R
-            computed_B, count_B = end_B, count_B.index_add(0, busy_R, torch.ones_like(busy_R))
-            goes_on_R = (count_B < limit_B)[busy_R] & ~is_stop(token_R, model.spec.stop_ids)
-            scaled_RV = logits_RV / self.temperature if self.temperature else logits_RV
-            drafted = Drafted(
-                step=int(count_B.max()), row_R=busy_R, token_R=token_R, logits_RV=scaled_RV, sequences=sequences
-            )
-            busy_R = busy_R[goes_on_R & keep_going(drafted)]
-        sequences.memory.update({STORE: store, COMPUTED: computed_B})
-        place_BK = (length_B[:, None] + torch.arange(most, device=length_B.device)).clamp(max=tokens_BL.shape[1] - 1)
-        q_BKV = torch.stack(laws, 1) if laws else None
-        return Proposal(tokens_BK=tokens_BL.gather(1, place_BK), count_B=count_B, probabilities_BKV=q_BKV)
+        return draft_with(model, sequences, limit_B, ledger, temperature=self.temperature, keep_going=keep_going)
+
+
+def draft_with(
+    model: LanguageModel,
+    sequences: Sequences,
+    limit_B: Tensor,
+    ledger: Ledger,
+    *,
+    temperature: float,
+    keep_going: KeepGoing,
+    part: Part | None = None,
+    calibrate: bool = False,
+) -> Proposal:
+    """Return at most `limit_B` tokens per row of the model that drafts, as many as `keep_going` says.
+
+    What it lacks of the text passes all of it; drafts behind the first pass its `part` (None: all). With `calibrate`
+    what a part has left of them is computed anew in the next round, by all of it.
+    """
+    assert isinstance(model, Models), "there is no model that drafts"
+    if not bool((limit_B > 0).any()):
+        return Proposal.empty(sequences)
+    store, computed_B = _kept(model.draft, sequences)
+    tokens_BL, length_B, count_B = sequences.tokens_BL.clone(), sequences.length_B, torch.zeros_like(limit_B)
+    most, uniform_BK = int(limit_B.max()), uniforms(sequences.seed_B, length_B, "draft", int(limit_B.max()))
+    busy_R, laws, exact_B = (limit_B > 0).nonzero().squeeze(1), [], None
+    while len(busy_R):
+        end_B = computed_B.index_copy(0, busy_R, (length_B + count_B)[busy_R])
+        window = Window(
+            # What only the target has is fed as the draft's last token: what follows may be a poor draft.
+            tokens_BL=tokens_BL.clamp(max=model.draft.spec.vocab_size - 1),
+            start_B=computed_B,
+            end_B=end_B,
+            read_B=end_B - 1,
+            store=store,
+            busy_R=busy_R,
+            part=None if exact_B is None else part,
+        )
+        asked = ask(model.draft, window, sequences, ledger, Role.DRAFT)
+        logits_RV = over(model.spec.vocab_size, asked.logits_NV)
+        if temperature == 0:
+            token_R = logits_RV.argmax(-1)
+        else:
+            q_RV = Law(temperature, 0, 1.0).probabilities(logits_RV)
+            token_R = invert(q_RV, uniform_BK[busy_R, len(laws)])
+            laws.append(q_RV.new_zeros(len(limit_B), q_RV.shape[1]).index_copy(0, busy_R, q_RV))
+        tokens_BL[busy_R, end_B[busy_R]] = token_R
+        exact_B = end_B if exact_B is None else exact_B
+        computed_B, count_B = end_B, count_B.index_add(0, busy_R, torch.ones_like(busy_R))
+        goes_on_R = (count_B < limit_B)[busy_R] & ~is_stop(token_R, model.spec.stop_ids)
+        scaled_RV = logits_RV / temperature if temperature else logits_RV
+        drafted = Drafted(
+            step=int(count_B.max()), row_R=busy_R, token_R=token_R, logits_RV=scaled_RV, sequences=sequences
+        )
+        busy_R = busy_R[goes_on_R & keep_going(drafted)]
+    kept_B = exact_B if calibrate and exact_B is not None else computed_B
+    sequences.memory.update({STORE: store, COMPUTED: kept_B})
+    place_BK = (length_B[:, None] + torch.arange(most, device=length_B.device)).clamp(max=tokens_BL.shape[1] - 1)
+    q_BKV = torch.stack(laws, 1) if laws else None
+    return Proposal(tokens_BK=tokens_BL.gather(1, place_BK), count_B=count_B, probabilities_BKV=q_BKV)
 
 
 def _always(drafted: Drafted) -> Tensor:

@@ -82,6 +82,7 @@ WORK: dict[str, dict[str, int | list[int]]] = {
         "exit=4 num_speculations=14": [P, *15 * [1], 15],
         "num_speculations=0": [P, *(G - 1) * [1]],
     },
+    "easyspec": {"N=1": [P, P + 1, 1, 1, 1, 5, *2 * [2, 1, 1, 1, 5]], "K=0": [P, *(G - 1) * [1]]},
     # Nothing is drafted once lengths are chosen from 0 alone; the first round drafts a token, which stands.
     "del": {"gamma_max=1 dynamic_length=false": [P, 1, 1, 2, *(G - 3) * [1]]},
     "swift": {"r=0 threshold=0 length=4": [P, *3 * [1, 1, 1, 1, 5]], "length=0": [P, *(G - 1) * [1]]},
