@@ -122,14 +122,15 @@ class Lookahead:
 
     def update(self, completed: Round) -> None:
         """Put what the window has found into the pool, and move it on; the prefill has none."""
-        if completed.proposal.beside_B is None:
+        beside_B = completed.proposal.beside_B
+        if beside_B is None:
             return
         memory, before, rows = completed.after.memory, completed.before, completed.before.num_rows
         entry, proposal = completed.proposal.entries(), completed.proposal
         said_BT = torch.zeros(rows, proposal.tokens_BK.shape[1] + 1, dtype=torch.int64, device=entry[0].device)
         said = said_BT.index_put(entry, completed.prediction.logits_NV.argmax(-1)).tolist()
         last = before.tokens_BL.gather(1, before.length_B[:, None] - 1)[:, 0].tolist()
-        ends, beside = proposal.fed_B.tolist(), proposal.beside_B.tolist()
+        ends, beside = proposal.fed_B.tolist(), beside_B.tolist()
         windows, found = _windows(before, self), []
         for row, window in enumerate(windows):
             grams = [[-1] * self.N] * self.W

@@ -143,7 +143,8 @@ def trie(sequences: Sequence[tuple[int, ...]], most: int) -> list[tuple[int, int
     while sum(len(set(one)) for one in kept) > most:
         longest = max(len(set(one)) for one in kept)
         kept.pop(max(place for place, one in enumerate(kept) if len(set(one)) == longest))
-    nodes, known = list[tuple[int, int]](), {(): -1}
+    known: dict[tuple[int, ...], int] = {(): -1}
+    nodes: list[tuple[int, int]] = []
     for one in kept:
         for depth in range(1, len(one) + 1):
             if one[:depth] not in known and len(nodes) < most and one[: depth - 1] in known:
