@@ -97,6 +97,6 @@ def test_what_cannot_be_is_refused() -> None:
     """Guards bad input, in one line."""
     for knob, value in (("w", 0.0), ("gamma_max", 0), ("prompt_window", -1)):
         with pytest.raises(FieldError, match=f"{knob}={value}: must "):
-            DynamicExit(**{knob: value})
+            DynamicExit(**{knob: value})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"method\.drafter\.gamma_max=18: must .* the model has one layer"):
         run(random_causal(layers=1), choosing(), PROMPTS[:1])
