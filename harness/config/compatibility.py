@@ -205,7 +205,7 @@ def _text(cfg: DictConfig) -> None:
             f"task.renderer={renderer}: model={cfg.model.name} reads symbols only; use task.renderer=tiny"
         )
     asked, trained = cfg.task.get("max_items"), cfg.model.max_items
-    known = cfg.task.name in (cfg.model.get("knows") or ())
+    known = "knows" in cfg.model and cfg.task.name in cfg.model.knows
     if cfg.model.tokenizer == "symbols" and asked != trained and not known:
         layout = f"prompts laid out for {trained} items" if asked is not None else "list tasks, and this is none"
         key = f"task.max_items={asked}" if asked is not None else f"task={cfg.task.name}"
