@@ -31,6 +31,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import LanguageModel, ModelKind, Models, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
@@ -97,9 +98,8 @@ def _masked(spec: ModelSpec, sequences: Sequences, busy_R: Tensor, limit_B: Tens
 
 def _asked(draft: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tensor, ledger: Ledger) -> Tensor:
     """Return the draft's logits [N, V] of the masks, that of the mask itself left out; one call."""
-    request = EvaluationRequest(
-        ledger=ledger, model=draft, canvas=canvas, row_N=row_N, position_N=position_N, role=Role.DRAFT
-    )
+    places = Places.of(row_N, position_N, (canvas.num_rows, canvas.tokens_BL.shape[1]))
+    request = EvaluationRequest(ledger=ledger, model=draft, canvas=canvas, places=places, role=Role.DRAFT)
     logits_NV = request.forward_whole()
     if bool((broken_N := logits_NV.isnan().any(-1)).any()):
         sample = int(canvas.sample_B[row_N[broken_N.nonzero()[0, 0]]])

@@ -19,8 +19,6 @@ Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block
 Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole block equals `block_causal`.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -110,7 +108,7 @@ def _make(
         last_B1 = block_L.masked_fill(~query_BL, -1).amax(1, keepdim=True)
         key_BL = whole & ((block_L <= last_B1) | (last_B1 < 0))
         made_NV = forward_queries(
-            replace(request, row_N=request.row_N[read_N], position_N=request.position_N[read_N]),
+            request.only(request.row_N[read_N], request.position_N[read_N]),
             store,
             query_BL,
             key_BL=key_BL,

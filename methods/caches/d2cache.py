@@ -96,7 +96,7 @@ class DualAdaptiveCache:
         asked_BL = query_BL & canvas.undecided_BL
         asked_BL[request.row_N, request.position_N] = True
         row_M, position_M = asked_BL.nonzero(as_tuple=True)
-        asked = replace(request, row_N=row_M, position_N=position_M)
+        asked = request.only(row_M, position_M)
         query_BL = with_sources(asked, query_BL)
         rollout = Rollout(query_BL)
         logits_MV = forward_queries(replace(asked, observe=rollout), store_of(request), query_BL)

@@ -35,13 +35,13 @@ class Threshold:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions; the loop adds the best one where there is none."""
         confidence_BL = candidates.confidence_BL
+        within_BL = open_BL
         if quota_B is not None:
             within_BL = top(candidates.score_BL, open_BL, quota_B)
             canvas.note(rankings=(candidates.score_BL, within_BL, open_BL))
-            open_BL = within_BL
-        canvas.note(bounds=(confidence_BL - self.threshold, open_BL))
+        canvas.note(bounds=(confidence_BL - self.threshold, within_BL))
         sure_BL = confidence_BL > self.threshold if self.strict else confidence_BL >= self.threshold
-        return open_BL & sure_BL
+        return sure_BL if quota_B is None else within_BL & sure_BL
 
 
 @policy("method/selector", "factor")

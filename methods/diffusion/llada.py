@@ -16,7 +16,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import draw
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, first, log_probability
 from harness.errors import FieldError
 
 
@@ -61,9 +61,14 @@ class Split:
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step; masks that came later take at least one step each."""
-        per_step_B = canvas.window_masks_B // self.steps_per_block
-        quota_B = per_step_B + (canvas.window_clock_B < canvas.window_masks_B % self.steps_per_block)
-        return torch.maximum(quota_B, (canvas.window_clock_B >= self.steps_per_block).long())
+        every_B, more_B, over_B = canvas.once(self, (canvas.window_masks_B, canvas.opened_at_B), self._shared_out)
+        quota_B = every_B + (canvas.clock_B < more_B)
+        return torch.maximum(quota_B, canvas.clock_B >= over_B)
+
+    def _shared_out(self, masks_B: Tensor, opened_at_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what every step of a block takes, until which clock it takes one more, and when its steps are over."""
+        T = self.steps_per_block
+        return masks_B // T, opened_at_B + masks_B % T, opened_at_B + T
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return the steps of the block that are left."""
@@ -145,4 +150,4 @@ class Top:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the top-quota positions; without a schedule the single best one."""
-        return top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B) if quota_B is None else quota_B)
+        return first(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B) if quota_B is None else quota_B)

@@ -5,6 +5,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.places import Places
 from harness.engine.shared.records import Ledger
 
 
@@ -13,4 +14,5 @@ def asked(
 ) -> EvaluationRequest:
     """Return the request for logits of some positions, charged to `ledger` (default: to nobody)."""
     ledger = Ledger() if ledger is None else ledger
-    return EvaluationRequest(ledger=ledger, model=model, canvas=canvas, row_N=row_N, position_N=position_N)
+    places = Places.of(row_N, position_N, (canvas.num_rows, canvas.tokens_BL.shape[1]))
+    return EvaluationRequest(ledger=ledger, model=model, canvas=canvas, places=places)

@@ -62,11 +62,15 @@ def peak_bytes(do: Callable[[], object]) -> int:
 
 @dataclass
 class Aside:
-    """A model whose own operations do not count; it takes down how often the host had waited before each call."""
+    """A model whose own operations do not count; it takes down how many others there were before each call.
+
+    `waits` are those for which the host waited.
+    """
 
     model: LanguageModel
     operations: Operations
     waits: list[int] = field(default_factory=list)
+    made: list[int] = field(default_factory=list)
 
     @property
     def spec(self) -> ModelSpec:
@@ -81,6 +85,7 @@ class Aside:
 
     def forward(self, request: ForwardRequest) -> Tensor:
         self.waits.append(self.operations.reads.total())
+        self.made.append(self.operations.made.total())
         return self._aside(lambda: self.model.forward(request))
 
     def _aside(self, do: Callable[[], Any]) -> Any:

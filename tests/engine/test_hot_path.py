@@ -98,6 +98,20 @@ def test_the_host_waits_once_per_step(words: str, monkeypatch: pytest.MonkeyPatc
     assert steps.count(1) == len(steps) - windows and steps.count(2) == windows
 
 
+@pytest.mark.parametrize("words", ["llada", "threshold"])
+def test_a_plain_step_takes_forty_operations(words: str, monkeypatch: pytest.MonkeyPatch):
+    """Guards small models: what is done between two calls, but for the last and the first step of a window."""
+    kind, method = method_of(words)
+    canvas = laid_out(kind)
+    with torch.inference_mode():
+        decode(random_model(kind), method, canvas, Ledger())
+        with counted(random_model(kind), monkeypatch) as (aside, _):
+            decode(aside, method, canvas, Ledger())
+    steps = [later - earlier for earlier, later in pairwise(aside.made)]
+    windows = LENGTH // 8
+    assert sum(made > 40 for made in steps) <= 2 * windows - 1, steps
+
+
 @dataclass
 class Wide:
     """A model with many tokens, whose only cost are the logits it gives."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction, ScoreDtype, log_probability, rank_descending, top
 
 SPEC = ModelSpec(
@@ -18,9 +19,7 @@ def prediction() -> Prediction:
     """Return logits of three positions of two rows, each all its own number."""
     return Prediction(
         logits_NV=torch.arange(3.0)[:, None].expand(3, 3),
-        row_N=torch.tensor([0, 1, 1]),
-        position_N=torch.tensor([2, 0, 3]),
-        shape=(2, 4),
+        places=Places.of(torch.tensor([0, 1, 1]), torch.tensor([2, 0, 3]), (2, 4)),
         spec=SPEC,
     )
 
@@ -112,7 +111,7 @@ def test_entropy_is_that_of_the_tokens_that_can_be_predicted():
     """Guards the column of the steps table: in nats, and not a number where nothing was read."""
     logits_NV = torch.tensor([[0.0, 0.0, 0.0, 0.0], [3.0, 3.0, -torch.inf, -torch.inf], [90.0, 0.0, 0.0, -torch.inf]])
     said = Prediction(
-        logits_NV=logits_NV, row_N=torch.tensor([0, 0, 1]), position_N=torch.tensor([0, 2, 1]), shape=(2, 3), spec=SPEC
+        logits_NV=logits_NV, places=Places.of(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), (2, 3)), spec=SPEC
     )
     nan = torch.nan
     expected_BL = torch.tensor([[1.3863, nan, 0.6931], [nan, 0.0, nan]])

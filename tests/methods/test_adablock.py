@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates
 from harness.errors import ConfigError
 from harness.models import random as random_models
@@ -24,7 +25,7 @@ def first_block(theta_d: float, *tokens: tuple[int, float]) -> list[int]:
     p_NV = torch.tensor([[p if v == token else 1 - p for v in (0, 1)] for token, p in tokens])
     position_N = torch.arange(1, 9)
     prediction = replace(
-        NOTHING, logits_NV=p_NV.log(), row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 9)
+        NOTHING, logits_NV=p_NV.log(), places=Places.of(torch.zeros_like(position_N), position_N, (1, 9))
     )
     tokens_BL = torch.tensor([[3, *[token for token, _ in tokens]]])
     unsure_BL = torch.full((1, 9), -7.0)

@@ -4,6 +4,7 @@ import torch
 
 from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
 from methods.autoregressive.greedy import Greedy
 from tests.engine.causal import random_causal
@@ -17,9 +18,7 @@ def test_the_longest_agreeing_prefix_stands() -> None:
     row_N = torch.tensor([0, 0, 0, 0, 1, 1])
     prediction = Prediction(
         logits_NV=torch.tensor([[0.0, 0, 1], [0, 5, 5], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 1, 0]]),
-        row_N=row_N,
-        position_N=torch.tensor([1, 2, 3, 4, 2, 3]),
-        shape=(2, 6),
+        places=Places.of(row_N, torch.tensor([1, 2, 3, 4, 2, 3]), (2, 6)),
         spec=model.spec,
     )
     verdict = Greedy()(prediction, proposal, sequences)

@@ -7,6 +7,7 @@ import torch
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import ConfigError
 from methods.diffusion.ccd import Coherent, Contextual, Mode
@@ -23,7 +24,7 @@ def score(scorer: Contextual, canvas: Canvas, *rows: list[float]) -> Candidates:
     row_N, position_N = canvas.open_BL.nonzero(as_tuple=True)
     logits_NV = torch.tensor(rows, dtype=torch.float64).log()[position_N]
     prediction = Prediction(
-        logits_NV=logits_NV, row_N=row_N, position_N=position_N, shape=tuple(canvas.open_BL.shape), spec=SPEC
+        logits_NV=logits_NV, places=Places.of(row_N, position_N, tuple(canvas.open_BL.shape)), spec=SPEC
     )
     made = scorer(prediction, canvas)
     canvas.tick(torch.tensor([True]))

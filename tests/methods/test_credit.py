@@ -9,6 +9,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.engine.shared.records import Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
@@ -34,9 +35,7 @@ def score(canvas: Canvas, *leads: tuple[int, float]) -> Candidates:
     p_NV = torch.stack([torch.full((5,), (1 - p) / 4).index_fill(0, torch.tensor(token), p) for token, p in leads])
     prediction = Prediction(
         logits_NV=p_NV.double().log(),
-        row_N=torch.zeros(len(leads), dtype=torch.int64),
-        position_N=torch.arange(len(leads)),
-        shape=(1, len(leads)),
+        places=Places.of(torch.zeros(len(leads), dtype=torch.int64), torch.arange(len(leads)), (1, len(leads))),
         spec=SPEC,
     )
     candidates = Credit()(prediction, canvas)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import ConfigError
 from methods.diffusion.daedal import CanvasGrowth, LeadingBlock
@@ -32,8 +33,9 @@ def look(growth: CanvasGrowth, canvas: Canvas, *places: tuple[int, float]) -> bo
         p_NV[place, token] = p
     spec = replace(NOTHING.spec, vocab_size=4, max_length=20)
     prediction = Prediction(
-        logits_NV=p_NV.log(), row_N=torch.zeros_like(position_N), position_N=position_N,
-        shape=tuple(canvas.tokens_BL.shape), spec=spec,
+        logits_NV=p_NV.log(),
+        places=Places.of(torch.zeros_like(position_N), position_N, tuple(canvas.tokens_BL.shape)),
+        spec=spec,
     )  # fmt: skip
     best_N = p_NV.max(-1)
     confidence_BL = prediction.scatter(best_N.values, -torch.inf)

@@ -12,6 +12,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from methods.diffusion.eb import EntropyBudget, EntropyBudgetScore, Proxy
 from tests.caches.decoding import decode_with, models
@@ -45,9 +46,7 @@ def test_an_order_is_that_of_its_proxy(proxy: Proxy, score: list[float]):
     )  # fmt: skip
     prediction = Prediction(
         logits_NV=torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], dtype=torch.float64).log(),
-        row_N=torch.zeros(2, dtype=torch.int64),
-        position_N=torch.arange(2),
-        shape=(1, 2),
+        places=Places.of(torch.zeros(2, dtype=torch.int64), torch.arange(2), (1, 2)),
         spec=spec,
     )
     _, _, canvas = candidates([0.0, 0.0])

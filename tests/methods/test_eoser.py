@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.places import Places
 from methods.diffusion.eoser import EndRejection, Ramp
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.test_saber import NOTHING
@@ -61,8 +62,8 @@ def test_sure_ends_keep_their_order():
     """Guards log p next to log gamma: both ends have p = 1 in float32, and the later one is surer."""
     canvas = Canvas.from_prompts([[]], gen_length=2, mask_id=MASK_ID, pad_id=0, seeds=[0])
     sure = replace(
-        NOTHING, logits_NV=torch.tensor([[20.0, 0.0], [25.0, 0.0]]), row_N=torch.zeros(2, dtype=torch.int64),
-        position_N=torch.arange(2), shape=(1, 2),
+        NOTHING, logits_NV=torch.tensor([[20.0, 0.0], [25.0, 0.0]]),
+        places=Places.of(torch.zeros(2, dtype=torch.int64), torch.arange(2), (1, 2)),
     )  # fmt: skip
     first, second = EndRejection(steps=2, gen_length=2)(sure, canvas).score_BL[0].tolist()
     assert first < second < log(0.4)

@@ -9,6 +9,7 @@ from harness.config.build import build_method
 from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.runs.decode_batch import Decoded
 from methods.diffusion.finishes import BlockEos, PredictEos, PrefixEos
@@ -129,7 +130,7 @@ def look(canvas: Canvas, ends: dict[int, float], *, ahead: bool = True) -> None:
     logits_NV[range(len(ends)), END] = torch.tensor(list(ends.values()))
     position_N = torch.tensor(list(ends)) + 2
     prediction = Prediction(
-        logits_NV=logits_NV, row_N=torch.zeros_like(position_N), position_N=position_N, shape=(1, 6), spec=NOTHING.spec
+        logits_NV=logits_NV, places=Places.of(torch.zeros_like(position_N), position_N, (1, 6)), spec=NOTHING.spec
     )
     nothing_BL = torch.zeros(1, 6)
     PredictEos(ahead=ahead).before_commit(

@@ -8,6 +8,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.engine.shared.records import Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
@@ -20,9 +21,7 @@ UNSURE = ClosedForm(vocab_size=16, mask_id=15, eos_id=0, a1=2.31, f1=1.288, a2=2
 
 UNREAD = Prediction(
     logits_NV=torch.zeros(0, 12),
-    row_N=torch.zeros(0),
-    position_N=torch.zeros(0),
-    shape=(1, 0),
+    places=Places.of(torch.zeros(0), torch.zeros(0), (1, 0)),
     spec=ClosedFormModel(UNSURE).spec,
 )
 

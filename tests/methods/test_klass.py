@@ -13,6 +13,7 @@ from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, top
 from harness.errors import ConfigError
 from methods.diffusion.dream import DreamQuota
@@ -32,9 +33,7 @@ def step(canvas: Canvas, *probabilities: float, tau: float = 0.6, eps: float = 0
     p_N = torch.tensor(probabilities, dtype=torch.float64)
     prediction = Prediction(
         logits_NV=torch.stack([p_N, 1 - p_N, torch.zeros_like(p_N)], 1).log(),
-        row_N=torch.zeros(len(p_N), dtype=torch.int64),
-        position_N=torch.arange(len(p_N)),
-        shape=(1, len(p_N)),
+        places=Places.of(torch.zeros(len(p_N), dtype=torch.int64), torch.arange(len(p_N)), (1, len(p_N))),
         spec=SPEC,
     )
     candidates = Stability(eps=eps)(prediction, canvas)

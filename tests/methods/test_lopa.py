@@ -11,6 +11,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
@@ -102,8 +103,9 @@ def judged(probabilities: list[list[float]], creation: list[float], **knobs) -> 
     p_N = torch.tensor(probabilities, dtype=torch.float64).flatten()
     row_N, position_N = drafts.open_BL.nonzero(as_tuple=True)
     prediction = Prediction(
-        logits_NV=torch.stack([p_N, 1 - p_N], 1).log(), row_N=row_N, position_N=position_N,
-        shape=(len(probabilities), len(probabilities[0])), spec=ModelSpec(
+        logits_NV=torch.stack([p_N, 1 - p_N], 1).log(),
+        places=Places.of(row_N, position_N, (len(probabilities), len(probabilities[0]))),
+        spec=ModelSpec(
             name="none", kind=ModelKind.MASKED_DIFFUSION, vocab_size=2, max_length=8, layers=1, stop_ids=(0,), pad_id=0,
         ),
     )  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
 from harness.errors import ConfigError
 from methods.diffusion.blocks import Blocks
@@ -36,7 +37,7 @@ def scores(scorer: Calibrated, block: int = 12) -> list[float]:
     p_NV[torch.arange(12), torch.arange(12) % 5] = c
     p_NV[:, 5] = 0
     prediction = Prediction(
-        logits_NV=p_NV.log(), row_N=torch.zeros(12, dtype=torch.int64), position_N=torch.arange(2, 14), shape=(1, 14),
+        logits_NV=p_NV.log(), places=Places.of(torch.zeros(12, dtype=torch.int64), torch.arange(2, 14), (1, 14)),
         spec=SPEC,
     )  # fmt: skip
     return scorer(prediction, canvas).score_BL[0, 2:].tolist()

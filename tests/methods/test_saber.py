@@ -5,6 +5,7 @@ import torch
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.model import ModelKind, ModelSpec
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import ConfigError
 from methods.diffusion.saber import AboveMean, GrowingBlocks, LeastGain
@@ -12,8 +13,9 @@ from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.trained import decode_task
 
 NOTHING = Prediction(
-    logits_NV=torch.zeros(0, 2), row_N=torch.zeros(0, dtype=torch.int64), position_N=torch.zeros(0, dtype=torch.int64),
-    shape=(1, 0), spec=ModelSpec(
+    logits_NV=torch.zeros(0, 2),
+    places=Places.of(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), (1, 0)),
+    spec=ModelSpec(
         name="none", kind=ModelKind.MASKED_DIFFUSION, vocab_size=2, max_length=8, layers=1, stop_ids=(0,), pad_id=0,
     ),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 from harness.config.build import build_method, build_task, load_model
 from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
 from harness.runs.decode_batch import decode_batch
 from harness.runs.measure import Measure, Measurement
@@ -68,7 +69,7 @@ def test_the_confidence_is_that_of_the_drawn_distribution():
     _, _, canvas = candidates([0.5])
     p = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
     prediction = Prediction(
-        logits_NV=p.log(), row_N=torch.tensor([0]), position_N=torch.tensor([0]), shape=(1, 1),
+        logits_NV=p.log(), places=Places.of(torch.tensor([0]), torch.tensor([0]), (1, 1)),
         spec=random_model("block_diffusion").spec,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.model import LanguageModel, ModelKind, Store
+from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger
@@ -241,9 +242,8 @@ class Round:
         on_BT = F.pad(torch.zeros_like(self.proposal.tokens_BK, dtype=torch.bool), (1, 0), value=True)
         on_BT = on_BT.scatter(1, torch.where(stands_BD, path_BD + 1, 0), True)
         entry_N = on_BT[row_N, token_N].nonzero().squeeze(1)
-        return replace(
-            said, logits_NV=said.logits_NV[entry_N], row_N=row_N[entry_N], position_N=said.position_N[entry_N]
-        )
+        places = Places.of(row_N[entry_N], said.position_N[entry_N], said.shape)
+        return replace(said, logits_NV=said.logits_NV[entry_N], places=places)
 
 
 class Drafter(Protocol):

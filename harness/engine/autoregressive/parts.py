@@ -48,7 +48,7 @@ def ask_groups(
         assert own.part is not None
         for depth, x_BTC in own.part.taps.states.items():
             _keep(wanted, depth, x_BTC, mine_B, width=int((window.end_B - window.start_B).max()))
-    return said[0] if len(said) == 1 else _joined(said)
+    return Prediction.together(said)
 
 
 def _keep(taps: Taps, depth: int, x_BTC: Tensor, mine_B: Tensor, *, width: int) -> None:
@@ -56,13 +56,6 @@ def _keep(taps: Taps, depth: int, x_BTC: Tensor, mine_B: Tensor, *, width: int) 
     if kept_BTC is None:
         kept_BTC = taps.states[depth] = x_BTC.new_zeros(len(mine_B), width, x_BTC.shape[2])
     kept_BTC[mine_B, : x_BTC.shape[1]] = x_BTC[mine_B]
-
-
-def _joined(said: list[Prediction]) -> Prediction:
-    row_N, position_N = (torch.cat([getattr(one, name) for one in said]) for name in ("row_N", "position_N"))
-    order_N = (row_N * said[0].shape[1] + position_N).argsort()
-    logits_NV = torch.cat([one.logits_NV for one in said])
-    return replace(said[0], logits_NV=logits_NV[order_N], row_N=row_N[order_N], position_N=position_N[order_N])
 
 
 def verify_begun(

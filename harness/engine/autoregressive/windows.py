@@ -13,6 +13,7 @@ from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import Tree
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Charge, Ledger, Role
 
@@ -78,7 +79,8 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
         logits_NV[:, model.spec.mask_id] = -torch.inf
     position_N = position_BT[row_N, offset_N] + model.spec.shift
     rows, width = tokens_BL.shape
-    return Prediction(logits_NV=logits_NV, row_N=row_N, position_N=position_N, shape=(rows, width), spec=model.spec)
+    places = Places.of(row_N, position_N, (rows, width))
+    return Prediction(logits_NV=logits_NV, places=places, spec=model.spec)
 
 
 def _fed(part: Part | None, width: int) -> Part | None:

@@ -6,7 +6,7 @@ samples.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ SETTLED = 1 << 30
 
 _NOWHERE = 1 << 30
 _COUNTED = (
-    *("clock_B", "window_clock_B", "window_index_B", "window_masks_B", "layout_B"),
+    *("clock_B", "opened_at_B", "window_index_B", "window_masks_B", "layout_B"),
     *("calls_B", "held_calls_B", "idle_B", "forced_B", "remasked_B", "generated_B", "first_call_B"),
 )
 """Fields that count from 0."""
@@ -37,9 +37,9 @@ class Canvas:
     """Tokens and what is known about them.
 
     `undecided_BL` is only ever true in the response. `window_BL` holds the positions that may be committed now.
-    `clock_B` counts the steps of a row, those included that closed nothing; `window_clock_B` those since its
-    window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B` how many
-    windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
+    `clock_B` counts the steps of a row, those included that closed nothing; `opened_at_B` is where it stood when
+    the row's window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B`
+    how many windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
     evaluations; `first_call_B` how many there were when the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that.
@@ -63,7 +63,7 @@ class Canvas:
     sample_B: Tensor
     seed_B: Tensor
     clock_B: Tensor
-    window_clock_B: Tensor
+    opened_at_B: Tensor
     window_index_B: Tensor
     window_masks_B: Tensor
     calls_B: Tensor
@@ -86,7 +86,7 @@ class Canvas:
     memory: Memory = field(default_factory=Memory)
     stores: dict[str, Store] = field(default_factory=dict)
     padding: tuple[Tensor, Tensor | None] | None = field(default=None, repr=False)
-    _open: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _known: dict[Hashable, tuple[tuple[Tensor, ...], Any]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_prompts(
@@ -182,7 +182,7 @@ class Canvas:
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one; it shares tensors, which nobody changes."""
         made = copy.copy(self)
-        made.memory, made.stores = self.memory.copy(), dict(self.stores)
+        made.memory, made.stores, made._known = self.memory.copy(), dict(self.stores), dict(self._known)
         return made
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
@@ -209,11 +209,21 @@ class Canvas:
         return (self.undecided_BL.any(1) | self.held_B) & ~self.given_up_B
 
     @property
+    def window_clock_B(self) -> Tensor:
+        """Steps of a row since its window opened."""
+        return self.clock_B - self.opened_at_B
+
+    @property
     def open_BL(self) -> Tensor:
-        """Positions that a selector may choose: undecided ones of the window; worked out once for both."""
-        if self._open is None or self._open[0] is not self.undecided_BL or self._open[1] is not self.window_BL:
-            self._open = (self.undecided_BL, self.window_BL, self.undecided_BL & self.window_BL)
-        return self._open[2]
+        """Positions that a selector may choose: undecided ones of the window."""
+        return self.once("open", (self.undecided_BL, self.window_BL), torch.logical_and)
+
+    def once(self, name: Hashable, sources: tuple[Tensor, ...], make: Callable[..., Any]) -> Any:
+        """Return what `make` makes of tensors of the canvas, worked out once as long as they are the same."""
+        known = self._known.get(name)
+        if known is None or any(one is not other for one, other in zip(known[0], sources, strict=True)):
+            known = self._known[name] = (sources, make(*sources))
+        return known[1]
 
     @property
     def committed_BL(self) -> Tensor:
@@ -329,7 +339,7 @@ class Canvas:
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
         """Open the next window of the rows marked in `rows_B`: its clock restarts, and caches may compute all."""
         self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
-        self.window_clock_B = self.window_clock_B.masked_fill(rows_B, 0)
+        self.opened_at_B = torch.where(rows_B, self.clock_B, self.opened_at_B)
         self.window_masks_B = torch.where(rows_B, self.open_BL.sum(1), self.window_masks_B)
         self.window_index_B = self.window_index_B + rows_B
 
@@ -343,9 +353,8 @@ class Canvas:
         self.window_masks_B = torch.where(unused_B, self.open_BL.sum(1), self.window_masks_B)
 
     def tick(self, rows_B: Tensor | None, steps_B: Tensor | int = 1) -> None:
-        """Advance the clocks of the rows marked in `rows_B` (None: of all)."""
-        steps_B = steps_B if rows_B is None else rows_B * steps_B
-        self.clock_B, self.window_clock_B = self.clock_B + steps_B, self.window_clock_B + steps_B
+        """Advance the clock of the rows marked in `rows_B` (None: of all)."""
+        self.clock_B = self.clock_B + (steps_B if rows_B is None else rows_B * steps_B)
 
     def resize(self, length_B: Tensor) -> None:
         """Grow rows by masks at the end, or cut them, so that row b has `length_B[b]` positions."""

@@ -3,20 +3,20 @@
 Shapes: B rows, L positions of the canvas, T positions of a call, N read positions, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.shared.indexing import per_row
 from harness.engine.shared.model import AttentionObserver, ForwardRequest, LanguageModel, LayerPlan
+from harness.engine.shared.places import Places
 from harness.engine.shared.records import Charge, Ledger, Role
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """Asks for aligned logits [N, V] of the positions `position_N` of the rows `row_N` of a canvas, in their order.
+    """Asks for aligned logits [N, V] of the positions of a canvas that are its `places`, in their order.
 
     What `model` computes for them is charged to `ledger`, as the work of a draft where that is the `role`. `observe` is
     shown the attention of whole canvases; only a cache that gives `attention` is asked for it.
@@ -25,10 +25,19 @@ class EvaluationRequest:
     ledger: Ledger
     model: LanguageModel
     canvas: Canvas
-    row_N: Tensor
-    position_N: Tensor
+    places: Places
     observe: AttentionObserver | None = None
     role: Role = Role.TARGET
+
+    @property
+    def row_N(self) -> Tensor:
+        """The row of each position."""
+        return self.places.row_N
+
+    @property
+    def position_N(self) -> Tensor:
+        """Each position in its row."""
+        return self.places.position_N
 
     @cached_property
     def source_N(self) -> Tensor:
@@ -36,9 +45,20 @@ class EvaluationRequest:
         return self.model.spec.sources(self.position_N)
 
     @cached_property
+    def select_N(self) -> Tensor:
+        """The same, counted through all rows."""
+        if not self.model.spec.shift:
+            return self.places.flat_N
+        return self.row_N * self.places.shape[1] + self.source_N
+
+    @property
     def head_B(self) -> Tensor:
         """Number of positions of each row whose logits are computed."""
-        return per_row(self.row_N, self.canvas.num_rows)
+        return self.places.count_B
+
+    def only(self, row_N: Tensor, position_N: Tensor) -> "EvaluationRequest":
+        """Return a request for other positions of the same canvas."""
+        return replace(self, places=Places.of(row_N, position_N, self.places.shape))
 
     def call(self, request: ForwardRequest, charge: Charge) -> Tensor:
         """Call the model."""
@@ -50,7 +70,7 @@ class EvaluationRequest:
         whole = ForwardRequest(
             canvas.tokens_BL,
             visible_BTS=canvas.padding_mask(),
-            select_N=self.row_N * canvas.tokens_BL.shape[1] + self.source_N,
+            select_N=self.select_N,
             decided_at_BT=canvas.decided_at_BL,
             observe=self.observe,
             plan=plan,

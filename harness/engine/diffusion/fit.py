@@ -122,7 +122,7 @@ def _refuse_former(at: Pair) -> None:
     if evaluate is not None and "row_N" in signature(evaluate).parameters:
         raise ValueError(
             f"{at.words['part']} takes what it is asked for one by one; since interface 2 it is evaluate(request), "
-            "with ledger, model, canvas, row_N, position_N and observe in it"
+            "with ledger, model, canvas, places and observe in it"
         )
 
 

@@ -19,6 +19,7 @@ from harness.engine.diffusion.standing import Standing, reads
 from harness.engine.diffusion.turnover import Arrivals, Turnover
 from harness.engine.shared.generation import GIVEN, DecodeError, Generation
 from harness.engine.shared.model import AttentionMean, LanguageModel
+from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, best
 from harness.engine.shared.records import Ledger
 
@@ -153,25 +154,13 @@ def evaluate(
 
     How many these are is known if the `standing` of the canvas is. What drafts will share is scored here.
     """
-    read_BL = reads(method, canvas) if standing is None else standing.read_BL
-    counts = None if standing is None else standing.read
-    ahead_B = method.verifier.ahead(canvas)
-    if ahead_B is not None:
-        read_BL, counts = read_BL | _windows_ahead(method, canvas, ahead_B), None
-    if method.narrowing is not None:
-        read_BL, counts = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas)), None
-    counts = read_BL.sum(1).tolist() if counts is None else counts
-    shown, copies = method.guidance.widen(canvas), method.guidance.copies
-    shown_BL = read_BL if copies == 1 else read_BL.repeat(copies, 1)
-    row_N, position_N = torch.nonzero_static(shown_BL, size=copies * sum(counts)).unbind(1)
+    places = _asked_for(method, canvas, standing)
     attention = AttentionMean() if method.reads_attention else None
-    request = EvaluationRequest(
-        ledger=ledger, model=model, canvas=shown, row_N=row_N, position_N=position_N, observe=attention
-    )
+    shown, shown_places = method.guidance.widen(canvas), places.repeated(method.guidance.copies)
+    request = EvaluationRequest(ledger=ledger, model=model, canvas=shown, places=shown_places, observe=attention)
     logits_NV = method.guidance.combine(method.cache.evaluate(request))
-    own = len(logits_NV)
     # Whether logits are numbers shows in the largest of all, before masks are ruled out; who reads it need not wait.
-    broken = logits_NV.amax().isnan() if own else None
+    broken = logits_NV.amax().isnan() if len(logits_NV) else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
     canvas.calls_B = canvas.calls_B + 1
@@ -179,17 +168,25 @@ def evaluate(
         canvas.held_calls_B = canvas.held_calls_B + canvas.held_B
     prediction = Prediction(
         logits_NV=logits_NV,
-        row_N=row_N[:own],
-        position_N=position_N[:own],
-        shape=(canvas.num_rows, canvas.tokens_BL.shape[1]),
+        places=places,
         spec=model.spec,
         attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
-        known_BL=read_BL,
-        counts=counts,
         broken=broken,
     )
     once = method.drafts and method.steady
     return replace(prediction, said=method.scorer(prediction, canvas)) if once else prediction
+
+
+def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | None) -> Places:
+    """Return the positions that the next evaluation is asked for: those that policies read, as a cache narrows them."""
+    read_BL, ahead_B = reads(method, canvas) if standing is None else standing.read_BL, method.verifier.ahead(canvas)
+    if ahead_B is not None:
+        read_BL = read_BL | _windows_ahead(method, canvas, ahead_B)
+    if method.narrowing is not None:
+        read_BL = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
+    if standing is None or read_BL is not standing.read_BL:
+        return Places.marked(read_BL, read_BL.sum(1).tolist())
+    return Places.marked(read_BL, standing.read, standing.read_B)
 
 
 def _refuse_broken(model: str, canvas: Canvas, prediction: Prediction) -> None:
@@ -254,20 +251,20 @@ def _advance(
         before, width = after.copy(), after.tokens_BL.shape[1]
         prediction, candidates = prediction.widened(width), candidates.widened(width)
         steps_B = None if all(steps) else torch.tensor(steps, device=after.held_B.device)
-        commit_BL, count_B, idle_B = _choose(method, candidates, after, prediction, steps_B)
+        commit_BL, count_B, work_B = _choose(method, candidates, after, prediction, steps_B)
         after.decide(commit_BL, candidates.tokens_BL, count_B)
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(steps_B)
-        standing = Standing.of(method, after, idle_B, prediction.broken)
+        standing = Standing.within(method, after, steps, work_B, prediction.broken)
         if any(standing.broken):
             _refuse_broken(prediction.spec.name, canvas, prediction)
         moved = [step and not idle for step, idle in zip(steps, standing.idle, strict=True)]
-        if idle_B is not None and any(standing.idle):
-            after.idle_B = after.idle_B + idle_B
+        if any(standing.idle):
+            after.idle_B = after.idle_B + torch.tensor(standing.idle, device=after.idle_B.device)
         settled = method.waits and not standing.completes(moved) and after.layout_B is before.layout_B
         if not settled:
             after = _close_windows(method, after, moved, any(standing.held))
-        now = standing if settled else None
+        now = standing if settled and standing.open_everywhere else None
         if steps_B is not None and list(steps) != list(rows):
             after, now = after.where(steps_B, others), None
         if observers:
@@ -275,8 +272,9 @@ def _advance(
             for observer in observers:
                 observer(before, shown, after)
         idled += 1
-        steps = [bool(idle) for idle in standing.idle]
-        if idled > IDLE_STEPS and idle_B is not None:
+        steps = standing.idle
+        if idled > IDLE_STEPS and any(steps):
+            idle_B = torch.tensor(steps, device=after.held_B.device)
             endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))
             after.given_up_B, now = after.given_up_B | endless_B, None
             steps = (idle_B & ~endless_B).tolist()
@@ -311,23 +309,24 @@ def _before_commit(
 def _choose(
     method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, steps_B: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the positions to commit, how many of each row, and the rows whose schedule closes none.
+    """Return the positions to commit, how many of each row, and what its schedule has it do: 0 of rows that are idle.
 
     A stalled row is forced.
     """
     open_BL = canvas.open_BL
     open_BL = open_BL if open_BL is prediction.read_BL else open_BL & prediction.read_BL
     open_BL = open_BL if steps_B is None else open_BL & steps_B[:, None]
+    open_everywhere = open_BL is prediction.read_BL and all(prediction.places.counts or [0])
     quota_B, noted = method.schedule.quota(canvas), canvas.margins
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     # Margins are replaced, never changed: they are the same if the selector has noted nothing.
     by_score = canvas.margins is noted
-    stop_B = None
+    count_B, stop_B = commit_BL.sum(1), None
     if not method.decides:
-        forced_B = open_BL.any(1) > commit_BL.any(1)
+        forced_B = count_B == 0 if open_everywhere else open_BL.any(1) > count_B
         forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
         best_BL = best(candidates.score_BL, open_BL, forced_B)
-        commit_BL = commit_BL | best_BL
+        commit_BL, count_B = commit_BL | best_BL, count_B + forced_B
         canvas.forced_B = canvas.forced_B + forced_B
         if not by_score:
             canvas.note(rankings=(candidates.score_BL, best_BL, open_BL))
@@ -338,13 +337,10 @@ def _choose(
         stop_B = stop_B if steps_B is None else stop_B & steps_B
         canvas.stopped_at_B = torch.where(stop_B, canvas.clock_B, canvas.stopped_at_B)
         commit_BL = commit_BL | (canvas.undecided_BL & stop_B[:, None])
+        count_B = commit_BL.sum(1)
     canvas.note(tokens=(_token_gap(candidates, prediction), commit_BL))
-    count_B = commit_BL.sum(1)
-    if quota_B is None:
-        return commit_BL, count_B, None
-    idle_B = count_B + quota_B == 0
-    idle_B = idle_B if stop_B is None else idle_B & ~stop_B
-    return commit_BL, count_B, idle_B if steps_B is None else idle_B & steps_B
+    work_B = None if quota_B is None else count_B + quota_B
+    return commit_BL, count_B, work_B if work_B is None or stop_B is None else work_B + stop_B
 
 
 def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:

@@ -78,7 +78,7 @@ class Selector(Protocol):
     """
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
-        """Return the positions to commit, a subset of `open_BL`."""
+        """Return the positions to commit; those that are not in `open_BL` are left out."""
         ...
 
 

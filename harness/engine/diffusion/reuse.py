@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.draft_forward import forward_drafts
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.shared.indexing import Busy
+from harness.engine.shared.indexing import Busy, positions
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Layer, ModelSpec, Store
 from harness.engine.shared.records import Charge, Role
@@ -159,10 +159,10 @@ def forward_queries(
     that are no padding, which must have been computed before or be among the queries) as the model's structure
     allows. The source of every read position must be a query. Rows without a query are neither changed nor charged.
     """
-    canvas, row_N, source_N = request.canvas, request.row_N, request.source_N
-    missing = (~query_BL[row_N, source_N]).sum()
-    *counts, missing = torch.cat([query_BL.sum(1), missing[None]]).tolist()
-    assert not missing, "a position that is read is not computed"
+    canvas, read_N = request.canvas, request.select_N
+    found = query_BL.view(-1).index_select(0, read_N).sum()
+    *counts, found = torch.cat([query_BL.sum(1), found[None]]).tolist()
+    assert found == len(read_N), "a position that is read is not computed"
     key_BL = canvas.whole_BL if key_BL is None else key_BL
     if isinstance(store, DraftsStore):
         return forward_drafts(request, store, query_BL, key_DL=key_BL, role=role)
@@ -176,7 +176,7 @@ def forward_queries(
         kv=store,
         end=width,
         visible_BTS=key_BL[:, None, :],
-        select_N=row_N * longest + queries.rank_BL[row_N, source_N],
+        select_N=(queries.rank_BL + positions(len(counts), read_N.device)[:, None] * longest).view(-1)[read_N],
         decided_at_BT=queries.take(canvas.decided_at_BL),
         observe=request.observe,
     )
@@ -205,9 +205,7 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = No
 
 def with_sources(request: EvaluationRequest, query_BL: Tensor) -> Tensor:
     """Return `query_BL` and every position that the logits of the read positions come from."""
-    query_BL = query_BL.clone()
-    query_BL[request.row_N, request.source_N] = True
-    return query_BL
+    return query_BL.reshape(-1).index_fill(0, request.select_N, True).view_as(query_BL)
 
 
 def top_probability(logits_NV: Tensor, spec: ModelSpec) -> Tensor:

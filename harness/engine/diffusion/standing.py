@@ -4,8 +4,9 @@ Shapes: B rows, L positions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import compress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,40 +27,65 @@ def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
 class Standing:
     """What the host knows of each row, from one transfer: all that the loop's own decisions hang on.
 
-    How many positions are open, undecided, and read by the next evaluation (`read_BL`); whether a policy holds the row,
-    the loop has given it up, its step was idle, and its last logits were no numbers.
+    How many positions are open, and read by the next evaluation (`read_BL`, `read_B`); whether a policy holds the row,
+    the loop has given it up, its step was idle, and its last logits were no numbers. How many are undecided is not
+    asked (None) while a step is made: rows with an open position go on.
     """
 
     open: list[int]
-    undecided: list[int]
+    undecided: list[int] | None
     held: list[int]
     given_up: list[int]
-    idle: list[int]
+    idle: list[bool]
     broken: list[int]
     read: list[int]
     read_BL: Tensor
+    read_B: Tensor
 
     @classmethod
-    def of(
-        cls, method: DiffusionMethod, canvas: Canvas, idle_B: Tensor | None = None, broken: Tensor | None = None
-    ) -> "Standing":
+    def of(cls, method: DiffusionMethod, canvas: Canvas) -> "Standing":
         """Wait for the device, once."""
-        open_BL = canvas.open_BL
-        read_BL = reads(method, canvas)
-        columns = {"open": open_BL.sum(1), "undecided": canvas.undecided_BL.sum(1)}
-        columns |= {"held": canvas.held_B, "given_up": canvas.given_up_B}
-        columns |= {} if read_BL is open_BL else {"read": read_BL.sum(1)}
-        columns |= {} if idle_B is None else {"idle": idle_B}
+        return cls._told(method, canvas, {"undecided": canvas.undecided_BL.sum(1)})
+
+    @classmethod
+    def within(
+        cls,
+        method: DiffusionMethod,
+        canvas: Canvas,
+        steps: Sequence[bool],
+        work_B: Tensor | None,
+        broken: Tensor | None,
+    ) -> "Standing":
+        """Wait for the device, once, before windows are closed; of the rows in `steps`, those without work are idle."""
+        columns = {} if work_B is None else {"idle": work_B}
         columns |= {} if broken is None else {"broken": broken.expand_as(canvas.held_B)}
+        made = cls._told(method, canvas, columns)
+        if work_B is None:
+            return made
+        return replace(made, idle=[step and not work for step, work in zip(steps, made.idle, strict=True)])
+
+    @classmethod
+    def _told(cls, method: DiffusionMethod, canvas: Canvas, others: dict[str, Tensor]) -> "Standing":
+        open_BL = canvas.open_BL
+        read_BL, open_B = reads(method, canvas), open_BL.sum(1)
+        read_B = open_B if read_BL is open_BL else read_BL.sum(1)
+        columns = {"open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B, **others}
+        columns |= {} if read_B is open_B else {"read": read_B}
         told = dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
-        never = [0] * canvas.num_rows
-        return cls(**{"idle": never, "broken": never, "read": told["open"]} | told, read_BL=read_BL)
+        defaults = {"undecided": None, "idle": [False] * canvas.num_rows, "broken": [], "read": told["open"]}
+        return cls(**defaults | told, read_BL=read_BL, read_B=read_B)
 
     @property
     def live(self) -> list[bool]:
         """Rows that go on."""
-        rows = zip(self.undecided, self.held, self.given_up, strict=True)
+        undecided = self.open if self.undecided is None else self.undecided
+        rows = zip(undecided, self.held, self.given_up, strict=True)
         return [bool(undecided or held) and not given_up for undecided, held, given_up in rows]
+
+    @property
+    def open_everywhere(self) -> bool:
+        """Whether every row has an open position or is held."""
+        return all(opened or held for opened, held in zip(self.open, self.held, strict=True))
 
     def completes(self, stepped: Sequence[bool]) -> bool:
         """Return whether one of these rows has completed its window."""
@@ -73,8 +99,10 @@ class Standing:
 
     def rows(self, kept: Sequence[bool], index_B: Tensor) -> "Standing":
         """Return what is known of the rows that are kept."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "read_BL"}
-        return Standing(
-            **{name: list(compress(column, kept)) for name, column in columns.items()},
-            read_BL=self.read_BL.index_select(0, index_B),
-        )
+        return Standing(**{f.name: _of_rows(getattr(self, f.name), kept, index_B) for f in fields(self)})
+
+
+def _of_rows(column: list[int] | Tensor | None, kept: Sequence[bool], index_B: Tensor) -> Any:
+    if isinstance(column, Tensor):
+        return column.index_select(0, index_B)
+    return None if column is None else list(compress(column, kept))

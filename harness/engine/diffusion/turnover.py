@@ -57,8 +57,8 @@ class Turnover:
         live = standing.live
         if all(live):
             return canvas, standing
-        ended = standing.index_of([not one for one in live])
-        self._ended.append(replace(canvas, memory=Memory(), stores={}).rows(ended))
+        ended, bare = standing.index_of([not one for one in live]), replace(canvas, memory=Memory(), stores={})
+        self._ended.append(bare.rows(ended) if any(live) else bare)
         self.finished += len(ended)
         if sum(part.num_rows for part in self._ended) >= self.at_once:
             self._tell()

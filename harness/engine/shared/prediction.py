@@ -6,8 +6,6 @@ Shapes: B rows, L positions, N read positions, V vocabulary.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from functools import cached_property
-from itertools import accumulate, chain
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import ModelSpec
+from harness.engine.shared.places import Places
 
 
 class ScoreDtype(Enum):
@@ -33,38 +32,55 @@ class ScoreDtype(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Aligned logits [N, V] of the positions (`row_N`, `position_N`) of a canvas of `shape` [B, L].
+    """Aligned logits [N, V] of the positions of a canvas that were read, its `places`.
 
     Logits of position i predict the token at i; the mask token's are -inf. `attention_BLL` is the attention of every
     position to every other, mean over layers and heads, if some policy asked for it.
 
-    What is at hand need not be worked out again: `known_BL` are the positions that were read, `counts` how many of each
-    row, in whose order entries stand, `broken` is whether some logit was not a number, and `said` the candidates of a
-    scorer that looks at nothing but predictions.
+    What is at hand need not be worked out again: `broken` is whether some logit was not a number, and `said` the
+    candidates of a scorer that looks at nothing but predictions.
     """
 
     logits_NV: Tensor
-    row_N: Tensor
-    position_N: Tensor
-    shape: tuple[int, int]
+    places: Places
     spec: ModelSpec
     attention_BLL: Tensor | None = None
-    known_BL: Tensor | None = None
-    counts: Sequence[int] | None = None
     broken: Tensor | None = None
     said: "Candidates | None" = None
 
-    @cached_property
+    @classmethod
+    def together(cls, parts: "Sequence[Prediction]") -> "Prediction":
+        """Return what several calls said of different positions of the same rows, in the order of these."""
+        if len(parts) == 1:
+            return parts[0]
+        flat_N = torch.cat([one.places.flat_N for one in parts])
+        order_N = flat_N.argsort(stable=True)
+        logits_NV = torch.cat([one.logits_NV for one in parts]).index_select(0, order_N)
+        return replace(parts[0], logits_NV=logits_NV, places=Places(flat_N=flat_N[order_N], shape=parts[0].shape))
+
+    @property
+    def row_N(self) -> Tensor:
+        """The row of each entry."""
+        return self.places.row_N
+
+    @property
+    def position_N(self) -> Tensor:
+        """The position of each entry."""
+        return self.places.position_N
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows B and positions L of the canvas."""
+        return self.places.shape
+
+    @property
     def read_BL(self) -> Tensor:
         """Positions that were read."""
-        if self.known_BL is not None:
-            return self.known_BL
-        return self.scatter(torch.ones_like(self.row_N, dtype=torch.bool), False)
+        return self.places.marked_BL
 
     def scatter(self, values_N: Tensor, fill: float | int) -> Tensor:
         """Return [B, L] with the values at their positions and `fill` where nothing was read."""
-        nothing_BL = filled(self.shape, fill, values_N.dtype, values_N.device)
-        return nothing_BL.index_put((self.row_N, self.position_N), values_N)
+        return self.places.put(values_N, fill)
 
     def candidates(
         self, tokens_N: Tensor, score_N: Tensor, confidence_N: Tensor, behind_N: Tensor | None
@@ -75,8 +91,7 @@ class Prediction:
         """
         values_KN = [score_N, confidence_N] if behind_N is None else [score_N, confidence_N, behind_N]
         if len({one.dtype for one in values_KN}) == 1:
-            nothing_BLK = filled((*self.shape, len(values_KN)), -torch.inf, score_N.dtype, score_N.device)
-            out_BLK = nothing_BLK.index_put((self.row_N, self.position_N), torch.stack(values_KN, 1))
+            out_BLK = self.places.put(torch.stack(values_KN, 1), -torch.inf)
             score_BL, confidence_BL, *behind_BL = out_BLK.unbind(2)
         else:
             score_BL, confidence_BL, *behind_BL = (self.scatter(one, -torch.inf) for one in values_KN)
@@ -94,7 +109,7 @@ class Prediction:
 
     def gather(self, values_BL: Tensor) -> Tensor:
         """Return the entries [N] of the read positions."""
-        return values_BL[self.row_N, self.position_N]
+        return self.places.take(values_BL)
 
     def token_gap(self, tokens_N: Tensor, logits_NV: Tensor | None = None) -> Tensor:
         """Return `token_gap` as [B, L], infinite where nothing was read; other logits replace the prediction's own."""
@@ -107,36 +122,20 @@ class Prediction:
     def rows(self, index_B: Tensor | Sequence[int]) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
         rows = index_B.tolist() if isinstance(index_B, Tensor) else index_B
-        counts = self.read_BL.sum(1).tolist() if self.counts is None else self.counts
-        ends, device = [*accumulate(counts)], self.row_N.device
-        entries = [range(ends[row] - counts[row], ends[row]) for row in rows]
-        entry_N = torch.tensor([*chain(*entries)], dtype=torch.int64, device=device)
-        row_N = torch.tensor([row for row, each in enumerate(entries) for _ in each], dtype=torch.int64, device=device)
-        index_B = torch.tensor(rows, dtype=torch.int64, device=device)
+        places, entry_N = self.places.rows(rows)
+        index_B = torch.tensor(rows, dtype=torch.int64, device=entry_N.device)
         return replace(
             self,
-            logits_NV=self.logits_NV[entry_N],
-            row_N=row_N,
-            position_N=self.position_N[entry_N],
-            shape=(len(rows), self.shape[1]),
+            logits_NV=self.logits_NV.index_select(0, entry_N),
+            places=places,
             attention_BLL=None if self.attention_BLL is None else self.attention_BLL[index_B],
-            known_BL=self.read_BL.index_select(0, index_B),
-            counts=[counts[row] for row in rows],
             said=None if self.said is None else self.said.rows(index_B),
         )
 
     def only(self, some_BL: Tensor) -> "Prediction":
         """Return the prediction of some positions."""
-        entry_N = self.gather(some_BL).nonzero().squeeze(1)
-        return replace(
-            self,
-            logits_NV=self.logits_NV[entry_N],
-            row_N=self.row_N[entry_N],
-            position_N=self.position_N[entry_N],
-            known_BL=self.read_BL & some_BL,
-            counts=None,
-            said=None,
-        )
+        places, entry_N = self.places.only(some_BL)
+        return replace(self, logits_NV=self.logits_NV.index_select(0, entry_N), places=places, said=None)
 
     def widened(self, width: int) -> "Prediction":
         """Return the prediction of a canvas that has grown to `width` positions; nothing was read of the new ones."""
@@ -145,9 +144,8 @@ class Prediction:
             return self
         if attention_BLL is not None:
             attention_BLL = F.pad(attention_BLL, (0, extra, 0, extra))
-        known_BL = F.pad(self.read_BL, (0, extra))
         said = None if self.said is None else self.said.widened(width)
-        return replace(self, shape=(self.shape[0], width), attention_BLL=attention_BLL, known_BL=known_BL, said=said)
+        return replace(self, places=self.places.widened(width), attention_BLL=attention_BLL, said=said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,10 +257,15 @@ def rank_descending(score_BL: Tensor) -> Tensor:
 
 def top(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
     """Return the `count_B` best open positions of each row (all of them where fewer are open)."""
+    return first(score_BL, open_BL, count_B).logical_and_(open_BL)
+
+
+def first(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
+    """Return the `count_B` best positions of each row, all open ones before any other."""
     order_BL = _open_first(score_BL, open_BL).argsort(dim=1, descending=True, stable=True)
     first_BL = positions(order_BL.shape[1], order_BL.device) < count_B[:, None]
     # Every position has a rank, so that all of the copy is overwritten.
-    return first_BL.scatter(1, order_BL, first_BL).logical_and_(open_BL)
+    return first_BL.scatter(1, order_BL, first_BL)
 
 
 def best(score_BL: Tensor, open_BL: Tensor, rows_B: Tensor) -> Tensor:
