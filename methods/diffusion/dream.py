@@ -43,7 +43,11 @@ def _fallen(canvas: Canvas, steps: int, eps: float) -> Tensor:
 
 def _coins(canvas: Canvas, steps: int, eps: float) -> Tensor:
     """Return the draw of every position less the probability to close."""
-    return canvas.uniforms("order") - (1 - _kept_share(canvas, steps, eps))[:, None]
+    drawn_BL = canvas.uniforms("order")
+    known = (drawn_BL, canvas.clock_B, canvas.opened_at_B)
+    return canvas.once(
+        (_coins, steps, eps), known, lambda *_: drawn_BL - (1 - _kept_share(canvas, steps, eps))[:, None]
+    )
 
 
 @policy("method/schedule", "dream")

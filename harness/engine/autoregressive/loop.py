@@ -193,11 +193,7 @@ def evaluate_apart(
         end_B = torch.where(number_B == number, whole.end_B, whole.start_B)
         window = replace(whole, end_B=end_B, busy_R=(number_B == number).nonzero().squeeze(1))
         parts.append(ask(model, window, sequences, ledger, role))
-    order_N = torch.cat([one.row_N for one in parts]).argsort(stable=True)
-    columns = {
-        name: torch.cat([getattr(one, name) for one in parts])[order_N] for name in ("logits_NV", "row_N", "position_N")
-    }
-    return replace(parts[0], **columns)
+    return Prediction.together(parts)
 
 
 def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part: Part | None) -> Window:

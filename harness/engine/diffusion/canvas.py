@@ -8,6 +8,7 @@ samples.
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from harness.engine.shared.randomness import uniforms
 SETTLED = 1 << 30
 """`draft_from` of rows without drafts."""
 
-_NOWHERE = 1 << 30
+_NOWHERE, _PADDING = 1 << 30, "padding"
 _COUNTED = (
     *("clock_B", "opened_at_B", "window_index_B", "window_masks_B", "layout_B"),
     *("calls_B", "held_calls_B", "idle_B", "forced_B", "remasked_B", "generated_B", "first_call_B"),
@@ -51,7 +52,7 @@ class Canvas:
     `memory` holds what policies keep between steps.
     `stores` holds keys and values; evaluations write them in place, so that of the copies of a canvas (not of its
     rows) only the latest may be evaluated.
-    `padding` is what `padding_mask` has found, and the lengths for which it holds.
+    What follows from them is worked out by `once`.
     """
 
     tokens_BL: Tensor
@@ -85,8 +86,7 @@ class Canvas:
     stop_ids: tuple[int, ...] = ()
     memory: Memory = field(default_factory=Memory)
     stores: dict[str, Store] = field(default_factory=dict)
-    padding: tuple[Tensor, Tensor | None] | None = field(default=None, repr=False)
-    _known: dict[Hashable, tuple[tuple[Tensor, ...], Any]] = field(default_factory=dict, init=False, repr=False)
+    known: dict[Hashable, tuple[tuple[Tensor, ...], Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_prompts(
@@ -134,19 +134,18 @@ class Canvas:
         own = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return own | {f"margins.{name}": kept for name, kept in self.margins.tensors.items()}
 
-    def _with(self, tensors: Mapping[str, Tensor], **others: Any) -> "Canvas":
-        """Return a copy with these tensors, as `_tensors` names them, in place of its own."""
+    def _with(self, tensors: Mapping[str, Tensor], *, unpadded: bool = False, **others: Any) -> "Canvas":
+        """Return a copy with these tensors, as `_tensors` names them; `unpadded` tells that none of its rows is."""
+        own = {name: kept for name, kept in tensors.items() if "." not in name}
         margins = {name.removeprefix("margins."): kept for name, kept in tensors.items() if "." in name}
-        return replace(
-            self, **{n: t for n, t in tensors.items() if "." not in n}, margins=Margins.of(margins), **others
-        )
+        known = {_PADDING: ((tensors["length_B"],), None)} if unpadded else {}
+        return replace(self, **own, margins=Margins.of(margins), known=known, **others)
 
     def rows(self, index_D: Tensor) -> "Canvas":
         """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
         tensors = alike(lambda kept: kept.index_select(0, index_D), self._tensors())
         stores = {key: store.rows(index_D) for key, store in self.stores.items()}
-        padding = (tensors["length_B"], None) if self._unpadded else None
-        return self._with(tensors, memory=self.memory.rows(index_D), stores=stores, padding=padding)
+        return self._with(tensors, unpadded=self._unpadded, memory=self.memory.rows(index_D), stores=stores)
 
     @classmethod
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
@@ -157,8 +156,8 @@ class Canvas:
             part._widen(width)
         tensors = alike(lambda *kept: torch.cat(kept), *(part._tensors() for part in parts))
         memory = Memory.joined([part.memory for part in parts], [part.num_rows for part in parts])
-        padding = (tensors["length_B"], None) if all(part._unpadded for part in parts) else None
-        return parts[0]._with(tensors, memory=memory, stores={}, padding=padding)
+        unpadded = all(part._unpadded for part in parts)
+        return parts[0]._with(tensors, unpadded=unpadded, memory=memory, stores={})
 
     def joined(self, fresh: "Canvas") -> "Canvas":
         """Return these rows and, behind them, others of which nothing is stored; as wide as the wider of both."""
@@ -182,7 +181,7 @@ class Canvas:
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one; it shares tensors, which nobody changes."""
         made = copy.copy(self)
-        made.memory, made.stores, made._known = self.memory.copy(), dict(self.stores), dict(self._known)
+        made.memory, made.stores, made.known = self.memory.copy(), dict(self.stores), dict(self.known)
         return made
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
@@ -196,7 +195,7 @@ class Canvas:
             return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs]))
 
         tensors = alike(merged, made._tensors(), other._tensors())
-        return made._with(tensors, memory=made.memory.where(rows_B, other.memory), padding=None)
+        return made._with(tensors, memory=made.memory.where(rows_B, other.memory))
 
     @property
     def num_rows(self) -> int:
@@ -211,7 +210,7 @@ class Canvas:
     @property
     def window_clock_B(self) -> Tensor:
         """Steps of a row since its window opened."""
-        return self.clock_B - self.opened_at_B
+        return self.once("window_clock", (self.clock_B, self.opened_at_B), torch.sub)
 
     @property
     def open_BL(self) -> Tensor:
@@ -220,9 +219,9 @@ class Canvas:
 
     def once(self, name: Hashable, sources: tuple[Tensor, ...], make: Callable[..., Any]) -> Any:
         """Return what `make` makes of tensors of the canvas, worked out once as long as they are the same."""
-        known = self._known.get(name)
+        known = self.known.get(name)
         if known is None or any(one is not other for one, other in zip(known[0], sources, strict=True)):
-            known = self._known[name] = (sources, make(*sources))
+            known = self.known[name] = (sources, make(*sources))
         return known[1]
 
     @property
@@ -243,7 +242,9 @@ class Canvas:
     @property
     def place_BL(self) -> Tensor:
         """Place of every position in its row's response, negative in the prompt."""
-        return self.position_L - self.prompt_length_B[:, None]
+        return self.once(
+            "place", (self.position_L, self.prompt_length_B), lambda at_L, start_B: at_L - start_B[:, None]
+        )
 
     @property
     def window_place_BL(self) -> Tensor:
@@ -255,32 +256,32 @@ class Canvas:
     @property
     def first_undecided_B(self) -> Tensor:
         """Place of the first undecided position, beyond every place in rows that have none."""
-        return self.place_BL.masked_fill(~self.undecided_BL, _NOWHERE).amin(1)
+        return self.place_BL.where(self.undecided_BL, _NOWHERE).amin(1)
 
     @property
     def whole_BL(self) -> Tensor:
         """Positions that are no padding."""
-        return self.position_L < self.length_B[:, None]
+        return self.once("whole", (self.position_L, self.length_B), lambda at_L, end_B: at_L < end_B[:, None])
 
     @property
     def _unpadded(self) -> bool:
         """Whether it is known that no row is padded."""
-        return self.padding is not None and self.padding[0] is self.length_B and self.padding[1] is None
+        (length_B,), mask = self.known.get(_PADDING, ((None,), None))
+        return length_B is self.length_B and mask is None
 
     def padding_mask(self) -> Tensor | None:
-        """Return which keys are no padding, [B, 1, S], or None when no row is padded; worked out once."""
-        if self.padding is None or self.padding[0] is not self.length_B:
-            self.padding = (self.length_B, padding_mask(self.length_B, self.tokens_BL.shape[1]))
-        return self.padding[1]
+        """Return which keys are no padding, [B, 1, S], or None when no row is padded."""
+        return self.once(_PADDING, (self.length_B,), lambda end_B: padding_mask(end_B, self.tokens_BL.shape[1]))
 
     @property
     def response_BL(self) -> Tensor:
         """Positions of the response."""
-        return (self.place_BL >= 0) & (self.place_BL < (self.length_B - self.prompt_length_B)[:, None])
+        return self.once("response", (self.place_BL, self.whole_BL), lambda at_BL, whole_BL: (at_BL >= 0) & whole_BL)
 
     def uniforms(self, purpose: str) -> Tensor:
         """Return float64 [B, L] in [0, 1), fixed by sample, step, purpose and position."""
-        return uniforms(self.seed_B, self.clock_B, purpose, self.tokens_BL.shape[1])
+        make = partial(uniforms, purpose=purpose, length=self.tokens_BL.shape[1])
+        return self.once((purpose, self.tokens_BL.shape[1]), (self.seed_B, self.clock_B), make)
 
     def commit(self, commit_BL: Tensor, tokens_BL: Tensor) -> None:
         """Decide undecided positions; a position that is not undecided is left as it is."""
@@ -376,7 +377,7 @@ class Canvas:
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:
             self.margins = self.margins.settled
-            self.padding, pad = None, torch.nn.functional.pad
+            self.known, pad = {}, torch.nn.functional.pad
             fills = {"tokens_BL": self.fill_id, "undecided_BL": False, "window_BL": False, "decided_at_BL": GIVEN}
             for name, value in fills.items():
                 setattr(self, name, pad(getattr(self, name), (0, extra), value=value))

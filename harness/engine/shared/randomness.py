@@ -7,6 +7,7 @@ global generator, the same draws whatever the batch, the order of samples, or th
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -41,8 +42,14 @@ def uniforms(seed_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tenso
     """Return float64 [B, `length`] in [0, 1): one draw per row, step, purpose and position."""
     salt = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=7).digest(), "big")
     row_B = _mix(_mix(seed_B + _GOLDEN) ^ (step_B * _GOLDEN + salt))
-    position_L = torch.arange(1, length + 1, device=seed_B.device, dtype=torch.int64) * _GOLDEN
-    return _shift(_mix(row_B[:, None] + position_L), 11).double() * 2.0**-53
+    return _shift(_mix(row_B[:, None] + _spread(length, seed_B.device)), 11).double() * 2.0**-53
+
+
+@lru_cache(maxsize=256)
+def _spread(length: int, device: torch.device) -> Tensor:
+    """Return what tells positions apart; the same tensor to all, so that nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.arange(1, length + 1, device=device, dtype=torch.int64) * _GOLDEN
 
 
 @contextmanager
