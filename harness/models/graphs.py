@@ -172,7 +172,7 @@ class StaticModel:
         """Allocate an empty key/value store, which keeps its place."""
         return self._pool.store(rows, slots)
 
-    def computed(self, request: ForwardRequest) -> tuple[int, int]:
+    def padded_size(self, request: ForwardRequest) -> tuple[int, int]:
         """Return how many rows a call computes, and how many positions wide."""
         if self._why_not(request) is None:
             shape = Shape.of(request, self.spec.max_length)

@@ -242,10 +242,10 @@ class LanguageModel(Protocol):
 def computed_size(model: LanguageModel, request: ForwardRequest) -> tuple[int, int]:
     """Return how many rows a model computes for a request, and how many positions wide, padding of its own included.
 
-    Models that pad requests have a method `computed` that says so.
+    Models that pad requests have a method `padded_size` that says so.
     """
-    computed = getattr(model, "computed", None)
-    rows, width = request.tokens_BT.shape if computed is None else computed(request)
+    padded_size = getattr(model, "padded_size", None)
+    rows, width = request.tokens_BT.shape if padded_size is None else padded_size(request)
     return rows, width
 
 
@@ -283,7 +283,7 @@ class Models:
         """Allocate an empty key/value store of the target."""
         return self.target.new_store(rows, slots)
 
-    def computed(self, request: ForwardRequest) -> tuple[int, int]:
+    def padded_size(self, request: ForwardRequest) -> tuple[int, int]:
         """Return how many rows the target computes, and how many positions wide."""
         return computed_size(self.target, request)
 
