@@ -342,7 +342,7 @@ class Transformer(nn.Module):
         end = kv.slots if kv is not None and request.end is None else request.end or request.tokens_BT.shape[1]
         mask, causal = self._mask(request, positions_BT, end)
         x = read = self.embedding(request.tokens_BT) if part.states_BTC is None else part.states_BTC
-        tables, layers = self.rotary.tables(positions_BT, x.dtype), self.config.layers
+        tables, layers = self.rotary.tables(positions_BT, x.dtype), len(self.blocks)
         part.taps(part.first, x)
         for index in range(part.first, part.ends(layers)):
             block = self.blocks[index]
