@@ -205,8 +205,11 @@ def _text(cfg: DictConfig) -> None:
             f"task.renderer={renderer}: model={cfg.model.name} reads symbols only; use task.renderer=tiny"
         )
     asked, trained = cfg.task.get("max_items"), cfg.model.max_items
-    known = "knows" in cfg.model and cfg.task.name in cfg.model.knows
-    if cfg.model.tokenizer == "symbols" and asked != trained and not known:
+    if cfg.model.tokenizer == "symbols" and asked != trained and not _known(cfg):
         layout = f"prompts laid out for {trained} items" if asked is not None else "list tasks, and this is none"
         key = f"task.max_items={asked}" if asked is not None else f"task={cfg.task.name}"
         raise ConfigError(f"{key}: model={cfg.model.name} was trained on {layout}")
+
+
+def _known(cfg: DictConfig) -> bool:
+    return "knows" in cfg.model and cfg.task.name in cfg.model.knows

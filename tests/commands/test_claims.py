@@ -24,8 +24,8 @@ claims:
    of: method=threshold, against: method=llada, holds_if: [{compare: saving, metric: nfe, at_least: 2}]}
 - {id: accuracy, system: Fast-dLLM, paper: P, place: table, claim: right, with: tiny, tasks: list_copy,
    of: method=threshold, metric: accuracy, published: 100}
-- {id: drafts, system: DEER, paper: P, place: table, claim: "fast | drafts", tasks: humaneval, metric: tpf,
-   of: model=hf_causal model.hub_id=Qwen/Qwen3-4B method=deer, published: 6.58}
+- {id: drafts, system: Hidden Transfer, paper: P, place: table, claim: "fast | drafts", tasks: humaneval, metric: tpf,
+   of: model=hf_causal model.hub_id=Qwen/Qwen3-4B method=hidden_transfer, published: 6.58}
 - {id: weights, system: LLaDA, paper: P, place: table, claim: right, metric: accuracy, published: {gsm8k: 70},
    of: model=llada_8b_base protocol=llada_lmeval method=llada}
 - {id: images, system: ReCAP, paper: P, place: abstract, claim: fast, published: 2.4, unit: x, not_comparable: no text}
@@ -58,7 +58,7 @@ def test_a_stored_number_makes_a_verdict_and_another_one_another(
     before = verdicts(call_decbench, "results_dir=store")
     assert before["speed"] == ("not run", "the store has no run")
     assert before["accuracy"] == ("not run", "the store has no run")
-    assert before["drafts"] == ("not run", "not built: method deer")
+    assert before["drafts"] == ("not run", "not built: method hidden_transfer")
     assert before["weights-gsm8k"] == ("not run", "weights: `hf download GSAI-ML/LLaDA-8B-Base`")
     assert before["images"] == ("not comparable", "no text")
 
@@ -94,8 +94,8 @@ def test_readers_get_lines_pages_and_one_claim_whole(folder: Path, call_decbench
     """Guards the three forms, and cells that would break a table."""
     lines = call_decbench("claims", "--file=claims.yaml", "results_dir=store").stdout.splitlines()
     assert lines[-1] == "1 not comparable, 4 not run" and lines[1].split()[0] == "speed"
-    page = call_decbench("claims", "--file=claims.yaml", "results_dir=store", "--markdown", "DEER").stdout
-    assert "## 29. DEER" in page and r"fast \| drafts | P, table | 6.58 tokens/call | not run | not built: m" in page
+    page = call_decbench("claims", "--file=claims.yaml", "results_dir=store", "--markdown", "Hidden Transfer").stdout
+    assert "## 27. Hidden Transfer" in page and r"fast \| drafts | P, table | 6.58 tokens/call | not run | not built: m" in page
     whole = call_decbench("claims", "--file=claims.yaml", "results_dir=store", "speed").stdout
     assert "kind       mechanism" in whole
     assert "decbench run model=tiny_mdm gen_length=16 task.samples=2 method=threshold task=list_copy" in whole

@@ -44,7 +44,8 @@ def test_every_method_is_built_with_its_defaults(method: str):
     made = build_method(compose(asked))
     assert made
     if kind in MODEL_OF:
-        check(compose([*asked, *(["model@draft=tiny_ar_draft"] if asks(made) else [])]))
+        drafts = {"causal": "tiny_ar_draft", "masked_diffusion": "tiny_mdm"}
+        check(compose([*asked, *(f"model@draft={drafts[kind.value]}" for kind in asks(made))]))
 
 
 def test_a_knob_reaches_its_policy():
