@@ -95,7 +95,10 @@ def test_readers_get_lines_pages_and_one_claim_whole(folder: Path, call_decbench
     lines = call_decbench("claims", "--file=claims.yaml", "results_dir=store").stdout.splitlines()
     assert lines[-1] == "1 not comparable, 4 not run" and lines[1].split()[0] == "speed"
     page = call_decbench("claims", "--file=claims.yaml", "results_dir=store", "--markdown", "Hidden Transfer").stdout
-    assert "## 27. Hidden Transfer" in page and r"fast \| drafts | P, table | 6.58 tokens/call | not run | not built: m" in page
+    assert (
+        "## 27. Hidden Transfer" in page
+        and r"fast \| drafts | P, table | 6.58 tokens/call | not run | not built: m" in page
+    )
     whole = call_decbench("claims", "--file=claims.yaml", "results_dir=store", "speed").stdout
     assert "kind       mechanism" in whole
     assert "decbench run model=tiny_mdm gen_length=16 task.samples=2 method=threshold task=list_copy" in whole
