@@ -31,8 +31,8 @@ from harness.engine.shared.model import LanguageModel, ModelKind, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
+from methods.autoregressive.chains import always
 from methods.autoregressive.sample import Law
-from methods.autoregressive.self_draft import always
 from methods.autoregressive.speculative import draft_with
 
 

@@ -31,8 +31,9 @@ from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
+from methods.autoregressive.chains import always
 from methods.autoregressive.sample import Law
-from methods.autoregressive.self_draft import SelfDraft, SelfDrafted, always, draft
+from methods.autoregressive.self_draft import SelfDraft, SelfDrafted, draft
 
 
 @policy("method/drafter", "early_exit")

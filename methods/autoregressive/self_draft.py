@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafted, KeepGoing, Proposal
+from harness.engine.autoregressive.drafting import KeepGoing, Proposal
 from harness.engine.autoregressive.parts import ask_groups
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.autoregressive.windows import Window
@@ -17,13 +17,7 @@ from harness.engine.shared.model import LanguageModel, Part, Taps
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
-from harness.engine.shared.sampling import invert
-from methods.autoregressive.sample import Law
-
-
-def always(drafted: Drafted) -> Tensor:
-    """Stop no row."""
-    return torch.ones_like(drafted.row_R, dtype=torch.bool)
+from methods.autoregressive.chains import always, drawn, proposed
 
 
 def sure(threshold_B: Tensor) -> KeepGoing:
@@ -70,7 +64,8 @@ def draft(how: SelfDraft, model: LanguageModel, sequences: Sequences, limit_B: T
         steps.append(states)
         if not bool(wants_B.any()):
             break
-        drafted, q_BV = _drawn(how, said, uniform_BK[:, len(steps) - 1], sequences, len(steps))
+        uniform_B, step = uniform_BK[:, len(steps) - 1], len(steps)
+        drafted, q_BV = drawn(how.temperature, said.row_N, said.logits_NV, uniform_B, sequences, step)
         laws += [] if q_BV is None else [q_BV]
         at_B1 = (length_B + count_B)[:, None]
         token_B = torch.zeros_like(count_B).index_copy(0, drafted.row_R, drafted.token_R)
@@ -80,9 +75,7 @@ def draft(how: SelfDraft, model: LanguageModel, sequences: Sequences, limit_B: T
         completes_B = wants_B & how.complete
         wants_B = wants_B & (count_B < limit_B) & ~is_stop(token_B, model.spec.stop_ids) & goes_on_B
         fed_B = wants_B | completes_B
-    place_BK = (length_B[:, None] + torch.arange(most, device=length_B.device)).clamp(max=tokens_BL.shape[1] - 1)
-    tokens_BK, q_BKV = tokens_BL.gather(1, place_BK), torch.stack(laws, 1) if laws else None
-    proposal = Proposal(tokens_BK=tokens_BK, count_B=count_B, probabilities_BKV=q_BKV)
+    proposal = proposed(tokens_BL, length_B, count_B, most, laws)
     # What the first step did not pass, no later one does: rows leave, none comes.
     states = {
         depth: torch.cat([step.get(depth, torch.zeros_like(first)) for step in steps], 1)
@@ -114,18 +107,3 @@ def _fed(
     said = ask_groups(model, window, groups, sequences, ledger, Role.DRAFT)
     assert window.part is not None
     return said, window.part.taps.states
-
-
-def _drawn(
-    how: SelfDraft, said: Prediction, uniform_B: Tensor, sequences: Sequences, step: int
-) -> tuple[Drafted, Tensor | None]:
-    """Return the tokens of the rows that want one, and the law that they were drawn from, [B, V]."""
-    row_R, logits_RV, q_BV = said.row_N, said.logits_NV, None
-    if how.temperature == 0:
-        token_R = logits_RV.argmax(-1)
-    else:
-        q_RV = Law(how.temperature, 0, 1.0).probabilities(logits_RV)
-        token_R = invert(q_RV, uniform_B[row_R])
-        q_BV = q_RV.new_zeros(len(uniform_B), q_RV.shape[1]).index_copy(0, row_R, q_RV)
-        logits_RV = logits_RV / how.temperature
-    return Drafted(step=step, row_R=row_R, token_R=token_R, logits_RV=logits_RV, sequences=sequences), q_BV

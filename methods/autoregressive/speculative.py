@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafted, KeepGoing, Proposal, Verdict
+from harness.engine.autoregressive.drafting import KeepGoing, Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.model import LanguageModel, ModelKind, Models, Part, Store
@@ -40,6 +40,7 @@ from harness.engine.shared.prediction import Prediction, token_gap
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.sampling import invert
+from methods.autoregressive.chains import always, drawn, proposed
 from methods.autoregressive.sample import Law
 from methods.autoregressive.tree_rejection import down_tree, residual
 
@@ -59,7 +60,7 @@ class ModelDrafter:
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return `limit_B` tokens per row, fewer where one of them ends the answer."""
-        return self.propose_while(model, sequences, limit_B, ledger, _always)
+        return self.propose_while(model, sequences, limit_B, ledger, always)
 
     def propose_while(
         self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
@@ -104,31 +105,17 @@ def draft_with(
             part=None if exact_B is None else part,
         )
         asked = ask(model.draft, window, sequences, ledger, Role.DRAFT)
-        logits_RV = over(model.spec.vocab_size, asked.logits_NV)
-        if temperature == 0:
-            token_R = logits_RV.argmax(-1)
-        else:
-            q_RV = Law(temperature, 0, 1.0).probabilities(logits_RV)
-            token_R = invert(q_RV, uniform_BK[busy_R, len(laws)])
-            laws.append(q_RV.new_zeros(len(limit_B), q_RV.shape[1]).index_copy(0, busy_R, q_RV))
-        tokens_BL[busy_R, end_B[busy_R]] = token_R
+        logits_RV, step = over(model.spec.vocab_size, asked.logits_NV), int(count_B.max()) + 1
+        drafted, q_BV = drawn(temperature, busy_R, logits_RV, uniform_BK[:, step - 1], sequences, step)
+        laws += [] if q_BV is None else [q_BV]
+        tokens_BL[busy_R, end_B[busy_R]] = drafted.token_R
         exact_B = end_B if exact_B is None else exact_B
         computed_B, count_B = end_B, count_B.index_add(0, busy_R, torch.ones_like(busy_R))
-        goes_on_R = (count_B < limit_B)[busy_R] & ~is_stop(token_R, model.spec.stop_ids)
-        scaled_RV = logits_RV / temperature if temperature else logits_RV
-        drafted = Drafted(
-            step=int(count_B.max()), row_R=busy_R, token_R=token_R, logits_RV=scaled_RV, sequences=sequences
-        )
+        goes_on_R = (count_B < limit_B)[busy_R] & ~is_stop(drafted.token_R, model.spec.stop_ids)
         busy_R = busy_R[goes_on_R & keep_going(drafted)]
     kept_B = exact_B if calibrate and exact_B is not None else computed_B
     sequences.memory.update({STORE: store, COMPUTED: kept_B})
-    place_BK = (length_B[:, None] + torch.arange(most, device=length_B.device)).clamp(max=tokens_BL.shape[1] - 1)
-    q_BKV = torch.stack(laws, 1) if laws else None
-    return Proposal(tokens_BK=tokens_BL.gather(1, place_BK), count_B=count_B, probabilities_BKV=q_BKV)
-
-
-def _always(drafted: Drafted) -> Tensor:
-    return torch.ones_like(drafted.row_R, dtype=torch.bool)
+    return proposed(tokens_BL, length_B, count_B, most, laws)
 
 
 def _kept(draft: LanguageModel, sequences: Sequences) -> tuple[Store, Tensor]:
