@@ -1,15 +1,18 @@
 """Any causal checkpoint that transformers has a class for, behind the engine's interface, key/value stores included."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, ModelSpec, Store
+from harness import files
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, ModelSpec, Part, Store
 from harness.errors import ConfigError, DataError
 from harness.models import hub, text
+from harness.models.hf_layers import LayerByLayer, layer_by_layer
 from harness.models.pool import LoadedModel
 from harness.models.public.weights import digest
 from harness.models.slots import SlotCache, SlotStore
@@ -20,10 +23,13 @@ _LOW_PRECISION_TOLERANCE = 0.25
 
 
 class CausalModel:
-    """A transformers model that the draft-verify loop can call; shapes as in `harness.engine.shared.model`."""
+    """A transformers model that the draft-verify loop can call; shapes as in `harness.engine.shared.model`.
 
-    def __init__(self, inner: Any, spec: ModelSpec) -> None:
-        self.inner, self.spec = inner, spec
+    With its `layers` it runs parts of itself.
+    """
+
+    def __init__(self, inner: Any, spec: ModelSpec, layers: LayerByLayer | None = None) -> None:
+        self.inner, self.spec, self.layers = inner, spec, layers
         arguments = inspect.signature(inner.forward).parameters
         # Renamed in transformers 5.24.
         self._cache = "cache" if "cache" in arguments else "past_key_values"
@@ -39,6 +45,11 @@ class CausalModel:
         """Name of the attention that the class computes with, as it says."""
         return getattr(self.inner.config, "_attn_implementation", None)
 
+    @property
+    def parts(self) -> bool:
+        """Whether it runs parts of itself."""
+        return self.layers is not None
+
     def new_store(self, rows: int, slots: int) -> SlotStore:
         """Return an empty key/value store; a layer takes its memory when it first writes."""
         return SlotStore(self.spec.layers, rows, slots)
@@ -48,9 +59,11 @@ class CausalModel:
         """Return raw logits.
 
         The head is computed for the columns of T that some row selects, or for all where the class cannot choose.
-        Raise TypeError for `observe`, `plan` and `part`: the class's layers and fused attention have nothing to show.
+        Raise TypeError for `observe` and `plan`, and for `part` where the class's layers are not known: they and fused
+        attention have nothing to show.
         """
-        if request.observe is not None or request.plan is not None or request.part is not None:
+        refused = request.part is not None and self.layers is None
+        if request.observe is not None or request.plan is not None or refused:
             raise TypeError(f"model {self.spec.name} does not show its attention and layers")
         kv, tokens_BT, positions_BT, select_N = request.kv, request.tokens_BT, request.places_BT(), request.select_N
         rows, width = tokens_BT.shape
@@ -60,14 +73,18 @@ class CausalModel:
         end = store.slots if request.end is None else request.end
         keys_BS = positions_BT if kv is None else torch.arange(end, device=tokens_BT.device)[None]
         mask_BTS = _visible(positions_BT, keys_BS, request.visible_BTS, request.structured)
+        cache, mask_B1TS = SlotCache(store, slots_BT, end), _additive(mask_BTS, self.inner.dtype)
+        if request.part is not None and self.layers is not None:
+            x_BTC = self.layers.states(request.part, tokens_BT, positions_BT, mask_B1TS, cache)
+            return self.layers.read(request.selected(x_BTC))
         columns_C = None if select_N is None else torch.unique(select_N % width)
-        arguments: dict[str, Any] = {self._cache: SlotCache(store, slots_BT, end)}
+        arguments: dict[str, Any] = {self._cache: cache}
         if columns_C is not None and self._keeps_rows:
             arguments["logits_to_keep"] = columns_C
         logits = self.inner(
             input_ids=tokens_BT,
             position_ids=positions_BT,
-            attention_mask=_additive(mask_BTS, self.inner.dtype),
+            attention_mask=mask_B1TS,
             use_cache=True,
             **arguments,
         ).logits
@@ -96,6 +113,20 @@ def _additive(mask_BTS: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask to add to scores; a boolean one is taken for numbers by eager attention, in silence."""
     hidden = torch.zeros(mask_BTS.shape, dtype=dtype, device=mask_BTS.device)
     return hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)[:, None]
+
+
+def layers_of(model: Mapping[str, Any]) -> int | None:
+    """Return the number of layers of an option of the model group, None where no file here says it.
+
+    Whether its class runs parts of itself is known once it is loaded.
+    """
+    try:
+        folder = hub.find_of(model)
+        config = {} if folder is None else files.parsed(files.text(folder / hub.CONFIG))
+    except (ConfigError, OSError, ValueError):
+        return None
+    told = [config.get(name) for name in ("num_hidden_layers", "n_layer")] if isinstance(config, dict) else []
+    return next((one for one in told if isinstance(one, int)), None)
 
 
 def load(
@@ -130,6 +161,7 @@ def load(
     )
     model = CausalModel(inner, spec)
     _require_own_logits(folder, model)
+    model.layers = _proven(model, layer_by_layer(inner))
     return loaded(folder, model, inner, tokenizer)
 
 
@@ -195,7 +227,7 @@ def stops(folder: Path, inner: Any, tokenizer: Any) -> tuple[int, ...]:
 
 def _require_own_logits(folder: Path, model: CausalModel) -> None:
     """Compare a short text through the store, window by window, with the class's own plain forward."""
-    tokens_BT = (torch.arange(_PROBE, device=model.device) * 7 % model.spec.vocab_size)[None]
+    tokens_BT = _probe(model)
     with torch.no_grad():
         plain = model.inner(input_ids=tokens_BT, use_cache=False).logits[0].float()
     store, parts = model.new_store(1, _PROBE + 1), []
@@ -206,12 +238,35 @@ def _require_own_logits(folder: Path, model: CausalModel) -> None:
     require_close(folder, model.inner, torch.cat(parts), plain)
 
 
+def _proven(model: CausalModel, layers: LayerByLayer | None) -> LayerByLayer | None:
+    """Return the layers where they add up to what the class itself says of a short text, None where they do not."""
+    if layers is None:
+        return None
+    tokens_BT = _probe(model)
+    made = CausalModel(model.inner, model.spec, layers)
+    try:
+        logits = [made.forward(ForwardRequest(tokens_BT, part=part)).float() for part in (None, Part())]
+    # Whatever modules raise that are called in another way than their class does.
+    except Exception:
+        return None
+    return layers if _far(model.inner, logits[1], logits[0]) is None else None
+
+
 def require_close(folder: Path, inner: Any, windows_TV: Tensor, plain_TV: Tensor) -> None:
     """Raise DataError where logits computed through a store are not those of the class's own plain forward."""
-    allowed = _TOLERANCE.get(inner.dtype, _LOW_PRECISION_TOLERANCE) * float(plain_TV.std())
-    difference = float((windows_TV - plain_TV).abs().max())
-    if not difference <= allowed:
+    if (difference := _far(inner, windows_TV, plain_TV)) is not None:
         raise DataError(
             f"{folder}: {type(inner).__name__} gives other logits window by window than at once (by "
             f"{difference:.2g}); its attention or positions are not those of a plain causal model"
         )
+
+
+def _probe(model: CausalModel) -> Tensor:
+    return (torch.arange(_PROBE, device=model.device) * 7 % model.spec.vocab_size)[None]
+
+
+def _far(inner: Any, logits: Tensor, plain: Tensor) -> float | None:
+    """Return by how much logits differ from plain ones, None where it is no more than rounding may be."""
+    allowed = _TOLERANCE.get(inner.dtype, _LOW_PRECISION_TOLERANCE) * float(plain.std())
+    difference = float((logits - plain).abs().max())
+    return None if difference <= allowed else difference

@@ -25,6 +25,7 @@ SHAPE = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attent
 SHAPE |= {"intermediate_size": 56, "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 257}
 CLASSES: dict[str, dict[str, Any]] = {
     "Llama": SHAPE,
+    "Qwen2": SHAPE,
     "Qwen3": SHAPE | {"head_dim": 8},
     "Gemma2": SHAPE
     | {"head_dim": 8, "sliding_window": 256, "query_pre_attn_scalar": 8, "final_logit_softcapping": 3.0},

@@ -95,7 +95,7 @@ def refuse_layers(model: LanguageModel, method: AutoregressiveMethod) -> None:
         if not runs_parts(asked):
             raise ConfigError(
                 f"model={asked.spec.name}: runs all of its layers or none, and the {slot} has it run a part of them; "
-                f"use a model of the in-tree transformer, or method=ar_greedy"
+                f"use a model of the in-tree transformer, a class built as Llama or GPT-2 is, or method=ar_greedy"
             )
         try:
             policy.fit_layers(asked.spec.layers)
