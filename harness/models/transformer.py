@@ -97,7 +97,7 @@ class TransformerConfig:
         values = {**values}
         experts = values.get("experts")
         if experts is not None:
-            lists = {"router": Router(experts["router"]), "dense_layers": tuple(experts["dense_layers"])}
+            lists = {"router": Router(experts["router"]), "dense_layers": tuple(experts.get("dense_layers", ()))}
             experts = Experts(**{**experts, **lists})
         return cls(**{**values, "attention": Attention(values["attention"]), "experts": experts})
 
@@ -341,7 +341,7 @@ class Transformer(nn.Module):
         slots_BT = positions_BT if request.slots_BT is None else request.slots_BT
         end = kv.slots if kv is not None and request.end is None else request.end or request.tokens_BT.shape[1]
         mask, causal = self._mask(request, positions_BT, end)
-        x = read = self.embedding(request.tokens_BT) if part.states_BTC is None else part.states_BTC
+        x = read = self._entering(request.tokens_BT, part)
         tables, layers = self.rotary.tables(positions_BT, x.dtype), len(self.blocks)
         part.taps(part.first, x)
         for index in range(part.first, part.ends(layers)):
@@ -355,6 +355,12 @@ class Transformer(nn.Module):
             x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, read=read, halves=halves)
             part.taps(index + 1, x)
         return self.read(request.selected(x))
+
+    def _entering(self, tokens_BT: Tensor, part: Part) -> Tensor:
+        """Return what stands in front of the first layer that a part runs."""
+        if part.states_BTC is not None:
+            return part.states_BTC
+        return self.embedding(tokens_BT) if part.blend is None else part.blend.states(self.embedding)
 
     def read(self, x: Tensor) -> Tensor:
         """Return raw logits of hidden states, those behind the last layer or an earlier one."""

@@ -19,7 +19,7 @@ from harness.runs.decode_batch import Decoded, Seconds, decode_batch, decode_str
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
 from harness.runs.room import Room, out_of_memory
-from harness.runs.votes import answer_in, elected
+from harness.runs.votes import answer_in, elected, of_drafts
 from tasks.task import Sample, Task
 
 Row = dict[str, Any]
@@ -192,6 +192,7 @@ class Street:
             made = elected(first, self.task, sample, self.loaded.tokenizer)
             text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
+            beside = of_drafts(made, score.correct, self.task, sample, self.loaded.tokenizer)
             row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTERS}
             row |= {
                 "sample_id": sample.id,
@@ -207,7 +208,7 @@ class Street:
                 "extracted": score.extracted,
                 "extraction": score.path,
                 "reader": score.reader,
-                "measures": canonical_json(dict(score.measures)),
+                "measures": canonical_json({**score.measures, **beside}),
                 "decided_at": list(made.decided_at),
                 "token_margin": made.token_margin,
                 "choice_margin": made.choice_margin,

@@ -4,7 +4,7 @@ Decoding knows no text; this is where a tokenizer and a task's reader meet it.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,6 +51,19 @@ def plurality(answers: Sequence[str | None], lengths: Sequence[int]) -> int:
         return 0
     shortest = {answer: min(places, key=lambda at: (lengths[at], at)) for answer, places in supporters.items()}
     return min((-len(supporters[one]), lengths[at], at) for one, at in shortest.items())[2]
+
+
+def of_drafts(made: Generation, correct: bool | None, task: Task, sample: Sample, tokenizer: Any) -> Mapping[str, int]:
+    """Return how many answers a sample asked for, distinct ones of them, and right ones; nothing where it has one.
+
+    `correct` is the verdict on the first of them. How many are right is left out where nobody can tell.
+    """
+    if not made.beside:
+        return {}
+    texts = [tokenizer.decode(one.answer) for one in (made, *made.beside)]
+    verdicts = [correct, *(task.score(sample, text).correct for text in texts[1:])]
+    told = {"drafts": len(texts), "drafts_distinct": len(set(texts))}
+    return told if None in verdicts else told | {"drafts_correct": sum(map(bool, verdicts))}
 
 
 def elected(made: Generation, task: Task, sample: Sample, tokenizer: Any) -> Generation:

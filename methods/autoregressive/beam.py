@@ -41,6 +41,7 @@ class Beams:
     num_beams: int = 5
     length_penalty: float = 1.0
     drafts: ClassVar[bool] = False
+    votes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:

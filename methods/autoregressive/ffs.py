@@ -47,6 +47,7 @@ class Samples:
     require_answer: bool = False
     synchronous: bool = True
     drafts: ClassVar[bool] = True
+    votes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.N < 1:

@@ -1,13 +1,11 @@
 """A table of trigrams that adapts to a text, and the search through it for what may come next; for `aded`."""
 
-import json
 import math
 from collections import ChainMap, Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from harness.errors import FieldError
+from methods.autoregressive.ngrams import read_documents
 
 Key = tuple[int, int]
 Table = Mapping[Key, Mapping[int, float]]
@@ -23,15 +21,10 @@ WORDS, EXPLORE, FLATTEN = 4, 32, 8
 
 def read_corpus(file: str) -> Table:
     """Return frequencies of trigrams in a JSON list of documents, lists of tokens; the best `KEPT` of each key."""
-    try:
-        documents = json.loads(Path(file).read_text())
-        counts: dict[Key, Counter[int]] = defaultdict(Counter)
-        for document in documents:
-            for a, b, c in zip(document, document[1:], document[2:], strict=False):
-                counts[int(a), int(b)][int(c)] += 1
-    except (OSError, ValueError, TypeError) as error:
-        said = f"name a JSON list of documents, each a list of token ids: {error}"
-        raise FieldError("corpus_file", file, said) from error
+    counts: dict[Key, Counter[int]] = defaultdict(Counter)
+    for document in read_documents(file):
+        for a, b, c in zip(document, document[1:], document[2:], strict=False):
+            counts[a, b][c] += 1
     return {key: _frequencies(following) for key, following in counts.items()}
 
 

@@ -105,6 +105,7 @@ WORK: dict[str, dict[str, int | list[int]]] = {
         # Nothing is sure: the winner's first token, and its next call is known already.
         "theta=0 B=3 L=2": [P, *14 * [3, 3], 3],
     },
+    "superposed": {"": [P, *(G - 1) * [1]], "k=1 n=2": [P, *(G - 1) * [1]]},
     "beam": {"num_beams=1": [P, *(G - 1) * [1]], "num_beams=3": [P, *(G - 1) * [3]]},
     "ffs": {
         "N=1": [P, *(G - 1) * [1]],

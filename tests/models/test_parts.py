@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import ForwardRequest, Part, Taps, runs_parts
+from harness.engine.shared.model import Blend, ForwardRequest, Part, Taps, runs_parts
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from harness.models.embedded import EmbeddedModel
 from harness.models.transformer import Block
@@ -51,6 +51,16 @@ def test_states_are_those_behind_each_layer() -> None:
     for depth in range(LAYERS):
         assert not torch.equal(seen[depth], seen[depth + 1])
     assert [*states(first=2, end=4, states_BTC=seen[2])] == [2, 3, 4]
+
+
+def test_a_blend_is_weighed_embeddings() -> None:
+    """Guards tokens that are fed as several: their states stand in front of the first layer, whatever the token is."""
+    other_BT = TOKENS_BT.flip(1)
+    blend = Blend(tokens_BTM=torch.stack([TOKENS_BT, other_BT], 2), weights_BTM=torch.full((2, 5, 2), 0.5))
+    blended, embed = states(blend=blend), MODEL.transformer.embedding
+    assert torch.equal(blended[0], (embed(TOKENS_BT) + embed(other_BT)) / 2)
+    by_states = states(states_BTC=blended[0])
+    assert all(torch.equal(blended[depth], by_states[depth]) for depth in range(LAYERS + 1))
 
 
 def _attended(block: Block, x_BTC: Tensor) -> Tensor:

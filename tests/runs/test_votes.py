@@ -4,7 +4,7 @@ import pytest
 
 from harness.engine.shared.generation import Generation
 from harness.models.tokenizer import SymbolTokenizer
-from harness.runs.votes import answer_in, elected, plurality
+from harness.runs.votes import answer_in, elected, of_drafts, plurality
 from tasks.lists.task import ListTask
 
 TASK = ListTask(name="list_copy", operation="copy", lengths=[3], samples=1)
@@ -42,6 +42,17 @@ def test_rows_vote_for_the_sample():
     made = elected(first, TASK, sample, SymbolTokenizer())
     assert (made.tokens, made.tokens_generated, made.calls) == (rows[2].tokens, 99, 7)
     assert elected(rows[0], TASK, sample, SymbolTokenizer()) is rows[0]
+
+
+def test_answers_that_were_asked_for_are_graded_beside_the_first():
+    """Guards what is counted of them: all, distinct texts, right ones; nothing where there is one answer."""
+    (sample,) = TASK.instances()
+    right, wrong = f"{' '.join(sample.instance.items)} <eos>", "C A B <eos>"
+    first = generation(wrong, beside=(generation(right), generation(wrong)))
+    told = of_drafts(first, False, TASK, sample, SymbolTokenizer())
+    assert told == {"drafts": 3, "drafts_distinct": 2, "drafts_correct": 1}
+    assert "drafts_correct" not in of_drafts(first, None, TASK, sample, SymbolTokenizer())
+    assert of_drafts(generation(wrong), False, TASK, sample, SymbolTokenizer()) == {}
 
 
 def test_the_task_reads_the_answer():

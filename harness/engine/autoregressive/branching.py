@@ -47,6 +47,8 @@ class Branching(Protocol):
 
     drafts: ClassVar[bool]
     """Whether what goes on is known before a call, so that drafts can be scored in it."""
+    votes: ClassVar[bool]
+    """Whether rows that the answer comes from vote for it; else the first is the answer, and others are beside it."""
 
     @property
     def synchronous(self) -> bool:
@@ -71,6 +73,7 @@ class Single:
     """One row per sample, which is its answer."""
 
     drafts: ClassVar[bool] = True
+    votes: ClassVar[bool] = False
 
     @property
     def synchronous(self) -> bool:

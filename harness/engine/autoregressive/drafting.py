@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.autoregressive.branching import Branching, NeverRevise, Revision, Single
-from harness.engine.autoregressive.layers import AllLayers, Begun, Layers
+from harness.engine.autoregressive.layers import AllLayers, Begun, Feed, Layers, Tokens
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
 from harness.engine.shared.generation import GIVEN
@@ -382,6 +382,7 @@ class AutoregressiveMethod:
     draft_length: DraftLength = field(default_factory=FixedLength)
     branching: Branching = field(default_factory=Single)
     layers: Layers = field(default_factory=AllLayers)
+    feed: Feed = field(default_factory=Tokens)
     revision: Revision = field(default_factory=NeverRevise)
 
     def __post_init__(self) -> None:

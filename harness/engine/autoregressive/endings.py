@@ -42,9 +42,10 @@ class Endings:
         return sequences.rows((~finished_B).nonzero().squeeze(1))
 
     def _result(self, ended: Sequence[Branch], aborted: int, calls: int) -> Generation:
-        best, *others = (one.generation for one in self.branching.settled(ended))
+        best, *more = (one.generation for one in self.branching.settled(ended))
+        further = {"others" if self.branching.votes else "beside": tuple(more)}
         generated = aborted + sum(one.generation.tokens_generated for one in ended)
-        return replace(best, tokens_generated=generated, calls=calls, others=tuple(others))
+        return replace(best, tokens_generated=generated, calls=calls, **further)
 
     def _branch(self, sequences: Sequences, row: int, stopped: bool, calls: int) -> Branch:
         response = slice(int(sequences.prompt_length_B[row]), int(sequences.length_B[row]))

@@ -1,6 +1,6 @@
-"""Which layers of a model a method runs: what policies say of it, and what a drafter hands over.
+"""Which layers of a model a method runs, and on what: what policies say of it, and what a drafter hands over.
 
-Shapes: B rows, T positions, C channels.
+Shapes: B rows, T positions, C channels, M blended tokens.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from harness.engine.shared.model import Part
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.model import Blend, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
 
@@ -43,6 +44,23 @@ class RunsParts(Protocol):
     def fit_layers(self, layers: int) -> None:
         """Raise FieldError for what a model of so many layers cannot do."""
         ...
+
+
+class Feed(Protocol):
+    """What the last committed token of each row is fed as, when a call has nothing else to compute."""
+
+    def blend(self, sequences: Sequences) -> Blend | None:
+        """Return tokens to be blended, [B, 1, M]; None where every token is fed as what it is."""
+        ...
+
+
+@policy("method/feed", "tokens")
+class Tokens:
+    """Feed tokens as what they are."""
+
+    def blend(self, sequences: Sequences) -> Blend | None:
+        """Return None."""
+        return None
 
 
 class Layers(Protocol):

@@ -135,7 +135,7 @@ def take_round(
     index: int,
 ) -> Round:
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
-    part = part_of(method, _role(sequences, proposal), model.spec.layers)
+    part = part_of(method, sequences, _role(sequences, proposal), model.spec.layers)
     ask_rows = evaluate if method.branching.synchronous else evaluate_apart
     prediction = ask_rows(model, sequences, proposal, ledger, part)
     if (spread := method.branching.spread(prediction, sequences)) is not None:

@@ -78,9 +78,11 @@ def running_parts(method: AutoregressiveMethod) -> Iterator[tuple[str, RunsParts
             yield slot.name, one
 
 
-def part_of(method: AutoregressiveMethod, role: Role, layers: int) -> Part | None:
-    """Return what a call of the target runs, of so many layers, and which states it shows; None for plain calls."""
-    part = method.layers.part(role, layers)
+def part_of(method: AutoregressiveMethod, sequences: Sequences, role: Role, layers: int) -> Part | None:
+    """Return what a call of the target runs, of so many layers, on what, and which states it shows; None if plain."""
+    part, blend = method.layers.part(role, layers), method.feed.blend(sequences)
+    if blend is not None:
+        part = replace(part or Part(), blend=blend)
     if not isinstance(method.drafter, TapsTarget):
         return part
     return replace(part or Part(), taps=Taps(method.drafter.taps(layers)))

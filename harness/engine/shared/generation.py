@@ -51,7 +51,8 @@ class Generation:
     `token_margin` is the smallest gap in log probability, in nats, between a committed token and the next best one,
     None where none was the best of several; `choice_margin` the smallest gap between what decided whether a position
     is committed and a position decided the other way, None where nothing was compared.
-    `others` are further rows of the sample that its answer may come from, the best first, where text decides.
+    `others` are further rows of the sample that its answer may come from, the best first, where text decides;
+    `beside` are further answers, the best first, where it asked for several.
     `outside` is there where the row was decoded by somebody else's code; `decided_at` is empty then.
     """
 
@@ -71,6 +72,7 @@ class Generation:
     token_margin: float | None = field(default=None, compare=False)
     choice_margin: float | None = field(default=None, compare=False)
     others: tuple["Generation", ...] = ()
+    beside: tuple["Generation", ...] = ()
 
     @property
     def answer(self) -> tuple[int, ...]:

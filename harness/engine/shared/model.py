@@ -87,25 +87,41 @@ class Taps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blend:
+    """Tokens whose embeddings, weighed and added, stand in place of one token's, at every position of a call."""
+
+    tokens_BTM: Tensor
+    weights_BTM: Tensor
+
+    def states(self, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what stands at every position [B, T, C]; `embed` is a model's."""
+        embedded_BTMC = embed(self.tokens_BTM)
+        return (embedded_BTMC * self.weights_BTM[..., None].to(embedded_BTMC.dtype)).sum(2)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """The part of a model that a call runs: layers [`first`, `end`), to the last one where `end` is None.
 
     In front of layer `first` stand `states_BTC`, in place of embedded tokens, which are needed where `first` is above
-    0; behind the last layer that is run come the final norm and the head. `skipped` are halves of layers that leave the
-    states as they are and store nothing: 2l is the attention of layer l, 2l + 1 its feed-forward part. Of `abreast`
-    inner layers at a time, the attention of all reads the states in front of the first one (the first and the last
-    layer of a model stand alone). `taps` are shown the states on their way.
+    0; or a `blend` of tokens stands in front of the first one. Behind the last layer that is run come the final norm
+    and the head. `skipped` are halves of layers that leave the states as they are and store nothing: 2l is the
+    attention of layer l, 2l + 1 its feed-forward part. Of `abreast` inner layers at a time, the attention of all reads
+    the states in front of the first one (the first and the last layer of a model stand alone). `taps` are shown the
+    states on their way.
     """
 
     first: int = 0
     end: int | None = None
     states_BTC: Tensor | None = None
+    blend: Blend | None = None
     skipped: frozenset[int] = frozenset()
     abreast: int = 1
     taps: Taps = field(default_factory=lambda: Taps(()))
 
     def __post_init__(self) -> None:
         assert self.first == 0 or self.states_BTC is not None, "states stand in front of an inner layer"
+        assert self.states_BTC is None or self.blend is None, "states or tokens stand in front of a layer"
         assert self.abreast >= 1, f"at least one layer at a time, got {self.abreast}"
 
     def ends(self, layers: int) -> int:
