@@ -29,7 +29,10 @@ from harness.references import below, blame, find_function, imported, is_referen
 UNSEEN = ("batch composition", "cached positions", "work outside the module")
 """What stands in every row: what a hook cannot see."""
 
-_UNKNOWN = frozenset("nfe_idle nfe_cache nfe_draft layer_tokens tokens_generated forced remasked decided_at".split())
+_UNKNOWN = frozenset(
+    "nfe_idle nfe_cache nfe_draft layer_tokens tokens_generated forced remasked decided_at "
+    "layer_loads critical_depth head_tokens".split()
+)
 _BY_ROW = frozenset("nfe nfe_prefill nfe_total query_tokens".split())
 _INPUTS = ("decoder_input_ids", "decoder_inputs_embeds", "input_ids", "inputs_embeds")
 TOKENIZERS = ("text", "symbols")

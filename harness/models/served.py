@@ -17,7 +17,7 @@ import torch
 from harness.engine.own_sampler import Called, Sampled, SamplesOnly
 from harness.engine.shared.generation import Outside
 from harness.engine.shared.model import ModelKind, ModelSpec
-from harness.engine.shared.records import Counts
+from harness.engine.shared.records import Counts, Loads
 from harness.errors import ConfigError, DataError
 from harness.models.pool import LoadedModel
 from harness.models.service import Service
@@ -29,6 +29,7 @@ APIS = {"chat": "/chat/completions", "completions": "/completions"}
 _UNKNOWN = frozenset(
     [
         *Counts.__dataclass_fields__,
+        *Loads.__dataclass_fields__,
         *("nfe_idle", "tokens_out", "tokens_canvas", "tokens_generated", "forced", "remasked"),
         *("prompt_tokens", "output_ids", "decided_at", "finish_reason"),
     ]

@@ -3,16 +3,18 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from statistics import fmean
 
 from harness.errors import listed
-from harness.results.schemas import BUDGET, COUNTERS
+from harness.results.schemas import BUDGET, COUNTERS, MEANS
 from harness.results.statistics import wilson
 
 _NAMED = 5
 _ALLOWED_DROP = 5.0
 _DECAY = 3.0
+_OF_DRAFTS = ("rounds", "draft_tokens", "accepted_draft_tokens")
+_FROM_DRAFTS: tuple[str, ...] = ("accepted_length", "draft_length", "acceptance_rate", "acceptance_at")
 
 
 def tokens_out(response: Sequence[int], stop_ids: Collection[int]) -> int:
@@ -104,7 +106,7 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
     first = [row for row in samples if row["repetition"] == 0]
     graded = all(row["correct"] is not None for row in first)
     accuracy = wilson(sum(bool(row["correct"]) for row in first), len(first)) if graded else None
-    counters = {name: _mean(samples, name) for name in COUNTERS}
+    counters = {name: _mean(samples, name) for name in (*COUNTERS, *MEANS)}
     latencies = _known(samples, "latency_s")
     out = _sum(_column(samples, "tokens_out"))
     return {
@@ -114,6 +116,8 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
         "accuracy_high": accuracy.high if accuracy else None,
         "accuracy_strict": _mean(first, "correct_strict"),
         **counters,
+        **_drafting(samples),
+        "waste": _waste(samples),
         "tpf": tokens_per_forward(_column(samples, "tokens_out"), _column(samples, "nfe")),
         "efe": equivalent_full_forwards(_column(samples, "query_tokens"), _canvas_lengths(samples)),
         "latency_s": _mean(samples, "latency_s"),
@@ -125,6 +129,30 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
         "padding_waste": _padding_waste(samples),
         "tps": out / batch_seconds if batch_seconds and out is not None else None,
     }
+
+
+def _drafting(samples: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
+    """Return what the drafts of all samples came to, as ratios of sums; None where a method drafts nothing."""
+    rounds, drafted, accepted = (_sum(_column(samples, name)) for name in _OF_DRAFTS)
+    if rounds is None or drafted is None or accepted is None:
+        return dict.fromkeys(_FROM_DRAFTS)
+    chains = all(row["acceptance_rate"] is not None for row in samples if row["draft_tokens"])
+    tried, stood = (_by_place(samples, name) for name in ("tried_at", "accepted_at"))
+    return {
+        "accepted_length": accepted / rounds + 1 if rounds else None,
+        "draft_length": drafted / rounds if rounds else None,
+        "acceptance_rate": accepted / drafted if drafted and chains else None,
+        "acceptance_at": [one / of for one, of in zip(stood, tried, strict=True)],
+    }
+
+
+def _by_place(samples: Sequence[Mapping[str, object]], column: str) -> list[int]:
+    return [sum(counts) for counts in zip_longest(*_column(samples, column), fillvalue=0)]
+
+
+def _waste(samples: Sequence[Mapping[str, object]]) -> float | None:
+    generated, kept = (_sum(_column(samples, name)) for name in ("tokens_generated", "tokens_out"))
+    return None if kept is None or not generated else 1 - kept / generated
 
 
 def _padding_waste(samples: Sequence[Mapping[str, object]]) -> float | None:

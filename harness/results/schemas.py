@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _IDS = pa.list_(pa.int32())
 BUDGET = "budget"
@@ -39,10 +39,42 @@ COUNTERS = {
     "forced": ("positions", "positions committed only to guarantee progress"),
     "remasked": ("positions", "committed positions that were opened again"),
 }
+"""What a gate compares of every method."""
+
+LOADS = {
+    "layer_loads": ("layers", "loaded by all calls but drafts': a call loads each that it runs once, a half as half"),
+    "critical_depth": ("layers", "of all calls, drafts' included: what can be run at the same time counts once"),
+}
+_DRAFTED = {
+    "rounds": ("rounds", "calls that verified, drafts or none; the prompt's call is none"),
+    "draft_tokens": ("tokens", "drafted and scored, of trees all nodes"),
+    "accepted_draft_tokens": ("tokens", "drafts that stood, before the answer was cut behind a stop id"),
+    "query_tokens_draft": ("tokens", "positions that calls to draft computed, included in query_tokens"),
+    "layer_loads_draft": ("layers", "loaded by calls to draft, not included in layer_loads"),
+}
+_RATE = "accepted over drafted tokens; null for trees, and where nothing was drafted"
+_PLACES = {
+    "accept_lens": "tokens of every round, accepted drafts and the target's own, before the answer was cut",
+    "tried_at": "rounds in which the drafts before each place of a draft (of trees, depth) stood, and one was there",
+    "accepted_at": "rounds in which the draft at each place stood",
+}
+COUNTED = (*COUNTERS, "head_tokens", *LOADS, *_DRAFTED, *_PLACES, "acceptance_rate")
+"""Columns of samples that the engine counts; those of drafts are null for methods that draft nothing."""
+
+
+MEANS = ("head_tokens", *LOADS, *_DRAFTED)
+"""Columns of runs, beside counters, that are means of those of samples."""
 
 
 def _counters(kind: pa.DataType) -> tuple[pa.Field, ...]:
     return tuple(_column(name, kind, unit, meaning) for name, (unit, meaning) in COUNTERS.items())
+
+
+def _work(kind: pa.DataType) -> tuple[pa.Field, ...]:
+    heads = _column("head_tokens", kind, "tokens", "positions whose logits were computed")
+    loads = (_column(name, pa.float64(), *told) for name, told in LOADS.items())
+    kinds = {name: pa.float64() if name == "layer_loads_draft" else kind for name in _DRAFTED}
+    return (heads, *loads, *(_column(name, kinds[name], *told) for name, told in _DRAFTED.items()))
 
 
 def _names() -> tuple[pa.Field, ...]:
@@ -104,6 +136,12 @@ RUNS = _schema(
     _column("accuracy_high", pa.float64(), "share", "upper end of the Wilson 95 % interval"),
     _column("accuracy_strict", pa.float64(), "share", "correct samples by the strict grader"),
     *_counters(pa.float64()),
+    *_work(pa.float64()),
+    _column("accepted_length", pa.float64(), "tokens/round", "accepted drafts and the target's own, over all rounds"),
+    _column("draft_length", pa.float64(), "tokens/round", "drafted tokens over rounds"),
+    _column("acceptance_rate", pa.float64(), "share", _RATE),
+    _column("acceptance_at", pa.list_(pa.float64()), "share", "of the tries of each place of drafts, those that stood"),
+    _column("waste", pa.float64(), "share", "of tokens_generated, those that are not in tokens_out"),
     _column("tpf", pa.float64(), "tokens/call", "sum of tokens_out over sum of nfe"),
     _column("efe", pa.float64(), "calls", "equivalent full forwards: query tokens over canvas length"),
     _column("latency_s", pa.float64(), "s", "mean wall time of generation"),
@@ -167,6 +205,9 @@ SAMPLES = _schema(
     _text("reader", "what decided where several readers can: text (our own) or math_verify"),
     _text("measures", "further numbers about the answer as JSON, such as verdicts of other graders"),
     *_counters(pa.int64()),
+    *_work(pa.int64()),
+    *(_column(name, _IDS, "", meaning) for name, meaning in _PLACES.items()),
+    _column("acceptance_rate", pa.float64(), "share", _RATE),
     _column("decided_at", _IDS, "steps", "step at which each position was committed, -1 if given, -2 if never"),
     *_margins("sample's"),
     _column("padded_tokens", pa.int64(), "positions", "computed to make its row as wide as others"),

@@ -1,7 +1,7 @@
 """Decode prompts with whatever method a config describes: together, or as many at once as there is room."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from harness.engine.autoregressive import loop as draft_verify
 from harness.engine.diffusion import loop as diffusion
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.families import Method
+from harness.engine.shared.drafts import Drafting
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import LanguageModel
-from harness.engine.shared.records import Counts, ForwardRecord, Ledger
+from harness.engine.shared.records import Counts, ForwardRecord, Ledger, Loads
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
@@ -44,14 +45,16 @@ class Seconds:
 class Decoded:
     """Results of rows: generations, counts, positions of padding, trace rows, and times where they are measured.
 
-    `rows` are their places among the prompts. `calls` are all calls of the model so far, `watch` tells the time of all
-    rows together once they are done.
+    `rows` are their places among the prompts; `drafting` is None of those whose method drafts nothing. `calls` are all
+    calls of the model so far, `watch` tells the time of all rows together once they are done.
     `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
     """
 
     rows: Sequence[int]
     generations: list[Generation]
     counts: list[Counts]
+    loads: list[Loads]
+    drafting: list[Drafting | None]
     padded: list[int]
     steps: list[dict[str, object]]
     calls: list[ForwardRecord]
@@ -61,8 +64,10 @@ class Decoded:
 
     def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, Any]]:
         """Yield the counters of every row, under the names of the samples table; None for what cannot be known."""
-        for made, counts in zip(self.generations, self.counts, strict=True):
-            counted = asdict(counts) | {
+        rows = zip(self.generations, self.counts, self.loads, self.drafting, strict=True)
+        for made, counts, loads, drafting in rows:
+            drafted = dict.fromkeys(Drafting.__dataclass_fields__) if drafting is None else vars(drafting)
+            told = {
                 "nfe_idle": made.idle,
                 "tokens_out": metrics.tokens_out(made.answer, stop_ids),
                 "tokens_canvas": max(len(made.tokens), self.room),
@@ -70,6 +75,7 @@ class Decoded:
                 "forced": made.forced,
                 "remasked": made.remasked,
             }
+            counted = vars(counts) | vars(loads) | drafted | told
             yield counted if made.outside is None else made.outside.over(counted)
 
 
@@ -241,6 +247,8 @@ class _Rows:
             rows=rows,
             generations=[self.made[row] for row in rows],
             counts=self.ledger.counts(rows),
+            loads=self.ledger.loads(rows),
+            drafting=self.ledger.drafting(rows),
             padded=self.ledger.padded(rows),
             steps=self._take_steps(rows),
             calls=self.ledger.records,

@@ -14,7 +14,7 @@ from harness.engine.shared.generation import DecodeError, Generation
 from harness.engine.shared.randomness import sample_seed
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json, prompt_digest
-from harness.results.schemas import BUDGET, COUNTERS, SAMPLES, STEPS, without_names
+from harness.results.schemas import BUDGET, COUNTED, SAMPLES, STEPS, without_names
 from harness.runs.decode_batch import Decoded, Seconds, decode_batch, decode_stream, with_room
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
@@ -193,7 +193,7 @@ class Street:
             text = self.loaded.tokenizer.decode(made.answer)
             score = self.task.score(sample, text)
             beside = of_drafts(made, score.correct, self.task, sample, self.loaded.tokenizer)
-            row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTERS}
+            row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTED}
             row |= {
                 "sample_id": sample.id,
                 "repetition": repetition,

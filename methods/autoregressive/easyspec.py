@@ -16,7 +16,8 @@ calibration).
 | tau | temperature | 0: greedy |
 
 This is an emulation on one device: it costs what the plain draft costs and accepts less, and nothing here claims a
-speed. `critical_depth` says how long the chain of halves of layers is that one draft waits for. Chains only.
+speed. `critical_depth` says how many layers follow one another: a draft behind the first waits for
+(2 + ceil((L_d - 2) / N) + L_d) / 2 of them, attention and feed-forward parts being halves. Chains only.
 Invariants: temperature 0 equals greedy decoding; N = 1 is `speculative`; a round of g drafts loads g times the layers
 of the draft, and those of the target.
 """
@@ -72,9 +73,3 @@ class LayersAbreast:
             part=Part(abreast=self.N),
             calibrate=self.calibrate and self.N > 1,
         )
-
-
-def critical_depth(layers: int, abreast: int) -> float:
-    """Return how many layers one draft waits for, attention and feed-forward parts being halves, on enough devices."""
-    stages = layers if layers < 3 else 2 - (-(layers - 2) // abreast)
-    return (stages + layers) / 2

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
-from harness.engine.shared.model import ForwardRequest, Models
+from harness.engine.shared.model import ForwardRequest, Models, Part
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from harness.models.key_values import KeyValueStore
-from methods.autoregressive.easyspec import LayersAbreast, critical_depth
+from methods.autoregressive.easyspec import LayersAbreast
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.speculative import COMPUTED, STORE, ModelDrafter
 from tests.engine.causal import PROMPTS, run, with_drafts
@@ -74,7 +74,7 @@ def test_a_round_loads_what_the_plain_draft_would() -> None:
 @pytest.mark.parametrize(("layers", "n", "depth"), [(8, 1, 8.0), (8, 3, 6.0), (8, 9, 5.5), (30, 4, 19.5), (2, 4, 2.0)])
 def test_the_critical_depth_is_that_of_stages(layers: int, n: int, depth: float) -> None:
     """Guards the closed form: (2 + ceil((L - 2) / N) + L) / 2."""
-    assert critical_depth(layers, n) == depth
+    assert Part(abreast=n).depth(layers) == depth
 
 
 def test_no_group_is_refused() -> None:

@@ -80,3 +80,33 @@ def test_samples_without_end_are_named() -> None:
     assert line.startswith("1 of 2 samples") and line.endswith("(finish_reason=budget): a")
     (line,) = unfinished_warnings(rows(*"abcdefg"))
     assert line.endswith(": a, b, c, d, e and 2 more")
+
+
+def drafted(rounds: int, accepted: int, drafts: int, tried: list[int], stood: list[int], rate: float | None) -> dict:
+    """Return the columns of one sample's drafts."""
+    counts = {"rounds": rounds, "draft_tokens": drafts, "accepted_draft_tokens": accepted, "acceptance_rate": rate}
+    return counts | {"tried_at": tried, "accepted_at": stood, "layer_loads": 4.0 * (rounds + 1), "tokens_generated": 6}
+
+
+def test_what_drafts_came_to_is_a_ratio_of_sums() -> None:
+    """Guards against means of ratios, and places that some samples never come to: 5 and 3 rounds, 10 and 2 drafts."""
+    rows = sample_rows(correct=[True, True], nfe=[6, 4], latency_s=[1, 1])
+    rows[0] |= drafted(5, 7, 10, [5, 4, 1], [4, 3, 0], 0.7)
+    rows[1] |= drafted(3, 1, 2, [2], [1], 0.5)
+    summary = summarize(rows)
+    assert (summary["accepted_length"], summary["draft_length"]) == (2.0, 1.5)
+    assert (summary["rounds"], summary["layer_loads"]) == (4.0, 20.0)
+    assert summary["acceptance_rate"] == pytest.approx(8 / 12) and summary["waste"] == pytest.approx(1 - 8 / 12)
+    assert summary["acceptance_at"] == pytest.approx([5 / 7, 3 / 4, 0])
+    rows[1]["acceptance_rate"] = None
+    assert summarize(rows)["acceptance_rate"] is None, "of trees"
+
+
+def test_what_does_not_apply_is_null() -> None:
+    """Guards against zeros for methods that draft nothing, runs without a draft, and counts that are not known."""
+    names = ("accepted_length", "draft_length", "acceptance_rate", "acceptance_at", "rounds", "draft_tokens")
+    rows = sample_rows(correct=[True], nfe=[4], latency_s=[1])
+    assert {name: summarize(rows)[name] for name in (*names, "waste")} == dict.fromkeys((*names, "waste"))
+    rows[0] |= drafted(3, 0, 0, [], [], None)
+    made = summarize(rows)
+    assert (made["accepted_length"], made["acceptance_rate"], made["acceptance_at"]) == (1.0, None, [])

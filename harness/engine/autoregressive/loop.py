@@ -26,6 +26,7 @@ from harness.engine.autoregressive.drafting import (
     Verdict,
 )
 from harness.engine.autoregressive.endings import Endings
+from harness.engine.autoregressive.outcomes import note_round
 from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
 from harness.engine.autoregressive.windows import Window, ask
@@ -75,6 +76,7 @@ def decode(
     calls = 0
     while sequences.num_rows:
         completed = take_round(model, method, sequences, proposal, ledger, index=calls)
+        note_round(ledger, method.drafter, completed)
         method.draft_length.update(completed)
         if isinstance(method.drafter, LearnsFromRounds):
             method.drafter.update(completed)

@@ -133,6 +133,16 @@ class Part:
         inside = sum(2 * self.first <= half < 2 * self.ends(layers) for half in self.skipped)
         return self.ends(layers) - self.first - inside / 2
 
+    def depth(self, layers: int) -> float:
+        """Return how many of the layers that are run, of so many, follow one another: the attention of some does not.
+
+        Where several are run abreast, their attention counts as that of one, half of a layer.
+        """
+        if self.abreast == 1:
+            return self.loads(layers)
+        abreast = sum(not self.begins_abreast(one, layers) for one in range(self.first, self.ends(layers)))
+        return self.loads(layers) - abreast / 2
+
     def begins_abreast(self, layer: int, layers: int) -> bool:
         """Say whether a layer, of so many, is the first of some that are run abreast, or stands alone."""
         return layer in (0, layers - 1) or (layer - 1) % self.abreast == 0

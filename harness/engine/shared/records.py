@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared import device_clock
+from harness.engine.shared.drafts import Drafting, Drafts, RoundRecord, add_rounds
 from harness.engine.shared.model import ForwardRequest, LanguageModel, computed_size
 
 
@@ -33,11 +34,11 @@ class ForwardRecord:
 
     `query_B` query positions (mean over layers, rounded up, where these differ), `keys_B` visible key positions (mean
     over queries), `head_B` positions whose vocabulary logits were computed; at most `layers` of `layers_total` were
-    run, half a layer being half of one, with `planned_B` query positions over all of them where a plan says so. Rows
-    were computed `width` positions wide, padding included; 0 where that is not known; those of the samples `idle_B`, if
-    any, for nothing. `reused_B` visible positions were computed by earlier calls, those of `cached_BL`; None unless
-    traced, `cached_BL` also where layers differ in them. `span` are the marks of the device's clock around the call;
-    None unless timed.
+    run, half a layer being half of one, with `planned_B` query positions over all of them where a plan says so; `depth`
+    of them follow one another, None for all. Rows were computed `width` positions wide, padding included; 0 where that
+    is not known; those of the samples `idle_B`, if any, for nothing. `reused_B` visible positions were computed by
+    earlier calls, those of `cached_BL`; None unless traced, `cached_BL` also where layers differ in them. `span` are
+    the marks of the device's clock around the call; None unless timed.
     """
 
     role: Role
@@ -47,6 +48,7 @@ class ForwardRecord:
     head_B: Tensor
     layers: float
     layers_total: int
+    depth: float | None = None
     width: int = 0
     idle_B: Tensor | None = None
     planned_B: Tensor | None = None
@@ -107,11 +109,27 @@ class Counts:
     head_tokens: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loads:
+    """Layers that were loaded for one sample: a call loads each that it runs once, for all of its positions.
+
+    A call of a part of a model loads that part, half a layer being half of one. `layer_loads` are those of all calls
+    but drafts'; `critical_depth` counts all calls, and what can be run at the same time once.
+    """
+
+    layer_loads: float
+    critical_depth: float
+
+
 @dataclass
 class _Work:
-    """What is known of a sample's work: its counts, positions of padding, and seconds of its calls."""
+    """What is known of a sample's work: its counts and loads, positions of padding, and seconds of its calls."""
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Counts.__dataclass_fields__, 0))
+    loads: float = 0.0
+    depth: float = 0.0
+    draft_loads: float = 0.0
+    draft_queries: int = 0
     padded: int = 0
     seconds: float | None = 0.0
 
@@ -124,6 +142,7 @@ class _Work:
         total["head_tokens"] += head
         if record.role is Role.HEAD:
             return
+        self._load(record, query, draft=draft, first_row=first_row)
         total["nfe"] += first_row and not draft and (head > 0 or not prompt)
         total["nfe_prefill"] += first_row and prompt
         total["nfe_cache"] += first_row and record.role is Role.CACHE
@@ -134,6 +153,16 @@ class _Work:
         total["layer_tokens"] += layer_tokens
         if record.planned_B is None and record.width:
             self.padded += record.width - query
+
+    def _load(self, record: ForwardRecord, query: int, *, draft: bool, first_row: bool) -> None:
+        self.draft_queries += query if draft else 0
+        if not first_row:
+            return
+        self.depth += record.layers if record.depth is None else record.depth
+        if draft:
+            self.draft_loads += record.layers
+        else:
+            self.loads += record.layers
 
 
 def _idle(charge: Charge, added: int) -> Tensor | None:
@@ -149,14 +178,17 @@ class Ledger:
     """Call models and keep one record per call; nothing else may call a model.
 
     With `timed` the device's clock is read around every call, without waiting for it; with `traced` positions that
-    calls reused are recorded.
+    calls reused are recorded. Of methods that draft, `rounds` has what came of it.
     """
 
     timed: bool = False
     traced: bool = False
     records: list[ForwardRecord] = field(default_factory=list)
+    rounds: list[RoundRecord] = field(default_factory=list)
     _work: dict[int, _Work] = field(default_factory=dict)
     _charged: int = 0
+    _drafts: dict[int, Drafts] = field(default_factory=dict)
+    _added: int = 0
 
     def call(self, model: LanguageModel, request: ForwardRequest, charge: Charge) -> Tensor:
         """Return what the model answers to a request, and record what it is charged for."""
@@ -164,7 +196,8 @@ class Ledger:
         started = device_clock.mark(model.device) if self.timed else None
         logits = model.forward(request)
         plan, query_B, total = request.plan, charge.query_B, model.spec.layers
-        run = total if request.part is None else request.part.loads(total)
+        part = request.part
+        run = total if part is None else part.loads(total)
         if plan is not None:
             assert query_B is None, "what is computed is the plan's knowledge"
             query_B = -(-plan.layer_tokens_B // total)
@@ -180,6 +213,7 @@ class Ledger:
                 planned_B=None if plan is None else plan.layer_tokens_B,
                 layers=run if charge.layers is None else charge.layers,
                 layers_total=total,
+                depth=None if part is None else part.depth(total),
                 width=width,
                 idle_B=_idle(charge, rows - len(request.tokens_BT)),
                 reused_B=reused_B,
@@ -217,6 +251,23 @@ class Ledger:
     def counts(self, samples: Sequence[int]) -> list[Counts]:
         """Return the counts of each of `samples`, in their order."""
         return [Counts(**self._work_of(sample).counts) for sample in samples]
+
+    def loads(self, samples: Sequence[int]) -> list[Loads]:
+        """Return the layers that were loaded for each of `samples`."""
+        work = [self._work_of(sample) for sample in samples]
+        return [Loads(layer_loads=one.loads, critical_depth=one.depth) for one in work]
+
+    def drafting(self, samples: Sequence[int]) -> list[Drafting | None]:
+        """Return what came of the drafts of each of `samples`; None for all of them where the method drafts nothing."""
+        if not self.rounds:
+            return [None] * len(samples)
+        add_rounds(self._drafts, self.rounds[self._added :])
+        self._added = len(self.rounds)
+        work = [self._work_of(sample) for sample in samples]
+        return [
+            self._drafts.get(sample, Drafts()).drafting(query_tokens=one.draft_queries, layer_loads=one.draft_loads)
+            for sample, one in zip(samples, work, strict=True)
+        ]
 
     def padded(self, samples: Sequence[int]) -> list[int]:
         """Return how many positions calls have computed for each of `samples` beside its own: padding."""
