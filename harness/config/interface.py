@@ -23,7 +23,7 @@ _MOVED = {
     "diffusion": "diffusion.loop",
     "draft_verify": "autoregressive.loop",
     "drafting": "autoregressive.drafting; Sequences: autoregressive.sequences",
-    "positional": "shared.indexing (per_row, positions, filled), diffusion.positional",
+    "positional": "shared.indexing (per_row, positions, filled), shared.positional",
     "sampling": "diffusion.drawing; invert and keep_top: shared.sampling",
     **{name: f"shared.{name}" for name in ("generation", "model", "policy", "prediction", "randomness", "records")},
     **{name: f"diffusion.{name}" for name in ("margins", "method", "policies", "reuse", "standing")},

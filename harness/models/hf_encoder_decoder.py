@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
+from harness.engine.shared.positional import behind, levelled
 from harness.errors import DataError
 from harness.models import hf_causal, hub, text
 from harness.models.pool import LoadedModel
@@ -53,6 +54,22 @@ class EncodedStore:
         """Return a copy with so many more rows behind its own, of which nothing is encoded."""
         return self._with_rows(lambda kept: torch.cat([kept, kept.new_zeros(rows, *kept.shape[1:])]))
 
+    def joined(self, other: "EncodedStore") -> "EncodedStore":
+        """Return a copy with the rows of another store, of as many slots, behind its own; both are past their prefill.
+
+        The shorter prompts get padding behind, which `prompt_length_B` hides.
+        """
+        assert self.prompt_length_B is not None and other.prompt_length_B is not None
+        assert self.encoded_BPC is not None and other.encoded_BPC is not None
+        encoded = levelled([self.encoded_BPC, other.encoded_BPC])
+        return EncodedStore(
+            slots=self.slots,
+            prompt_length_B=torch.cat([self.prompt_length_B, other.prompt_length_B]),
+            encoded_BPC=torch.cat(encoded),
+            crossed=_behind(self.crossed, other.crossed, encoded[0].shape[1]),
+            own=_behind(self.own, other.own, self.slots),
+        )
+
     def _with_rows(self, change: Callable[[Tensor], Tensor]) -> "EncodedStore":
         """Return a copy whose tensors have other rows."""
         if self.prompt_length_B is None or self.encoded_BPC is None:
@@ -69,6 +86,17 @@ class EncodedStore:
         """Return a copy with more slots, which hold nothing yet."""
         extra = slots - self.slots
         return replace(self, slots=slots, own=self.each(lambda kept: F.pad(kept, (0, 0, 0, extra)), self.own))
+
+
+def _behind(some: Layers, others: Layers, width: int) -> Layers:
+    """Return layers with the rows of both, zeros behind the shorter ones so that they have `width` positions."""
+    return tuple(
+        (
+            torch.cat([behind(one, 2, width) for one in (keys, more_keys)]),
+            torch.cat([behind(one, 2, width) for one in (values, more_values)]),
+        )
+        for (keys, values), (more_keys, more_values) in zip(some, others, strict=True)
+    )
 
 
 class EncoderDecoderModel:

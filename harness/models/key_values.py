@@ -46,6 +46,12 @@ class KeyValueStore:
         """Return a copy with so many more rows behind its own, which hold nothing yet."""
         return self._changed(lambda kept: F.pad(kept, (0, 0, 0, 0, 0, 0, 0, rows)))
 
+    def joined(self, other: "KeyValueStore") -> "KeyValueStore":
+        """Return a copy with the rows of another store, of as many slots, behind its own."""
+        pairs = zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True)
+        kept = [torch.cat(pair) for pair in pairs]
+        return KeyValueStore(kept[: len(self.keys)], kept[len(self.keys) :])
+
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "KeyValueStore":
         return KeyValueStore([change(kept) for kept in self.keys], [change(kept) for kept in self.values])
 

@@ -80,6 +80,14 @@ class TokenStore:
             decided_at_BS=pad(self.decided_at_BS, (0, 0, 0, rows), value=GIVEN),
         )
 
+    def joined(self, other: "TokenStore") -> "TokenStore":
+        """Return a copy with the rows of another store, of as many slots, behind its own."""
+        return TokenStore(
+            tokens_BS=torch.cat([self.tokens_BS, other.tokens_BS]),
+            positions_BS=torch.cat([self.positions_BS, other.positions_BS]),
+            decided_at_BS=torch.cat([self.decided_at_BS, other.decided_at_BS]),
+        )
+
     @classmethod
     def of(cls, request: ForwardRequest) -> "TokenStore":
         """Return what a call shows."""

@@ -37,6 +37,18 @@ class SlotStore:
         """Return a copy with so many more rows behind its own, which hold nothing yet."""
         return self._changed(self.num_rows + rows, self.slots, lambda kept: pad(kept, (0, 0, 0, 0, 0, 0, 0, rows)))
 
+    def joined(self, other: "SlotStore") -> "SlotStore":
+        """Return a copy with the rows of another store, of as many slots, behind its own."""
+        made = self.extended(other.num_rows)
+        for mine, theirs in ((made.keys, other.keys), (made.values, other.values)):
+            for layer, kept in enumerate(theirs):
+                if kept is None:
+                    continue
+                if (held := mine[layer]) is None:
+                    held = mine[layer] = kept.new_zeros(made.num_rows, *kept.shape[1:])
+                held[self.num_rows :] = kept
+        return made
+
     def _changed(self, rows: int, slots: int, change: Callable[[Tensor], Tensor]) -> "SlotStore":
         """Return a store of that size with what `change` makes of the tensors of this one."""
         copy = SlotStore(len(self.keys), rows, slots)

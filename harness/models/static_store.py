@@ -70,6 +70,14 @@ class StaticStore:
         """Return a copy with so many more rows behind its own, which hold nothing yet."""
         return self._changed(self.num_rows + rows, self.slots, lambda kept: kept)
 
+    def joined(self, other: "StaticStore") -> "StaticStore":
+        """Return a copy with the rows of another store, of as many slots, behind its own."""
+        made = self.extended(other.num_rows)
+        pairs = zip((*made.held.keys, *made.held.values), (*other.held.keys, *other.held.values), strict=True)
+        for new, kept in pairs:
+            new[self.num_rows : made.num_rows, : other.slots] = kept[: other.num_rows, : other.slots]
+        return made
+
     def move(self, row_N: Tensor, from_N: Tensor, to_N: Tensor) -> None:
         """Have the slots `to_N` of rows hold what their slots `from_N` held before, in place."""
         self.held.move(row_N, from_N, to_N)

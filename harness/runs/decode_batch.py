@@ -126,12 +126,13 @@ def decode_stream(
 ) -> float:
     """Decode prompts, as many at once as there is `room`, and return the seconds of all.
 
-    In the diffusion loop a row begins as another ends; other loops decode one part of the prompts after the other.
+    A row begins as another ends; what a model makes by itself is decoded one part of the prompts after the other.
     `tell` is told of rows that are done: soon, or, where seconds count, when all are.
     """
-    if isinstance(method, diffusion.DiffusionMethod):
+    given: dict[str, Any] = {"gen_length": gen_length, "measure": measure, "readable": readable}
+    if not isinstance(method, own_sampler.OwnSamplerMethod):
         told: list[Sequence[int]] = []
-        rows = _Rows(model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, measure=measure)
+        rows = _Rows(model=model, prompts=prompts, seeds=seeds, **given)
         rows.on_finished = told.append if measure.timed else lambda some: tell(rows.decoded(some))
         rows.decode(method, room)
         for some in told:
@@ -140,15 +141,7 @@ def decode_stream(
     seconds, first = 0.0, 0
     while first < len(prompts):
         part = slice(first, first + room.beside(0, 0, [len(prompt) + gen_length for prompt in prompts[first:]]))
-        made = decode_batch(
-            model,
-            method,
-            prompts[part],
-            seeds=seeds[part],
-            gen_length=gen_length,
-            measure=measure,
-            readable=lambda row, tokens, first=first: readable(first + row, tokens),
-        )
+        made = decode_batch(model, method, prompts[part], seeds=seeds[part], **given)
         tell(replace(made, rows=range(*part.indices(len(prompts)))))
         first, seconds = part.stop, seconds + made.watch.wall_s
     return seconds
@@ -187,15 +180,22 @@ class _Rows:
             self._diffuse(method, room)
             return
         self._length = self.gen_length
-        together = {"gen_length": self.gen_length, "seeds": self.seeds, "ledger": self.ledger}
-        trace = RoundTrace(Work(self.ledger), self._steps)
+        given = {"gen_length": self.gen_length, "seeds": self.seeds, "ledger": self.ledger}
         if isinstance(method, own_sampler.OwnSamplerMethod):
-            made = own_sampler.decode(self.model, method, self.prompts, on_progress=self.watch.mark, **together)
-        else:
-            told = {"observers": [trace] if self.measure.traced else [], "on_progress": self._mark}
-            told["readable"] = self.readable
-            made = draft_verify.decode(self.model, method, self.prompts, **together, **told)
-        self._finish(made)
+            self._finish(own_sampler.decode(self.model, method, self.prompts, on_progress=self.watch.mark, **given))
+            return
+        trace = RoundTrace(Work(self.ledger), self._steps)
+        draft_verify.decode(
+            self.model,
+            method,
+            self.prompts,
+            observers=[trace] if self.measure.traced else [],
+            on_progress=self._mark,
+            on_finished=self._finish,
+            readable=self.readable,
+            begins=lambda going_on, width: len(self._beginning(room, going_on, width)),
+            **given,
+        )
 
     def _diffuse(self, method: diffusion.DiffusionMethod, room: Room) -> None:
         trace = DiffusionTrace(Work(self.ledger), drafts=method.drafts, rows=self._steps)
@@ -213,24 +213,29 @@ class _Rows:
             **(watched if self.measure.traced else {}),
         )
 
-    def _arriving(self, room: Room, going_on: int, width: int) -> Canvas | None:
+    def _beginning(self, room: Room, going_on: int, width: int) -> range:
+        """Return which prompts begin beside so many rows that go on, and note when."""
         first, waiting = self.begun, self.prompts[self.begun : self.begun + room.rows]
         self.begun += room.beside(going_on, width, [len(prompt) + self.gen_length for prompt in waiting])
-        if self.begun == first:
+        self._entered_at |= dict.fromkeys(range(first, self.begun), self._calls)
+        return range(first, self.begun)
+
+    def _arriving(self, room: Room, going_on: int, width: int) -> Canvas | None:
+        some = self._beginning(room, going_on, width)
+        if not some:
             return None
         spec = self.model.spec
         assert spec.mask_id is not None
-        self._entered_at |= dict.fromkeys(range(first, self.begun), self._calls)
         canvas = Canvas.from_prompts(
-            self.prompts[first : self.begun],
+            self.prompts[some.start : some.stop],
             gen_length=self.gen_length,
             mask_id=spec.mask_id,
             pad_id=spec.pad_id,
             stop_ids=spec.stop_ids,
-            seeds=self.seeds[first : self.begun],
+            seeds=self.seeds[some.start : some.stop],
             device=self.model.device,
         )
-        return replace(canvas, sample_B=canvas.sample_B + first)
+        return replace(canvas, sample_B=canvas.sample_B + some.start)
 
     def _mark(self, finished: int, calls: int) -> None:
         self._calls = calls

@@ -145,7 +145,7 @@ class RoundTrace:
             self.rows.append(
                 {
                     "sample": sample,
-                    "step": completed.index,
+                    "step": int(before.rounds_B[row]),
                     "n_committed": end - first,
                     "positions": (places - start).tolist(),
                     "tokens": after.tokens_BL[row, first:end].tolist(),

@@ -37,7 +37,7 @@ from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.autoregressive.trigrams import WORDS, Search, Table, adapted, read_corpus, trie
 
-SEARCHED = "aded_searched_BL"
+SEARCHED = "aded.searched_BL"
 """What is kept between rounds: the lengths at which the text was searched."""
 
 
@@ -69,9 +69,7 @@ class TrigramDrafter:
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return the tree of each row, of at most `limit_B` tokens one after the other."""
         length_B, device = sequences.length_B, sequences.tokens_BL.device
-        searched_BL = sequences.memory.get(SEARCHED)
-        if not isinstance(searched_BL, Tensor):
-            searched_BL = torch.zeros_like(sequences.tokens_BL, dtype=torch.bool)
+        searched_BL = sequences.memory.get(SEARCHED, torch.zeros_like(sequences.tokens_BL, dtype=torch.bool))
         searched_BL = searched_BL.scatter(1, length_B[:, None], (limit_B > 0)[:, None])
         sequences.memory[SEARCHED] = searched_BL
         drawn = uniforms(sequences.seed_B, length_B, "rollout", self.iterations * WORDS).view(len(length_B), -1, WORDS)

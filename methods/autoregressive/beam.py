@@ -30,7 +30,7 @@ from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.errors import FieldError
 
-TOKEN, SUM, GAP = "beam_token", "beam_log_p", "beam_gap"
+TOKEN, SUM, GAP = "beam.token_B", "beam.log_p_B", "beam.gap_B"
 """What a hypothesis is told: its next token, its log probability with it, and the distance to being another one."""
 
 
@@ -57,9 +57,7 @@ class Beams:
         logits_BV = prediction.logits_NV
         log_p_BV = logits_BV.double().log_softmax(-1)
         if SUM in sequences.memory:
-            earlier_B = sequences.memory[SUM]
-            assert isinstance(earlier_B, Tensor)
-            log_p_BV = log_p_BV + earlier_B[:, None]
+            log_p_BV = log_p_BV + sequences.memory[SUM][:, None]
         room_B = sequences.length_B + 1 < sequences.limit_B
         parts = [
             self._of_sample(log_p_BV, (sequences.sample_B == sample).nonzero().squeeze(1), prediction, room_B)
@@ -91,7 +89,6 @@ class Beams:
         if len(ended) < self.num_beams:
             return False
         sums_B = sequences.memory[SUM]
-        assert isinstance(sums_B, Tensor)
         length = int((sequences.length_B - sequences.prompt_length_B)[rows_R[0]])
         return float(sums_B[rows_R].max()) / length**self.length_penalty <= self._best(ended)[-1]
 
@@ -114,5 +111,4 @@ class OfBeam:
         """Return the hypotheses' tokens."""
         assert TOKEN in sequences.memory, "tokens of beams come from branching=beam"
         token_B, gap_B = sequences.memory[TOKEN], sequences.memory[GAP]
-        assert isinstance(token_B, Tensor) and isinstance(gap_B, Tensor)
         return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B, token_gap_BT=gap_B[:, None])

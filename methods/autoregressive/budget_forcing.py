@@ -29,14 +29,13 @@ from enum import Enum
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from harness.engine.autoregressive.branching import rewritten
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.policy import policy
 from harness.errors import FieldError
 
-WAITS = "budget_waits"
+WAITS = "budget_forcing.waits_B"
 """How often a row was told to wait; what it was once it has to answer is `_ANSWERS`."""
 
 _ANSWERS = -1
@@ -84,8 +83,8 @@ class Budget:
 
     def __call__(self, sequences: Sequences, stop_ids: tuple[int, ...]) -> Sequences:
         """Return the sequences with what a row is made to say in the place of what it said."""
-        waits_B = sequences.memory.setdefault(WAITS, torch.zeros_like(sequences.length_B))
-        assert isinstance(waits_B, Tensor)
+        waits_B = sequences.memory.get(WAITS, torch.zeros_like(sequences.length_B)).clone()
+        sequences.memory[WAITS] = waits_B
         for row, waits in enumerate(waits_B.tolist()):
             if waits == _ANSWERS:
                 continue

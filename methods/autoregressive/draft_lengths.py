@@ -22,9 +22,10 @@ from torch import Tensor, full_like, where
 from harness.engine.autoregressive.drafting import Drafted, Round
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Role
 from harness.errors import ConfigError
 
-LENGTH = "heuristic_length_B"
+LENGTH = "heuristic.length_B"
 """What the schedule keeps between rounds: the length of the next draft of each row."""
 
 
@@ -40,12 +41,11 @@ class HeuristicLength:
 
     def limit(self, sequences: Sequences) -> Tensor:
         """Return the present length of every row."""
-        length_B = sequences.memory.get(LENGTH)
-        return length_B if isinstance(length_B, Tensor) else full_like(sequences.length_B, self.length)
+        return sequences.memory.get(LENGTH, full_like(sequences.length_B, self.length))
 
     def update(self, completed: Round) -> None:
         """Go up or down, but not by the prefill, which has no drafts; a draft cut short is none that stood."""
-        if completed.index:
+        if completed.role is not Role.PREFILL:
             length_B = self.limit(completed.before)
             lower_B = (length_B - 1).clamp(min=1)
             completed.after.memory[LENGTH] = where(completed.n_accepted_B == length_B, length_B + 2, lower_B)

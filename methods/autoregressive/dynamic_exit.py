@@ -32,7 +32,7 @@ from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences, first
-from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import surest
 from harness.engine.shared.records import Charge, Ledger, Role
@@ -41,11 +41,12 @@ from methods.autoregressive.layer_skip import draft_to
 from methods.autoregressive.sample import Law
 from methods.autoregressive.self_draft import SelfDraft, sure
 
-COUNTS = ("del_matched", "del_missed", "del_sure_matched", "del_sure_missed")
+COUNTS = ("del.matched_BD", "del.missed_BD", "del.sure_matched_BD", "del.sure_missed_BD")
 """What is kept of each exit, [B, L - 1]: places at which it agreed with the last layer, or not, and how sure it was."""
 
-EXIT, LENGTH = "del_exit", "del_length"
-_PROMPT, _SHALLOW, _SEEN, _SAID, _VALID = "del_prompt", "del_shallow", "del_seen", "del_said", "del_valid"
+EXIT, LENGTH = "del.exit_B", "del.length_B"
+_PROMPT, _SHALLOW, _SEEN = "del.prompt_BTDC", "del.shallow_BTDC", "del.seen_BTDC"
+_SAID, _VALID = "del.said_BT", "del.valid_BT"
 
 
 @policy("method/drafter", "del")
@@ -83,19 +84,21 @@ class DynamicExit:
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return tokens of the chosen exit, up to the chosen length or the first that is not sure."""
         memory, layers = sequences.memory, model.spec.layers
+        for name in (EXIT, LENGTH):
+            memory[name] = memory.get(name, torch.ones_like(limit_B))
         if _SEEN in memory:
             self._choose(model, sequences, ledger)
-        elif EXIT not in memory:
-            memory |= {EXIT: torch.ones_like(limit_B), LENGTH: torch.ones_like(limit_B)}
-        exit_B, how = _kept(memory, EXIT), SelfDraft(temperature=self.temperature, taps=frozenset(range(1, layers)))
+        exit_B, how = memory[EXIT], SelfDraft(temperature=self.temperature, taps=frozenset(range(1, layers)))
+        chosen_B = torch.minimum(limit_B, memory[LENGTH])
         if COUNTS[0] not in memory or not self.dynamic_length:
-            limit_B = torch.minimum(limit_B, _kept(memory, LENGTH))
+            limit_B = chosen_B
         else:
-            limit_B = limit_B.clamp(max=self.gamma_max)
-            tau_BD = thresholds([_kept(memory, name) for name in COUNTS])
+            limit_B = torch.where(_fresh(sequences), chosen_B, limit_B.clamp(max=self.gamma_max))
+            tau_BD = thresholds([memory[name] for name in COUNTS])
             how = replace(how, keep_going=sure(tau_BD.gather(1, exit_B[:, None] - 1)[:, 0]))
         drafted = draft_to(exit_B, how, model, sequences, limit_B, ledger)
-        memory.pop(_SHALLOW, None)
+        if _SHALLOW in memory:
+            del memory[_SHALLOW]
         if drafted.states:
             memory[_SHALLOW] = _by_exit(drafted.states, layers)
         return drafted.proposal
@@ -103,13 +106,13 @@ class DynamicExit:
     def update(self, completed: Round) -> None:
         """Keep the hidden states of a round until they are read, and what the last layer said there."""
         memory, before, layers = completed.after.memory, completed.before, max(completed.states)
-        if completed.index == 0:
+        if completed.role is Role.PREFILL:
             memory[_PROMPT] = self._of_prompt(completed, layers)
             return
         prediction, width = completed.prediction, completed.proposal.tokens_BK.shape[1] + 1
         seen_BTDC = _by_exit(completed.states, layers)
         if _SHALLOW in memory and completed.proposal.begun is not None:
-            shallow_BTDC = _kept(memory, _SHALLOW)[:, :width]
+            shallow_BTDC = memory[_SHALLOW][:, :width]
             depth_D = torch.arange(1, layers, device=shallow_BTDC.device)
             below_BD = depth_D <= completed.proposal.begun.layers_B[:, None]
             seen_BTDC = torch.where(below_BD[:, None, :, None], shallow_BTDC, seen_BTDC)
@@ -129,36 +132,41 @@ class DynamicExit:
         return torch.stack([one.gather(1, index.expand(-1, -1, one.shape[2])) for one in states], 2)
 
     def _choose(self, model: LanguageModel, sequences: Sequences, ledger: Ledger) -> None:
-        """Read what the last round has shown, and choose exit and length of the next."""
+        """Read what the last round has shown, and choose exit and length of the next; not of rows without a round."""
         memory, layers = sequences.memory, model.spec.layers
-        seen_BTDC, said_BT, valid_BT = (_kept(memory, name) for name in (_SEEN, _SAID, _VALID))
+        seen_BTDC, said_BT, valid_BT = memory[_SEEN], memory[_SAID], memory[_VALID]
         del memory[_SEEN], memory[_SAID], memory[_VALID]
         agrees_BTD, sure_BTD = _shadows(model, seen_BTDC, said_BT, valid_BT, sequences, ledger)
-        own_BT = agrees_BTD.gather(2, (_kept(memory, EXIT) - 1)[:, None, None].expand(-1, said_BT.shape[1], 1))[..., 0]
+        own_BT = agrees_BTD.gather(2, (memory[EXIT] - 1)[:, None, None].expand(-1, said_BT.shape[1], 1))[..., 0]
         wrong_BT = valid_BT & ~own_BT
         counted_BT = valid_BT & (wrong_BT.cumsum(1) - wrong_BT.long() == 0)
         new = _counted(agrees_BTD, sure_BTD, counted_BT)
         if COUNTS[0] in memory:
-            new = [self.w * _kept(memory, name) + one for name, one in zip(COUNTS, new, strict=True)]
-        else:
-            new = [one + other for one, other in zip(new, self._prompt_counts(model, sequences, ledger), strict=True)]
+            new = [self.w * memory[name] + one for name, one in zip(COUNTS, new, strict=True)]
+        fresh_B, second_B = _fresh(sequences), sequences.rounds_B == 2
+        if bool(second_B.any()):
+            prompt = self._prompt_counts(model, sequences, second_B, ledger)
+            new = [one + other for one, other in zip(new, prompt, strict=True)]
+        if _PROMPT in memory and not bool(fresh_B.any()):
+            del memory[_PROMPT]
         exit_B, length_B = best(new[0], new[1], layers, self.gamma_max)
-        memory |= dict(zip(COUNTS, new, strict=True)) | {EXIT: exit_B, LENGTH: length_B}
+        memory |= dict(zip(COUNTS, new, strict=True))
+        memory |= {EXIT: torch.where(fresh_B, 1, exit_B), LENGTH: torch.where(fresh_B, 1, length_B)}
 
-    def _prompt_counts(self, model: LanguageModel, sequences: Sequences, ledger: Ledger) -> list[Tensor]:
-        states_BTDC = _kept(sequences.memory, _PROMPT)
-        del sequences.memory[_PROMPT]
+    def _prompt_counts(
+        self, model: LanguageModel, sequences: Sequences, mine_B: Tensor, ledger: Ledger
+    ) -> list[Tensor]:
+        states_BTDC = sequences.memory[_PROMPT]
         width = states_BTDC.shape[1]
-        valid_BT = first(sequences.prompt_length_B.clamp(max=width), width).flip(1)
+        valid_BT = first(sequences.prompt_length_B.clamp(max=width), width).flip(1) & mine_B[:, None]
         last_BT, _ = _read(model, states_BTDC[:, :, -1], valid_BT, sequences, ledger)
         shadows = _shadows(model, states_BTDC[:, :, :-1], last_BT, valid_BT, sequences, ledger)
         return _counted(*shadows, valid_BT)
 
 
-def _kept(memory: Mapping[str, Tensor | Store], name: str) -> Tensor:
-    kept = memory[name]
-    assert isinstance(kept, Tensor)
-    return kept
+def _fresh(sequences: Sequences) -> Tensor:
+    """Return the rows [B] that have computed their prompt and drafted nothing yet."""
+    return sequences.rounds_B == 1
 
 
 def _by_exit(states: Mapping[int, Tensor], layers: int) -> Tensor:

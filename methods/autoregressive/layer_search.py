@@ -59,6 +59,15 @@ class Search:
             scores_BP=nothing_B.double()[:, None].expand(rows, 0),
         )
 
+    def with_room(self, tried: int) -> "Search":
+        """Return searches that have tried nothing, beside others that have tried so many sets."""
+        rows, _, free = self.points_BPF.shape
+        return replace(
+            self,
+            points_BPF=self.points_BPF.new_zeros(rows, tried, free),
+            scores_BP=self.scores_BP.new_full((rows, tried), torch.nan),
+        )
+
     def due(self, rules: Rules, generated_B: Tensor) -> Tensor:
         """Return the rows [B] that try another set after this round."""
         enough_B = generated_B > rules.context_window + 1

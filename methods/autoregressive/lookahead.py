@@ -34,13 +34,14 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.trees import ANCHOR, Node
-from harness.engine.shared.model import LanguageModel, Store
+from harness.engine.shared.memory import Memory
+from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 
-WINDOW, FILLED, KEYS, GRAMS = "lookahead_window", "lookahead_filled", "lookahead_keys", "lookahead_grams"
+WINDOW, FILLED, KEYS, GRAMS = (f"lookahead.{name}" for name in ("window_BNC", "filled_B", "keys_BE", "grams_BEN"))
 """What is kept between rounds: the window [B, N - 1, columns], its last row [B] that is filled, and what was put into
 the pool, oldest first: keys [B, entries] and the tokens behind them [B, entries, N - 1]; -1 is no entry."""
 
@@ -102,7 +103,7 @@ class Lookahead:
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return the branches of each row, with the window beside them."""
-        if WINDOW not in sequences.memory:
+        if not sequences.memory.complete(WINDOW):
             self._begin(sequences)
         last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1)[:, 0]
         room = (model.spec.max_length - sequences.length_B).tolist()
@@ -145,7 +146,7 @@ class Lookahead:
         self._keep(memory, windows, before.tokens_BL.device)
         found_BWN = torch.tensor(found, device=before.tokens_BL.device)
         for name, more in ((KEYS, found_BWN[..., 0]), (GRAMS, found_BWN[..., 1:])):
-            kept = memory.get(name)
+            kept = memory.get(name, -1)
             memory[name] = torch.cat([kept, more], 1) if isinstance(kept, Tensor) else more
 
     def _begin(self, sequences: Sequences) -> None:
@@ -154,10 +155,12 @@ class Lookahead:
         uniform_BW = uniforms(sequences.seed_B, torch.zeros_like(sequences.seed_B), "window", drawn)
         place_BW = (uniform_BW * sequences.prompt_length_B[:, None]).long()
         tokens = sequences.tokens_BL.gather(1, place_BW).tolist()
-        windows = [_Window([[0, *tokens[row]]]) for row in range(rows)]
-        self._keep(sequences.memory, windows, place_BW.device)
+        begun = Memory()
+        self._keep(begun, [_Window([[0, *tokens[row]]]) for row in range(rows)], place_BW.device)
+        for name in (WINDOW, FILLED):
+            sequences.memory[name] = sequences.memory.get(name, begun[name])
 
-    def _keep(self, memory: dict[str, Tensor | Store], windows: list[_Window], device: torch.device) -> None:
+    def _keep(self, memory: Memory, windows: list[_Window], device: torch.device) -> None:
         """Remember windows, filled up to the size of the largest."""
         wide = self._columns(0)
         padded = [[[*row, *[0] * (wide - len(row))] for row in window.rows] for window in windows]
@@ -167,12 +170,12 @@ class Lookahead:
 
     def _grams(self, sequences: Sequences, last_B: Tensor) -> list[list[list[int]]]:
         """Return the n-grams of each row's pool behind its last token: the last G that differ, oldest first."""
-        keys_BR, grams_BRN = sequences.memory.get(KEYS), sequences.memory.get(GRAMS)
-        if not isinstance(keys_BR, Tensor) or not isinstance(grams_BRN, Tensor):
+        keys_BE = sequences.memory.get(KEYS, -1)
+        if not isinstance(keys_BE, Tensor):
             return [[] for _ in range(sequences.num_rows)]
         found: list[dict[tuple[int, ...], None]] = [{} for _ in range(sequences.num_rows)]
-        row_E, entry_E = (keys_BR == last_B[:, None]).nonzero(as_tuple=True)
-        for row, gram in zip(row_E.tolist(), grams_BRN[row_E, entry_E].tolist(), strict=True):
+        row_N, entry_N = (keys_BE == last_B[:, None]).nonzero(as_tuple=True)
+        for row, gram in zip(row_N.tolist(), sequences.memory[GRAMS][row_N, entry_N].tolist(), strict=True):
             found[row].pop(tuple(gram), None)
             found[row][tuple(gram)] = None
         return [[list(gram) for gram in list(grams)[-self.G :]] for grams in found]
@@ -180,10 +183,9 @@ class Lookahead:
 
 def _windows(sequences: Sequences, drafter: Lookahead) -> list[_Window]:
     """Return the windows of all rows."""
-    window_BRC, filled_B = sequences.memory[WINDOW], sequences.memory[FILLED]
-    assert isinstance(window_BRC, Tensor) and isinstance(filled_B, Tensor)
+    window_BNC, filled_B = sequences.memory[WINDOW], sequences.memory[FILLED]
     columns = [(filled, drafter.W + drafter.N - 2 - filled) for filled in filled_B.tolist()]
     return [
         _Window([row[:width] for row in rows[: filled + 1]])
-        for rows, (filled, width) in zip(window_BRC.tolist(), columns, strict=True)
+        for rows, (filled, width) in zip(window_BNC.tolist(), columns, strict=True)
     ]

@@ -44,7 +44,7 @@ from methods.autoregressive.chains import always, drawn, proposed
 from methods.autoregressive.sample import Law
 from methods.autoregressive.tree_rejection import down_tree, residual
 
-STORE, COMPUTED = "draft_store", "draft_computed_B"
+STORE, COMPUTED = "draft", "draft.computed_B"
 """What the drafter keeps between rounds: the draft's keys and values, and the end of the positions that it was fed."""
 
 
@@ -114,7 +114,7 @@ def draft_with(
         goes_on_R = (count_B < limit_B)[busy_R] & ~is_stop(drafted.token_R, model.spec.stop_ids)
         busy_R = busy_R[goes_on_R & keep_going(drafted)]
     kept_B = exact_B if calibrate and exact_B is not None else computed_B
-    sequences.memory.update({STORE: store, COMPUTED: kept_B})
+    sequences.stores[STORE], sequences.memory[COMPUTED] = store, kept_B
     return proposed(tokens_BL, length_B, count_B, most, laws)
 
 
@@ -123,12 +123,10 @@ def _kept(draft: LanguageModel, sequences: Sequences) -> tuple[Store, Tensor]:
 
     All that was fed in the last round and stood is before the last committed token, which is not fed yet.
     """
-    memory, rows, width = sequences.memory, *sequences.tokens_BL.shape
-    if STORE not in memory:
-        return draft.new_store(rows, width), torch.zeros_like(sequences.length_B)
-    store, computed_B = memory[STORE], memory[COMPUTED]
-    assert isinstance(computed_B, Tensor) and not isinstance(store, Tensor)
-    return store, torch.minimum(computed_B, sequences.length_B - 1)
+    store = sequences.stores.get(STORE)
+    if store is None:
+        return draft.new_store(*sequences.tokens_BL.shape), torch.zeros_like(sequences.length_B)
+    return store, torch.minimum(sequences.memory[COMPUTED], sequences.length_B - 1)
 
 
 def over(vocabulary: int, logits_RV: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ from harness.engine.shared.prediction import Prediction
 from harness.errors import FieldError
 from methods.autoregressive.ngrams import Ngrams, read_documents
 
-TOKENS, SCORES = "superposed_tokens_BJG", "superposed_score_BJ"
-ENDED, ENDED_SCORES, ENDED_LENGTHS = "superposed_ended_BJG", "superposed_ended_score_BJ", "superposed_ended_length_BJ"
+TOKENS, SCORES = "superposed.tokens_BJG", "superposed.score_BJ"
+ENDED, ENDED_SCORES, ENDED_LENGTHS = "superposed.ended_BJG", "superposed.ended_score_BJ", "superposed.ended_length_BJ"
 """What a row keeps: J drafts of up to G tokens that go on, the best first, and as many that are finished."""
 
 PENALTY, FLOOR = 200.0, -1e7
@@ -82,7 +82,8 @@ class _Drafts:
     def keep(self, sequences: Sequences) -> None:
         """Have the rows know them."""
         names = (TOKENS, SCORES, ENDED, ENDED_SCORES, ENDED_LENGTHS)
-        sequences.memory.update(zip(names, (getattr(self, one) for one in self.__dataclass_fields__), strict=True))
+        memory = sequences.memory
+        memory |= dict(zip(names, (getattr(self, one) for one in self.__dataclass_fields__), strict=True))
 
     def grown(
         self, score_BC: Tensor, draft_BC: Tensor, token_BC: Tensor, place_B: Tensor, ends_BC: Tensor

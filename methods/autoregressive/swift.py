@@ -48,7 +48,7 @@ from methods.autoregressive.layer_search import Rules, Search, require_optimiser
 from methods.autoregressive.sample import Law
 from methods.autoregressive.self_draft import SelfDraft, draft, sure
 
-_PREFIX = "swift_"
+_PREFIX = "swift."
 
 
 @policy("method/drafter", "swift")
@@ -118,11 +118,11 @@ class Swift:
 
     def _search(self, model: LanguageModel, sequences: Sequences, ledger: Ledger) -> Search:
         memory, names = sequences.memory, [one.name for one in fields(Search)]
-        if _PREFIX + names[0] not in memory:
-            search = Search.begin(self.skipped(model.spec.layers).to(model.device), sequences.num_rows)
-        else:
-            search = Search(**{name: memory[_PREFIX + name] for name in names})  # type: ignore[arg-type]
-            search.rounds_B = search.rounds_B + 1
+        search = Search.begin(self.skipped(model.spec.layers).to(model.device), sequences.num_rows)
+        if _PREFIX + names[0] in memory:
+            search = search.with_room(memory[f"{_PREFIX}scores_BP"].shape[1])
+            search = Search(**{name: memory.get(_PREFIX + name, getattr(search, name)) for name in names})
+        search.rounds_B = sequences.rounds_B - 1
         generated_B = sequences.length_B - sequences.prompt_length_B
         due_B = search.due(self.rules, generated_B) & bool(self.max_opt_iter) & bool(search.points_BPF.shape[2])
         if bool(due_B.any()):
@@ -130,7 +130,7 @@ class Swift:
             sets_BH, points_BF = search.proposals(self.rules, due_B, uniform_BF)
             score_B = self._score(sets_BH, due_B, model, sequences, ledger)
             search = search.learned(self.rules, due_B, sets_BH, points_BF, score_B)
-        memory.update({_PREFIX + name: getattr(search, name) for name in names})
+        memory |= {_PREFIX + name: getattr(search, name) for name in names}
         return search
 
     def _score(

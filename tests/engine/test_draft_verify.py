@@ -156,7 +156,8 @@ def test_observers_and_progress_see_every_round() -> None:
     progress: list[tuple[int, int]] = []
 
     def watch(completed: Round) -> None:
-        rounds.append((completed.index, completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()))
+        number = int(completed.before.rounds_B[0])
+        rounds.append((number, completed.n_drafted_B.tolist(), completed.n_accepted_B.tolist()))
 
     method = with_drafts(Greedy(), Oracle(ANSWERS, wrong_every=4), 5)
     run(MODEL, method, PROMPTS[:1], observers=[watch], on_progress=lambda *seen: progress.append(seen))

@@ -2,7 +2,7 @@
 
 import torch
 
-from harness.engine.diffusion.memory import Memory
+from harness.engine.shared.memory import Memory
 
 ROWS_B = torch.tensor([True, False])
 

@@ -120,7 +120,7 @@ def test_a_corpus_of_the_answers_is_worth_its_calls(tmp_path: Path) -> None:
         ledger = Ledger()
 
         def watch(completed: Round) -> None:
-            nodes.append(int((completed.proposal.count_B + 1).sum()) if completed.index else -1)
+            nodes.append(int((completed.proposal.count_B + 1).sum()) if bool(completed.before.rounds_B.any()) else -1)
 
         nodes.clear()
         run(MODEL, with_drafts(Greedy(), drafter), SMALL, LENGTH, ledger=ledger, observers=[watch])

@@ -106,7 +106,7 @@ def test_the_store_is_that_of_a_fresh_forward_after_each_round():
 
     def check(completed: Round) -> None:
         after = completed.before
-        if completed.index:
+        if bool(completed.before.rounds_B.any()):
             logits_BV = evaluate(MODEL, after, Proposal.empty(after), Ledger()).logits_NV
             for row, length in enumerate(after.length_B.tolist()):
                 fresh_V = next_logits(MODEL, after.tokens_BL[row, :length].tolist())

@@ -47,7 +47,7 @@ def test_calibration_leaves_exact_keys_and_values(calibrate: bool) -> None:
     wrong: list[bool] = []
 
     def check(completed: Round) -> None:
-        store, computed_B = (completed.after.memory.get(name) for name in (STORE, COMPUTED))
+        store, computed_B = completed.after.stores.get(STORE), completed.after.memory.get(COMPUTED)
         if store is None:
             return
         assert isinstance(store, KeyValueStore) and isinstance(computed_B, torch.Tensor)

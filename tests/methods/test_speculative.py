@@ -95,7 +95,7 @@ def test_both_stores_are_those_of_a_fresh_forward_after_each_round(temperature: 
         after = completed.after
         for model, store, computed_B in (
             (MODEL, after.store, after.computed_B),
-            (draft, after.memory.get(STORE), after.memory.get(COMPUTED)),
+            (draft, after.stores.get(STORE), after.memory.get(COMPUTED)),
         ):
             if store is None:
                 continue

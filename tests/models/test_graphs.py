@@ -202,6 +202,7 @@ def test_a_store_is_what_the_plain_one_is() -> None:
         store.move(torch.tensor([1, 1]), torch.tensor([0, 1]), torch.tensor([3, 4]))
         chain = [store.rows(index_B), store.gathered(index_B, slots_BS), store.grown(9), store.extended(2)]
         chain.append(chain[-1].rows(torch.tensor([4, 1])).grown(7))
+        chain.append(store.joined(chain[0]))
         seen.append([(one.slots, [kept.clone() for kept in tensors(one)]) for one in (store, *chain)])
     for (slots, plain), (others, static) in zip(*seen, strict=True):
         assert slots == others and all(torch.equal(*pair) for pair in zip(plain, static, strict=True))

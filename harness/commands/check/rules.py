@@ -56,7 +56,7 @@ def batch(subject: Subject) -> Iterator[str]:
             counts=[one for part in parts for one in part.counts],
         )
         yield from _differences(subject.together, apart, f"decoded in batches of {size}")
-    if isinstance(subject.method, DiffusionMethod):
+    if not isinstance(subject.method, OwnSamplerMethod):
         yield from _differences(subject.together, subject.in_turn(2), "that begins beside others")
 
 

@@ -100,11 +100,12 @@ def fork(sequences: Sequences, spread: Spread) -> Sequences:
     generated_S = torch.zeros(samples, dtype=torch.int64, device=sequences.sample_B.device)
     generated_S.index_add_(0, sequences.sample_B, sequences.generated_B)
     repeated_B = (forked.sample_B[:, None] == forked.sample_B).tril(-1).any(1)
+    memory = forked.memory
+    memory |= spread.memory
     return replace(
         forked,
         generated_B=generated_S[forked.sample_B].masked_fill(repeated_B, 0),
         seed_B=forked.seed_B if spread.seed_B is None else spread.seed_B,
-        memory=forked.memory | spread.memory,
     )
 
 

@@ -23,7 +23,7 @@ from harness.engine.shared.model import LanguageModel, ModelKind, Store
 from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
-from harness.engine.shared.records import Ledger
+from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError
 
 
@@ -193,14 +193,14 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One call of the model: what was drafted, what it said, what was kept. Round 0 is the prefill, without drafts.
+    """One call of the model: what was drafted, what it said, what was kept. The prefill is one, without drafts.
 
     `verdict` is what the acceptor said; `after` may hold fewer tokens, cut behind a stop token. `token_margin_B` is the
     smallest gap by which a token that the round emitted was decided, infinite where none was. `states` are hidden
     states of the call by depth, as `Taps` keeps them, T from `before.computed_B` on: those that the drafter taps.
     """
 
-    index: int
+    role: Role
     before: Sequences
     proposal: Proposal
     prediction: Prediction

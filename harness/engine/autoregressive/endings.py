@@ -3,10 +3,8 @@
 Shapes: B rows, L positions, R rows that are left of a sample.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-
-from torch import Tensor
 
 from harness.engine.autoregressive.branching import Branch, Branching
 from harness.engine.autoregressive.sequences import Sequences, is_stop
@@ -15,39 +13,51 @@ from harness.engine.shared.generation import Generation, known_margin
 
 @dataclass(kw_only=True)
 class Endings:
-    """Takes rows that are finished, and with the last that a sample needs, its generation into `results`."""
+    """Takes rows that are finished, and with the last that a sample needs, its generation into `results`.
+
+    `rounds` have been made of any rows.
+    """
 
     branching: Branching
     stop_ids: tuple[int, ...]
     readable: Callable[[int, Sequence[int]], bool]
     results: list[Generation] = field(default_factory=list)
+    rounds: int = 0
+    _began: dict[int, int] = field(default_factory=dict)
     _ended: dict[int, list[Branch]] = field(default_factory=dict)
 
-    def take(self, sequences: Sequences, calls: int) -> Sequences:
-        """Return the rows that go on; those of a sample that is done do not."""
+    def begin(self, samples: Iterable[int]) -> None:
+        """Note that samples begin with the next round."""
+        self._began |= dict.fromkeys(samples, self.rounds)
+
+    def take(self, sequences: Sequences) -> tuple[Sequences, list[Generation]]:
+        """Return the rows that go on from a round, and what others have come to; rows of a sample that is done end."""
+        self.rounds += 1
         last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
         stopped_B = is_stop(last_B, self.stop_ids)
         finished_B = stopped_B | (sequences.length_B == sequences.limit_B)
         if not self._ended and not bool(finished_B.any()):
-            return sequences
+            return sequences, []
+        known = len(self.results)
         for row in finished_B.nonzero().squeeze(1).tolist():
-            branch = self._branch(sequences, row, bool(stopped_B[row]), calls)
+            branch = self._branch(sequences, row, bool(stopped_B[row]))
             self._ended.setdefault(branch.generation.sample, []).append(branch)
-        for sample in list(self._ended):
+        here = set(sequences.sample_B.tolist())
+        for sample in [one for one in self._ended if one in here]:
             rows_R = ((sequences.sample_B == sample) & ~finished_B).nonzero().squeeze(1)
             if not len(rows_R) or self.branching.over(self._ended[sample], sequences, rows_R):
                 aborted = int(sequences.generated_B[rows_R].sum())
-                self.results.append(self._result(self._ended.pop(sample), aborted, calls))
+                self.results.append(self._result(self._ended.pop(sample), aborted))
                 finished_B[rows_R] = True
-        return sequences.rows((~finished_B).nonzero().squeeze(1))
+        return sequences.rows((~finished_B).nonzero().squeeze(1)), self.results[known:]
 
-    def _result(self, ended: Sequence[Branch], aborted: int, calls: int) -> Generation:
+    def _result(self, ended: Sequence[Branch], aborted: int) -> Generation:
         best, *more = (one.generation for one in self.branching.settled(ended))
         further = {"others" if self.branching.votes else "beside": tuple(more)}
         generated = aborted + sum(one.generation.tokens_generated for one in ended)
-        return replace(best, tokens_generated=generated, calls=calls, **further)
+        return replace(best, tokens_generated=generated, calls=self.rounds - self._began[best.sample], **further)
 
-    def _branch(self, sequences: Sequences, row: int, stopped: bool, calls: int) -> Branch:
+    def _branch(self, sequences: Sequences, row: int, stopped: bool) -> Branch:
         response = slice(int(sequences.prompt_length_B[row]), int(sequences.length_B[row]))
         sample, tokens = int(sequences.sample_B[row]), tuple(sequences.tokens_BL[row, response].tolist())
         generation = Generation(
@@ -59,10 +69,9 @@ class Endings:
             remasked=0,
             tokens_generated=int(sequences.generated_B[row]),
             first_call=0,
-            calls=calls,
             token_margin=known_margin(float(sequences.token_margin_B[row])),
         )
-        kept = {name: one for name, one in sequences.memory.items() if isinstance(one, Tensor) and one.ndim == 1}
+        kept = {name: one for name, one in sequences.memory.items() if one.ndim == 1}
         return Branch(
             generation=generation,
             stopped=stopped,

@@ -26,6 +26,7 @@ from harness.engine.autoregressive.drafting import (
     Verdict,
 )
 from harness.engine.autoregressive.endings import Endings
+from harness.engine.autoregressive.entrance import Begins, Entrance, everyone
 from harness.engine.autoregressive.outcomes import note_round
 from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
@@ -57,38 +58,51 @@ def decode(
     ledger: Ledger,
     observers: Sequence[RoundObserver] = (),
     on_progress: Callable[[int, int], None] = lambda finished, calls: None,
+    on_finished: Callable[[list[Generation]], None] = lambda made: None,
     readable: Callable[[int, Sequence[int]], bool] = lambda sample, tokens: True,
+    begins: Begins = everyone,
 ) -> list[Generation]:
     """Continue every prompt by up to `gen_length` tokens and return the generations in the order of the prompts.
 
     A generation ends with its first stop token. Rows are independent: prompts of any lengths share a batch
-    without being shifted, and a row leaves the batch when it is finished. A sample may have several rows, which fork
-    and are pruned (`method.branching`), all of them charged to it. The prefill is round 0 and emits the
-    first token. `model` is the target, or `Models` where another one drafts for it. `on_progress` is told after each
-    round how many samples are finished and how many rounds there were. `readable` says of a sample and the tokens of a
-    row that has ended whether there is an answer in them. Raises DecodeError for logits that are not numbers.
+    without being shifted, and a row leaves the batch when it is finished. `begins` says how many samples begin beside
+    those that go on (`Entrance`; default: all at once). A sample may have several rows, which fork and are pruned
+    (`method.branching`), all of them charged to it. The prefill is round 0 and emits the first token; rows that begin
+    beside others have one of their own. `model` is the target, or `Models` where another one drafts for it.
+
+    `on_progress` is told after each round how many samples are finished and how many rounds there were, `on_finished`
+    of samples that have finished. `readable` says of a sample and the tokens of a row that has ended whether there is
+    an answer in them. Raises DecodeError for logits that are not numbers.
     """
     assert model.spec.kind is ModelKind.CAUSAL, f"{model.spec.name} is not a causal model"
     refuse_layers(model, method)
-    sequences = Sequences.from_prompts(model, prompts, gen_length=gen_length, seeds=seeds, nodes=_nodes(method.drafter))
-    proposal = Proposal.empty(sequences)
+    entrance = Entrance(
+        model=model, prompts=prompts, seeds=seeds, gen_length=gen_length, nodes=_nodes(method.drafter), begins=begins
+    )
     endings = Endings(branching=method.branching, stop_ids=model.spec.stop_ids, readable=readable)
-    calls = 0
-    while sequences.num_rows:
-        completed = take_round(model, method, sequences, proposal, ledger, index=calls)
+
+    def settled(completed: Round) -> Sequences:
+        """Return the rows that go on from a round."""
         note_round(ledger, method.drafter, completed)
         method.draft_length.update(completed)
         if isinstance(method.drafter, LearnsFromRounds):
             method.drafter.update(completed)
         for observer in observers:
             observer(completed)
-        calls += 1
-        revised = method.revision(completed.after, model.spec.stop_ids)
-        sequences = endings.take(revised, calls)
-        on_progress(len(endings.results), calls)
-        if sequences.num_rows:
-            proposal = propose(model, method, sequences, ledger)
-    return sorted(endings.results, key=lambda generation: generation.sample)
+        going_on, ended = endings.take(method.revision(completed.after, model.spec.stop_ids))
+        on_progress(len(endings.results), endings.rounds)
+        if ended:
+            on_finished(ended)
+        return going_on
+
+    going_on: Sequences | None = None
+    while True:
+        while (fresh := entrance.take(going_on, endings)) is not None:
+            begun = settled(take_round(model, method, fresh, Proposal.empty(fresh), ledger))
+            going_on = begun if going_on is None else going_on.joined(begun)
+        if going_on is None or not going_on.num_rows:
+            return sorted(endings.results, key=lambda generation: generation.sample)
+        going_on = settled(take_round(model, method, going_on, propose(model, method, going_on, ledger), ledger))
 
 
 def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Sequences, ledger: Ledger) -> Proposal:
@@ -133,11 +147,10 @@ def take_round(
     sequences: Sequences,
     proposal: Proposal,
     ledger: Ledger,
-    *,
-    index: int,
 ) -> Round:
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
-    part = part_of(method, sequences, _role(sequences, proposal), model.spec.layers)
+    role = _role(sequences, proposal)
+    part = part_of(method, sequences, role, model.spec.layers)
     ask_rows = evaluate if method.branching.synchronous else evaluate_apart
     prediction = ask_rows(model, sequences, proposal, ledger, part)
     if (spread := method.branching.spread(prediction, sequences)) is not None:
@@ -148,10 +161,10 @@ def take_round(
         verdict = method.acceptor.judge(model, prediction, proposal, sequences, ledger)
     else:
         verdict = method.acceptor(prediction, proposal, sequences)
-    after = _commit(sequences, proposal, verdict, model.spec.stop_ids, index)
+    after = _commit(sequences, proposal, verdict, model.spec.stop_ids)
     margin_B = _token_margin(verdict, after.length_B - sequences.length_B)
     return Round(
-        index=index,
+        role=role,
         before=sequences,
         proposal=proposal,
         prediction=prediction,
@@ -219,23 +232,22 @@ def _role(sequences: Sequences, proposal: Proposal) -> Role:
     return Role.VERIFY if proposal.tokens_BK.shape[1] else Role.TARGET
 
 
-def _commit(
-    sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...], index: int
-) -> Sequences:
+def _commit(sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...]) -> Sequences:
     """Return the sequences with the accepted drafts and the model's token, cut behind the first stop token."""
     (emitted_BT, count_B), path_BD = _emitted(proposal, verdict), verdict.path_BD
     stops_BT = is_stop(emitted_BT, stop_ids)
     stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
     count_B = (first(count_B, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
-    start_B, asked_B = sequences.length_B, verdict.generated_B
+    start_B, asked_B, round_B1 = sequences.length_B, verdict.generated_B, sequences.rounds_B[:, None]
     if path_BD is not None:
         _move_path(sequences.store, path_BD, start_B, count_B - 1)
     return replace(
         sequences,
         tokens_BL=write_behind(sequences.tokens_BL, start_B, emitted_BT, count_B),
-        decided_at_BL=write_behind(sequences.decided_at_BL, start_B, torch.full_like(emitted_BT, index), count_B),
+        decided_at_BL=write_behind(sequences.decided_at_BL, start_B, round_B1.expand_as(emitted_BT), count_B),
         length_B=start_B + count_B,
         computed_B=start_B + count_B - 1,
+        rounds_B=sequences.rounds_B + 1,
         generated_B=sequences.generated_B + proposal.count_B + (1 if asked_B is None else asked_B),
         store=sequences.store if verdict.store is None else verdict.store,
     )

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.model import LanguageModel, Store
+from harness.engine.shared.memory import Memory
+from harness.engine.shared.model import JoinableStore, LanguageModel, Store
+from harness.engine.shared.positional import behind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +22,10 @@ class Sequences:
 
     `length_B` tokens are committed and `limit_B` fit. The model's keys and values are final for the positions
     below `computed_B`, which is `length_B - 1` between rounds: the last committed token is fed together with the
-    next drafts. Slots at and behind it are provisional, and a drafter may write them. `generated_B` counts drafted
-    and emitted tokens. `token_margin_B` is the smallest gap by which an emitted token was decided, infinite where none
-    was. `memory` holds what policies keep between rounds, each entry with one row per row.
+    next drafts. Slots at and behind it are provisional, and a drafter may write them. `rounds_B` counts rounds, the
+    prefill among them, `generated_B` drafted and emitted tokens. `token_margin_B` is the smallest gap by which an
+    emitted token was decided, infinite where none was. `memory` and `stores` hold what policies keep between rounds, of
+    rows that have just begun nothing.
     """
 
     tokens_BL: Tensor
@@ -31,12 +34,14 @@ class Sequences:
     length_B: Tensor
     limit_B: Tensor
     computed_B: Tensor
+    rounds_B: Tensor
     generated_B: Tensor
     sample_B: Tensor
     seed_B: Tensor
     token_margin_B: Tensor
     store: Store
-    memory: dict[str, Tensor | Store] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    stores: dict[str, Store] = field(default_factory=dict)
 
     @classmethod
     def from_prompts(
@@ -46,9 +51,10 @@ class Sequences:
         *,
         gen_length: int,
         seeds: Sequence[int],
+        first: int = 0,
         nodes: int = 0,
     ) -> Self:
-        """Lay out prompts of at least one token with room for `gen_length` tokens behind each.
+        """Lay out prompts of at least one token with room for `gen_length` tokens behind each, samples from `first` on.
 
         The store has `nodes` more slots, for drafts that do not follow one another.
         """
@@ -66,8 +72,9 @@ class Sequences:
             length_B=length_B,
             limit_B=length_B + gen_length,
             computed_B=torch.zeros_like(length_B),
+            rounds_B=torch.zeros_like(length_B),
             generated_B=torch.zeros_like(length_B),
-            sample_B=torch.arange(rows, device=model.device),
+            sample_B=torch.arange(first, first + rows, device=model.device),
             seed_B=torch.tensor(list(seeds), dtype=torch.int64, device=model.device),
             token_margin_B=torch.full((rows,), torch.inf, dtype=torch.float64, device=model.device),
             store=model.new_store(rows, width + nodes),
@@ -80,16 +87,59 @@ class Sequences:
 
     def rows(self, index_B: Tensor) -> Self:
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
-        tensors = {
-            f.name: value.index_select(0, index_B)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        memory = {
-            name: kept.index_select(0, index_B) if isinstance(kept, Tensor) else kept.rows(index_B)
-            for name, kept in self.memory.items()
-        }
-        return replace(self, **tensors, store=self.store.rows(index_B), memory=memory)
+        return replace(
+            self,
+            **{name: value.index_select(0, index_B) for name, value in self._tensors().items()},
+            store=self.store.rows(index_B),
+            memory=self.memory.rows(index_B),
+            stores={name: store.rows(index_B) for name, store in self.stores.items()},
+        )
+
+    def joined(self, fresh: Self) -> Self:
+        """Return these rows with others behind, all as wide as the wider of both."""
+        if not self.num_rows or not fresh.num_rows:
+            return self if self.num_rows else fresh
+        width = max(self.tokens_BL.shape[1], fresh.tokens_BL.shape[1])
+        old, new = self._widened(width), fresh._widened(width)
+        mine, theirs, rows = old._tensors(), new._tensors(), (self.num_rows, fresh.num_rows)
+        return replace(
+            self,
+            **{name: torch.cat([mine[name], theirs[name]]) for name in mine},
+            store=_together(old.store, new.store, rows),
+            memory=Memory.joined([old.memory, new.memory], rows),
+            stores={
+                name: _together(old.stores.get(name), new.stores.get(name), rows) for name in old.stores | new.stores
+            },
+        )
+
+    def _widened(self, width: int) -> Self:
+        more = width - self.tokens_BL.shape[1]
+        if not more:
+            return self
+        memory = self.memory.copy()
+        memory.widen(width, 0)
+        return replace(
+            self,
+            tokens_BL=behind(self.tokens_BL, 1, width),
+            decided_at_BL=behind(self.decided_at_BL, 1, width),
+            store=self.store.grown(self.store.slots + more),
+            memory=memory,
+            stores={name: store.grown(store.slots + more) for name, store in self.stores.items()},
+        )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+
+
+def _together(store: Store | None, fresh: Store | None, rows: tuple[int, int]) -> Store:
+    """Return one store for so many rows of each, of which one may have nothing."""
+    if fresh is None:
+        assert store is not None
+        return store.extended(rows[1])
+    if store is None:
+        return fresh.extended(rows[0]).rows(torch.arange(sum(rows)).roll(rows[0]))
+    assert isinstance(store, JoinableStore), "rows can begin beside others where keys and values are kept in rows"
+    return store.joined(fresh)
 
 
 def write_behind(into_BL: Tensor, start_B: Tensor, values_BK: Tensor, count_B: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.margins import Margins, Noted
-from harness.engine.diffusion.memory import Memory
-from harness.engine.diffusion.positional import alike, laid_out, levelled, moved, padding_mask
+from harness.engine.diffusion.positional import laid_out, padding_mask
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.indexing import positions
+from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import Store
+from harness.engine.shared.positional import alike, levelled, moved
 from harness.engine.shared.randomness import uniforms
 
 SETTLED = 1 << 30
@@ -43,10 +44,9 @@ class Canvas:
     how many windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
     evaluations; `first_call_B` how many there were when the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
-    evaluations made for that.
-    `layout_B` counts how often the positions of a row moved or its end did.
-    `draft_from_B` is the step, from 0, from which on decisions may be dropped by a verifier, `SETTLED` for none.
-    `stopped_at_B` is the step, from 0, at which the stopper had everything committed (-1: it did not).
+    evaluations made for that. `layout_B` counts how often the positions of a row moved or its end did. `draft_from_B`
+    is the step, from 0, from which on decisions may be dropped by a verifier, `SETTLED` for none; `stopped_at_B` the
+    one at which the stopper had everything committed (-1: it did not).
     `longest_B` is the greatest length that a row has had. `given_up_B` marks rows that the loop takes no further,
     whatever is undecided or held. `margins` are the smallest gaps by which tokens and positions were decided.
     `memory` holds what policies keep between steps.

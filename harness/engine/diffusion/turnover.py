@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.memory import Memory
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.standing import Standing
 from harness.engine.shared.generation import UNDECIDED, Generation, known_margin
+from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import LanguageModel
 
 Arrivals = Callable[[int, int], Canvas | None]

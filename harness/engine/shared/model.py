@@ -6,7 +6,7 @@ Shapes: B rows, T query positions, S key slots, N selected positions, V vocabula
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -201,6 +201,15 @@ class Store(Protocol):
 
     def extended(self, rows: int) -> "Store":
         """Return a copy with so many more rows behind its own, which hold nothing yet."""
+        ...
+
+
+@runtime_checkable
+class JoinableStore(Store, Protocol):
+    """Keys and values to which rows of another store of the model can be added."""
+
+    def joined(self, other: Any) -> "Store":
+        """Return a copy with the rows of another store of this kind, of as many slots, behind its own."""
         ...
 
 

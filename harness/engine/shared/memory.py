@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor
 
-from harness.engine.diffusion.positional import behind, levelled, moved, shape
+from harness.engine.shared.positional import behind, levelled, moved, shape
 
 
 class Memory(dict[str, Tensor]):
@@ -27,6 +27,10 @@ class Memory(dict[str, Tensor]):
 
     def __setitem__(self, key: str, tensor: Tensor) -> None:
         super().__setitem__(key, tensor)
+        self._absent_B.pop(key, None)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
         self._absent_B.pop(key, None)
 
     def __ior__(self, others: Mapping[str, Tensor]) -> Self:  # type: ignore[override]
@@ -49,6 +53,10 @@ class Memory(dict[str, Tensor]):
         if absent_B is None or default is None:
             return kept
         return torch.where(_spread(absent_B, kept), default, kept)
+
+    def complete(self, key: str) -> bool:
+        """Say whether something is kept of every row under a key."""
+        return key in self and key not in self._absent_B
 
     def copy(self) -> "Memory":
         """Return a copy that can be changed without changing this one."""
