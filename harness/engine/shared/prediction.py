@@ -6,6 +6,9 @@ Shapes: B rows, L positions, N read positions, V vocabulary.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +120,8 @@ class Prediction:
 
     def entropy(self) -> Tensor:
         """Return the entropy of the predicted distributions as [B, L], in nats, nan where nothing was read."""
+        if (kernels := _kernels(self.logits_NV)) is not None:
+            return self.scatter(kernels.entropy(self.logits_NV), torch.nan)
         return self.scatter(torch.special.entr(self.logits_NV.float().softmax(-1)).sum(-1), torch.nan)
 
     def rows(self, index_B: Tensor | Sequence[int]) -> "Prediction":
@@ -187,6 +192,20 @@ _ONE_BLOCK, _BLOCK = 1 << 15, 1 << 17
 """Logits that are worked on at once: so few that they stay in the processor's cache, and four blocks of larger ones."""
 
 
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def _kernels(logits_NV: Tensor) -> ModuleType | None:
+    """Return `harness.engine.shared.kernels` where it can be used: on a GPU whose torch brings Triton."""
+    if not logits_NV.is_cuda or not _has_triton():
+        return None
+    from harness.engine.shared import kernels
+
+    return kernels
+
+
 def _blocks(logits_NV: Tensor, *others_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield logits by blocks of positions, and what belongs to them: what is made of them takes a block's memory."""
     size, (count, vocab) = logits_NV.numel(), logits_NV.shape
@@ -200,6 +219,8 @@ def surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     For the largest logit m, log p = -log1p(sum over the others of exp(z - m)): unlike a softmax, this neither
     saturates at 1 nor loses the order of confident positions in float32.
     """
+    if (kernels := _kernels(logits_NV)) is not None:
+        return kernels.surest(logits_NV)
     made = [_surest(block_NV) for (block_NV,) in _blocks(logits_NV)]
     tokens_N, log_p_N, behind_N = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
     return tokens_N, log_p_N, behind_N
@@ -214,6 +235,8 @@ def _surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     """Return log p of `tokens_N`, exact also where p is next to 1 (see `surest`); other tokens need no such care."""
+    if (kernels := _kernels(logits_NV)) is not None:
+        return kernels.log_probability(logits_NV, tokens_N)
     made = [_log_probability(*block) for block in _blocks(logits_NV, tokens_N)]
     return made[0] if len(made) == 1 else torch.cat(made)
 
