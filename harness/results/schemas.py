@@ -42,15 +42,15 @@ COUNTERS = {
 """What a gate compares of every method."""
 
 LOADS = {
-    "layer_loads": ("layers", "loaded by all calls but drafts': a call loads each that it runs once, a half as half"),
-    "critical_depth": ("layers", "of all calls, drafts' included: what can be run at the same time counts once"),
+    "layer_loads": ("layers", "loaded by all calls: a call loads each that it runs once, and half of one as half"),
+    "critical_depth": ("layers", "of layer_loads, what can be run at the same time counted once"),
 }
 _DRAFTED = {
     "rounds": ("rounds", "calls that verified, drafts or none; the prompt's call is none"),
     "draft_tokens": ("tokens", "drafted and scored, of trees all nodes"),
     "accepted_draft_tokens": ("tokens", "drafts that stood, before the answer was cut behind a stop id"),
     "query_tokens_draft": ("tokens", "positions that calls to draft computed, included in query_tokens"),
-    "layer_loads_draft": ("layers", "loaded by calls to draft, not included in layer_loads"),
+    "layer_loads_draft": ("layers", "loaded by calls to draft, included in layer_loads"),
 }
 _RATE = "accepted over drafted tokens; null for trees, and where nothing was drafted"
 _PLACES = {

@@ -112,8 +112,8 @@ def test_loads_of_target_and_draft_are_apart() -> None:
     told = (ledger.counts([0, 1]), ledger.loads([0, 1]), ledger.drafting([0, 1]))
     for counts, loads, found in zip(*told, strict=True):
         assert found is not None and counts.nfe == found.rounds + 1
-        assert (loads.layer_loads, found.layer_loads_draft) == (2 * counts.nfe, 3 * counts.nfe_draft)
-        assert loads.critical_depth == loads.layer_loads + found.layer_loads_draft
+        assert found.layer_loads_draft == 3 * counts.nfe_draft > 0
+        assert loads.critical_depth == loads.layer_loads == 2 * counts.nfe + found.layer_loads_draft
         # The target computes the prompt, and in each round the drafts and the last token before them.
         own = counts.prefill_tokens + found.draft_tokens + found.rounds
         assert counts.query_tokens == own + found.query_tokens_draft

@@ -113,8 +113,8 @@ class Counts:
 class Loads:
     """Layers that were loaded for one sample: a call loads each that it runs once, for all of its positions.
 
-    A call of a part of a model loads that part, half a layer being half of one. `layer_loads` are those of all calls
-    but drafts'; `critical_depth` counts all calls, and what can be run at the same time once.
+    A call of a part of a model loads that part, half a layer being half of one. `layer_loads` are those of all calls,
+    whatever model they are of; of these, `critical_depth` counts what can be run at the same time once.
     """
 
     layer_loads: float
@@ -158,11 +158,9 @@ class _Work:
         self.draft_queries += query if draft else 0
         if not first_row:
             return
+        self.loads += record.layers
+        self.draft_loads += record.layers if draft else 0
         self.depth += record.layers if record.depth is None else record.depth
-        if draft:
-            self.draft_loads += record.layers
-        else:
-            self.loads += record.layers
 
 
 def _idle(charge: Charge, added: int) -> Tensor | None:
