@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, MissingDependency
-from harness.results.comparison import Measured, compare, graded
+from harness.results.comparison import Comparison, Measured, compare, graded
+from harness.results.drafting import Drafted
 from harness.results.figures.definition import Definition
+from harness.results.parallelism import Area
 from harness.results.parts import as_rows
 from harness.results.store import Store
 
@@ -45,7 +47,7 @@ def summarize(
     shares of answers that have emerged where the figure is about them. `settings` are how the sweep spells those of its
     runs, by `run_id`; others are spelled as stored.
     """
-    from harness.results import convergence, table
+    from harness.results import convergence, drafting, table
     from harness.results.convergence import emergences
     from harness.results.parallelism import areas
 
@@ -57,18 +59,16 @@ def summarize(
     every_area = areas(per_task)
     under = every_area if any(area.points > 1 for area in every_area) else []
     emerged = emergences(store, run_ids) if definition is not None and definition.kind == "convergence" else []
+    drafted = drafting.drafting(overall, measured)
     markdown = table.markdown(overall, under) if overall else ""
+    if drafted:
+        markdown += f"\n\n{drafting.markdown(drafted)}"
     if emerged:
         shares = convergence.markdown(emerged)
         markdown += f"\n\n{shares}"
         console.print(shares, highlight=False, soft_wrap=True, markup=False)
     if overall:
-        wide = console if console.is_terminal else _plain(console)
-        tables = (table.overview(overall), *table.by_task(per_task, narrow=console.is_terminal))
-        for grid in (*tables, *([table.parallelism(under)] if under else [])):
-            wide.print(grid, highlight=False)
-        for note in (*table.notes(overall), *([table.AREA_NOTE] if under else [])):
-            wide.print(note, style="dim", highlight=False, markup=False)
+        _print_tables(console, overall, per_task, under, drafted)
     missing = _missing(runs, run_ids, {one.run["run_id"] for one in measured})
     for line in missing:
         console.print(
@@ -82,10 +82,31 @@ def summarize(
         "overall": [asdict(one) for one in overall],
         "per_task": [asdict(one) for one in per_task],
         "areas": [asdict(one) for one in under],
+        "drafts": [asdict(one) for one in drafted],
         "missing": missing,
         "figures": [str(path) for path in figures],
     }
     return SweepSummary(figures=figures, markdown=markdown, values=values)
+
+
+def _print_tables(
+    console: "Console",
+    overall: Sequence[Comparison],
+    per_task: Sequence[Comparison],
+    areas: Sequence[Area],
+    drafted: Sequence[Drafted],
+) -> None:
+    """Print all tables, those without rows left out, and behind them what a reader needs to know."""
+    from harness.results import drafting, table
+
+    wide = console if console.is_terminal else _plain(console)
+    tables = [table.overview(overall), *table.by_task(per_task, narrow=console.is_terminal)]
+    tables += [*([table.parallelism(areas)] if areas else []), *([drafting.grid(drafted)] if drafted else [])]
+    for grid in tables:
+        wide.print(grid, highlight=False)
+    notes = [*([table.AREA_NOTE] if areas else []), *(drafting.NOTES if drafted else [])]
+    for note in (*table.notes(overall), *notes):
+        wide.print(note, style="dim", highlight=False, markup=False)
 
 
 def _spelled(one: Measured, settings: Mapping[str, str]) -> Measured:
