@@ -22,7 +22,7 @@ from harness.engine.families import METHOD_CLASSES
 from harness.engine.shared.policy import REGISTRY
 from harness.errors import ConfigError
 
-_PACKAGES = ("harness.engine", "methods")
+_PACKAGES = ("harness.engine.diffusion", "harness.engine.autoregressive", "methods")
 _OURS: dict[tuple[str, str], type] = {}
 _STORED: set[tuple[str, str]] = set()
 
