@@ -48,6 +48,9 @@ EXIT, LENGTH = "del.exit_B", "del.length_B"
 _PROMPT, _SHALLOW, _SEEN = "del.prompt_BTDC", "del.shallow_BTDC", "del.seen_BTDC"
 _SAID, _VALID = "del.said_BT", "del.valid_BT"
 
+_LOGITS = 2**25
+"""The most logits that are read at once."""
+
 
 @policy("method/drafter", "del")
 class DynamicExit:
@@ -184,9 +187,15 @@ def _shadows(
     ledger: Ledger,
 ) -> tuple[Tensor, Tensor]:
     """Return whether each exit says what the last layer says, and how sure it is, [B, T, L - 1] each."""
-    # Exit by exit: the logits of all of them at once would be the largest tensor of a run.
-    read = [_read(model, states_BTDC[:, :, d], valid_BT, sequences, ledger) for d in range(states_BTDC.shape[2])]
-    tokens_BTD, sure_BTD = (torch.stack(one, 2) for one in zip(*read, strict=True))
+    rows, width = valid_BT.shape
+    # As many exits at once as there is room for their logits: the head of a large vocabulary is slow to come by.
+    at_once = max(1, _LOGITS // (max(1, int(valid_BT.sum())) * model.spec.vocab_size))
+    read = []
+    for some_BTEC in states_BTDC.split(at_once, 2):
+        valid_BX = valid_BT[..., None].expand(-1, -1, some_BTEC.shape[2]).flatten(1)
+        said = _read(model, some_BTEC.flatten(1, 2), valid_BX, sequences, ledger)
+        read.append([one_BX.view(rows, width, -1) for one_BX in said])
+    tokens_BTD, sure_BTD = (torch.cat(one, 2) for one in zip(*read, strict=True))
     return tokens_BTD == said_BT[..., None], sure_BTD
 
 

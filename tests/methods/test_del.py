@@ -11,7 +11,7 @@ from harness.errors import ConfigError, FieldError
 from methods.autoregressive.dynamic_exit import DynamicExit, best, thresholds
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.speculative import Rejection
-from tests.engine.causal import PROMPTS, random_causal, run, with_drafts
+from tests.engine.causal import PROMPTS, VOCABULARY, random_causal, run, with_drafts
 from tests.methods.self_drafts import LAYERS, answers, rounds_of, same_for_every_batch, stores_are_fresh, target
 
 
@@ -54,12 +54,25 @@ def test_shadows_are_read_by_the_head_and_are_no_call() -> None:
     run(target(), choosing(), PROMPTS[1:2], 8, ledger=ledger)
     read = [r for r in ledger.records if r.role is Role.HEAD]
     assert {r.layers for r in read} == {0}
-    # The prompt has three places, read at every depth; the first round two, read at every exit.
-    assert [int(r.head_B) for r in read[: 2 * LAYERS - 1]] == [2] * (LAYERS - 1) + [3] * LAYERS
+    # The first round has two places, read at every exit; the prompt three, read at the end and at every exit.
+    assert [int(r.head_B) for r in read[:3]] == [2 * (LAYERS - 1), 3, 3 * (LAYERS - 1)]
     counts = ledger.counts([0])[0]
     calls = [r for r in ledger.records if r.role is not Role.HEAD]
     assert counts.nfe_total == len(calls) == counts.nfe + counts.nfe_draft
     assert counts.head_tokens == sum(int(r.head_B) for r in ledger.records)
+
+
+def test_exits_are_read_together_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards large vocabularies: logits of some exits at a time say what those of all do, for as many positions."""
+    seen = []
+    for most in (2**25, 40 * VOCABULARY, 1):
+        monkeypatch.setattr("methods.autoregressive.dynamic_exit._LOGITS", most)
+        ledger = Ledger()
+        made = run(target(), choosing(), PROMPTS, ledger=ledger)
+        heads = [int(r.head_B.sum()) for r in ledger.records if r.role is Role.HEAD]
+        assert max(heads) <= max(most // VOCABULARY, 8 * 32)
+        seen.append(([(one.tokens, one.decided_at) for one in made], sum(heads)))
+    assert seen[0] == seen[1] == seen[2] and len(heads) > 2 * len(made)
 
 
 def _best_by_hand(matched: list[float], missed: list[float], layers: int, gamma_max: int) -> tuple[int, int]:
