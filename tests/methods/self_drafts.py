@@ -43,7 +43,9 @@ def same_for_every_batch(model: LanguageModel, method: AutoregressiveMethod) -> 
     return [row[0] for row in seen[0]]
 
 
-def stores_are_fresh(model: EmbeddedModel, method: AutoregressiveMethod) -> int:
+def stores_are_fresh(
+    model: LanguageModel, method: AutoregressiveMethod, prompts: Sequence[Sequence[int]] = PROMPTS, length: int = 12
+) -> int:
     """Return how many drafts stood in rounds behind which keys and values are those of a fresh forward."""
     stood: list[int] = []
 
@@ -52,6 +54,7 @@ def stores_are_fresh(model: EmbeddedModel, method: AutoregressiveMethod) -> int:
         assert isinstance(after.store, KeyValueStore)
         for row, end in enumerate((after.length_B - 1).tolist()):
             fresh = model.new_store(1, after.store.slots)
+            assert isinstance(fresh, KeyValueStore)
             tokens_BT = after.tokens_BL[row : row + 1, :end]
             if end:
                 model.forward(ForwardRequest(tokens_BT, positions_BT=torch.arange(end)[None], kv=fresh, end=end))
@@ -59,7 +62,7 @@ def stores_are_fresh(model: EmbeddedModel, method: AutoregressiveMethod) -> int:
                 torch.testing.assert_close(kept[row, :end], again[0, :end], rtol=0, atol=1e-5)
         stood.append(int(completed.n_accepted_B.sum()))
 
-    run(model, method, PROMPTS, observers=[check])
+    run(model, method, prompts, length, observers=[check])
     return sum(stood)
 
 
