@@ -94,10 +94,7 @@ class LayerByLayer:
         self, part: Part, tokens_BT: Tensor, positions_BT: Tensor, mask_B1TS: Tensor, cache: SlotCache
     ) -> Tensor:
         """Return the residual stream [B, T, C] behind the last layer that is run; what runs writes to the cache."""
-        x, layers = part.states_BTC, len(self.halves)
-        if x is None:
-            x = self.embedding(tokens_BT)
-            x = x if self.places is None else x + self.places(positions_BT)
+        x, layers = self._entering(part, tokens_BT, positions_BT), len(self.halves)
         told = {"attention_mask": mask_B1TS, "position_ids": positions_BT, "use_cache": True, self._cache: cache}
         if self.angles is not None:
             told["position_embeddings"] = self.angles(x, position_ids=positions_BT)
@@ -112,6 +109,13 @@ class LayerByLayer:
                 x = x + feed_forward(feed_forward_norm(x))
             part.taps(index + 1, x)
         return x
+
+    def _entering(self, part: Part, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        """Return what stands in front of the first layer that a part runs."""
+        if part.states_BTC is not None:
+            return part.states_BTC
+        x = self.embedding(tokens_BT) if part.blend is None else part.blend.states(self.embedding)
+        return x if self.places is None else x + self.places(positions_BT)
 
     def read(self, x: Tensor) -> Tensor:
         """Return raw logits [..., V] of hidden states [..., C], those behind the last layer or an earlier one."""

@@ -11,7 +11,7 @@ from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter, Round
-from harness.engine.shared.model import ForwardRequest, Models, Part, Taps, runs_parts
+from harness.engine.shared.model import Blend, ForwardRequest, Models, Part, Taps, runs_parts
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models.hf_causal import CausalModel
@@ -131,6 +131,19 @@ def test_layers_abreast_read_the_same_states(model: CausalModel, abreast: int) -
     made = model.forward(ForwardRequest(TOKENS_BT, part=Part(abreast=abreast)))
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-12)
     assert not torch.allclose(expected, plain(model))
+
+
+def test_a_blend_is_weighed_embeddings(model: CausalModel) -> None:
+    """Guards a blend against being taken for its tokens, and places of GPT-2, which are not weighed."""
+    other_BT = (TOKENS_BT + 3) % 9
+    blend = Blend(tokens_BTM=torch.stack([TOKENS_BT, other_BT], 2), weights_BTM=torch.full((2, 5, 2), 0.5))
+    embed = model.inner.get_input_embeddings()
+    with torch.no_grad():
+        blended_BTC = (embed(TOKENS_BT) + embed(other_BT)) / 2
+        expected = model.inner(inputs_embeds=blended_BTC, use_cache=False).logits
+    made = model.forward(ForwardRequest(TOKENS_BT, part=Part(blend=blend)))
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-12)
+    assert not torch.allclose(made, plain(model))
 
 
 METHODS = {
