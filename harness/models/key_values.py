@@ -29,6 +29,13 @@ class KeyValueStore:
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
         return self._changed(lambda kept: kept.index_select(0, index_B))
 
+    def keep(self, index_B: Tensor) -> "KeyValueStore":
+        """Drop all rows but those of `index_B`, layer by layer, and return this store."""
+        for kept in (self.keys, self.values):
+            for layer, held in enumerate(kept):
+                kept[layer] = held.index_select(0, index_B)
+        return self
+
     def gathered(self, index_B: Tensor, slots_BS: Tensor) -> "KeyValueStore":
         """Return a copy with the rows of `index_B`, whose slots hold what their slots `slots_BS` hold here."""
         return self._changed(lambda kept: kept[index_B[:, None], slots_BS])

@@ -23,6 +23,14 @@ class SlotStore:
         """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
         return self._changed(len(index_B), self.slots, lambda kept: kept.index_select(0, index_B))
 
+    def keep(self, index_B: Tensor) -> "SlotStore":
+        """Drop all rows but those of `index_B`, layer by layer, and return this store."""
+        self.num_rows = len(index_B)
+        for kept in (self.keys, self.values):
+            for layer, held in enumerate(kept):
+                kept[layer] = None if held is None else held.index_select(0, index_B)
+        return self
+
     def move(self, row_N: Tensor, from_N: Tensor, to_N: Tensor) -> None:
         """Have the slots `to_N` of rows hold what their slots `from_N` held before, in place."""
         for kept in (*self.keys, *self.values):

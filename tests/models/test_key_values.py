@@ -1,12 +1,16 @@
 """Forwards against stored keys and values equal forwards from scratch (float64, so that only bugs differ)."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import ForwardRequest
+from harness.engine.shared.model import ForwardRequest, keep_rows
 from harness.models.key_values import KeyValueStore
+from harness.models.slots import SlotStore
 from harness.models.transformer import Attention, Transformer
+from tests.engine.operations import peak_bytes
 from tests.models.shapes import random_model, tokens
 
 F64 = {"dtype": torch.float64}
@@ -215,3 +219,37 @@ def test_only_selected_rows_reach_norm_and_head(tied_head: bool) -> None:
             module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape[:-1])))
     close(model.logits(ForwardRequest(tokens_BT, select_N=select_N)), full.flatten(0, 1)[select_N])
     assert set(seen) == {(4,)}
+
+
+def stored(kind: str) -> KeyValueStore | SlotStore:
+    """Return a store of four layers, of the in-tree transformer or of a transformers model, with something in it."""
+    places_BT, layers, slots = window(0, 5, 3), 4, 900
+    if kind == "own":
+        store = KeyValueStore(*([torch.zeros(3, slots, 1, 4) for _ in range(layers)] for _ in range(2)))
+    else:
+        store = SlotStore(layers, 3, slots)
+    for layer in range(layers):
+        values_BTKD = torch.arange(3 * 5 * 4.0).view(3, 5, 1, 4) + 100 * layer
+        values_BTKD = values_BTKD if kind == "own" else values_BTKD.transpose(1, 2)
+        store.write(layer, places_BT, values_BTKD, -values_BTKD)
+    return store
+
+
+@pytest.mark.parametrize("kind", ["own", "slots"])
+def test_rows_that_finish_leave_without_a_second_copy_of_the_others(kind: str) -> None:
+    """Guards memory: a finished row of a large model must not ask for as much as all keys and values once more."""
+
+    def held(one: Any) -> list[Tensor]:
+        return [*one.keys, *one.values]
+
+    store, index_B = stored(kind), torch.tensor([0, 2])
+    expected = [one.clone() for one in held(store.rows(index_B))]
+    made, both = peak_bytes(lambda: stored(kind)), peak_bytes(lambda: keep_rows(stored(kind), index_B))
+    copied = peak_bytes(lambda: stored(kind).rows(index_B))
+    part = expected[0].numel() * expected[0].element_size()
+    assert both - made <= 2 * part < copied - made, "what is at hand beside all of it is of one layer"
+    store = keep_rows(store, index_B)
+    assert all(torch.equal(one, other) for one, other in zip(held(store), expected, strict=True))
+    last, nobody = keep_rows(store, torch.tensor([1])), torch.tensor([], dtype=torch.int64)
+    assert all(torch.equal(one, other[1:]) for one, other in zip(held(last), expected, strict=True))
+    assert {one.shape[0] for one in held(keep_rows(last, nobody))} == {0}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from harness.engine.autoregressive.branching import Branch, Branching
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.generation import Generation, known_margin
+from harness.engine.shared.model import keep_rows
 
 
 @dataclass(kw_only=True)
@@ -31,7 +32,10 @@ class Endings:
         self._began |= dict.fromkeys(samples, self.rounds)
 
     def take(self, sequences: Sequences) -> tuple[Sequences, list[Generation]]:
-        """Return the rows that go on from a round, and what others have come to; rows of a sample that is done end."""
+        """Return the rows that go on from a round, and what others have come to; rows of a sample that is done end.
+
+        The stores of `sequences` are used up.
+        """
         self.rounds += 1
         last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
         stopped_B = is_stop(last_B, self.stop_ids)
@@ -49,7 +53,7 @@ class Endings:
                 aborted = int(sequences.generated_B[rows_R].sum())
                 self.results.append(self._result(self._ended.pop(sample), aborted))
                 finished_B[rows_R] = True
-        return sequences.rows((~finished_B).nonzero().squeeze(1)), self.results[known:]
+        return sequences.rows((~finished_B).nonzero().squeeze(1), keep_rows), self.results[known:]
 
     def _result(self, ended: Sequence[Branch], aborted: int) -> Generation:
         best, *more = (one.generation for one in self.branching.settled(ended))

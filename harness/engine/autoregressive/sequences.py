@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.memory import Memory
-from harness.engine.shared.model import JoinableStore, LanguageModel, Store
+from harness.engine.shared.model import JoinableStore, LanguageModel, RowsOf, Store
 from harness.engine.shared.positional import behind
 
 
@@ -85,14 +85,14 @@ class Sequences:
         """Number of rows B."""
         return self.tokens_BL.shape[0]
 
-    def rows(self, index_B: Tensor) -> Self:
-        """Return a copy with the rows of `index_B`, in that order, repeats allowed."""
+    def rows(self, index_B: Tensor, of: RowsOf = lambda store, at: store.rows(at)) -> Self:
+        """Return a copy with the rows of `index_B`, in that order, repeats allowed; `of` gives those of stores."""
         return replace(
             self,
             **{name: value.index_select(0, index_B) for name, value in self._tensors().items()},
-            store=self.store.rows(index_B),
+            store=of(self.store, index_B),
             memory=self.memory.rows(index_B),
-            stores={name: store.rows(index_B) for name, store in self.stores.items()},
+            stores={name: of(store, index_B) for name, store in self.stores.items()},
         )
 
     def joined(self, fresh: Self) -> Self:

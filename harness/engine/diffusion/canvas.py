@@ -19,7 +19,7 @@ from harness.engine.diffusion.positional import laid_out, padding_mask
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.indexing import positions
 from harness.engine.shared.memory import Memory
-from harness.engine.shared.model import Store
+from harness.engine.shared.model import RowsOf, Store
 from harness.engine.shared.positional import alike, levelled, moved
 from harness.engine.shared.randomness import uniforms
 
@@ -141,10 +141,10 @@ class Canvas:
         known = {_PADDING: ((tensors["length_B"],), None)} if unpadded else {}
         return replace(self, **own, margins=Margins.of(margins), known=known, **others)
 
-    def rows(self, index_D: Tensor) -> "Canvas":
-        """Return a copy with the rows of `index_D`, in that order, repeats allowed."""
+    def rows(self, index_D: Tensor, of: RowsOf = lambda store, at: store.rows(at)) -> "Canvas":
+        """Return a copy with the rows of `index_D`, in that order, repeats allowed; `of` gives those of stores."""
         tensors = alike(lambda kept: kept.index_select(0, index_D), self._tensors())
-        stores = {key: store.rows(index_D) for key, store in self.stores.items()}
+        stores = {key: of(store, index_D) for key, store in self.stores.items()}
         return self._with(tensors, unpadded=self._unpadded, memory=self.memory.rows(index_D), stores=stores)
 
     @classmethod

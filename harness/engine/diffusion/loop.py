@@ -73,11 +73,12 @@ def decode(
         if calls >= room:
             canvas.given_up_B = canvas.given_up_B | _out_of_budget(canvas)
         stepped, known = _advance(method, canvas, prediction, observers)
-        standing = known or Standing.of(method, stepped)
-        if method.drafts and not all(standing.live):
-            keep = [row for row, live in enumerate(standing.live) if live]
-            canvas, prediction = canvas.rows(standing.index_of(standing.live)), prediction.rows(keep)
-        stepped, standing = turnover.part(stepped, standing)
+        stood = known or Standing.of(method, stepped)
+        stepped, standing = turnover.part(stepped, stood)
+        if method.drafts and not all(stood.live):
+            keep = [row for row, live in enumerate(stood.live) if live]
+            canvas, prediction = replace(canvas, stores={}).rows(stood.index_of(stood.live)), prediction.rows(keep)
+            canvas.stores = dict(stepped.stores)
         on_progress(turnover.finished, calls)
         fresh = turnover.fresh(stepped)
         if fresh is None and not stepped.num_rows:

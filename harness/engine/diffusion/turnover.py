@@ -13,7 +13,7 @@ from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.standing import Standing
 from harness.engine.shared.generation import UNDECIDED, Generation, known_margin
 from harness.engine.shared.memory import Memory
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import LanguageModel, keep_rows
 
 Arrivals = Callable[[int, int], Canvas | None]
 """Return rows that begin now, beside so many that go on, of that width; None where nobody waits or there is no room."""
@@ -53,7 +53,7 @@ class Turnover:
         return self.part(canvas, Standing.of(self.method, canvas))
 
     def part(self, canvas: Canvas, standing: Standing) -> tuple[Canvas, Standing]:
-        """Return the rows that go on, and how they stand; take the others."""
+        """Return the rows that go on, and how they stand; take the others. The stores of `canvas` are used up."""
         live = standing.live
         if all(live):
             return canvas, standing
@@ -63,7 +63,7 @@ class Turnover:
         if sum(part.num_rows for part in self._ended) >= self.at_once:
             self._tell()
         keep = standing.index_of(live)
-        return canvas.rows(keep), standing.rows(live, keep)
+        return canvas.rows(keep, keep_rows), standing.rows(live, keep)
 
     def fresh(self, beside: Canvas) -> Canvas | None:
         """Return rows that begin now beside others, None where there are none, or nobody has made room for them."""

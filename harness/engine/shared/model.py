@@ -205,6 +205,24 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class DroppingStore(Store, Protocol):
+    """Keys and values that can drop rows without a second copy of the others."""
+
+    def keep(self, index_B: Tensor) -> "Store":
+        """Drop all rows but those of `index_B`, layer by layer, and return this store."""
+        ...
+
+
+RowsOf = Callable[[Store, Tensor], Store]
+"""Return a store with the rows of an index."""
+
+
+def keep_rows(store: Store, index_B: Tensor) -> Store:
+    """Return the rows of a store that go on, `index_B`; `store` itself is used no more."""
+    return store.keep(index_B) if isinstance(store, DroppingStore) else store.rows(index_B)
+
+
+@runtime_checkable
 class JoinableStore(Store, Protocol):
     """Keys and values to which rows of another store of the model can be added."""
 
