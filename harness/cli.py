@@ -33,6 +33,7 @@ _HELP = """usage: decbench COMMAND [arguments]
   report [column=value ...]  one HTML page of stored runs: leaderboard, plots, and a viewer of decodings
   iso_quality [NAME]         the fastest setting of each method that loses at most a margin, from a stored search
   trace RUN SAMPLE           how one sample was decoded, step by step
+  replay key=value ...       what other draft lengths and thresholds would come to, from one pass over plain answers
   results [WHAT ...]         list, show, compare, export and delete what is stored, and keep it in order
   gate key=value ...         runs against a committed baseline: outputs, counters, accuracy, CPU time; 1 if it is red
   watch [NAME]               a running sweep: done, left, failed, time to go, first results; from any process
@@ -245,6 +246,7 @@ _MODULES = {
     "report": "report",
     "iso_quality": "iso_quality",
     "trace": "trace",
+    "replay": "replay",
     "claims": "claims",
     "results": "results",
     "gate": "gate",

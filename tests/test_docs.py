@@ -1,4 +1,4 @@
-"""The page on parts of one's own: its files are written as they stand there, and its commands are run."""
+"""The pages: files of that on parts of one's own are written as they stand there, and commands are run."""
 
 import re
 import shlex
@@ -11,6 +11,7 @@ from harness.config.plugin_folders import VARIABLE
 from tests.conftest import RunDecbench
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "plugins.md").read_text()
+DRAFTS = (Path(__file__).resolve().parent.parent / "docs" / "drafts.md").read_text()
 FILES = re.findall(r"^```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.splitlines()]
@@ -42,3 +43,10 @@ def test_the_page_has_a_part_of_every_kind():
     """Guards against an extraction that finds nothing, and against a page of another interface."""
     assert len(FILES) == 14 and LINES[0] == "export DECBENCH_PATH=$PWD"
     assert f"\nInterface {INTERFACE}. " in PAGE
+
+
+@pytest.mark.parametrize("line", re.findall(r"^decbench .*$", DRAFTS, re.MULTILINE))
+def test_a_command_of_the_page_on_drafts_succeeds(line: str, folder: Path, call_decbench: RunDecbench):
+    """Guards the commands that the page promises."""
+    process = call_decbench(*shlex.split(line)[1:], cwd=folder)
+    assert (process.returncode, process.stderr) == (0, ""), process.stdout

@@ -46,6 +46,8 @@ class DiffusionDrafter:
 
     temperature: float = 0.0
     asks: ClassVar[frozenset[ModelKind]] = frozenset({ModelKind.MASKED_DIFFUSION})
+    from_text: ClassVar[bool] = True
+    nested: ClassVar[bool] = False  # masks see each other
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)

@@ -46,11 +46,17 @@ class LayersAbreast:
     temperature: float = 0.0
     asks: ClassVar[frozenset[ModelKind]] = frozenset({ModelKind.CAUSAL})
     of_draft: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)
         if self.N < 1:
             raise FieldError("N", self.N, "be at least 1, which is the plain draft")
+
+    @property
+    def from_text(self) -> bool:
+        """Say whether nothing is left of inexact drafts of earlier rounds."""
+        return self.calibrate or self.N == 1
 
     def fit_layers(self, layers: int) -> None:
         """Take any model: one without inner layers is run as it is."""

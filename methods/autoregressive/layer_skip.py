@@ -43,6 +43,8 @@ class EarlyExit:
     exit: int = 1
     temperature: float = 0.0
     of_draft: ClassVar[bool] = False
+    from_text: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)

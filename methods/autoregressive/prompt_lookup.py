@@ -18,6 +18,7 @@ random number draws. `nfe_draft` = 0.
 """
 
 from enum import Enum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class PromptLookup:
 
     max_ngram: int = 3
     prefer: Prefer = Prefer.first
+    from_text: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.max_ngram < 1:

@@ -54,6 +54,8 @@ class ModelDrafter:
 
     temperature: float = 0.0
     asks: ClassVar[frozenset[ModelKind]] = frozenset({ModelKind.CAUSAL})
+    from_text: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)

@@ -67,6 +67,7 @@ class Swift:
     context_window: int = 32
     temperature: float = 0.0
     of_draft: ClassVar[bool] = False
+    nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)
@@ -78,6 +79,11 @@ class Swift:
         for name in ("bayes_interval", "max_opt_iter", "max_tolerance"):
             if getattr(self, name) < 0:
                 raise FieldError(name, getattr(self, name), "be at least 0")
+
+    @property
+    def from_text(self) -> bool:
+        """Say whether drafts hang on the text alone: without a search."""
+        return self.max_opt_iter == 0
 
     @property
     def rules(self) -> Rules:

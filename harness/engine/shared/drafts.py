@@ -56,6 +56,12 @@ class Drafts:
     accepted: list[int] = field(default_factory=list)
     trees: bool = False
 
+    def add(self, *, drafted: int, tried: int, accepted: int) -> None:
+        """Add a round."""
+        self.drafted.append(drafted)
+        self.tried.append(tried)
+        self.accepted.append(accepted)
+
     def drafting(self, *, query_tokens: int, layer_loads: float) -> Drafting:
         """Return what they came to, calls that drafted having computed so much."""
         drafted, accepted = sum(self.drafted), sum(self.accepted)
@@ -83,8 +89,6 @@ def add_rounds(drafts: dict[int, Drafts], rounds: Sequence[RoundRecord]) -> None
         for _ in range(len(one.sample_B)):
             sample, drafted, tried, accepted = next(entries)
             kept = drafts.setdefault(sample, Drafts())
-            kept.drafted.append(drafted)
-            kept.tried.append(tried)
-            kept.accepted.append(accepted)
+            kept.add(drafted=drafted, tried=tried, accepted=accepted)
             kept.trees |= one.tree
     drafts.pop(-1, None)
