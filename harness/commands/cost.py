@@ -1,22 +1,20 @@
 """`decbench cost model=NAME method=NAME device=NAME [...]`: what a decoding would cost on a machine that is not here.
 
-An embedded model of the same kind decodes a few prompts (`on=NAME` chooses another; what else is said is said to it, as
-to `run`: method.threshold=0.8, task=list_sort, task.samples=16, batch_size=4). Its calls, with the positions that each
-computed and saw, are then priced for the shape of `model` on `device`: operations, bytes, and the longer of the two
-times that they take. Beside them stands a causal model of the same shape that writes the same answers in the same
-batches; `even_at` are the tokens that a call has to decide to be as fast as that. Every number is a prediction, none is
-measured; what the small model is sure of, the large one may not be.
+An embedded model of the same kind decodes a few prompts. Its calls, with the positions that each computed and saw, are
+then priced for the shape of `model` on `device`: operations, bytes, and the longer of the two times that they take.
+Beside them stands a causal model of the same shape that writes the same answers in the same batches. Every number is a
+prediction, none is measured; what the small model is sure of, the large one may not be.
 
-Commas choose several decodings, as in a sweep: method/cache=none,prefix,dual. `--figure FOLDER` draws where their time
-goes, as time_parts.svg, pdf, png and csv: attention with its projections and its keys and values, feed-forward parts,
-the head, calls that fill caches, and what every call loses.
+| words | what they do |
+|---|---|
+| on=NAME | another embedded model; what else is said is said to it, as to `run`: task=list_sort batch_size=4 |
+| method/cache=none,prefix,dual | several decodings, as in a sweep |
+| --figure FOLDER | draws where their time goes, as time_parts.svg, pdf, png and csv |
+| device=FILE.json | a machine that `decbench bench --fit` has measured; calls outside what was measured are refused |
 
-`device=FILE.json` is a machine that `decbench bench --fit` has measured: calls outside what was measured are refused.
-
-`decbench cost break_even [key=value ...]`: the tokens per call at which blocks are as fast as a causal model
-(`harness.commands.cost_break_even`).
-
-`decbench cost serving [context=8192,32768]`: the cost of a token of four published models where many are served.
+`even_at` are the tokens that a call has to decide to be as fast as the causal model. `decbench cost break_even
+[key=value ...]`: the same by batch and context (`harness.commands.cost_break_even`). `decbench cost serving
+[context=8192,32768]`: the cost of a token of four published models where many are served.
 """
 
 import json

@@ -1,18 +1,27 @@
-"""Caches of block-causal models: finished blocks are computed for the last time (SDAR; Fast-dLLM v2, arXiv:2509.26328).
+"""Caches of block-causal models: finished blocks are computed for the last time.
 
-Blocks are the model's, counted from absolute position 0. No position sees a later block, so keys and values of a block
-are final as soon as its tokens and those before are: `block_causal` is exact, whatever the decoder's windows are. Each
-call computes the blocks from the first that is not stored to the last that is read from.
-A call of its own stores blocks that have just been finished: a prefill for those of the prompt, later ones counted as
-cache calls. Where everything that is read is predicted from such a block (the next token of a shifted model), the
-evaluation is that call; the last block is never stored, nor is one that only a draft has finished. With `merged` there
-are no such calls: the next evaluation computes the finished block as well.
-`sub_block` (Fast-dLLM v2: use_block_cache) reuses keys and values within a block, too: a call that opens a window, one
-that reads what is predicted from before its sub-block, and one after a change outside of that compute the whole block,
-others the sub-block alone, which replaces its keys and values in place. These are stale until the block is stored. The
-sub-block is the window; where windows are counted from absolute position 0, so is the sub-block, and what is given in
-it (the end of the prompt, an inherited token) is computed with it. One that reaches into several blocks is computed as
-`block_causal` does.
+Source: SDAR; Fast-dLLM v2, arXiv:2509.26328.
+
+Blocks are the model's, counted from absolute position 0. A position sees its own block and those before, so keys and
+values of a block are final as soon as its tokens and those before are: `block_causal` is exact, whatever the decoder's
+windows are. Each call computes the blocks from the first that is not stored to the last that is read from.
+
+| block | when it is stored |
+|---|---|
+| of the prompt | by a prefill |
+| finished by a step | by a call of its own, a cache call; `merged`: by the next evaluation, which computes it, too |
+| from which all is predicted that is read (shifted models) | by the evaluation itself |
+| the last one, or finished by a draft alone | never |
+
+`sub_block` (Fast-dLLM v2: use_block_cache) reuses keys and values within a block, too: most calls compute the window
+alone, and replace its keys and values in place, which are stale until the block is stored.
+
+| call of sub_block | computes |
+|---|---|
+| that opens a window, reads what is predicted from before it, or follows a change outside of it | the whole block |
+| any other | the sub-block, that is the window; counted from position 0 where windows are, with what is given in it |
+| with a sub-block that reaches into several blocks | what block_causal does |
+
 Deviations from the authors' code: rows are independent (there, one row whose sub-block begins with a mask has the whole
 block computed for all); a sub-block's opening call computes the whole block also where the model is not shifted.
 Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block_causal`.

@@ -1,18 +1,35 @@
-"""dKV-Cache: keep keys and values of a token one step after it was decided (arXiv:2505.15781, section 3).
+"""dKV-Cache: keep keys and values of a token one step after it was decided.
 
-Symbol -> knob: refresh interval -> R (default 8; the authors use 8 for LLaDA and 4 for Dream). With i the calls since
-the row's window opened, a call is full if i <= 1 or i % R == 0; otherwise masks are computed, and the tokens that
-were decided by the last step, for the first time as themselves. `dkv_pd` computes the prompt once and refreshes the
-response alone; `dkv_prefill` computes the whole response in every call.
-On shifted models these three never keep the prompt's last position, from which the first token is predicted: every call
-computes it. What else is kept there is shift_type, of `dkv_decode` and `dkv_pd`: with `un` a position is kept when the
-token behind it, which it predicts, was decided; with `right` when its own token was; with `un_right` (default, as for
-Dream) when both were. Other models know `right` alone.
-`dkv_greedy` (R: default 2) makes full calls if i % R == 0, and otherwise computes what is decided next, which has to be
-drawn beforehand: in random order, the only one that it supports. With that go the tokens decided by the last step, and
-for each position that is decided next, from left to right, w masks (window -> w, default 4) that are not chosen yet:
-the nearest on its left and on its right in turn, decided positions skipped, and further ones of one side where the
-other has no more.
+Paper: arXiv:2505.15781, section 3.
+
+Let i be the calls since the row's window opened. A full call computes all positions; the other calls compute the masks,
+and the tokens that the last step decided, for the first time as themselves.
+
+| cache | full calls | what the other calls compute |
+|---|---|---|
+| dkv_decode | i <= 1, or i % R == 0 | masks, and what the last step decided |
+| dkv_pd | the same, of the response alone; the prompt is computed once | as dkv_decode |
+| dkv_prefill | none: the prompt is computed once | the whole response |
+| dkv_greedy | i % R == 0 | what is decided next, w masks near each of that, and what the last step decided |
+
+| symbol | argument | default |
+|---|---|---|
+| refresh interval | R | 8 (the authors: 8 for LLaDA, 4 for Dream); dkv_greedy 2 |
+| window | w (dkv_greedy) | 4 |
+| | shift_type (dkv_decode, dkv_pd) | un_right, as for Dream |
+
+On shifted models the first three compute the prompt's last position, from which the first token is predicted, in every
+call. What else they keep there follows from `shift_type`; other models know `right` alone.
+
+| shift_type | a position is kept once decided is |
+|---|---|
+| un | the token behind it, which it predicts |
+| right | its own token |
+| un_right | both |
+
+`dkv_greedy` draws beforehand what is decided next, and so supports a random order alone. Its w masks are those that are
+not chosen yet, for each chosen position from left to right: the nearest on its left and on its right in turn, without
+decided positions, and further ones of one side where the other has no more.
 Use: `method/cache=dkv_decode method.cache.R=4`.
 Deviations from the authors' code: a position is kept as long as its token is the one it was computed with, so that
 re-masked and edited tokens are computed again (with `un`, that is its successor's token, and its own grows stale); rows

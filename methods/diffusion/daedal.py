@@ -1,13 +1,25 @@
-"""DAEDAL: find the length of the response while decoding it (arXiv:2508.00819, section 3; models/LLaDA_DAEDAL.py).
+"""DAEDAL: find the length of the response while decoding it.
 
-Symbol -> knob: initial and largest length -> L0 (null: the run's gen_length), Lmax (2048; never beyond the model's
-context), block -> block_length (32), confidences -> high (0.9; above it positions close), low (0.1; below it they
-expand), masks per expansion -> grow (8), end confidence that ends the search -> eos_init (0.5), that ends growth ->
-eos_grow (0.9), end window -> W (32). E is the model's first end token.
-End confidence: of the last W positions whose best token is E, the sum of its probability, over W even if they are
-fewer. Stage 1 appends `grow` masks per call until it reaches eos_init, then W // 2 tokens E. In stage 2 every step
-closes sure positions of the block; while the end confidence is below eos_grow, the least confident open position that
-stays open, if below `low`, becomes `grow` masks: what lies behind moves, and what no longer fits is cut off.
+Paper: arXiv:2508.00819, section 3; released code: models/LLaDA_DAEDAL.py.
+
+| symbol | argument | default |
+|---|---|---|
+| initial length | L0 | null: the run's gen_length |
+| largest length | Lmax | 2048, and never beyond the model's context |
+| block | block_length | 32 |
+| tau_high, above which positions close | high | 0.9 |
+| tau_low, below which they expand | low | 0.1 |
+| masks per expansion | grow | 8 |
+| end confidence that ends the search | eos_init | 0.5 |
+| end confidence that ends growth | eos_grow | 0.9 |
+| end window | W | 32 |
+
+E is the model's first end token. End confidence: of the last W positions those whose best token is E, the sum of its
+probability, over W even if they are fewer. Stage 1 appends `grow` masks per call until it reaches eos_init, then W // 2
+tokens E. In stage 2 every step closes sure positions of the block; while the end confidence is below eos_grow, the
+least confident open position that stays open, if below `low`, becomes `grow` masks: what lies behind moves, and what no
+longer fits is cut off.
+
 `method/finish=canvas_growth` lets other decoders grow, whatever their scores are. Windows that are opened once grow
 with their canvas; those of absolute blocks, and those that are worked out in every step, are counted anew. Caches
 forget a row whose positions have moved (`block_causal`, `sub_block`: its blocks from the first that moved). Of

@@ -1,14 +1,26 @@
-"""Fast-dLLM v2: sub-blocks within the blocks of a shifted block-causal model (arXiv:2509.26328; its batch_sample).
+"""Fast-dLLM v2: sub-blocks within the blocks of a shifted block-causal model.
 
-Symbol -> knob: sb -> sub_block_length (8), tau -> threshold (0.9; the function's default is 0.95, their evaluations
-use 0.9 and 1), temperature, top_p (0.95; nothing at temperature 0). Blocks are the model's, from absolute position 0.
-The first position of a block gets the most probable token of the call that stores the block before, or of the prefill
-where the prompt fills its blocks: an ordinary autoregressive token, whatever its confidence. It is a window of one
-position, which the cache `block_causal` evaluates by that very call. Then sub-blocks open from left to right and close
-what is surer than tau (strictly) and what is surest. A stop token ends the answer when its block is complete
-(`method.finish.early=true`: when nothing is undecided before it, as the published model's own `generate` does); padding
-follows it. Other decoders may end so, too (`method/finish=stop_token`), with their own windows for blocks.
-`use_block_cache` is `method/cache=sub_block`, which reuses keys and values within a block and is not exact.
+Paper: arXiv:2509.26328; released code: its batch_sample.
+
+| symbol | argument | default |
+|---|---|---|
+| sb | sub_block_length | 8 |
+| tau | threshold | 0.9 (the function's default is 0.95; their evaluations use 0.9 and 1) |
+| | temperature | 0 |
+| | top_p | 0.95, which does nothing at temperature 0 |
+
+Blocks are the model's, from absolute position 0. The first position of a block gets the most probable token of the call
+that stores the block before, or of the prefill where the prompt fills its blocks: an ordinary autoregressive token,
+whatever its confidence. It is a window of one position, which the cache `block_causal` evaluates by that very call.
+Then sub-blocks open from left to right and close what is surer than tau (strictly) and what is surest. A stop token
+ends the answer when its block is complete; padding follows it.
+
+| words | what they change |
+|---|---|
+| method/cache=sub_block | use_block_cache: keys and values are reused within a block, which is not exact |
+| method.finish.early=true | a stop token ends the answer when all before it is decided (the model's `generate`) |
+| method/finish=stop_token | other decoders end so, with their own windows for blocks |
+
 Models whose logits are not shifted predict nothing from a finished block: there is no inherited token, the first
 position belongs to its sub-block, and storing a block is a call of its own.
 Deviations from the authors' code: rows are independent; a prompt of exactly one block is read (there, it is never fed);

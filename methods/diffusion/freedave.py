@@ -1,26 +1,42 @@
-"""FreeDave: draft several steps from one prediction, verify them in the next call (arXiv:2510.00294; its code).
+"""FreeDave: draft several steps from one prediction, verify them in the next call.
 
-A prediction says not only what the next step commits but also what the steps after it would. These drafts D_1 (the
-step itself, hence certain), D_2, ... are evaluated together, in one call. Then the real step is taken from D_1 and its
-own prediction; where it leads to D_2, that prediction is known already, and so on.
-Symbol -> knob: d -> draft_steps (their evaluation: 4 to 8), block_length (32), tau -> threshold (FreeDave++, theirs:
-0.95 or 0.9), early exit -> early_exit (theirs: on; here off, so that the output is the whole static decode), draft
-batching -> drafts (`batch`: a row each; `tree`: one row, in which drafts share what a cache has stored; theirs: tree).
-`idle_calls`: theirs verifies a step even where its several positions have completed the window, though nothing can
-change any more; made on request only, to compare calls and rows.
-Ours: a draft is the method's own step, applied again with the clock of the chain, and what goes on is the state that
-the real step led to. So `method/verifier=freedave` speeds up any step rule without changing an answer: quotas that
-follow the clock, keyed sampling, policies with a memory, adaptive windows and lengths included. With prefix, dual,
-block_causal or sub_block the answer is that of the method with this cache: drafts then end where the window moves or
-something outside of it changes (theirs: `method=freedave method/cache=dual method.drafts=tree`).
-FreeDave++ (`threshold`): all positions that reach it, else the best; drafts add the best one each. A draft is accepted
-if its tokens are a *subset* of what the real step leads to, the longest first; that is a trajectory of its own.
-How far drafts go -> reach. `within` (theirs): to the end of the window; the next window is opened by a call without
-drafts. `across` (ours, the default of the wrapper): without a cache, a verified draft that completes its window saves
-that call. `eager` (theirs for SDAR and TraDo): calls predict ceil(draft_steps / block) more blocks, and drafts go on in
-them; once a draft has got there, the step behind it is taken and its block is opened by a call without drafts. Needs
-exact predictions: no cache, or block_causal. (Theirs: `method=sdar method/verifier=freedave
-method.verifier={reach:eager,drafts:tree,draft_steps:8}` with static remasking.)
+Paper: arXiv:2510.00294; released code: cychomatica/FreeDave.
+
+A prediction says what the next step commits, and what the steps after it would. These drafts D_1 (the step itself,
+hence certain), D_2, ... are evaluated together, in one call. Then the real step is taken from D_1 and its own
+prediction; where it leads to D_2, that prediction is known already, and so on. A draft is the method's own step with
+the clock of the chain, and the state that goes on is the one that the real step led to. So `method/verifier=freedave`
+speeds up any step rule and changes no answer: quotas by the clock, keyed sampling, policies with a memory, adaptive
+windows and lengths.
+
+| symbol | argument | default | in their evaluation |
+|---|---|---|---|
+| d | draft_steps | 4 | 4 to 8 |
+| | block_length | 32 | |
+| tau | threshold | null: exact | 0.95 or 0.9 (FreeDave++) |
+| early exit | early_exit | false: the output is the whole static decode | true |
+| draft batching | drafts | batch: a row each | tree: one row, whose drafts share what a cache has stored |
+| | reach | method: within; verifier alone: across | within; for SDAR and TraDo eager |
+| | idle_calls | false | true: a step is verified although its window is complete (to compare calls and rows) |
+
+| reach | how far drafts go |
+|---|---|
+| within | to the end of the window; a call without drafts opens the next window |
+| across | without a cache, a verified draft that completes its window saves the call that opens the next (ours) |
+| eager | into ceil(draft_steps / block) more blocks, which calls predict, too; a call without drafts opens each |
+
+Eager drafts need exact predictions: no cache, or block_causal. Once one has got to a later block, the step behind it is
+taken before that block is opened.
+FreeDave++ (`threshold`) commits all positions that reach it, else the best; drafts add the best one each. A draft is
+accepted if its tokens are a *subset* of what the real step leads to, the longest first; that is another trajectory.
+With prefix, dual, block_causal or sub_block the answer is that of the method with this cache: drafts end where the
+window moves, or where something outside of it changes.
+
+| as published | words |
+|---|---|
+| with a cache | method=freedave method/cache=dual method.drafts=tree |
+| SDAR, TraDo (static) | method=sdar method/verifier=freedave method.verifier={reach:eager,drafts:tree,draft_steps:8} |
+
 Deviations from the authors' code: subset acceptance on block-causal models, too (there exact), and tau in the first
 draft of shifted models, too. A block-causal cache charges nothing for drafts that complete their block, stores blocks
 that end together by one call and those that end with the answer by none; eager drafts that complete the answer are not

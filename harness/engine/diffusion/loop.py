@@ -52,15 +52,18 @@ def decode(
 ) -> list[Generation]:
     """Decode every row of `canvas`, and of all that arrive, and return the generations ordered by sample.
 
-    Rows are independent: each has its own window and clock, and leaves the batch when nothing is undecided, or out of
-    budget: after `CALLS_PER_POSITION` calls for each position that its response has had at most, of those for which a
-    policy held it `HELD_CALLS_PER_POSITION`. Then `arrivals` is asked, with the number of rows that go on and their
-    width, for rows that begin now, which the next call computes with the others.
+    Rows are independent: each has its own window and clock. It leaves the batch when everything is decided, or when its
+    budget is spent: `CALLS_PER_POSITION` calls for each position of its response (at its longest), and
+    `HELD_CALLS_PER_POSITION` of those that a policy held it for. Raises DecodeError for logits that are NaN.
 
-    After each step `on_progress` is told how many rows are finished and how many calls had an effect, in place of the
-    observers `on_verified` of each step of a verifier, then `on_drafts` of the step, what was evaluated in its place,
-    and where that led; `on_finished` is told of finished rows, several at once. Raises DecodeError for logits that are
-    no numbers.
+    | callback | is told |
+    |---|---|
+    | `observers` | each step of the loop: the canvas before, the candidates, the canvas after |
+    | `on_verified` | each step that a verifier took, in the same way (default: `observers` are) |
+    | `on_drafts` | the step, the drafts that were evaluated in its place, and where they led |
+    | `on_progress` | after each call: how many rows are finished, how many calls there were |
+    | `on_finished` | the generations of finished rows, several at once |
+    | `arrivals` | number and width of the rows that go on, when others have finished; it returns rows that begin |
     """
     turnover = Turnover(model=model, method=method, arrivals=arrivals, on_finished=on_finished, at_once=canvas.num_rows)
     canvas, standing = turnover.start(canvas)
@@ -153,14 +156,15 @@ def evaluate(
 ) -> Prediction:
     """Return the prediction for the positions of `canvas` that some policy reads; one model call.
 
-    How many these are is known if the `standing` of the canvas is. What drafts will share is scored here.
+    With the canvas's `standing` the host knows their number already. For drafts that share a scorer's candidates, these
+    are made here.
     """
     places = _asked_for(method, canvas, standing)
     attention = AttentionMean() if method.reads_attention else None
     shown, shown_places = method.guidance.widen(canvas), places.repeated(method.guidance.copies)
     request = EvaluationRequest(ledger=ledger, model=model, canvas=shown, places=shown_places, observe=attention)
     logits_NV = method.guidance.combine(method.cache.evaluate(request))
-    # Whether logits are numbers shows in the largest of all, before masks are ruled out; who reads it need not wait.
+    # A NaN makes the maximum NaN, so one number tells; the host reads it with the others of the step.
     broken = logits_NV.amax().isnan() if len(logits_NV) else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
@@ -191,14 +195,14 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
 
 
 def _refuse_broken(model: str, canvas: Canvas, prediction: Prediction) -> None:
-    """Raise DecodeError naming the first row whose logits are not numbers; another row's are not its fault."""
+    """Raise DecodeError naming the first row whose logits are NaN."""
     broken_N = prediction.logits_NV.isnan().any(-1)
     for row in prediction.row_N[broken_N][:1].tolist():
         raise DecodeError(f"model {model} returned logits that are not numbers (NaN)", sample=int(canvas.sample_B[row]))
 
 
 def _asked(method: DiffusionMethod, canvas: Canvas, prediction: Prediction) -> Prediction:
-    """Return what the policies would have been told of this canvas, had no verifier asked for more."""
+    """Return the prediction of the positions that policies read, without those that only the verifier asked for."""
     prediction = prediction.widened(canvas.tokens_BL.shape[1])
     if method.verifier.ahead(canvas) is None:
         return prediction
@@ -224,7 +228,7 @@ def take_step(
     rows: Sequence[bool] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Canvas:
-    """Return the next canvas; of rows that are not marked in `rows` (default: all are) nothing may be read."""
+    """Return the next canvas. Only the rows marked in `rows` (default: all) make the step; ignore the others."""
     return _advance(method, canvas, prediction, observers, rows)[0]
 
 
@@ -237,9 +241,9 @@ def _advance(
 ) -> tuple[Canvas, Standing | None]:
     """Return the next canvas, and how it stands if that is known: commit, revise, finish, and open new windows.
 
-    Steps that close nothing by their schedule need no new evaluation: the clock moves on, the step is counted as
-    idle, and the row steps again on the same prediction, until it does so endlessly and is given up. Rows that have
-    made their step are not touched by that, nor are those that a policy wants evaluated again before they commit.
+    A step with a quota of 0 is idle: the clock moves on, and the row steps again on the same prediction, up to
+    `IDLE_STEPS` times; then the row is given up. Meanwhile rows that have made their step wait, and so do rows that a
+    policy wants evaluated again before they commit.
     """
     after, idled, now = canvas.copy(), 0, None
     after.begin_step()
@@ -290,13 +294,13 @@ def _advance(
 def _before_commit(
     method: DiffusionMethod, canvas: Canvas, prediction: Prediction, candidates: Candidates
 ) -> tuple[Canvas, list[bool]]:
-    """Return the canvas as policies change it before a commit, and the rows that need no further evaluation first."""
+    """Return the canvas as policies change it before a commit, and which rows commit; others are evaluated again."""
     again_B = None
     for part in method.before_commit:
         before, width = canvas.copy(), canvas.tokens_BL.shape[1]
         asks_B = part.before_commit(canvas, prediction.widened(width), candidates.widened(width))
         if again_B is not None and bool(again_B.any()):
-            # Rows that are evaluated again show the other parts that prediction; this one must leave no trace in them.
+            # A row that will be evaluated again keeps nothing of what this part made of the present prediction.
             canvas = canvas.where(~again_B, before)
         again_B = asks_B if again_B is None else again_B | asks_B
     again = [False] * canvas.num_rows if again_B is None else again_B.tolist()
@@ -310,9 +314,9 @@ def _before_commit(
 def _choose(
     method: DiffusionMethod, candidates: Candidates, canvas: Canvas, prediction: Prediction, steps_B: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the positions to commit, how many of each row, and what its schedule has it do: 0 of rows that are idle.
+    """Return the positions to commit, how many of each row, and that number plus the row's quota: 0 of idle rows.
 
-    A stalled row is forced.
+    A row with a quota for which the selector chooses nothing commits its best position (forced).
     """
     open_BL = canvas.open_BL
     open_BL = open_BL if open_BL is prediction.read_BL else open_BL & prediction.read_BL
