@@ -7,7 +7,7 @@ weights, and the share of exact matches at one token per step for every operatio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,7 @@ def _run_stage(
         learning_rate=stage["learning_rate"],
         seed=stage["seed"],
         exits=stage.get("exits", 0.0),
+        balance=stage.get("balance", 0.0),
     )
     layout = Layout(ids=IDS, max_items=data.max_items, answer_length=ANSWER_LENGTH, longest_list=data.longest_list)
     text = training.Text(prompt_length=layout.prompt_length, mask_id=IDS["<mask>"], eos_id=IDS["<eos>"])
@@ -164,8 +165,8 @@ def _run_stage(
     return training.train(shape, recipe, text, rows, report, initial), losses
 
 
-def _shape(stage: Mapping[str, Any], smaller: Mapping[str, int]) -> "TransformerConfig":
-    """Return the shape of a stage: that of the embedded models, but for what a recipe's `shape` makes smaller."""
+def _shape(stage: Mapping[str, Any], other: Mapping[str, Any]) -> "TransformerConfig":
+    """Return the shape of a stage: that of the embedded models, but for what a recipe's `shape` says."""
     from harness.models.tokenizer import VOCABULARY
     from harness.models.transformer import Attention, TransformerConfig
 
@@ -181,7 +182,7 @@ def _shape(stage: Mapping[str, Any], smaller: Mapping[str, int]) -> "Transformer
         attention=Attention(stage["attention"]),
         block_length=stage["block_length"],
     )
-    return replace(usual, **smaller)  # type: ignore[arg-type]
+    return TransformerConfig.from_dict({**usual.to_dict(), **other})
 
 
 def curve(losses: Sequence[float]) -> list[list[float]]:

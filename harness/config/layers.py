@@ -11,6 +11,7 @@ from harness.config.composition import plain
 from harness.config.located import function_at
 from harness.config.words import refused_field
 from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.layers import RoutesExperts
 from harness.engine.autoregressive.parts import running_parts
 from harness.engine.families import Method
 from harness.errors import ConfigError, FieldError
@@ -20,7 +21,7 @@ def refuse_unfit(cfg: DictConfig, method: Method) -> None:
     """Raise ConfigError where a method runs a part of a model that has none, or layers that it does not have.
 
     A loader of models that have parts says so by a function `layers_of(model)` beside it, which returns the number of a
-    model's layers, or None where that is known once it is loaded.
+    model's layers, or None where that is known once it is loaded. So does `experts_of(model)`, if it is there.
     """
     if not isinstance(method, AutoregressiveMethod):
         return
@@ -36,11 +37,12 @@ def refuse_unfit(cfg: DictConfig, method: Method) -> None:
                 f"{key}={model['name']}: runs all of its layers or none, and "
                 f"method={cfg.method.name} has it run a part of them; use {', '.join(known)}"
             )
-        layers = _module(model).layers_of(model)
-        if layers is None:
-            continue
+        layers, experts = _module(model).layers_of(model), _experts_of(model)
         try:
-            policy.fit_layers(layers)
+            if layers is not None:
+                policy.fit_layers(layers)
+            if isinstance(policy, RoutesExperts) and experts is not None:
+                policy.fit_experts(experts)
         except FieldError as error:
             said = refused_field(user_key(cfg.method, slot, error.field), error)
             raise ConfigError(f"{said} ({key}={model['name']})") from error
@@ -48,6 +50,11 @@ def refuse_unfit(cfg: DictConfig, method: Method) -> None:
 
 def _has_parts(model: dict[str, Any]) -> bool:
     return hasattr(_module(model), "layers_of")
+
+
+def _experts_of(model: dict[str, Any]) -> int | None:
+    experts_of = getattr(_module(model), "experts_of", None)
+    return None if experts_of is None else experts_of(model)
 
 
 def _module(model: dict[str, Any]) -> Any:

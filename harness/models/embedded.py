@@ -39,6 +39,11 @@ class EmbeddedModel:
         """Where the weights are."""
         return self.transformer.embedding.weight.device
 
+    @property
+    def experts(self) -> int:
+        """Among how many experts its mixtures choose, 0 without any."""
+        return 0 if self.transformer.config.experts is None else self.transformer.config.experts.count
+
     def new_store(self, rows: int, slots: int) -> KeyValueStore:
         """Allocate an empty key/value store."""
         return self.transformer.new_store(rows, slots)
@@ -99,6 +104,12 @@ def checkpoint_folder(model: Mapping[str, Any]) -> Path:
 def layers_of(model: Mapping[str, Any]) -> int:
     """Return the number of layers of an option of the model group; raise DataError as `load` does."""
     return checkpoint.read_config(checkpoint_folder(model)).layers
+
+
+def experts_of(model: Mapping[str, Any]) -> int:
+    """Return among how many experts an option's mixtures choose, 0 without any; raise DataError as `load` does."""
+    experts = checkpoint.read_config(checkpoint_folder(model)).experts
+    return 0 if experts is None else experts.count
 
 
 def load(

@@ -3,7 +3,7 @@
 Shapes: N positions, C channels, E experts, K experts of a position, G groups of experts, I inner channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -85,16 +85,16 @@ class MixtureOfExperts(nn.Module):
             self.selection_bias.data = self.selection_bias.data.float()
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map width to width."""
+    def forward(self, x: Tensor, ranks: Sequence[int] | None = None) -> Tensor:
+        """Map width to width, by the experts of other `ranks` than the best ones (None: those that are active)."""
         flat_NC = x.flatten(0, -2)
-        weights_NK, chosen_NK = self.route(flat_NC)
+        weights_NK, chosen_NK = self.route(flat_NC, ranks)
         mixed_NC = self._mix(flat_NC, weights_NK.to(x.dtype), chosen_NK)
         if self.shared is not None:
             mixed_NC = mixed_NC + self.shared(flat_NC)
         return mixed_NC.view_as(x)
 
-    def route(self, x_NC: Tensor) -> tuple[Tensor, Tensor]:
+    def route(self, x_NC: Tensor, ranks: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Return weights and numbers of the experts of every position, [N, K] each."""
         e = self.experts
         if e.router is Router.SOFTMAX:
@@ -112,7 +112,8 @@ class MixtureOfExperts(nn.Module):
             kept_NK = worth_NG.topk(e.groups_kept, -1).indices
             dropped_NG = torch.ones_like(worth_NG, dtype=torch.bool).scatter(-1, kept_NK, False)
             choice_NE = grouped_NGE.masked_fill(dropped_NG[..., None], -torch.inf).flatten(-2)
-        chosen_NK = choice_NE.topk(e.active, -1).indices
+        chosen_NK = choice_NE.topk(e.active if ranks is None else max(ranks) + 1, -1).indices
+        chosen_NK = chosen_NK if ranks is None else chosen_NK[:, list(ranks)]
         weights_NK = scores_NE.gather(-1, chosen_NK)
         if e.normalised:
             weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)

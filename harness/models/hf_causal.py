@@ -50,6 +50,12 @@ class CausalModel:
         """Whether it runs parts of itself."""
         return self.layers is not None
 
+    @property
+    def experts(self) -> int:
+        """Among how many experts its mixtures choose, 0 without any that can be told to choose others."""
+        routers = [] if self.layers is None else self.layers.routers
+        return min((router.num_experts for router in routers), default=0)
+
     def new_store(self, rows: int, slots: int) -> SlotStore:
         """Return an empty key/value store; a layer takes its memory when it first writes."""
         return SlotStore(self.spec.layers, rows, slots)

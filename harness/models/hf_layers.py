@@ -7,13 +7,14 @@ what they add. Shapes: B rows, T query positions, S key slots, C channels, V voc
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from harness.engine.shared.model import Part
+from harness.engine.shared.model import Part, Routing
 from harness.models.slots import SlotCache
 
 
@@ -86,6 +87,7 @@ class LayerByLayer:
             )
             for layer in modules[names.layers]
         ]
+        self.routers = [one for one in modules.values() if _is_router(one)]
         arguments = inspect.signature(self.halves[0][0][1].forward).parameters
         # Renamed in transformers 5.24.
         self._cache = "cache" if "cache" in arguments else "past_key_values"
@@ -100,14 +102,15 @@ class LayerByLayer:
             told["position_embeddings"] = self.angles(x, position_ids=positions_BT)
         part.taps(part.first, x)
         read = x
-        for index in range(part.first, part.ends(layers)):
-            (attention_norm, attention), (feed_forward_norm, feed_forward) = self.halves[index]
-            read = x if part.begins_abreast(index, layers) else read
-            if 2 * index not in part.skipped:
-                x = x + attention(attention_norm(read), **told)[0]
-            if 2 * index + 1 not in part.skipped:
-                x = x + feed_forward(feed_forward_norm(x))
-            part.taps(index + 1, x)
+        with nullcontext() if part.routing is None else routed(self.routers, part.routing):
+            for index in range(part.first, part.ends(layers)):
+                (attention_norm, attention), (feed_forward_norm, feed_forward) = self.halves[index]
+                read = x if part.begins_abreast(index, layers) else read
+                if 2 * index not in part.skipped:
+                    x = x + attention(attention_norm(read), **told)[0]
+                if 2 * index + 1 not in part.skipped:
+                    x = x + feed_forward(feed_forward_norm(x))
+                part.taps(index + 1, x)
         return x
 
     def _entering(self, part: Part, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
@@ -120,6 +123,37 @@ class LayerByLayer:
     def read(self, x: Tensor) -> Tensor:
         """Return raw logits [..., V] of hidden states [..., C], those behind the last layer or an earlier one."""
         return self.head(self.norm(x))
+
+
+def _is_router(module: Any) -> bool:
+    return type(module).__name__.endswith("TopKRouter") and hasattr(module, "top_k") and hasattr(module, "num_experts")
+
+
+@contextmanager
+def routed(routers: Sequence[Any], routing: Routing) -> Iterator[None]:
+    """Have routers choose the experts of other ranks.
+
+    They return logits, weights and numbers of the experts, the best first; asked for all of them, they show every rank.
+    Classes normalise the weights of what is chosen unless they have a `norm_topk_prob` that says otherwise.
+    """
+
+    def choose(router: Any, arguments: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        logits, weights_NE, experts_NE = output
+        ranks = list(routing.ranks)
+        weights_NK, experts_NK = weights_NE[:, ranks], experts_NE[:, ranks]
+        if getattr(router, "norm_topk_prob", True):
+            weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
+        return logits, weights_NK, experts_NK
+
+    active, hooks = [router.top_k for router in routers], [router.register_forward_hook(choose) for router in routers]
+    try:
+        for router in routers:
+            router.top_k = router.num_experts
+        yield
+    finally:
+        for router, top_k, hook in zip(routers, active, hooks, strict=True):
+            router.top_k = top_k
+            hook.remove()
 
 
 def layer_by_layer(inner: Any) -> LayerByLayer | None:

@@ -7,17 +7,24 @@ import torch
 
 from harness.engine.shared.model import ModelKind
 from harness.models.embedded import KIND_OF, wrap
+from harness.models.feed_forward import Experts, Router
 from harness.models.pool import LoadedModel
 from harness.models.tokenizer import SymbolTokenizer
 from harness.models.training import initialise
 from harness.models.transformer import Transformer, TransformerConfig
 
 _LAYERS = 2
+_ACTIVE = 2
 
 
 def layers_of(model: Mapping[str, Any]) -> int:
     """Return the number of layers of an option of the model group."""
     return int(model["loader"].get("layers", _LAYERS))
+
+
+def experts_of(model: Mapping[str, Any]) -> int:
+    """Return among how many experts an option's mixtures choose, 0 without any."""
+    return int(model["loader"].get("experts", 0))
 
 
 def load(
@@ -30,6 +37,7 @@ def load(
     heads: int = 4,
     kv_heads: int = 2,
     feed_forward_width: int = 64,
+    experts: int = 0,
     max_length: int = 128,
     block_length: int | None = None,
     logit_deviation: float = 2.0,
@@ -41,7 +49,7 @@ def load(
 
     `kind` is a value of `ModelKind`; `block_length` goes with block diffusion. `logit_deviation` is about the
     standard deviation of its logits: 0 makes every token equally likely, 5 makes it nearly certain. Tokens of a larger
-    `vocab_size` than that of the symbols have no text.
+    `vocab_size` than that of the symbols have no text. With `experts` layers have mixtures of so many, 2 per position.
     """
     attention_of = {kind: attention for attention, kind in KIND_OF.items()}
     config = TransformerConfig(
@@ -55,10 +63,15 @@ def load(
         max_length=max_length,
         attention=attention_of[ModelKind(kind)],
         block_length=block_length,
+        experts=_mixture(experts, feed_forward_width) if experts else None,
     )
     model = initialise(config, seed).requires_grad_(False)
     _sharpen(model, logit_deviation, torch.Generator().manual_seed(seed + 1))
     return wrap(name, model.to(device=device, dtype=dtype).eval(), checkpoint_sha256=None)
+
+
+def _mixture(experts: int, width: int) -> Experts:
+    return Experts(count=experts, active=_ACTIVE, width=width // _ACTIVE, router=Router.SOFTMAX, normalised=True)
 
 
 def _sharpen(model: Transformer, logit_deviation: float, generator: torch.Generator) -> None:

@@ -3,11 +3,12 @@
 Losses follow LLaDA (arXiv 2502.09992, Eq. 3: cross-entropy of masked tokens weighted by 1/t) and block diffusion
 (arXiv 2503.09573: a noisy block sees itself and the clean blocks before it). The number of masked positions is drawn
 instead of each position's mask: the same expectation (LLaDA, Eq. 14), with less variance.
-Shapes: B rows, P prompt, G answer.
+Shapes: B rows, P prompt, G answer; of a mixture, N positions, E experts.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from harness.engine.shared.model import ForwardRequest, Part, Taps
 from harness.errors import ConfigError
+from harness.models.feed_forward import MixtureOfExperts
 from harness.models.transformer import Attention, Transformer, TransformerConfig
 
 _SMALLEST_LEVEL = 1e-6
@@ -28,7 +30,8 @@ class Recipe:
     """How long and how fast to train; everything but the data that decides the weights.
 
     `learning_rate` is the peak of a linear warm-up and a cosine decay to zero, used for both optimisers (Muon
-    updates are rescaled to the size of AdamW's). `exits` weighs the loss of reading earlier layers of a causal model.
+    updates are rescaled to the size of AdamW's). `exits` weighs the loss of reading earlier layers of a causal model,
+    `balance` that of a mixture whose experts are not used alike.
     """
 
     steps: int
@@ -39,12 +42,15 @@ class Recipe:
     gradient_norm: float = 1.0
     seed: int = 0
     exits: float = 0.0
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.rows < 1:
             raise ConfigError(f"steps and rows must be at least 1, got {self.steps} and {self.rows}")
         if self.exits < 0:
             raise ConfigError(f"exits={self.exits}: must be at least 0 (0 trains the last layer alone)")
+        if self.balance < 0:
+            raise ConfigError(f"balance={self.balance}: must be at least 0 (0 leaves experts to the loss of tokens)")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step counted from 0."""
@@ -168,10 +174,39 @@ def initialise(config: TransformerConfig, seed: int) -> Transformer:
         if weight.ndim < 2:
             torch.nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
             continue
-        scale = 0.02 if name.startswith(("embedding", "head")) else weight.shape[1] ** -0.5
-        scale *= residual if name.endswith(("attention.out.weight", "down.weight")) else 1.0
+        scale = 0.02 if name.startswith(("embedding", "head")) else weight.shape[-1] ** -0.5
+        scale *= residual if name.endswith(("attention.out.weight", "down.weight", "feed_forward.down")) else 1.0
         torch.nn.init.normal_(weight, std=scale, generator=generator)
     return model
+
+
+@contextmanager
+def balanced(model: Transformer) -> Iterator[Callable[[], Tensor]]:
+    """Watch the mixtures of a model's layers; yield what says how unevenly experts were used since it last said it.
+
+    It is the load-balancing loss of Switch Transformers (arXiv:2101.03961, Eq. 4) for several experts per position, the
+    mean over layers: 1 where all are used alike, the number of experts where a position's choice is always the same.
+    """
+    said: list[Tensor] = []
+
+    def see(mixture: MixtureOfExperts, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        p_NE = mixture.router(arguments[0].flatten(0, -2)).softmax(-1)
+        chosen_NK = p_NE.topk(mixture.experts.active, -1).indices
+        share_E = torch.zeros_like(p_NE).scatter(-1, chosen_NK, 1.0).mean(0) / mixture.experts.active
+        said.append(mixture.experts.count * (share_E * p_NE.mean(0)).sum())
+
+    def take() -> Tensor:
+        uneven = torch.stack(said).mean()
+        said.clear()
+        return uneven
+
+    mixtures = [one for one in model.modules() if isinstance(one, MixtureOfExperts)]
+    hooks = [mixture.register_forward_hook(see) for mixture in mixtures]
+    try:
+        yield take
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _optimisers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -203,16 +238,18 @@ def train(
     optimisers = _optimisers(model, recipe)
     objective = partial(causal_exits_loss, exits=recipe.exits) if recipe.exits else OBJECTIVES[config.attention]
     generator = torch.Generator().manual_seed(recipe.seed + 1)
-    for step in range(recipe.steps):
-        loss = objective(model, torch.from_numpy(next(batches)), text, generator)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}: lower learning_rate")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(step)
-            optimiser.step()
-            optimiser.zero_grad()
-        report(step + 1, loss.item())
+    with balanced(model) as unevenness:
+        for step in range(recipe.steps):
+            loss = objective(model, torch.from_numpy(next(batches)), text, generator)
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step}: lower learning_rate")
+            weighed = loss + recipe.balance * unevenness() if recipe.balance else loss
+            weighed.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.rate(step)
+                optimiser.step()
+                optimiser.zero_grad()
+            report(step + 1, loss.item())
     return model.eval()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.shared.model import AttentionObserver, ForwardRequest, Part
+from harness.engine.shared.model import AttentionObserver, ForwardRequest, Part, Routing
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -245,15 +245,21 @@ class Block(nn.Module):
         *attention_arguments: object,
         read: Tensor | None = None,
         halves: tuple[bool, bool] = (True, True),
+        routing: Routing | None = None,
     ) -> Tensor:
         """Add attention and feed-forward output to the residual stream, or one of these `halves`.
 
-        Attention reads the states `read` (default: the stream itself).
+        Attention reads the states `read` (default: the stream itself); a mixture of experts chooses by `routing`.
         """
         attends, feeds = halves
         if attends:
             x = x + self.attention(self.attention_norm(x if read is None else read), *attention_arguments)
-        return x + self.feed_forward(self.feed_forward_norm(x)) if feeds else x
+        if not feeds:
+            return x
+        fed = self.feed_forward_norm(x)
+        if routing is None or not isinstance(self.feed_forward, MixtureOfExperts):
+            return x + self.feed_forward(fed)
+        return x + self.feed_forward(fed, routing.ranks)
 
 
 @dataclass(frozen=True)
@@ -352,7 +358,8 @@ class Transformer(nn.Module):
                 continue
             read = x if part.begins_abreast(index, layers) else read
             halves = (2 * index not in part.skipped, 2 * index + 1 not in part.skipped)
-            x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, read=read, halves=halves)
+            told = {"read": read, "halves": halves, "routing": part.routing}
+            x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, **told)
             part.taps(index + 1, x)
         return self.read(request.selected(x))
 

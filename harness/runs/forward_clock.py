@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.shared.device_clock import mark, seconds_between
-from harness.engine.shared.model import ForwardRequest, LanguageModel, Store, runs_parts
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Store, experts_of, runs_parts
 
 
 class ForwardClock:
@@ -34,6 +34,11 @@ class ForwardClock:
     def parts(self) -> bool:
         """Whether the model runs parts of itself."""
         return runs_parts(self.model)
+
+    @property
+    def experts(self) -> int:
+        """Among how many experts the model's mixtures choose."""
+        return experts_of(self.model)
 
     def new_store(self, rows: int, slots: int) -> Store:
         """Return a store of the model."""

@@ -14,24 +14,36 @@ from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.records import Ledger
 from harness.models.embedded import EmbeddedModel, spec_of
+from harness.models.feed_forward import Experts, Router
 from harness.models.transformer import Attention, Transformer, TransformerConfig
 
 VOCABULARY = 19
+MIXTURE = Experts(count=4, active=2, width=16, router=Router.SOFTMAX, normalised=True)
 PROMPTS = [[3], [5, 1, 4], [2, 7, 1, 8, 2, 8], [6, 6], [9, 1, 2, 3], [4, 4, 4], [1, 2], [8, 7, 6, 5, 4, 3, 2, 1, 0]]
 
 
 def random_causal(
-    *, stop_ids: tuple[int, ...] = (), seed: int = 0, vocabulary: int = VOCABULARY, layers: int = 2
+    *,
+    stop_ids: tuple[int, ...] = (),
+    seed: int = 0,
+    vocabulary: int = VOCABULARY,
+    layers: int = 2,
+    experts: Experts | None = None,
 ) -> EmbeddedModel:
     """Return a small float64 transformer with random weights, the same for a seed."""
     config = TransformerConfig(
         vocab_size=vocabulary, width=16, layers=layers, heads=2, kv_heads=1, head_width=8, feed_forward_width=32,
-        max_length=64, attention=Attention.CAUSAL,
+        max_length=64, attention=Attention.CAUSAL, experts=experts,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         embedding_VC = torch.randn(config.vocab_size, config.width)
         transformer = Transformer(config)
+        for name, weight in transformer.named_parameters():
+            if experts is not None and weight.ndim == 3:
+                torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+            elif name.endswith("router.weight"):
+                torch.nn.init.normal_(weight)
         transformer.load_state_dict({"embedding.weight": embedding_VC}, strict=False)
         transformer = transformer.double().eval()
     return EmbeddedModel(transformer, replace(spec_of("random", config), stop_ids=stop_ids))

@@ -1,5 +1,6 @@
 """What every method costs at the ends of its knobs: forwards and query tokens in closed form, from the records."""
 
+from dataclasses import fields
 from typing import cast
 
 import pytest
@@ -9,13 +10,14 @@ from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.engine.autoregressive import loop as draft_verify
+from harness.engine.autoregressive.layers import RoutesExperts
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import asks
 from harness.engine.shared.model import Models
 from harness.engine.shared.records import Counts, Ledger
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from tests.caches.decoding import LENGTH, decode_with, queries_per_call, random_model
-from tests.engine.causal import random_causal
+from tests.engine.causal import MIXTURE, random_causal
 
 P, G = 8, LENGTH
 L = P + G
@@ -105,6 +107,8 @@ WORK: dict[str, dict[str, int | list[int]]] = {
         # Nothing is sure: the winner's first token, and its next call is known already.
         "theta=0 B=3 L=2": [P, *14 * [3, 3], 3],
     },
+    # Both routings read the prompt, and every token.
+    "scmoe": {"": [P, P, *2 * (G - 1) * [1]]},
     "superposed": {"": [P, *(G - 1) * [1]], "k=1 n=2": [P, *(G - 1) * [1]]},
     "beam": {"num_beams=1": [P, *(G - 1) * [1]], "num_beams=3": [P, *(G - 1) * [3]]},
     "ffs": {
@@ -138,7 +142,8 @@ def queries_of(method: str, cfg: DictConfig) -> tuple[list[int], Counts]:
     if not isinstance(made, DiffusionMethod):
         ledger = Ledger()
         # A draft that is the target itself is right about everything.
-        target = random_causal(layers=4)
+        routes = any(isinstance(getattr(made, slot.name), RoutesExperts) for slot in fields(made))
+        target = random_causal(layers=4, experts=MIXTURE if routes else None)
         model = Models(target, target) if asks(made) else target
         draft_verify.decode(model, made, [prompt], gen_length=G, seeds=[0], ledger=ledger)
         return queries_per_call(ledger), ledger.counts([0])[0]

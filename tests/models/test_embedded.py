@@ -171,8 +171,8 @@ def test_a_checkpoint_is_the_one_that_its_sidecar_describes(name: str) -> None:
     recipe = [{k: v for k, v in stage.items() if k != "loss_curve"} for stage in sidecar["stages"]]
     assert recipe == read("training", name)["stages"]
     assert {f"list_{operation}" for operation in sidecar["evaluation"]["exact_match"]} <= set(names("task"))
-    # A smaller one is a draft, whose tokens are worth what a target makes of them (tests/methods); a pair has the
-    # updates of twenty minutes, and what it does not know is told in its sidecar.
+    # A smaller one is a draft, whose tokens are worth what a target makes of them (tests/methods); a pair and a mixture
+    # have the updates of some minutes, and what they do not know is told in their sidecars.
     known = not {"shape", "data"} & read("training", name).keys()
     bar, samples = (0.98, 500) if known else (0, 2)
     assert sidecar["evaluation"]["samples_per_length"] >= samples

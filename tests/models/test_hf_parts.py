@@ -11,10 +11,11 @@ from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter, Round
-from harness.engine.shared.model import Blend, ForwardRequest, Models, Part, Taps, runs_parts
+from harness.engine.shared.model import Blend, ForwardRequest, Models, Part, Routing, Taps, experts_of, runs_parts
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models.hf_causal import CausalModel
+from harness.models.hf_layers import routed
 from harness.models.slots import SlotStore
 from methods.autoregressive.dynamic_exit import DynamicExit
 from methods.autoregressive.easyspec import LayersAbreast
@@ -197,6 +198,30 @@ def test_skipping_layers_costs_what_is_left(model: CausalModel) -> None:
         hook.remove()
     assert [record.layers for record in ledger.records] == [LAYERS] + 4 * [LAYERS // 2]
     assert len(seen) == sum(int(record.layers) for record in ledger.records)
+
+
+@pytest.mark.parametrize(("name", "normalised"), [("Mixtral", True), ("Qwen3Moe", True), ("Olmoe", False)])
+def test_mixtures_of_a_class_take_the_experts_of_other_ranks(name: str, normalised: bool, tmp_path: Path) -> None:
+    """Guards the class's own choice, which is ranks 0 and 1; weights of one expert; and routers that are left alone."""
+    mixtral = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    classes = checkpoints.CLASSES | {"Mixtral": checkpoints.SHAPE | mixtral}
+    changes = {} if name == "Mixtral" else {"norm_topk_prob": normalised}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "CLASSES", classes)
+        checkpoints.write(tmp_path, name, **changes)
+    model = checkpoints.loaded(tmp_path)
+    own, said = plain(model), {}
+    for ranks in ((0, 1), (1,), (3,)):
+        said[ranks] = model.forward(ForwardRequest(TOKENS_BT, part=Part(routing=Routing(ranks=ranks))))
+    assert experts_of(model) == 4
+    torch.testing.assert_close(said[0, 1], own, rtol=0, atol=1e-4)
+    assert not torch.allclose(said[1,], own, atol=1e-2) and not torch.allclose(said[1,], said[3,], atol=1e-2)
+    torch.testing.assert_close(plain(model), own, rtol=0, atol=0)
+    weights: list[Tensor] = []
+    gate = model.inner.model.layers[0].mlp.gate
+    with routed([gate], Routing(ranks=(1,))):
+        weights.append(gate(torch.randn(7, 32))[1])
+    assert bool((weights[0] == 1).all()) is normalised
 
 
 @pytest.mark.parametrize("name", OTHERS)

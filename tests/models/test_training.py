@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.models import training
+from harness.models.feed_forward import Experts, Router
 from harness.models.tokenizer import IDS, VOCABULARY
 from harness.models.training import Recipe, Text, train
 from harness.models.transformer import Attention, Transformer
@@ -172,6 +173,45 @@ def test_training_rows_are_valid_and_cover_everything() -> None:
         seen.add((instance.op, len(instance.items)))
     longest = {op: 5 if op.startswith("repeat") else 10 for op in OPERATIONS}
     assert seen == {(op, n) for op in OPERATIONS for n in range(3, longest[op] + 1)}
+
+
+MIXED = Experts(count=4, active=1, width=16, router=Router.SOFTMAX, normalised=True)
+
+
+@pytest.mark.parametrize(("slope", "uneven"), [(0.0, 1.0), (100.0, 4.0)])
+def test_unevenness_is_told_from_none_to_all(slope: float, uneven: float) -> None:
+    """Guards the scale: 1 where experts are used alike by probability, their number where one is always chosen."""
+    model = random_model(experts=MIXED, attention=Attention.CAUSAL)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.router = block.feed_forward.router  # type: ignore[union-attr]
+            block.router.weight.zero_()
+            block.router.weight[0] = slope  # type: ignore[index]
+    with training.balanced(model) as unevenness:
+        # The norm in front has weights around 1, so that states of one sign give one expert.
+        for block in model.blocks:
+            block.feed_forward(torch.ones(2, 3, 32))  # type: ignore[operator]
+        assert unevenness().item() == pytest.approx(uneven)
+        block.feed_forward(torch.ones(2, 3, 32))  # type: ignore[operator]
+        assert unevenness().item() == pytest.approx(uneven)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_balance_moves_routers() -> None:
+    """Guards the weight of the loss: experts that are used alike need other routers than the tokens alone ask for."""
+
+    def trained(balance: float) -> Transformer:
+        shape = config(vocab_size=len(IDS), max_length=64, experts=MIXED, attention=Attention.CAUSAL)
+        text = Text(prompt_length=LAYOUT.prompt_length, mask_id=IDS["<mask>"], eos_id=IDS["<eos>"])
+        recipe = Recipe(steps=2, rows=4, warmup_steps=1, balance=balance)
+        return train(shape, recipe, text, batches(layout=LAYOUT, rows=4, seed=1), lambda step, loss: None)
+
+    routers = [
+        [w for name, w in trained(balance).named_parameters() if name.endswith("router.weight")]
+        for balance in (0.0, 0.0, 1.0)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(routers[0], routers[1], strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(routers[0], routers[2], strict=True))
 
 
 def test_training_rows_are_a_function_of_the_seed() -> None:

@@ -1,7 +1,7 @@
 """Methods and caches, on every kind of model that they are for, as what is tried of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 
 import torch
@@ -15,6 +15,7 @@ from harness.config.catalogue import names, nearest, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
+from harness.engine.autoregressive.layers import RoutesExperts
 from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
 from harness.engine.diffusion.needs import gives_of
 from harness.engine.families import Method, asks
@@ -31,17 +32,23 @@ _LOOKS = ("progress", "mask", "batch", "given")
 
 _DECODERS = ("threshold", "llada", "sdar")
 _ROWS = 4
+_EXPERTS = 4
 
 
 @cache
-def model(kind: str) -> LanguageModel:
+def model(kind: str, *, experts: int = 0) -> LanguageModel:
     """Make a random-weight model in float64, where a batch cannot change an answer by rounding."""
     block = _BLOCK if kind == "block_diffusion" else None
     # Part of a causal model may be skipped, and something has to be left.
     layers = 4 if kind == "causal" else 2
-    return random_models.load(
-        name="random", kind=kind, seed=3, layers=layers, max_length=64, block_length=block, dtype=torch.float64
-    ).model
+    shape = {"layers": layers, "max_length": 64, "block_length": block, "experts": experts}
+    return random_models.load(name="random", kind=kind, seed=3, dtype=torch.float64, **shape).model
+
+
+def model_for(method: Method, kind: str) -> LanguageModel:
+    """Return a random model of a kind, with mixtures where a method chooses among their experts."""
+    policies = [getattr(method, slot.name) for slot in fields(method)]
+    return model(kind, experts=_EXPERTS if any(isinstance(one, RoutesExperts) for one in policies) else 0)
 
 
 def draft_for(method: Method) -> LanguageModel | None:
@@ -74,7 +81,7 @@ def subject(name: str, kind: str, overrides: Sequence[str] = ()) -> Subject:
     """Return a method on a random model of a kind."""
     words = " ".join([f"method={name}", *overrides, f"kind={kind}"])
     made = built(name, kind, overrides)
-    return Subject(words=words, method=made, model=model(kind), draft=draft_for(made))
+    return Subject(words=words, method=made, model=model_for(made, kind), draft=draft_for(made))
 
 
 def of_method(name: str, overrides: list[str], kind: str | None) -> Iterator[Trial]:

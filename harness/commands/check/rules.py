@@ -21,6 +21,8 @@ def progress(subject: Subject) -> Iterator[str]:
     decoding = subject.together
     for row, (one, counts) in enumerate(zip(decoding.generations, decoding.counts, strict=True)):
         useful = one.tokens_generated + max(0, len(one.tokens) - subject.length) + 1
+        if isinstance(subject.method, AutoregressiveMethod):
+            useful *= 1 + getattr(subject.method.acceptor, "calls_beside", 0)
         if one.out_of_budget or UNDECIDED in one.decided_at:
             yield f"row {row} was given up after {counts.nfe} calls: a policy takes back, holds or idles without end"
         elif counts.nfe - counts.nfe_cache > useful:

@@ -21,7 +21,8 @@ from harness.engine.shared.records import Ledger, Role
 class Asks(Acceptor, Protocol):
     """An acceptor that may call the target itself before it decides, which the ledger charges to the rows.
 
-    Called like others, it says what it would without asking. `judges_drafts` says whether it takes any.
+    Called like others, it says what it would without asking. `judges_drafts` says whether it takes any; one that asks
+    for every token, and writes no more for it, says how often by `calls_beside`.
     """
 
     judges_drafts: ClassVar[bool]

@@ -46,6 +46,15 @@ class RunsParts(Protocol):
         ...
 
 
+@runtime_checkable
+class RoutesExperts(Protocol):
+    """A policy that has a target's mixtures choose other experts than they would."""
+
+    def fit_experts(self, experts: int) -> None:
+        """Raise FieldError for what mixtures of so many experts (0: there are none) cannot do."""
+        ...
+
+
 class Feed(Protocol):
     """What the last committed token of each row is fed as, when a call has nothing else to compute."""
 

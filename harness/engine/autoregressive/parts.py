@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.drafting import AutoregressiveMethod
-from harness.engine.autoregressive.layers import Begun, RunsParts, TapsTarget
+from harness.engine.autoregressive.layers import Begun, RoutesExperts, RunsParts, TapsTarget
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.model import LanguageModel, Models, Part, Taps, runs_parts
+from harness.engine.shared.model import LanguageModel, Models, Part, Taps, experts_of, runs_parts
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError, FieldError
@@ -101,5 +101,7 @@ def refuse_layers(model: LanguageModel, method: AutoregressiveMethod) -> None:
             )
         try:
             policy.fit_layers(asked.spec.layers)
+            if isinstance(policy, RoutesExperts):
+                policy.fit_experts(experts_of(asked))
         except FieldError as error:
             raise ConfigError(f"method.{slot}.{error} (model={asked.spec.name})") from error

@@ -100,6 +100,16 @@ class Blend:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Routing:
+    """Experts that a mixture uses in place of its own choice: those of the `ranks` among the best, from 0.
+
+    Their weights add up to 1 where those of the mixture's own choice do.
+    """
+
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """The part of a model that a call runs: layers [`first`, `end`), to the last one where `end` is None.
 
@@ -107,8 +117,8 @@ class Part:
     0; or a `blend` of tokens stands in front of the first one. Behind the last layer that is run come the final norm
     and the head. `skipped` are halves of layers that leave the states as they are and store nothing: 2l is the
     attention of layer l, 2l + 1 its feed-forward part. Of `abreast` inner layers at a time, the attention of all reads
-    the states in front of the first one (the first and the last layer of a model stand alone). `taps` are shown the
-    states on their way.
+    the states in front of the first one (the first and the last layer of a model stand alone). Mixtures of experts
+    choose by `routing`, or None: for themselves. `taps` are shown the states on their way.
     """
 
     first: int = 0
@@ -117,6 +127,7 @@ class Part:
     blend: Blend | None = None
     skipped: frozenset[int] = frozenset()
     abreast: int = 1
+    routing: Routing | None = None
     taps: Taps = field(default_factory=lambda: Taps(()))
 
     def __post_init__(self) -> None:
@@ -307,6 +318,11 @@ def runs_parts(model: LanguageModel) -> bool:
     return bool(getattr(model, "parts", False))
 
 
+def experts_of(model: LanguageModel) -> int:
+    """Return among how many experts each mixture of a model chooses, 0 where it has none to route."""
+    return int(getattr(model, "experts", 0))
+
+
 class Models:
     """A target and the model that drafts for it. To whoever asks one model it is the target, its logits and keys.
 
@@ -331,6 +347,11 @@ class Models:
     def parts(self) -> bool:
         """Whether the target runs parts of itself."""
         return runs_parts(self.target)
+
+    @property
+    def experts(self) -> int:
+        """Among how many experts the target's mixtures choose."""
+        return experts_of(self.target)
 
     def new_store(self, rows: int, slots: int) -> Store:
         """Allocate an empty key/value store of the target."""

@@ -1,0 +1,125 @@
+"""SCMoE: a plain reading of its contrast, greedy decoding at the ends of its knobs, and keys that are kept apart."""
+
+import math
+
+import pytest
+import torch
+
+from harness.config import build
+from harness.config.compatibility import fit_decoding
+from harness.config.composition import compose
+from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.shared.model import ForwardRequest, Part, Routing
+from harness.engine.shared.records import Ledger, Role
+from harness.errors import ConfigError, FieldError
+from methods.autoregressive.greedy import Greedy
+from methods.autoregressive.sample import KeyedSample
+from methods.autoregressive.scmoe import STORE, Routed, SelfContrast
+from tests.engine.causal import MIXTURE, PROMPTS, random_causal, run
+from tests.methods.self_drafts import same_for_every_batch
+
+MODEL = random_causal(experts=MIXTURE, layers=3)
+GREEDY = AutoregressiveMethod(acceptor=Greedy())
+
+
+def contrasted(*, strong_ranks: tuple[int, ...] = (), **knobs: object) -> AutoregressiveMethod:
+    """Return the method."""
+    acceptor = SelfContrast(**knobs)  # type: ignore[arg-type]
+    return AutoregressiveMethod(acceptor=acceptor, layers=Routed(ranks=strong_ranks))
+
+
+@torch.inference_mode()
+def logits(tokens: list[int], ranks: tuple[int, ...] | None) -> list[float]:
+    """Return the logits behind tokens, by a full forward with some experts (None: the model's own choice)."""
+    part = None if ranks is None else Part(routing=Routing(ranks=ranks))
+    return MODEL.forward(ForwardRequest(torch.tensor([tokens]), part=part))[0, -1].tolist()
+
+
+def reading(prompt: list[int], weak: tuple[int, ...], strong: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Return twelve tokens by the rule, token by token, with alpha 0.1 and beta 0.5."""
+    tokens = list(prompt)
+    for _ in range(12):
+        z_s, z_w = logits(tokens, strong), logits(tokens, weak)
+        valid = [v for v in range(len(z_s)) if z_s[v] >= max(z_s) + math.log(0.1)]
+        tokens.append(max(valid, key=lambda v: 1.5 * z_s[v] - 0.5 * z_w[v]))
+    return tuple(tokens[len(prompt) :])
+
+
+@pytest.mark.parametrize("weak", [(1,), (3,), (2, 0), (0, 1, 2, 3)])
+def test_answers_are_those_of_a_plain_reading(weak: tuple[int, ...]) -> None:
+    """Guards the mask, the contrast, and a weak pass with keys of its own; rows alone and together."""
+    assert same_for_every_batch(MODEL, contrasted(weak_ranks=weak)) == [reading(prompt, weak) for prompt in PROMPTS]
+
+
+def test_the_strong_routing_can_be_chosen() -> None:
+    """Guards ranks of the loop's own calls."""
+    made = same_for_every_batch(MODEL, contrasted(strong_ranks=(2, 3)))
+    assert made == [reading(prompt, (1,), (2, 3)) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"beta": 0.0}, {"alpha": 1.0}, {"weak_ranks": (0, 1)}, {"strong_ranks": (0, 1), "beta": 0.0}],
+    ids=str,
+)
+def test_the_ends_of_the_knobs_are_greedy_decoding(knobs: dict) -> None:
+    """Guards a contrast of nothing, of one token, of equal routings; and ranks that are the model's own choice."""
+    assert same_for_every_batch(MODEL, contrasted(**knobs)) == same_for_every_batch(MODEL, GREEDY)
+    assert same_for_every_batch(MODEL, contrasted()) != same_for_every_batch(MODEL, GREEDY)
+
+
+def test_one_call_of_each_routing_makes_a_token() -> None:
+    """Guards the cost: two calls, one after the other, for the prompt as well."""
+    ledger = Ledger()
+    (made,) = run(MODEL, contrasted(), PROMPTS[1:2], 5, ledger=ledger)
+    assert [record.role for record in ledger.records] == [Role.PREFILL] * 2 + [Role.TARGET] * 8
+    (counts,) = ledger.counts([0])
+    assert (counts.nfe, counts.nfe_prefill, counts.query_tokens) == (10, 2, 2 * (3 + 4))
+    assert made.tokens_generated == 5
+
+
+def test_the_passes_do_not_share_keys() -> None:
+    """Guards the strong pass against what the weak one stores: scrambled, it changes the contrast alone."""
+
+    def scramble(completed: object) -> None:
+        store = completed.after.stores[STORE]  # type: ignore[attr-defined]
+        for kept in (*store.keys, *store.values):
+            kept.normal_()
+
+    for beta, same in ((0.0, True), (0.5, False)):
+        plain = run(MODEL, contrasted(beta=beta), PROMPTS)
+        spoiled = run(MODEL, contrasted(beta=beta), PROMPTS, observers=[scramble])
+        assert ([one.tokens for one in plain] == [one.tokens for one in spoiled]) is same
+
+
+def test_a_draw_of_no_contrast_is_sampling() -> None:
+    """Guards the numbers that are drawn: with beta 0 and all tokens valid they are those of `ar_sample`."""
+    made = run(MODEL, contrasted(beta=0.0, alpha=1e-30, sample=True), PROMPTS)
+    plain = run(MODEL, AutoregressiveMethod(acceptor=KeyedSample()), PROMPTS)
+    assert [one.tokens for one in made] == [one.tokens for one in plain]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"alpha": 0.0}, r"alpha=0.0: must lie in \(0, 1\]"),
+        ({"beta": -1.0}, "beta=-1.0: must be at least 0"),
+        ({"weak_ranks": ()}, r"weak_ranks=\[\]: must name at least one"),
+        ({"weak_ranks": (1, 1)}, r"weak_ranks=\[1, 1\]: must be different ranks"),
+        ({"weak_temperature": 0.0}, "weak_temperature=0.0: must be above 0"),
+    ],
+)
+def test_knobs_out_of_range_are_refused(knobs: dict, told: str) -> None:
+    """Guards the line that names key, value and range."""
+    with pytest.raises(FieldError, match=told):
+        SelfContrast(**knobs)
+
+
+def test_a_model_without_these_experts_is_refused() -> None:
+    """Guards bad input before a model loads, and at the latest when it decodes."""
+    with pytest.raises(ConfigError, match=r"^method\.weak_ranks=\[8\]: must be ranks from 0 to 7.*\(model=tiny_moe\)$"):
+        fit_decoding(compose(["model=tiny_moe", "method=scmoe", "method.weak_ranks=[8]"]), build.Builder())
+    with pytest.raises(ConfigError, match=r"method\.weak_ranks=\[1\]: must be empty.*use model=tiny_moe.*=tiny_ar\)$"):
+        fit_decoding(compose(["model=tiny_ar", "method=scmoe"]), build.Builder())
+    with pytest.raises(ConfigError, match=r"method\.acceptor\.weak_ranks=\[1\].*\(model=random\)$"):
+        run(random_causal(), contrasted(), PROMPTS)
