@@ -28,6 +28,8 @@ Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block
 Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole block equals `block_causal`.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -107,24 +109,23 @@ def _make(
     block_L: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Make the calls that compute anything (role, queries, rows read); return the logits and all that was computed."""
-    canvas = request.canvas
-    store, whole = store_of(request), canvas.whole_BL
+    store, whole = store_of(request), request.canvas.whole_BL
     logits_NV, computed_BL = torch.empty(0), torch.zeros_like(whole)
-    for role, query_BL, read_B in calls:
-        query_BL, read_N = query_BL & whole, read_B[request.row_N]
-        if not bool(query_BL.any()):
+    calls = [(role, query_BL & whole, read_B) for role, query_BL, read_B in calls]
+    # One transfer for all calls: whether each computes anything, and the rows that it is read for.
+    told = torch.stack([torch.cat([query_BL.any()[None], read_B]) for _, query_BL, read_B in calls]).tolist()
+    for (role, query_BL, _), (computes, *read) in zip(calls, told, strict=True):
+        if not computes:
             continue
         last_B1 = block_L.masked_fill(~query_BL, -1).amax(1, keepdim=True)
         key_BL = whole & ((block_L <= last_B1) | (last_B1 < 0))
-        made_NV = forward_queries(
-            request.only(request.row_N[read_N], request.position_N[read_N]),
-            store,
-            query_BL,
-            key_BL=key_BL,
-            role=role,
-        )
+        computed_BL = computed_BL | query_BL
+        if all(read):
+            logits_NV = forward_queries(request, store, query_BL, key_BL=key_BL, role=role)
+            continue
+        places, entry_M = request.places.within([row for row, one in enumerate(read) if one])
+        made_NV = forward_queries(replace(request, places=places), store, query_BL, key_BL=key_BL, role=role)
         if not len(logits_NV):
             logits_NV = made_NV.new_empty(len(request.row_N), made_NV.shape[1])
-        logits_NV[read_N] = made_NV
-        computed_BL = computed_BL | query_BL
+        logits_NV.index_copy_(0, entry_M, made_NV)
     return logits_NV, computed_BL

@@ -70,10 +70,12 @@ class Credit:
         again_BSL = (leaders_BSL == leader_B1L) & (credit_BSL > 0)
         credit_BSL = credit_BSL + earned_B1L * again_BSL
         first_B1L = earned_B1L.masked_fill(again_BSL.any(1, keepdim=True), 0.0)
-        if not bool(first_B1L.any()):
+        first, *counts = torch.cat([first_B1L.any()[None], credit_BSL.any(2).any(0)]).tolist()
+        if not first:
             return leaders_BSL, credit_BSL
-        counts_S = credit_BSL.any(2).any(0)
+        kept = [place for place, one in enumerate(counts) if one]
+        at_S = torch.tensor(kept, dtype=torch.int64, device=leader_B1L.device)
         return (
-            torch.cat([leaders_BSL[:, counts_S], leader_B1L], 1),
-            torch.cat([credit_BSL[:, counts_S], first_B1L], 1),
+            torch.cat([leaders_BSL.index_select(1, at_S), leader_B1L], 1),
+            torch.cat([credit_BSL.index_select(1, at_S), first_B1L], 1),
         )

@@ -98,6 +98,16 @@ class Places:
         )
         return made, entry_N
 
+    def within(self, rows: Sequence[int]) -> tuple["Places", Tensor]:
+        """Return those of these rows, ascending, in the same canvas, and which of N each of them is."""
+        counts = self.marked_BL.sum(1).tolist() if self.counts is None else self.counts
+        ends = [*accumulate(counts)]
+        entries = [*chain(*(range(ends[row] - counts[row], ends[row]) for row in rows))]
+        entry_M = torch.tensor(entries, dtype=torch.int64, device=self.flat_N.device)
+        some = frozenset(rows)
+        kept = [count if row in some else 0 for row, count in enumerate(counts)]
+        return Places(flat_N=self.flat_N.index_select(0, entry_M), shape=self.shape, counts=kept), entry_M
+
     def only(self, some_BL: Tensor) -> tuple["Places", Tensor]:
         """Return those that are marked in `some_BL` too, and which of N each of them is."""
         entry_M = self.take(some_BL).nonzero().squeeze(1)
