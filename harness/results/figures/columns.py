@@ -30,7 +30,7 @@ _FIRST, _LAST = (RUNS.names.index(one) for one in ("accuracy", _MEMORY))
 OUTCOMES = {*RUNS.names[_FIRST : _LAST + 1], REUSED}
 """Columns that a run finds out; by all others it is told what to do."""
 
-MORE_IS_BETTER = {"accuracy", "accuracy_strict", "tpf", "tps", "correct"}
+MORE_IS_BETTER = {"accuracy", "accuracy_strict", "tpf", "tps", "correct", "accepted_length", "acceptance_rate"}
 
 _LABELS = {
     "accuracy": "accuracy, %",
@@ -39,6 +39,8 @@ _LABELS = {
     "tps": "tokens per second",
     "query_tokens": "query tokens per sample",
     "efe": "equivalent full forwards",
+    "layer_loads": "layers loaded per sample",
+    "accepted_length": "tokens per round",
     "gen_length": "answer length, tokens",
     "prompt_tokens": "prompt length, tokens",
     "batch_size": "batch size",
