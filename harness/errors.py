@@ -46,3 +46,10 @@ class FieldError(ValueError):
     def __str__(self) -> str:
         """Return the three in one line."""
         return f"{self.field}={self.value}: must {self.must}"
+
+
+def at_least(least: int, **fields: float | None) -> None:
+    """Raise FieldError for the first of a part's fields, given with their values, that is there and below `least`."""
+    for field, value in fields.items():
+        if value is not None and value < least:
+            raise FieldError(field, value, f"be at least {least}")

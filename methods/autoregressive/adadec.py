@@ -35,7 +35,7 @@ from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, log_probability, token_gap
 from harness.engine.shared.records import Ledger
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 @policy("method/acceptor", "lookahead_rerank")
@@ -49,9 +49,7 @@ class LookaheadRerank:
     judges_drafts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("B", "L"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "be at least 1")
+        at_least(1, B=self.B, L=self.L)
         if self.theta < 0:
             raise FieldError("theta", self.theta, "be at least 0 (0 pauses at every token)")
 

@@ -34,7 +34,7 @@ from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.autoregressive.trigrams import WORDS, Search, Table, adapted, read_corpus, trie
 
 SEARCHED = "aded.searched_BL"
@@ -52,9 +52,7 @@ class TrigramDrafter:
     score_bug: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_draft", "iterations", "output"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "be at least 1")
+        at_least(1, num_draft=self.num_draft, iterations=self.iterations, output=self.output)
         _ = self._table
 
     @cached_property

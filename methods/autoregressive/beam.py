@@ -28,7 +28,7 @@ from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
-from harness.errors import FieldError
+from harness.errors import at_least
 
 TOKEN, SUM, GAP = "beam.token_B", "beam.log_p_B", "beam.gap_B"
 """What a hypothesis is told: its next token, its log probability with it, and the distance to being another one."""
@@ -44,8 +44,7 @@ class Beams:
     votes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.num_beams < 1:
-            raise FieldError("num_beams", self.num_beams, "be at least 1")
+        at_least(1, num_beams=self.num_beams)
 
     @property
     def synchronous(self) -> bool:

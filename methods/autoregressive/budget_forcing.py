@@ -33,7 +33,7 @@ import torch
 from harness.engine.autoregressive.branching import rewritten
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 WAITS = "budget_forcing.waits_B"
 """How often a row was told to wait; what it was once it has to answer is `_ANSWERS`."""
@@ -67,9 +67,7 @@ class Budget:
     """The texts in tokens, and the text of every token, which whoever knows the tokenizer fills in (`in_tokens`)."""
 
     def __post_init__(self) -> None:
-        for name in ("min_think", "max_think", "max_waits", "reserve"):
-            if getattr(self, name) < 0:
-                raise FieldError(name, getattr(self, name), "be at least 0")
+        at_least(0, min_think=self.min_think, max_think=self.max_think, max_waits=self.max_waits, reserve=self.reserve)
         for name in ("end", "wait", "cue"):
             if not getattr(self, name):
                 raise FieldError(name, repr(""), "be a text")

@@ -41,7 +41,7 @@ from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
 from harness.engine.shared.sampling import invert
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.autoregressive.sample import Law
 
 _SAME_NUM = 6
@@ -89,8 +89,7 @@ class Cautious:
             raise FieldError("temperature", self.temperature, "be above 0: the trials are drawn")
         if self.H_hi <= self.H_lo:
             raise FieldError("H_hi", self.H_hi, f"be above H_lo={self.H_lo}")
-        if self.N_max < 1:
-            raise FieldError("N_max", self.N_max, "be at least 1")
+        at_least(1, N_max=self.N_max)
         if self.max_trial_len < 0:
             raise FieldError("max_trial_len", self.max_trial_len, "be at least 0 (0: no bound)")
 

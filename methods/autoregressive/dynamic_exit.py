@@ -36,7 +36,7 @@ from harness.engine.shared.model import ForwardRequest, LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import surest
 from harness.engine.shared.records import Charge, Ledger, Role
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.autoregressive.layer_skip import draft_to
 from methods.autoregressive.sample import Law
 from methods.autoregressive.self_draft import SelfDraft, sure
@@ -70,8 +70,7 @@ class DynamicExit:
         Law(self.temperature, 0, 1.0)
         if not 0 < self.w <= 1:
             raise FieldError("w", self.w, "lie in (0, 1] (1 forgets nothing)")
-        if self.gamma_max < 1:
-            raise FieldError("gamma_max", self.gamma_max, "be at least 1")
+        at_least(1, gamma_max=self.gamma_max)
         if self.prompt_window < 0:
             raise FieldError("prompt_window", self.prompt_window, "be at least 0 (0 learns nothing from prompts)")
 

@@ -35,7 +35,7 @@ from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.randomness import forked_seeds
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 @policy("method/branching", "samples")
@@ -50,8 +50,7 @@ class Samples:
     votes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.N < 1:
-            raise FieldError("N", self.N, "be at least 1")
+        at_least(1, N=self.N)
         if not 0 <= self.k <= self.N:
             raise FieldError("k", self.k, f"lie in [0, N={self.N}] (0 waits for all)")
 

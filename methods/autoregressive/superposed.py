@@ -42,7 +42,7 @@ from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.model import Blend
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.autoregressive.ngrams import Ngrams, read_documents
 
 TOKENS, SCORES = "superposed.tokens_BJG", "superposed.score_BJ"
@@ -143,8 +143,7 @@ class Superposed:
     judges_drafts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise FieldError("k", self.k, "be at least 1")
+        at_least(1, k=self.k)
         if self.T <= 0:
             raise FieldError("T", self.T, "be above 0: probabilities are blended")
         if self.n < 2 * self.k:

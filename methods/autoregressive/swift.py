@@ -43,7 +43,7 @@ from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.autoregressive.layer_search import Rules, Search, require_optimiser
 from methods.autoregressive.sample import Law
 from methods.autoregressive.self_draft import SelfDraft, draft, sure
@@ -73,12 +73,10 @@ class Swift:
         Law(self.temperature, 0, 1.0)
         if not 0 <= self.r < 1:
             raise FieldError("r", self.r, "lie in [0, 1) (0 skips nothing; all cannot be skipped)")
-        for name in ("opt_interval", "context_window"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "be at least 1")
-        for name in ("bayes_interval", "max_opt_iter", "max_tolerance"):
-            if getattr(self, name) < 0:
-                raise FieldError(name, getattr(self, name), "be at least 0")
+        at_least(1, opt_interval=self.opt_interval, context_window=self.context_window)
+        at_least(
+            0, bayes_interval=self.bayes_interval, max_opt_iter=self.max_opt_iter, max_tolerance=self.max_tolerance
+        )
 
     @property
     def from_text(self) -> bool:

@@ -33,7 +33,7 @@ from harness.engine.diffusion.reuse import (
 )
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.diffusion.certainty_prior import certainty_density
 
 _QUERY, _CONFIDENCE, _IMPORTANCE = "d2cache.query_BL", "d2cache.confidence_BL", "d2cache.importance_BL"
@@ -54,14 +54,12 @@ class DualAdaptiveCache:
     frozen_conf: bool = False
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise FieldError("k", self.k, "be at least 1")
+        at_least(1, k=self.k)
         if self.sigma <= 0:
             raise FieldError("sigma", self.sigma, "be above 0")
         if not 0 <= self.p_roll <= 1:
             raise FieldError("p_roll", self.p_roll, "be between 0 and 1")
-        if self.w < 0:
-            raise FieldError("w", self.w, "be at least 0")
+        at_least(0, w=self.w)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the positions that will be computed, of those read."""

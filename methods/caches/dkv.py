@@ -50,7 +50,7 @@ from harness.engine.diffusion.needs import Gives, Leaves, Needs
 from harness.engine.diffusion.reuse import compute, kept, recall
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.diffusion.llada import random_order
 
 _NEXT, _SEEN = "dkv_greedy.next_BL", "dkv.seen_BL"
@@ -120,8 +120,7 @@ class GreedyDelayedCache:
 
     def __post_init__(self) -> None:
         _check_interval(self.R)
-        if self.w < 0:
-            raise FieldError("w", self.w, "be at least 0")
+        at_least(0, w=self.w)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the positions of which the scorer's draws are the largest: as many as the step will close."""
@@ -141,8 +140,7 @@ class GreedyDelayedCache:
 
 
 def _check_interval(interval: int) -> None:
-    if interval < 1:
-        raise FieldError("R", interval, "be at least 1")
+    at_least(1, R=interval)
 
 
 def _full_B(canvas: Canvas, interval: int) -> Tensor:

@@ -30,7 +30,7 @@ from harness.engine.diffusion.reuse import (
 from harness.engine.shared.model import Layer
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _ROUNDING = 8
 """Units in the last place of 1 by which vectors that are computed twice may differ in another batch."""
@@ -45,9 +45,7 @@ class FeatureCache:
     rho: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, value in (("Kp", self.Kp), ("Kr", self.Kr)):
-            if value < 1:
-                raise FieldError(name, value, "be at least 1")
+        at_least(1, Kp=self.Kp, Kr=self.Kr)
         if not 0 <= self.rho <= 1:
             raise FieldError("rho", self.rho, "be between 0 and 1")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.reuse import compute, kept, recall
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _DECIDED, _FIRST = "dsb.decided_B", "dsb.first_B"
 
@@ -29,10 +29,8 @@ class SlidingCache:
     w: int = 24
 
     def __post_init__(self) -> None:
-        if self.K < 1:
-            raise FieldError("K", self.K, "be at least 1")
-        if self.w < 0:
-            raise FieldError("w", self.w, "be at least 0")
+        at_least(1, K=self.K)
+        at_least(0, w=self.w)
 
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""

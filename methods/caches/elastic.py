@@ -34,7 +34,7 @@ from harness.engine.diffusion.reuse import (
 from harness.engine.shared.model import Layer
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _TRACKED, _PROFILE = "elastic.tracked_BN", "elastic.profile_BNL"
 
@@ -57,10 +57,8 @@ class ElasticCache:
     profile: Profile = Profile.column
 
     def __post_init__(self) -> None:
-        if self.beta < 1:
-            raise FieldError("beta", self.beta, "be at least 1")
-        if self.gam < 0:
-            raise FieldError("gam", self.gam, "be at least 0")
+        at_least(1, beta=self.beta)
+        at_least(0, gam=self.gam)
 
     def narrow(self, canvas: Canvas, read_BL: Tensor, quota_B: Tensor | None) -> Tensor:
         """Return the masks of the sliding window, of the positions read."""

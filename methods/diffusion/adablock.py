@@ -19,7 +19,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _NEW = "adablock.new_B"
 
@@ -36,10 +36,8 @@ class Adaptive:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
-        if self.theta_d < 0:
-            raise FieldError("theta_d", self.theta_d, "be at least 0")
+        at_least(1, length=self.length)
+        at_least(0, theta_d=self.theta_d)
         if not 0 <= self.frac <= 1:
             raise FieldError("frac", self.frac, "lie in [0, 1]")
 

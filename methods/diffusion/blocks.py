@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.caches.finished_blocks import PART
 
 
@@ -22,8 +22,7 @@ class Blocks:
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
@@ -39,8 +38,7 @@ class AbsoluteBlocks:
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""

@@ -21,7 +21,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"
 _COHERENT, _SLACK = "ccd.coherent_BL", "ccd.slack_BL"
@@ -55,12 +55,8 @@ class Contextual:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.top_v < 1:
-            raise FieldError("top_v", self.top_v, "be at least 1")
-        if self.d < 0:
-            raise FieldError("d", self.d, "be at least 0")
-        if self.eps is not None and self.eps < 0:
-            raise FieldError("eps", self.eps, "be at least 0")
+        at_least(1, top_v=self.top_v)
+        at_least(0, d=self.d, eps=self.eps)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -126,8 +122,7 @@ class Coherent:
     mode: Mode = Mode.ccd
 
     def __post_init__(self) -> None:
-        if self.b < 1:
-            raise FieldError("b", self.b, "be at least 1")
+        at_least(1, b=self.b)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; positions without a score are none."""

@@ -19,7 +19,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _BUFFER, _WIDTH, _TOKENS = "ccd_code.buffer_BL", "ccd_code.width_B", "ccd_code.tokens_BL"
 
@@ -37,10 +37,8 @@ class Buffered:
     def __post_init__(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= self.gen_length:
             raise FieldError("steps", self.steps, f"lie in [1, gen_length={self.gen_length}]")
-        if self.expand_ratio < 0:
-            raise FieldError("expand_ratio", self.expand_ratio, "be at least 0")
-        if self.warm < 1:
-            raise FieldError("warm", self.warm, "be at least 1")
+        at_least(0, expand_ratio=self.expand_ratio)
+        at_least(1, warm=self.warm)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, and remember the rest's best."""

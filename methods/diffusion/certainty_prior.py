@@ -16,7 +16,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import draw
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 @policy("method/scorer", "certainty_prior")
@@ -30,8 +30,7 @@ class CertaintyPrior:
     def __post_init__(self) -> None:
         if self.sigma <= 0:
             raise FieldError("sigma", self.sigma, "be above 0")
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, temperature=self.temperature)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.diffusion.llada import Confidence
 
 _LEADERS = "credit.leaders_BSL"
@@ -39,9 +39,7 @@ class Credit:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        for name, value in (("alpha", self.alpha), ("gam", self.gam), ("temperature", self.temperature)):
-            if value < 0:
-                raise FieldError(name, value, "be at least 0")
+        at_least(0, alpha=self.alpha, gam=self.gam, temperature=self.temperature)
         if not 0 <= self.beta <= 1:
             raise FieldError("beta", self.beta, "be between 0 and 1")
 

@@ -36,7 +36,7 @@ from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _SEARCHED, _LONGEST, _DOUBT, _END = (
     f"canvas_growth.{name}" for name in ("searched_B", "longest_B", "doubt_BL", "end_BL")
@@ -50,8 +50,7 @@ class StartLength:
     length: int | None = None
 
     def __post_init__(self) -> None:
-        if self.length is not None and self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
 
     def __call__(self, model: LanguageModel, canvas: Canvas) -> None:
         """Grow or cut every row."""
@@ -66,8 +65,7 @@ class LeadingBlock:
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
 
     def update(self, canvas: Canvas) -> None:
         """Open it, anew where it is another one than before."""
@@ -93,14 +91,9 @@ class CanvasGrowth:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        for name in ("grow", "W"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "be at least 1")
-        for name in ("low", "eos_init", "eos_grow"):
-            if getattr(self, name) < 0:
-                raise FieldError(name, getattr(self, name), "be at least 0")
-        if self.Lmax is not None and self.Lmax < 1:
-            raise FieldError("Lmax", self.Lmax, "be at least 1")
+        at_least(1, grow=self.grow, W=self.W)
+        at_least(0, low=self.low, eos_init=self.eos_init, eos_grow=self.eos_grow)
+        at_least(1, Lmax=self.Lmax)
 
     @property
     def needs(self) -> Needs:

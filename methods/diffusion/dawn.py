@@ -19,7 +19,7 @@ from harness.engine.diffusion.margins import nearest
 from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.diffusion.llada import Confidence
 
 _ATTENTION = "dawn.attention_BLL"
@@ -69,9 +69,7 @@ class Dependency:
     conflict_compat: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("tau", "sink", "edge", "induce", "low"):
-            if getattr(self, name) < 0:
-                raise FieldError(name, getattr(self, name), "be at least 0")
+        at_least(0, tau=self.tau, sink=self.sink, edge=self.edge, induce=self.induce, low=self.low)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the three sets; the loop adds the best position where they are empty."""

@@ -15,7 +15,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import nearest
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _NEAR = 1e-5
 
@@ -27,8 +27,7 @@ class DinferThreshold:
     tau: float = probability(0.9)
 
     def __post_init__(self) -> None:
-        if self.tau < 0:
-            raise FieldError("tau", self.tau, "be at least 0")
+        at_least(0, tau=self.tau)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions, or the best ones."""

@@ -16,7 +16,7 @@ from harness.engine.diffusion.drawing import gap_of_drawn
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.engine.shared.sampling import invert, keep_top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 class Algorithm(Enum):
@@ -60,8 +60,7 @@ class DreamQuota:
     alg: Algorithm = Algorithm.entropy
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise FieldError("steps", self.steps, "be at least 1")
+        at_least(1, steps=self.steps)
         if not 0 <= self.eps < 1:
             raise FieldError("eps", self.eps, "lie in [0, 1)")
 
@@ -96,12 +95,10 @@ class DreamScore:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, temperature=self.temperature)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise FieldError("top_p", self.top_p, "lie in (0, 1]")
-        if self.top_k is not None and self.top_k < 1:
-            raise FieldError("top_k", self.top_k, "be at least 1")
+        at_least(1, top_k=self.top_k)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -141,8 +138,7 @@ class DreamSelect:
     alg_temp: float | None = None
 
     def __post_init__(self) -> None:
-        if self.alg_temp is not None and self.alg_temp < 0:
-            raise FieldError("alg_temp", self.alg_temp, "be at least 0")
+        at_least(0, alg_temp=self.alg_temp)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

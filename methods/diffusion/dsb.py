@@ -12,7 +12,7 @@ import torch
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 @policy("method/window", "sliding")
@@ -26,8 +26,7 @@ class Sliding:
     max_block: int = -1
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
         if self.max_block != -1 and self.max_block < 1:
             raise FieldError("max_block", self.max_block, "be at least 1, or -1 for no limit")
 

@@ -15,7 +15,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates
-from harness.errors import FieldError
+from harness.errors import at_least
 
 
 def levels(length: int, a: int) -> list[int]:
@@ -40,8 +40,7 @@ class Dilated:
     a: int = 2
 
     def __post_init__(self) -> None:
-        if self.a < 2:
-            raise FieldError("a", self.a, "be at least 2")
+        at_least(2, a=self.a)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the level."""

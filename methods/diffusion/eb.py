@@ -17,7 +17,7 @@ from harness.engine.diffusion.margins import across, prefix
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
-from harness.errors import FieldError
+from harness.errors import at_least
 
 
 class Proxy(Enum):
@@ -65,8 +65,7 @@ class EntropyBudget:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
-            raise FieldError("gamma", self.gamma, "be at least 0")
+        at_least(0, gamma=self.gamma)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""

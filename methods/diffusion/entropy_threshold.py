@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates
-from harness.errors import FieldError
+from harness.errors import at_least
 
 
 @policy("method/selector", "entropy_threshold")
@@ -27,8 +27,7 @@ class EntropyThreshold:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.theta < 0:
-            raise FieldError("theta", self.theta, "be at least 0")
+        at_least(0, theta=self.theta)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions within the bound; the loop adds the best one where there is none."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.diffusion.llada import Confidence
 
 
@@ -46,8 +46,7 @@ class EndRejection:
             raise FieldError("gamma_min", self.gamma_min, "lie in [0, 1]")
         if not self.gamma_min <= self.gamma_max:
             raise FieldError("gamma_max", self.gamma_max, f"be at least gamma_min={self.gamma_min}")
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, temperature=self.temperature)
 
     def gamma(self, step_B: Tensor) -> Tensor:
         """Return the factor of each row's step, float64 [B]."""

@@ -15,7 +15,7 @@ from harness.engine.diffusion.margins import across, prefix
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 @policy("method/selector", "threshold")
@@ -29,8 +29,7 @@ class Threshold:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.threshold < 0:
-            raise FieldError("threshold", self.threshold, "be at least 0")
+        at_least(0, threshold=self.threshold)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions; the loop adds the best one where there is none."""
@@ -54,8 +53,7 @@ class Factor:
     compat: bool = False
 
     def __post_init__(self) -> None:
-        if self.factor < 0:
-            raise FieldError("factor", self.factor, "be at least 0")
+        at_least(0, factor=self.factor)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the prefix."""

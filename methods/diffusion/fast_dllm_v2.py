@@ -36,7 +36,7 @@ from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.caches.finished_blocks import PART
 from methods.diffusion.blocks import keep_first, open_first
 
@@ -72,8 +72,7 @@ class SubBlocks:
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
 
     def update(self, canvas: Canvas) -> None:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
@@ -94,8 +93,7 @@ class SureOrInherited:
     threshold: float = probability(0.9)
 
     def __post_init__(self) -> None:
-        if self.threshold < 0:
-            raise FieldError("threshold", self.threshold, "be at least 0")
+        at_least(0, threshold=self.threshold)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure and inherited positions."""

@@ -16,7 +16,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _END = "predict_eos.end_BL"
 
@@ -101,8 +101,7 @@ class PredictEos:
     ahead: bool = True
 
     def __post_init__(self) -> None:
-        if self.confidence < 0:
-            raise FieldError("confidence", self.confidence, "be at least 0")
+        at_least(0, confidence=self.confidence)
 
     @property
     def needs(self) -> Needs:

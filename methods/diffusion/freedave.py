@@ -57,7 +57,7 @@ from harness.engine.diffusion.policies import Observe, Step
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.diffusion.drafts import alike, chain, contained, left_in_window, to_evaluate
 from methods.diffusion.freedave_step import KNOWN
 
@@ -90,8 +90,7 @@ class FreeDave:
     drafts: Drafts = Drafts.batch
 
     def __post_init__(self) -> None:
-        if self.draft_steps < 1:
-            raise FieldError("draft_steps", self.draft_steps, "be at least 1")
+        at_least(1, draft_steps=self.draft_steps)
 
     @property
     def needs(self) -> Needs:

@@ -8,7 +8,7 @@ from harness.engine.diffusion.margins import ahead
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, best
-from harness.errors import FieldError
+from harness.errors import at_least
 
 KNOWN = "freedave.known_B"
 """Whether a verified draft has shown that the next step completes the window."""
@@ -23,8 +23,7 @@ class SureOrBest:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and self.threshold < 0:
-            raise FieldError("threshold", self.threshold, "be at least 0")
+        at_least(0, threshold=self.threshold)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

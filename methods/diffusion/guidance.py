@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import at_least
 
 
 @policy("method/guidance", "classifier_free")
@@ -22,8 +22,7 @@ class ClassifierFree:
     scale: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.scale < 0:
-            raise FieldError("scale", self.scale, "be at least 0")
+        at_least(0, scale=self.scale)
 
     @property
     def copies(self) -> int:

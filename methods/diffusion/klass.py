@@ -22,7 +22,7 @@ from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _BEFORE, _CALM = "klass.before_BRV", "klass.calm_BL"
 _CALM_MARGIN, _BREAK_MARGIN = "klass.calm_margin_BL", "klass.break_margin_BL"
@@ -40,8 +40,7 @@ class Stability:
     def __post_init__(self) -> None:
         if not self.eps > 0:
             raise FieldError("eps", self.eps, "be above 0")
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, temperature=self.temperature)
 
     @property
     def needs(self) -> Needs:
@@ -91,10 +90,8 @@ class StableAndSure:
     H: int = 2
 
     def __post_init__(self) -> None:
-        if self.tau < 0:
-            raise FieldError("tau", self.tau, "be at least 0")
-        if self.H < 1:
-            raise FieldError("H", self.H, "be at least 1")
+        at_least(0, tau=self.tau)
+        at_least(1, H=self.H)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; without a schedule the quota is 1."""

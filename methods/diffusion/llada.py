@@ -17,7 +17,7 @@ from harness.engine.diffusion.drawing import draw
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, first, log_probability
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 class Order(Enum):
@@ -91,8 +91,7 @@ class Confidence:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, temperature=self.temperature)
 
     @property
     def gives(self) -> Gives:

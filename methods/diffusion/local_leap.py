@@ -14,7 +14,7 @@ from torch.nn.functional import max_pool1d
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 @policy("method/selector", "local_leap")
@@ -30,12 +30,10 @@ class LocalLeap:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.tau < 0:
-            raise FieldError("tau", self.tau, "be at least 0")
+        at_least(0, tau=self.tau)
         if self.tau_rel is not None and not 0 <= self.tau_rel <= self.tau:
             raise FieldError("tau_rel", self.tau_rel, f"be between 0 and tau={self.tau}")
-        if self.r < 0:
-            raise FieldError("r", self.r, "be at least 0")
+        at_least(0, r=self.r)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure positions and their neighbours; the loop adds the best one where there is none."""

@@ -23,7 +23,7 @@ from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.policies import Observe, Step
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.diffusion.drafts import starts
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
@@ -40,8 +40,7 @@ class LookAhead:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise FieldError("k", self.k, "be at least 1")
+        at_least(1, k=self.k)
         if not 0 < self.branch_topp <= 1:
             raise FieldError("branch_topp", self.branch_topp, "be above 0 and at most 1")
         if not 0 <= self.alpha <= 1:

@@ -18,7 +18,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _OPENED = "multi_block.opened_B"
 
@@ -41,8 +41,7 @@ class Pipeline:
     add: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
         if not 0 <= self.add <= 1:
             raise FieldError("add", self.add, "lie in [0, 1]")
 
@@ -73,8 +72,7 @@ class UncertainLast:
     best_compat: bool = False
 
     def __post_init__(self) -> None:
-        if self.theta < 0:
-            raise FieldError("theta", self.theta, "be at least 0")
+        at_least(0, theta=self.theta)
         if not 0 <= self.full <= 1:
             raise FieldError("full", self.full, "lie in [0, 1]")
 

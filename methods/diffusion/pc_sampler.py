@@ -23,7 +23,7 @@ from harness.engine.diffusion.drawing import draw
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _FLOOR = 1e-9
 
@@ -40,9 +40,7 @@ class Calibrated:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        for name, value in (("lam", self.lam), ("temperature", self.temperature)):
-            if value < 0:
-                raise FieldError(name, value, "be at least 0")
+        at_least(0, lam=self.lam, temperature=self.temperature)
         if not self.alpha > 0:
             raise FieldError("alpha", self.alpha, "be above 0")
         if self.counts_file is not None:

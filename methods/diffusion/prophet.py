@@ -22,7 +22,7 @@ from harness.engine.shared.generation import GIVEN, DecodeError
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 from methods.diffusion.llada import Split
 
 _EARLY, _MID = 0.33, 0.67
@@ -131,10 +131,8 @@ class AnswerGap:
     def __post_init__(self) -> None:
         if len(self.gap_thresholds) != 3:
             raise FieldError("gap_thresholds", len(self.gap_thresholds), "be three (early, mid, late)")
-        if self.answer_start is not None and self.answer_start < 0:
-            raise FieldError("answer_start", self.answer_start, "be at least 0")
-        if self.answer_length is not None and self.answer_length < 1:
-            raise FieldError("answer_length", self.answer_length, "be at least 1")
+        at_least(0, answer_start=self.answer_start)
+        at_least(1, answer_length=self.answer_length)
 
     def answer(self, canvas: Canvas) -> Tensor:
         """Return the answer region [B, L]; without a position in it nothing ever stops."""

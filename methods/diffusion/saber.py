@@ -19,7 +19,7 @@ from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, top
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_BL"
 
@@ -33,8 +33,7 @@ class GrowingBlocks:
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise FieldError("length", self.length, "be at least 1")
+        at_least(1, length=self.length)
 
     def update(self, canvas: Canvas) -> None:
         """Grow the window by the next block where it holds nothing undecided."""
@@ -52,8 +51,7 @@ class AboveMean:
     n: int = 2
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise FieldError("n", self.n, "be at least 1")
+        at_least(1, n=self.n)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; only the best where no reviser has kept what commits were like."""

@@ -24,7 +24,7 @@ from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
 from harness.engine.shared.sampling import invert, keep_top
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 
 class Remasking(Enum):
@@ -43,8 +43,7 @@ class DenoisingSteps:
     denoising_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.denoising_steps is not None and self.denoising_steps < 1:
-            raise FieldError("denoising_steps", self.denoising_steps, "be at least 1")
+        at_least(1, denoising_steps=self.denoising_steps)
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step, at least 1, at most what is open."""
@@ -67,8 +66,7 @@ class DrawnScore:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, temperature=self.temperature)
         if self.top_k < 0:
             raise FieldError("top_k", self.top_k, "be at least 0 (off)")
         if not 0 < self.top_p <= 1:
@@ -97,8 +95,7 @@ class Denoise:
     threshold: float = probability(0.85)
 
     def __post_init__(self) -> None:
-        if self.threshold < 0:
-            raise FieldError("threshold", self.threshold, "be at least 0")
+        at_least(0, threshold=self.threshold)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""

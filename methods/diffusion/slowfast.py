@@ -20,7 +20,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.caches.cut_suffix import VISIBLE
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
@@ -44,9 +44,7 @@ class ExploreAndFill:
     stab_std: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("length", "k_explore", "stab_window"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "be at least 1")
+        at_least(1, length=self.length, k_explore=self.k_explore, stab_window=self.stab_window)
 
     def update(self, canvas: Canvas) -> None:
         """Count the step, if one was made, and open what the next one may close."""
@@ -144,8 +142,7 @@ class SurePair:
     high: float = probability(0.9)
 
     def __post_init__(self) -> None:
-        if self.high < 0:
-            raise FieldError("high", self.high, "be at least 0")
+        at_least(0, high=self.high)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the pair or more; the loop adds the best one where there is none."""

@@ -21,7 +21,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
-from harness.errors import FieldError
+from harness.errors import at_least
 from methods.diffusion.llada import Confidence
 
 _POST = "t2t_edit.post_B"
@@ -40,10 +40,7 @@ class Unrepeated:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.penalty < 0:
-            raise FieldError("penalty", self.penalty, "be at least 0")
-        if self.temperature < 0:
-            raise FieldError("temperature", self.temperature, "be at least 0")
+        at_least(0, penalty=self.penalty, temperature=self.temperature)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -67,10 +64,7 @@ class Edit:
     post: int = 16
 
     def __post_init__(self) -> None:
-        if self.tau_edit < 0:
-            raise FieldError("tau_edit", self.tau_edit, "be at least 0")
-        if self.post < 0:
-            raise FieldError("post", self.post, "be at least 0")
+        at_least(0, tau_edit=self.tau_edit, post=self.post)
 
     @property
     def needs(self) -> Needs:

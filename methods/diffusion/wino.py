@@ -24,7 +24,7 @@ from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.engine.shared.records import Charge
-from harness.errors import FieldError
+from harness.errors import FieldError, at_least
 
 _LAST = "wino.last_B"
 _FIRST_LIMIT = 30
@@ -85,8 +85,7 @@ class WideIn:
     cap_most: int = 20
 
     def __post_init__(self) -> None:
-        if self.tau1 < 0:
-            raise FieldError("tau1", self.tau1, "be at least 0")
+        at_least(0, tau1=self.tau1)
         if not 0 < self.cap_share <= 1:
             raise FieldError("cap_share", self.cap_share, "lie in (0, 1]")
         if not 1 <= self.cap_least <= self.cap_most:
@@ -110,8 +109,7 @@ class NarrowOut:
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
-        if self.tau2 < 0:
-            raise FieldError("tau2", self.tau2, "be at least 0")
+        at_least(0, tau2=self.tau2)
 
     @property
     def needs(self) -> Needs:
