@@ -21,7 +21,7 @@ from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives
 from harness.engine.diffusion.reuse import compute, recall
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import at_least
 
 
 @policy("method/cache", "prefix")
@@ -69,8 +69,7 @@ class DualCache:
 
 
 def _check_interval(interval: int | None) -> None:
-    if interval is not None and interval < 1:
-        raise FieldError("refresh_interval", interval, "be at least 1")
+    at_least(1, refresh_interval=interval)
 
 
 def _evaluate(

@@ -31,7 +31,7 @@ from harness.engine.diffusion.reuse import (
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import Layer
 from harness.engine.shared.policy import policy
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _KEY = "layer_reuse.key_tokens_BL"
 
@@ -54,9 +54,7 @@ class LayerReuse:
     mode: Mode = Mode.recompute
 
     def __post_init__(self) -> None:
-        for name, value in (("k", self.k), ("every", self.every), ("q", self.q)):
-            if value is not None and value < 1:
-                raise FieldError(name, value, "be at least 1")
+        at_least(1, k=self.k, every=self.every, q=self.q)
 
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""

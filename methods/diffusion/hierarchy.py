@@ -24,7 +24,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, rank_descending, top
-from harness.errors import FieldError
+from harness.errors import at_least
 
 _EDITED = "hierarchy.edited_BL"
 _REMASKED = "hierarchy.remasked_BL"
@@ -57,7 +57,7 @@ class Hierarchy:
     variant: Variant = Variant.standard
 
     def __post_init__(self) -> None:
-        _require(tau=self.tau, low=self.low)
+        at_least(0, tau=self.tau, low=self.low)
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the rule."""
@@ -93,7 +93,7 @@ class HierarchyOfDoubted:
     rm: float = 0.4
 
     def __post_init__(self) -> None:
-        _require(tau=self.tau, low=self.low, rm=self.rm)
+        at_least(0, tau=self.tau, low=self.low, rm=self.rm)
 
     @property
     def needs(self) -> Needs:
@@ -165,9 +165,3 @@ def _greatest_in_run(score_BL: Tensor, open_BL: Tensor, among_BL: Tensor) -> Ten
     lowest_BR = torch.full((len(run_BL), open_BL.shape[1] + 1), -torch.inf, dtype=torch.float64, device=run_BL.device)
     score_BL = score_BL.double().masked_fill(~among_BL, -torch.inf)
     return lowest_BR.scatter_reduce(1, run_BL, score_BL, "amax").gather(1, run_BL)
-
-
-def _require(**bounds: float) -> None:
-    for name, value in bounds.items():
-        if value < 0:
-            raise FieldError(name, value, "be at least 0")
