@@ -28,7 +28,7 @@ _RATIO = 0.8
 _LINE_INCHES = 0.14
 
 # Points of 1/72 inch: markers nearer than the first are moved apart by the second, within the third in all.
-_MOST_DOUBLINGS = 256
+_MOST_DOUBLINGS, _LEAST = 256, 1 / 16
 _NEAR, _APART, _MOST = 4.0, 2.4, 11.0
 
 
@@ -213,13 +213,13 @@ def add_legend(figure: "Figure", *, title: str | None = None, columns: int | Non
 
 
 def scale_axis(panel: "Axes", axis: "Literal['x', 'y']", values: "Iterable[float]") -> None:
-    """Give an axis a logarithmic scale with ticks at powers of two, of ten where these would be many."""
+    """Give an axis a logarithmic scale with ticks at powers of two, of ten where these would be many or long."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     positive = [value for value in values if value > 0]
     if not positive:
         return
-    base = 2 if max(positive) / min(positive) <= _MOST_DOUBLINGS else 10
+    base = 2 if max(positive) / min(positive) <= _MOST_DOUBLINGS and min(positive) >= _LEAST else 10
     first, last = floor(log(min(positive), base) + 1e-9), ceil(log(max(positive), base) - 1e-9)
     ticks = [base**power for power in range(first, max(last, first + 1) + 1)]
     getattr(panel, f"set_{axis}scale")("log", base=base)

@@ -99,6 +99,8 @@ def test_one_call_has_a_tick():
     scale_axis(panel, "x", [1, 12])
     assert [*panel.get_xticks()] == [1, 2, 4, 8, 16]
     assert [one.get_text() for one in panel.get_xticklabels()] == ["1", "2", "4", "8", "16"]
+    scale_axis(panel, "x", [0.01, 0.5])
+    assert [one.get_text() for one in panel.get_xticklabels()] == ["0.01", "0.1", "1"], "powers of two are long there"
 
 
 def test_points_at_the_ends_of_percent_are_inside():
