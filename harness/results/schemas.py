@@ -51,6 +51,7 @@ _DRAFTED = {
     "accepted_draft_tokens": ("tokens", "drafts that stood, before the answer was cut behind a stop id"),
     "query_tokens_draft": ("tokens", "positions that calls to draft computed, included in query_tokens"),
     "layer_loads_draft": ("layers", "loaded by calls to draft, included in layer_loads"),
+    "draft_s": ("s", "time of calls to draft, included in forward_s"),
 }
 _RATE = "accepted over drafted tokens; null for trees, and where nothing was drafted"
 _PLACES = {
@@ -73,7 +74,7 @@ def _counters(kind: pa.DataType) -> tuple[pa.Field, ...]:
 def _work(kind: pa.DataType) -> tuple[pa.Field, ...]:
     heads = _column("head_tokens", kind, "tokens", "positions whose logits were computed")
     loads = (_column(name, pa.float64(), *told) for name, told in LOADS.items())
-    kinds = {name: pa.float64() if name == "layer_loads_draft" else kind for name in _DRAFTED}
+    kinds = {name: pa.float64() if name in ("layer_loads_draft", "draft_s") else kind for name in _DRAFTED}
     return (heads, *loads, *(_column(name, kinds[name], *told) for name, told in _DRAFTED.items()))
 
 

@@ -45,6 +45,16 @@ def test_what_a_run_says_is_what_its_samples_say(drafter: str, results_dir: Path
         ]
         assert sample["layer_loads_draft"] == (2 if "draft" in drafter else 0) * sample["nfe_draft"]
         assert sample["layer_loads"] == 4 * sample["nfe"] + sample["layer_loads_draft"]
+    assert row["draft_s"] is None
     assert 0 < row["acceptance_at"][0] <= 1 and row["waste"] == pytest.approx(
         1 - sum(one["tokens_out"] for one in samples) / sum(one["tokens_generated"] for one in samples)
     )
+
+
+def test_seconds_of_drafts_are_apart(results_dir: Path) -> None:
+    """Guards the columns of time: what drafts took is part of what calls took, and nothing where none was made."""
+    speculative = ["model=tiny_ar", "model@draft=tiny_ar_draft", "method=speculative", "measure=timed"]
+    row, samples = made(results_dir, *speculative)
+    assert all(0 < one["draft_s"] < one["forward_s"] for one in samples) and 0 < row["draft_s"] < row["forward_s"]
+    assert made(results_dir, "model=tiny_ar", "method=prompt_lookup", "measure=timed")[0]["draft_s"] == 0
+    assert made(results_dir, "model=tiny_ar", "method=ar_greedy", "measure=timed")[0]["draft_s"] is None

@@ -33,7 +33,8 @@ class Drafting:
     answer is cut behind a stop token: their mean is the accepted length. Place i of drafts was tried, all before it
     standing, in `tried_at[i]` rounds, and stood in `accepted_at[i]`; in trees places are depths. `acceptance_rate`
     is that of drafted tokens: None where there were none, and for trees, of whose siblings at most one can stand.
-    `query_tokens_draft` and `layer_loads_draft` are the work of calls that drafted, whatever model they were made of.
+    `query_tokens_draft`, `layer_loads_draft` and `draft_s` are the work of calls that drafted, whatever model they were
+    made of, and their seconds, None unless timed.
     """
 
     rounds: int
@@ -45,6 +46,7 @@ class Drafting:
     acceptance_rate: float | None
     query_tokens_draft: int
     layer_loads_draft: float
+    draft_s: float | None = None
 
 
 @dataclass
@@ -62,8 +64,8 @@ class Drafts:
         self.tried.append(tried)
         self.accepted.append(accepted)
 
-    def drafting(self, *, query_tokens: int, layer_loads: float) -> Drafting:
-        """Return what they came to, calls that drafted having computed so much."""
+    def drafting(self, *, query_tokens: int, layer_loads: float, seconds: float | None = None) -> Drafting:
+        """Return what they came to, calls that drafted having computed and taken so much."""
         drafted, accepted = sum(self.drafted), sum(self.accepted)
         places = range(max(self.tried, default=0))
         return Drafting(
@@ -76,6 +78,7 @@ class Drafts:
             acceptance_rate=accepted / drafted if drafted and not self.trees else None,
             query_tokens_draft=query_tokens,
             layer_loads_draft=layer_loads,
+            draft_s=seconds,
         )
 
 

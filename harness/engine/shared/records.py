@@ -130,6 +130,7 @@ class _Work:
     depth: float = 0.0
     draft_loads: float = 0.0
     draft_queries: int = 0
+    draft_seconds: float | None = 0.0
     padded: int = 0
     seconds: float | None = 0.0
 
@@ -138,7 +139,8 @@ class _Work:
         total, prompt, draft = self.counts, record.role is Role.PREFILL, record.role is Role.DRAFT
         if first_row:
             took = record.seconds
-            self.seconds = None if self.seconds is None or took is None else self.seconds + took
+            self.seconds = _sum(self.seconds, took)
+            self.draft_seconds = _sum(self.draft_seconds, took) if draft else self.draft_seconds
         total["head_tokens"] += head
         if record.role is Role.HEAD:
             return
@@ -161,6 +163,10 @@ class _Work:
         self.loads += record.layers
         self.draft_loads += record.layers if draft else 0
         self.depth += record.layers if record.depth is None else record.depth
+
+
+def _sum(seconds: float | None, more: float | None) -> float | None:
+    return None if seconds is None or more is None else seconds + more
 
 
 def _idle(charge: Charge, added: int) -> Tensor | None:
@@ -263,7 +269,11 @@ class Ledger:
         self._added = len(self.rounds)
         work = [self._work_of(sample) for sample in samples]
         return [
-            self._drafts.get(sample, Drafts()).drafting(query_tokens=one.draft_queries, layer_loads=one.draft_loads)
+            self._drafts.get(sample, Drafts()).drafting(
+                query_tokens=one.draft_queries,
+                layer_loads=one.draft_loads,
+                seconds=one.draft_seconds if self.timed else None,
+            )
             for sample, one in zip(samples, work, strict=True)
         ]
 

@@ -21,7 +21,7 @@ VARIANT = "variant"
 DERIVED = (REUSED, VARIANT)
 
 _TIMES = {"latency_s", "latency_p50_s", "latency_p90_s", "latency_p95_s", "latency_p99_s", "ttft_s",
-          "forward_s", "rest_s", "tps", "cpu_s"}  # fmt: skip
+          "forward_s", "draft_s", "rest_s", "tps", "cpu_s"}  # fmt: skip
 _MEMORY = "peak_memory_bytes"
 MEASURED_ON = _TIMES | {_MEMORY}
 """Columns whose values compare only where device and batch size are equal."""
