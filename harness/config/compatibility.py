@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from harness.config import build, drafts, layers, protocols
+from harness.config import build, drafts, layers, protocols, samplers
 from harness.config.catalogue import describe
 from harness.config.knobs import knobs_read
 from harness.config.overrides import tells_as_typed
@@ -96,6 +96,7 @@ def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
                 raise ConfigError(f"method={cfg.method.name} batching=continuous: {error}") from error
     drafts.refuse_unfit(cfg, method)
     layers.refuse_unfit(cfg, method)
+    samplers.refuse_unfit(cfg, method)
     return method
 
 

@@ -15,5 +15,7 @@ METHOD_CLASSES: dict[str, type] = {
 
 def asks(method: Method) -> frozenset[ModelKind]:
     """Return the kinds of models of which a method asks one for drafts, beside its target; most ask none."""
+    if isinstance(method, OwnSamplerMethod):
+        return getattr(method.sampler, "asks", frozenset())
     drafter = method.drafter if isinstance(method, AutoregressiveMethod) else None
     return drafter.asks if isinstance(drafter, AsksDraft) else frozenset()

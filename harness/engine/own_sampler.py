@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, runtime_checkable
 
 from harness.engine.shared.generation import Generation, Outside
-from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
+from harness.engine.shared.model import ForwardRequest, LanguageModel, Models, ModelSpec
 from harness.engine.shared.records import Ledger, Role
 
 
 class Called(Protocol):
     """Is told of every finished call."""
 
-    def __call__(self, role: Role, samples: Sequence[int], *, query: int, keys: float, head: int) -> None:
+    def __call__(
+        self, role: Role, samples: Sequence[int], *, query: int, keys: float, head: int, layers: int | None = None
+    ) -> None:
         """Note a call with one row for each of `samples`, places in the list of prompts.
 
         Each row had `query` query positions, which see `keys` keys (mean), and `head` of them logits. A call that
-        opens a canvas is PREFILL (the prompt) or CACHE (the canvas before); those that refine it are TARGET.
+        opens a canvas is PREFILL (the prompt) or CACHE (the canvas before); those that refine it are TARGET. `layers`
+        were run (None: all of the model, of the one that drafts in a DRAFT).
         """
         ...
 
@@ -35,10 +38,15 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """The response to one prompt; `outside` where the calls do not tell everything about it."""
+    """The response to one prompt; `outside` where the calls do not tell everything about it.
+
+    `decided_at` and `tokens_generated` are those of a generation, where there are no canvases to tell them.
+    """
 
     tokens: Sequence[int]
     outside: Outside | None = None
+    decided_at: tuple[int, ...] = ()
+    tokens_generated: int = 0
 
 
 @runtime_checkable
@@ -56,7 +64,8 @@ class SamplingModel(Protocol):
     ) -> list[Sampled]:
         """Return the responses in the order of the prompts; the draws of a row depend on its seed only.
 
-        A model with canvases (`spec.block_length`) reports the calls of a row canvas by canvas.
+        A model with canvases (`spec.block_length`) reports the calls of a row canvas by canvas. Where another model
+        drafts, `settings` has it as `draft`.
         """
         ...
 
@@ -113,26 +122,32 @@ def decode(
     `tokens_generated` counts every position of a canvas in every call, since the sampler draws all of them anew.
     `on_progress` is told after each call how many there were.
     """
-    assert isinstance(model, SamplingModel)
+    asked = model.target if isinstance(model, Models) else model
+    settings = {**method.sampler.settings(), **({"draft": model.draft} if isinstance(model, Models) else {})}
+    assert isinstance(asked, SamplingModel)
     width, rows = model.spec.block_length, [_Row() for _ in prompts]
     calls = 0
 
-    def called(role: Role, samples: Sequence[int], *, query: int, keys: float, head: int) -> None:
+    def called(
+        role: Role, samples: Sequence[int], *, query: int, keys: float, head: int, layers: int | None = None
+    ) -> None:
         nonlocal calls
-        ledger.note(model, role, samples=samples, query=query, keys=keys, head=head)
+        ran = model.draft if isinstance(model, Models) and role is Role.DRAFT else asked
+        ledger.note(ran, role, samples=samples, query=query, keys=keys, head=head, layers=layers)
         if width is not None:
             for sample in samples:
                 rows[sample].note(role, calls)
         calls += 1
         on_progress(calls)
 
-    settings = method.sampler.settings()
-    made = model.sample(prompts, gen_length=gen_length, seeds=seeds, settings=settings, called=called)
+    made = asked.sample(prompts, gen_length=gen_length, seeds=seeds, settings=settings, called=called)
     return [_generation(sample, one, rows[sample], width) for sample, one in enumerate(made)]
 
 
 def _generation(sample: int, made: Sampled, row: _Row, width: int | None) -> Generation:
-    closed_at = () if width is None else (row.closed_at[place // width] for place in range(len(made.tokens)))
+    closed_at = (
+        made.decided_at if width is None else (row.closed_at[place // width] for place in range(len(made.tokens)))
+    )
     return Generation(
         sample=sample,
         tokens=tuple(made.tokens),
@@ -140,7 +155,7 @@ def _generation(sample: int, made: Sampled, row: _Row, width: int | None) -> Gen
         idle=0,
         forced=0,
         remasked=0,
-        tokens_generated=row.steps * (width or 0),
-        first_call=row.first_call,
+        tokens_generated=row.steps * (width or 0) or made.tokens_generated,
+        first_call=0 if made.decided_at else row.first_call,
         outside=made.outside,
     )

@@ -1,7 +1,7 @@
 """Any causal checkpoint that transformers has a class for, behind the engine's interface, key/value stores included."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from harness import files
+from harness.engine.own_sampler import Called, Sampled
 from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, ModelSpec, Part, Store
 from harness.errors import ConfigError, DataError
-from harness.models import hub, text
+from harness.models import hf_generate, hub, text
 from harness.models.hf_layers import LayerByLayer, layer_by_layer
 from harness.models.pool import LoadedModel
 from harness.models.public.weights import digest
 from harness.models.slots import SlotCache, SlotStore
 
+LIBRARY = "transformers"
+"""Whose own generation models that are loaded here can be asked for (`library` of a sampler)."""
 _PROBE = 9
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
 _LOW_PRECISION_TOLERANCE = 0.25
@@ -99,6 +102,22 @@ class CausalModel:
         if not self._keeps_rows:
             return logits.flatten(0, 1)[select_N]
         return logits[select_N // width, torch.searchsorted(columns_C, select_N % width)]
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        gen_length: int,
+        seeds: Sequence[int],
+        settings: Mapping[str, object],
+        called: Called,
+    ) -> list[Sampled]:
+        """Return what transformers' own generation answers."""
+        draft, given = settings.get("draft"), {name: one for name, one in settings.items() if name != "draft"}
+        assert draft is None or isinstance(draft, CausalModel), "a model of transformers drafts"
+        inner = None if draft is None else draft.inner
+        told = {"gen_length": gen_length, "seeds": seeds, "settings": given, "called": called, "draft": inner}
+        return hf_generate.generate(self.inner, self.spec, prompts, **told)
 
 
 def _window_slots(positions_BT: Tensor, kv: Store | None) -> Tensor:

@@ -236,9 +236,17 @@ class Ledger:
         return times_BL.sum(1), times_BL > 0
 
     def note(
-        self, model: LanguageModel, role: Role, *, samples: Sequence[int], query: int, keys: float, head: int
+        self,
+        model: LanguageModel,
+        role: Role,
+        *,
+        samples: Sequence[int],
+        query: int,
+        keys: float,
+        head: int,
+        layers: int | None = None,
     ) -> None:
-        """Record a call that a model made by itself, through all its layers: one row for each of `samples`."""
+        """Record a call that a model made by itself, through so many layers (None: all): one row for each sample."""
         row_B = torch.ones(len(samples), dtype=torch.int64)
         self.records.append(
             ForwardRecord(
@@ -247,7 +255,7 @@ class Ledger:
                 query_B=query * row_B,
                 keys_B=keys * row_B,
                 head_B=head * row_B,
-                layers=model.spec.layers,
+                layers=model.spec.layers if layers is None else layers,
                 layers_total=model.spec.layers,
             )
         )
