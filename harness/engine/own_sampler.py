@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, runtime_checkable
 
+from harness.engine.shared.drafts import of_chains
 from harness.engine.shared.generation import Generation, Outside
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Models, ModelSpec
 from harness.engine.shared.records import Ledger, Role
@@ -40,13 +41,15 @@ class Sampler(Protocol):
 class Sampled:
     """The response to one prompt; `outside` where the calls do not tell everything about it.
 
-    `decided_at` and `tokens_generated` are those of a generation, where there are no canvases to tell them.
+    `decided_at` and `tokens_generated` are those of a generation, where there are no canvases to tell them. Of a sampler
+    that drafts, `rounds` are those behind the prompt's call: how many tokens were drafted, and how many stood.
     """
 
     tokens: Sequence[int]
     outside: Outside | None = None
     decided_at: tuple[int, ...] = ()
     tokens_generated: int = 0
+    rounds: Sequence[tuple[int, int]] | None = None
 
 
 @runtime_checkable
@@ -141,6 +144,7 @@ def decode(
         on_progress(calls)
 
     made = asked.sample(prompts, gen_length=gen_length, seeds=seeds, settings=settings, called=called)
+    ledger.rounds += [of_chains(sample, one.rounds) for sample, one in enumerate(made) if one.rounds is not None]
     return [_generation(sample, one, rows[sample], width) for sample, one in enumerate(made)]
 
 

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,15 +29,17 @@ _UNSEEN = Outside(unseen=(), unknown=frozenset({"nfe_idle"}))
 
 @dataclass
 class _Calls:
-    """Reports calls of a module for one prompt; those of fewer than all layers are drafts, as are all of `drafting`."""
+    """Reports calls of a module for one prompt, and keeps how many drafts each call of the target scored: `drafted`.
+
+    Calls of fewer than all layers are drafts, as are all where it is `drafting`.
+    """
 
     inner: Any
     prompt: int
     sample: int
     called: Called
     drafting: bool = False
-    targets: int = 0
-    drafted: int = 0
+    drafted: list[int] = field(default_factory=list)
     _past: int = 0
 
     def __post_init__(self) -> None:
@@ -56,9 +59,8 @@ class _Calls:
         self.called(role, [self.sample], query=width, keys=keys, head=output.logits.shape[1], layers=layers)
 
     def _role(self, width: int) -> Role:
-        first = not self.targets
-        self.targets += 1
-        self.drafted += width - (self.prompt if first else 1)
+        first = not self.drafted
+        self.drafted.append(width - (self.prompt if first else 1))
         if first:
             return Role.PREFILL
         return Role.VERIFY if width > 1 else Role.TARGET
@@ -88,6 +90,10 @@ class _Rounds:
     def __call__(self, input_ids: torch.Tensor, scores: object, **others: object) -> torch.Tensor:
         self.lengths.append(input_ids.shape[1])
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def accepted(self) -> list[int]:
+        """Return how many drafts stood in every round behind the first, which the target's own token ended."""
+        return [after - before - 1 for before, after in pairwise(self.lengths)]
 
     def decided_at(self, prompt: int, count: int) -> tuple[int, ...]:
         """Return the round of every token of the response, from 0."""
@@ -131,7 +137,7 @@ def _of_prompt(
     calls = _Calls(inner, len(prompt), sample, called)
     drafting = nullcontext() if draft is None else _Calls(draft, len(prompt), sample, called, drafting=True).watched()
     rounds, ids = _Rounds(), torch.tensor([prompt], device=inner.device)
-    lent = {"assistant_model": draft} if draft is not None else {}
+    lent, drafts = {"assistant_model": draft} if draft is not None else {}, bool(settings)
     with seeded(seed, inner.device), calls.watched(), drafting, _lent(inner if draft is None else draft, settings):
         try:
             said = inner.generate(
@@ -153,7 +159,8 @@ def _of_prompt(
         tokens=tokens,
         outside=_UNSEEN,
         decided_at=rounds.decided_at(len(prompt), len(tokens)),
-        tokens_generated=calls.targets + calls.drafted,
+        tokens_generated=len(calls.drafted) + sum(calls.drafted),
+        rounds=[*zip(calls.drafted[1:], rounds.accepted(), strict=True)] if drafts else None,
     )
 
 

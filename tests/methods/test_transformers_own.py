@@ -99,6 +99,13 @@ def test_answers_are_greedy_and_every_call_is_counted(models: Models, name: str)
         assert one.tokens_generated >= len(one.tokens)
         if name == "hf_greedy":
             assert one.decided_at == plain.decided_at and one.tokens_generated == len(one.tokens) == work.nfe
+    for one, work, found in zip(made, counts, ledger.drafting(range(len(PROMPTS))), strict=True):
+        assert (found is None) is (name == "hf_greedy")
+        if found is not None:
+            # transformers' first call reads the prompt together with drafts: it is no round here.
+            assert found.rounds == work.nfe - 1 and found.accepted_draft_tokens <= found.draft_tokens
+            of_first = one.decided_at.count(0)
+            assert len(one.tokens) - of_first <= sum(found.accept_lens) <= len(one.tokens) - of_first + 3
     drafts = sum(work.nfe_draft for work in counts)
     assert (drafts > 0) is (name in ("hf_assisted", "hf_early_exit"))
     if name != "hf_greedy":

@@ -25,6 +25,18 @@ class RoundRecord:
     tree: bool
 
 
+def of_chains(sample: int, rounds: Sequence[tuple[int, int]]) -> RoundRecord:
+    """Return the rounds of one sample, each told by the drafts of a chain and how many of them stood."""
+    drafted_B, accepted_B = torch.tensor(rounds, dtype=torch.int64).view(-1, 2).unbind(1)
+    return RoundRecord(
+        sample_B=torch.full_like(drafted_B, sample),
+        drafted_B=drafted_B,
+        tried_B=torch.minimum(accepted_B + 1, drafted_B),
+        accepted_B=accepted_B,
+        tree=False,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drafting:
     """What a sample's drafts came to, and what they cost (units: tokens, rounds, layers).
