@@ -41,8 +41,8 @@ class Sampler(Protocol):
 class Sampled:
     """The response to one prompt; `outside` where the calls do not tell everything about it.
 
-    `decided_at` and `tokens_generated` are those of a generation, where there are no canvases to tell them. Of a sampler
-    that drafts, `rounds` are those behind the prompt's call: how many tokens were drafted, and how many stood.
+    `decided_at` and `tokens_generated` are those of a generation, where there are no canvases to tell them. `rounds`
+    of a sampler that drafts are those behind the prompt's call: how many tokens were drafted, and how many stood.
     """
 
     tokens: Sequence[int]
