@@ -19,7 +19,7 @@ from harness.runs.decode_batch import Decoded, Seconds, decode_batch, decode_str
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
 from harness.runs.room import Room, out_of_memory
-from harness.runs.votes import answer_in, elected, of_drafts
+from harness.runs.votes import answer_in, answer_of, elected, of_drafts
 from tasks.task import Sample, Task
 
 Row = dict[str, Any]
@@ -191,7 +191,7 @@ class Street:
         ):
             made = elected(first, self.task, sample, self.loaded.tokenizer)
             text = self.loaded.tokenizer.decode(made.answer)
-            score = self.task.score(sample, text)
+            score = self.task.score(sample, answer_of(self.method, text))
             beside = of_drafts(made, score.correct, self.task, sample, self.loaded.tokenizer)
             row = dict.fromkeys(without_names(SAMPLES)) | {name: counters[name] for name in COUNTED}
             row |= {

@@ -33,6 +33,12 @@ def in_tokens(method: Method, tokenizer: Any) -> Method:
     return replace(method, **{slot: part.in_tokens(tokenizer.encode, pieces) for slot, part in worded.items()})
 
 
+def answer_of(method: Method, text: str) -> str:
+    """Return the answer in what a row said: all of it, unless a revision that had it say more knows which part."""
+    read = getattr(getattr(method, "revision", None), "answer", None)
+    return text if read is None else read(text)
+
+
 def answer_in(task: Task, sample: Sample, text: str) -> str | None:
     """Return the answer that a task reads in a text, None for none."""
     return task.extract(sample, text) if isinstance(task, Extracts) else task.score(sample, text).extracted

@@ -118,6 +118,7 @@ WORK: dict[str, dict[str, int | list[int]]] = {
     },
     # Nothing is forced where no tokenizer tells the texts' tokens.
     "budget_forcing": {"": [P, *(G - 1) * [1]]},
+    "staged_prompting": {"": [P, *(G - 1) * [1]]},
     "self_consistency": {"N=1": [P, *(G - 1) * [1]], "N=4": [P, *(G - 1) * [4]]},
     # No two tokens of the prompt are alike, and what the model repeats is not a token of the prompt.
     "prompt_lookup": {"num_tokens=0": [P, *(G - 1) * [1]]},
