@@ -21,7 +21,7 @@ DRAFTS = {ModelKind.CAUSAL: "tiny_ar_draft", ModelKind.MASKED_DIFFUSION: "tiny_m
 KNOBS = {
     "layer_skip": ("method.exit=3",),
     "swift": ("method.r=0.5", "method.bayes_interval=0", "method.context_window=4", "method.threshold=0.3"),
-    "easyspec": ("method.N=2",),
+    "easyspec": ("model@draft=tiny_ar", "method.N=2"),  # the usual draft has no inner layers to group
     "deer": ("method.K=8",),
 }
 """Knobs that suit four layers and answers of sixteen tokens better than the published ones."""
@@ -45,6 +45,7 @@ def words_of(method: str) -> tuple[str, ...]:
     made = build_method(compose(["model=tiny_ar", f"method={method}"]))
     assert isinstance(made, AutoregressiveMethod)
     drafts = tuple(f"model@draft={DRAFTS[kind]}" for kind in sorted(asks(made), key=lambda one: one.value)[:1])
+    drafts = () if any(knob.startswith("model@draft=") for knob in KNOBS.get(method, ())) else drafts
     own = any(not policy.of_draft for _, policy in running_parts(made))
     return (f"model={'tiny_ar_exits' if own else 'tiny_ar'}", f"method={method}", *KNOBS.get(method, ()), *drafts)
 
