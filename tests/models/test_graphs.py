@@ -103,6 +103,15 @@ def test_causal_answers_are_those_of_plain_calls(method: str) -> None:
     assert [*static.target.calls] == [PADDED] and (method != "speculative" or static.draft.calls)
 
 
+@pytest.mark.parametrize("method", ["layer_skip", "del", "swift", "unified_skip"])
+def test_parts_of_a_model_are_called_as_they_are(method: str) -> None:
+    """Guards methods that run a part of the layers: theirs are plain calls, and say why, over the same store."""
+    target, told = random_causal(layers=4), ("model=tiny_ar", f"method={method}")
+    static, prompts = StaticModel(target), [[5, 1, 4], [2, 7, 1, 8, 2, 8], [6, 6]]
+    assert made(static, *told, prompts=prompts)[0] == made(target, *told, prompts=prompts)[0]
+    assert [reason for reason in static.calls if reason.startswith("part of the request")]
+
+
 def test_what_fills_a_bucket_is_padding_and_nothing_else() -> None:
     """Guards counters: five rows of a bucket of six, each as wide as its bucket."""
     model, words = model_of(), ("model=tiny_mdm", "method=llada")
