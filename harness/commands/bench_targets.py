@@ -9,12 +9,13 @@ Decoders of whole canvases, caches and FreeDave run on `tiny_mdm` and on random 
 GPT-2 and Llama.
 """
 
+import copy
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ class Recorder:
 
     def forward(self, request: "ForwardRequest") -> torch.Tensor:
         """Call the model."""
-        self.calls.append(request)
+        # A copy of the store, which keeps the rows that it has now; the memory is shared.
+        self.calls.append(replace(request, kv=copy.copy(request.kv)))
         return self.model.forward(request)
 
     @torch.inference_mode()

@@ -31,6 +31,8 @@ class KeyValueStore:
 
     def keep(self, index_B: Tensor) -> "KeyValueStore":
         """Drop all rows but those of `index_B`, layer by layer, and return this store."""
+        # Lists of its own, so that a shallow copy of the store stays what it was.
+        self.keys, self.values = [*self.keys], [*self.values]
         for kept in (self.keys, self.values):
             for layer, held in enumerate(kept):
                 kept[layer] = held.index_select(0, index_B)

@@ -25,7 +25,8 @@ class SlotStore:
 
     def keep(self, index_B: Tensor) -> "SlotStore":
         """Drop all rows but those of `index_B`, layer by layer, and return this store."""
-        self.num_rows = len(index_B)
+        # Lists of its own, so that a shallow copy of the store stays what it was.
+        self.num_rows, self.keys, self.values = len(index_B), [*self.keys], [*self.values]
         for kept in (self.keys, self.values):
             for layer, held in enumerate(kept):
                 kept[layer] = None if held is None else held.index_select(0, index_B)
