@@ -7,7 +7,7 @@ checks them, with `--update-golden` it writes them anew. Minutes; the smoke expe
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from harness.config.matrix import Combination, caches, combinations, decoders
 from harness.engine.families import Method
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.randomness import sample_seed
+from harness.engine.shared.records import Counts
 from harness.models import random as random_models
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json
@@ -37,6 +38,9 @@ EXPERIMENT = read("experiment", "decoders_tiny")
 # The first of the experiment's samples, in its dtype: all of them would take as long as the experiment.
 SAMPLES = 4
 DTYPE = "float32"
+OF_LOOPS = ("nfe_idle", "tokens_out", "tokens_canvas", "tokens_generated", "forced", "remasked")
+RECORDED = (*(one.name for one in fields(Counts)), *OF_LOOPS)
+"""The counters that the record has; columns that came later follow from others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class Digest:
 def digest_of(decoded: Decoded, dtype: str, near: Sequence[int] | None = None) -> Digest:
     """Return the digest of a batch; rows that count as near are those of the record, where there is one."""
     rows = [(one.tokens, one.decided_at) for one in decoded.generations]
-    counters = [list(each.values()) for each in decoded.counters(())]
+    counters = [[each[name] for name in RECORDED] for each in decoded.counters(())]
     margins = [(one.token_margin, one.choice_margin) for one in decoded.generations]
     bound = smallest_decided(dtype)
     found = [at for at, each in enumerate(margins) if any(one is not None and one < bound for one in each)]
