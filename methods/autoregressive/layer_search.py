@@ -38,7 +38,6 @@ class Search:
     best_B: Tensor
     tolerance_B: Tensor
     tried_B: Tensor
-    rounds_B: Tensor
     done_B: Tensor
     points_BPF: Tensor
     scores_BP: Tensor
@@ -53,7 +52,6 @@ class Search:
             best_B=nothing_B.double(),
             tolerance_B=nothing_B,
             tried_B=nothing_B,
-            rounds_B=nothing_B,
             done_B=nothing_B.bool(),
             points_BPF=nothing_B.double()[:, None, None].expand(rows, 0, max(0, free)),
             scores_BP=nothing_B.double()[:, None].expand(rows, 0),
@@ -68,10 +66,10 @@ class Search:
             scores_BP=self.scores_BP.new_full((rows, tried), torch.nan),
         )
 
-    def due(self, rules: Rules, generated_B: Tensor) -> Tensor:
-        """Return the rows [B] that try another set after this round."""
+    def due(self, rules: Rules, rounds_B: Tensor, generated_B: Tensor) -> Tensor:
+        """Return the rows [B] that try another set, so many rounds with drafts and tokens behind them."""
         enough_B = generated_B > rules.context_window + 1
-        return ~self.done_B & enough_B & (self.rounds_B % rules.opt_interval == 0)
+        return ~self.done_B & enough_B & (rounds_B % rules.opt_interval == 0)
 
     def proposals(self, rules: Rules, due_B: Tensor, uniform_BF: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sets [B, H] that rows try, and the points [B, F] that stand for them; others keep their own."""

@@ -126,9 +126,12 @@ class Swift:
         if _PREFIX + names[0] in memory:
             search = search.with_room(memory[f"{_PREFIX}scores_BP"].shape[1])
             search = Search(**{name: memory.get(_PREFIX + name, getattr(search, name)) for name in names})
-        search.rounds_B = sequences.rounds_B - 1
         generated_B = sequences.length_B - sequences.prompt_length_B
-        due_B = search.due(self.rules, generated_B) & bool(self.max_opt_iter) & bool(search.points_BPF.shape[2])
+        due_B = (
+            search.due(self.rules, sequences.rounds_B - 1, generated_B)
+            & bool(self.max_opt_iter)
+            & bool(search.points_BPF.shape[2])
+        )
         if bool(due_B.any()):
             uniform_BF = uniforms(sequences.seed_B, search.tried_B, "layers", search.points_BPF.shape[2])
             sets_BH, points_BF = search.proposals(self.rules, due_B, uniform_BF)

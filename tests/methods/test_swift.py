@@ -115,8 +115,8 @@ def test_a_search_ends() -> None:
     ):
         ended = _search().learned(rules, due_B, _search().skipped_BH, points_BF, torch.tensor([score, 0.0]).double())
         assert ended.done_B.tolist() == [True, False]
-        assert not bool(ended.due(rules, torch.tensor([9, 2])).any())
-    assert _search().due(RULES, torch.tensor([4, 3])).tolist() == [True, False]
+        assert not bool(ended.due(rules, torch.zeros(2), torch.tensor([9, 2])).any())
+    assert _search().due(RULES, torch.zeros(2), torch.tensor([4, 3])).tolist() == [True, False]
 
 
 def test_the_bayesian_try_looks_where_scores_were_good() -> None:

@@ -99,16 +99,17 @@ class Sequences:
         """Return these rows with others behind, all as wide as the wider of both."""
         if not self.num_rows or not fresh.num_rows:
             return self if self.num_rows else fresh
-        width = max(self.tokens_BL.shape[1], fresh.tokens_BL.shape[1])
+        width, device = max(self.tokens_BL.shape[1], fresh.tokens_BL.shape[1]), self.tokens_BL.device
         old, new = self._widened(width), fresh._widened(width)
         mine, theirs, rows = old._tensors(), new._tensors(), (self.num_rows, fresh.num_rows)
         return replace(
             self,
             **{name: torch.cat([mine[name], theirs[name]]) for name in mine},
-            store=_together(old.store, new.store, rows),
+            store=_together(old.store, new.store, rows, device),
             memory=Memory.joined([old.memory, new.memory], rows),
             stores={
-                name: _together(old.stores.get(name), new.stores.get(name), rows) for name in old.stores | new.stores
+                name: _together(old.stores.get(name), new.stores.get(name), rows, device)
+                for name in old.stores | new.stores
             },
         )
 
@@ -131,13 +132,13 @@ class Sequences:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
 
-def _together(store: Store | None, fresh: Store | None, rows: tuple[int, int]) -> Store:
+def _together(store: Store | None, fresh: Store | None, rows: tuple[int, int], device: torch.device) -> Store:
     """Return one store for so many rows of each, of which one may have nothing."""
     if fresh is None:
         assert store is not None
         return store.extended(rows[1])
     if store is None:
-        return fresh.extended(rows[0]).rows(torch.arange(sum(rows)).roll(rows[0]))
+        return fresh.extended(rows[0]).rows(torch.arange(sum(rows), device=device).roll(rows[0]))
     assert isinstance(store, JoinableStore), "rows can begin beside others where keys and values are kept in rows"
     return store.joined(fresh)
 
