@@ -125,7 +125,7 @@ def _rules_of(job: "Job", asked: Asked) -> list["Rule"]:
     if not isinstance(method, AutoregressiveMethod) or not isinstance(method.drafter, DraftsFromText):
         raise ConfigError(f"method={name}: drafts nothing that hangs on the text alone; use method=prompt_lookup, say")
     if not method.drafter.from_text:
-        raise ConfigError(f"method={name}: its drafts hang on earlier rounds; switch off what adapts or is kept")
+        raise ConfigError(f"method={name}: its drafts hang on earlier rounds, or are a tree; switch that off")
     if getattr(method.acceptor, "temperature", 0.0) or getattr(method.drafter, "temperature", 0.0):
         raise ConfigError(f"method={name}: greedy verification alone is replayed; use method.temperature=0")
     return asked.rules(method.drafter, getattr(method.draft_length, "length", 0))

@@ -98,7 +98,8 @@ class Stages:
             if told and keep + len(told) < room:
                 sequences = rewritten(sequences, row, keep, told)
                 stage_B[row], from_B[row] = stage + 1, keep + len(told)
-        sequences.memory.update({STAGE: stage_B, FROM: from_B})
+        memory = sequences.memory
+        memory |= {STAGE: stage_B, FROM: from_B}
         return sequences
 
     def _next(

@@ -35,6 +35,7 @@ VARIANTS = {
     "aded, small": ("model=tiny_ar", "method=aded", "method.num_draft=6", "method.iterations=20"),
     "layer_skip at the end": (EARLY, "method=layer_skip", "method.exit=4", "method.num_speculations=5"),
     "del, as long as chosen": (EARLY, "method=del", "method.dynamic_length=false"),
+    "swift, a comb": (EARLY, "method=swift", *KNOBS["swift"], "method.tree=[3,5,8,10]"),
     "swift, all it may": (EARLY, "method=swift", "method.r=0.9", "method.threshold=0.0", "method.max_opt_iter=0"),
 }
 """More points of some methods."""

@@ -161,6 +161,18 @@ def test_a_search_costs_a_call_of_its_window() -> None:
     assert tries > 2
 
 
+def test_a_comb_of_candidates() -> None:
+    """G (kept halves) / 2 + L as without it; the call computes 1 + the candidates of all g places."""
+    kept = L - int(2 * (L - 2) * 0.45) / 2
+    drafter = Swift(threshold=0.0, max_opt_iter=0, tree=(4, 4, 4, 4))
+    found = costs(with_drafts(Greedy(), drafter, 5))
+    for cost in found:
+        places = len(cost.drafts)
+        assert (cost.loads, cost.positions) == ((places * kept, L), ([1] * places, [1 + 4 * places]))
+        assert cost.drafted == 4 * places
+    assert max(len(cost.drafts) for cost in found) == 5
+
+
 @pytest.mark.parametrize("drafter", [PromptLookup(), TrigramDrafter(iterations=20)])
 def test_a_table_that_drafts(drafter: Drafter) -> None:
     """L: drafts cost the target's positions alone, of trees all nodes."""

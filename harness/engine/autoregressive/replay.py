@@ -36,7 +36,7 @@ _ROWS = 32
 
 @runtime_checkable
 class DraftsFromText(Drafter, Protocol):
-    """A drafter that tells whether its proposals hang on the committed text alone, not on earlier rounds.
+    """A drafter that tells whether its proposals are chains that hang on the committed text alone, on no earlier round.
 
     `nested` says whether of fewer tokens they are the first ones of more.
     """
