@@ -292,6 +292,7 @@ def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> 
 def decode(overrides: Sequence[str]) -> tuple[list["Decoded"], list[list[int]]]:
     """Return decoded batches of a task's prompts, and the lengths of the prompts of each."""
     from harness.config.composition import compose
+    from harness.config.drafts import ROLES, TARGET
     from harness.config.job import resolve
     from harness.runs.progress import Silent
     from harness.runs.runner import street_of
@@ -299,9 +300,9 @@ def decode(overrides: Sequence[str]) -> tuple[list["Decoded"], list[list[int]]]:
     given = {word.partition("=")[0] for word in overrides}
     few = [] if "task.samples" in given else ["task.samples=8"]
     cfg = compose([*overrides, *few, "measure=traced"])
-    if cfg.draft is not None:
+    for role in (role for role, key in ROLES.items() if role != TARGET and cfg[key] is not None):
         raise ConfigError(
-            f"model@draft={cfg.draft.name}: calls of a draft would be priced as those of the target, the one "
+            f"model@{role}={cfg[role].name}: calls of a {role} would be priced as those of the target, the one "
             f"shape that cost is given; use method=prompt_lookup, or run"
         )
     street, _ = street_of(resolve(cfg), Silent())

@@ -135,7 +135,8 @@ def _lines(decoded: "Decoded", loaded: "LoadedModel") -> "Iterator[Text]":
         yield line
     for number, call in enumerate([] if decoded.steps else decoded.calls, start=1):
         rows, width = len(call.query_B), int(call.query_B[0])
-        yield Text(f"{number:>5}  {call.role.value}: {rows} {'row' if rows == 1 else 'rows'} of {width} positions")
+        purpose = call.role if isinstance(call.role, str) else call.role.value
+        yield Text(f"{number:>5}  {purpose}: {rows} {'row' if rows == 1 else 'rows'} of {width} positions")
 
 
 def _shown(token: int, loaded: "LoadedModel") -> str:

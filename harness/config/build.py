@@ -24,7 +24,7 @@ from harness.config.located import class_at, function_at, refuse_lacking
 from harness.config.options import schema
 from harness.config.overrides import tells_as_typed
 from harness.config.values import Values
-from harness.engine.families import METHOD_CLASSES, Method
+from harness.engine.families import DRAFT, METHOD_CLASSES, Method
 from harness.engine.shared.model import Models
 from harness.errors import ConfigError, FieldError
 from harness.models.pool import LoadedModel
@@ -212,10 +212,10 @@ def _fits(loader: Callable[..., Any], target: str, arguments: Mapping[str, Any])
 
 
 def load_model(cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingProxyType({})) -> LoadedModel:
-    """Return the model of a config, with the one that drafts for it if there is one, from the pool if loaded last.
+    """Return the model of a config, with those that are asked beside it, from the pool if loaded last.
 
     `checkpoints` tell the pool what lies at the paths of the models, by role: a changed checkpoint is loaded anew.
-    Raise ConfigError for a draft of another vocabulary.
+    Raise ConfigError for one of another vocabulary.
     """
     models = {role: plain(cfg, key) for role, key in drafts.ROLES.items() if cfg.get(key) is not None}
     where, calls = (str(cfg.device.dtype), device_of(cfg)), calls_of(cfg)
@@ -231,11 +231,13 @@ def load_model(cfg: DictConfig, checkpoints: Mapping[str, str | None] = MappingP
     for one in loaded.values() if calls.static else ():
         # Of this run, and not of those before it that had the same model.
         getattr(one.model, "calls", Counter()).clear()
-    target, draft = loaded["target"], loaded.get("draft")
-    if draft is None:
+    target, beside = loaded.pop("target"), loaded
+    if not beside:
         return target
-    drafts.refuse_other(models, target.tokenizer, draft.tokenizer)
-    return replace(target, model=Models(target.model, draft.model), draft=draft)
+    for role, one in beside.items():
+        drafts.refuse_other(models, target.tokenizer, one.tokenizer, role)
+    draft, others = beside.get(DRAFT), {role: one.model for role, one in beside.items() if role != DRAFT}
+    return replace(target, model=Models(target.model, draft and draft.model, others), beside=beside)
 
 
 def _loaded(model: Mapping[str, Any], dtype: str, device: str, calls: Calls) -> LoadedModel:

@@ -69,16 +69,15 @@ def _parts(cfg: DictConfig, builder: build.Builder) -> tuple[Method, Task]:
 
 
 def look_at_models(cfg: DictConfig, builder: build.Builder) -> None:
-    """Raise ConfigError for a model that is not there, whose settings its loader refuses at a look, or that drafts in
-    another vocabulary.
+    """Raise ConfigError for a model that is not there, whose settings its loader refuses at a look, or that is
+    asked beside it in another vocabulary.
     """
     models = builder.models(cfg)
     for role, model in models.items():
         with drafts.told_of(role):
             hub.find_of(model)
             build.check_model(model)
-    if "draft" in models:
-        drafts.refuse_other_files(models)
+    drafts.refuse_other_files(models)
 
 
 def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:

@@ -1,4 +1,4 @@
-"""Models by role: the one that drafts for a target, and refusal of one that cannot, or that nobody asks."""
+"""Models by role: those that are asked beside a target, and refusal of one that cannot be, or that nobody asks."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,44 +11,61 @@ from omegaconf import DictConfig
 
 from harness.config.catalogue import describe, read
 from harness.config.content import tokenizer_folder
-from harness.engine.families import Method, asks
+from harness.engine.families import DRAFT, Method, asks
 from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError
 from harness.models.pool import Tokenizer
 from harness.models.text import TextTokenizer
 
-ROLES = {"target": "model", "draft": "draft"}
+TARGET = "target"
+ROLES = {TARGET: "model", DRAFT: "draft", "judge": "judge"}
 """The roles of a run's models, each with the section of the config that says which model it is."""
 
-_KEY = "model@draft"
+_ASKED = {DRAFT: ("a model for its drafts", "no model for drafts; leave it out, or use method=speculative")}
+"""How a method asks a model in a role, and that it asks none."""
+
+
+def key_of(role: str) -> str:
+    """Return the key by which a user names the model in a role."""
+    return "model" if role == TARGET else f"model@{role}"
 
 
 def refuse_unfit(cfg: DictConfig, method: Method) -> None:
-    """Raise ConfigError where a method lacks the draft that it asks, or is given one that it does not or cannot ask."""
-    kinds, draft, name = asks(method), cfg.draft, cfg.method.name
-    if draft is None:
+    """Raise ConfigError where a method lacks a model that it asks, or is given one that it does not or cannot ask."""
+    asked = asks(method)
+    if unknown := asked.keys() - ROLES.keys():
+        roles = ", ".join(role for role in ROLES if role != TARGET)
+        raise ConfigError(f"method={cfg.method.name}: asks a {min(unknown)}, and a run's models beside it are {roles}")
+    for role in (role for role in ROLES if role != TARGET):
+        _refuse_unfit(cfg, role, asked.get(role, frozenset()))
+
+
+def _refuse_unfit(cfg: DictConfig, role: str, kinds: frozenset[ModelKind]) -> None:
+    model, name, key = cfg[ROLES[role]], cfg.method.name, key_of(role)
+    one, none = _ASKED.get(role, (f"a {role}", f"no {role}; leave it out"))
+    if model is None:
         if kinds:
-            raise ConfigError(f"{_KEY}=null: method={name} asks a model for its drafts; {_fitting(cfg, kinds)}")
+            raise ConfigError(f"{key}=null: method={name} asks {one}; {_fitting(cfg, role, kinds)}")
         return
-    given = f"{_KEY}={draft.name}"
+    given = f"{key}={model.name}"
     if not kinds:
-        raise ConfigError(f"{given}: method={name} asks no model for drafts; leave it out, or use method=speculative")
-    if ModelKind(draft.kind) not in kinds:
-        raise ConfigError(f"{given}: is {draft.kind}, and method={name} cannot ask it; {_fitting(cfg, kinds)}")
-    if draft.tokenizer != cfg.model.tokenizer:
+        raise ConfigError(f"{given}: method={name} asks {none}")
+    if ModelKind(model.kind) not in kinds:
+        raise ConfigError(f"{given}: is {model.kind}, and method={name} cannot ask it; {_fitting(cfg, role, kinds)}")
+    if model.tokenizer != cfg.model.tokenizer:
         raise ConfigError(
-            f"{given}: reads {draft.tokenizer}, model={cfg.model.name} reads {cfg.model.tokenizer}; "
-            f"{_fitting(cfg, kinds)}"
+            f"{given}: reads {model.tokenizer}, model={cfg.model.name} reads {cfg.model.tokenizer}; "
+            f"{_fitting(cfg, role, kinds)}"
         )
-    if cfg.gen_length >= draft.max_length:
-        raise ConfigError(f"gen_length={cfg.gen_length}: {given} has {draft.max_length} positions")
+    if cfg.gen_length >= model.max_length:
+        raise ConfigError(f"gen_length={cfg.gen_length}: {given} has {model.max_length} positions")
 
 
-def _fitting(cfg: DictConfig, kinds: frozenset[ModelKind]) -> str:
+def _fitting(cfg: DictConfig, role: str, kinds: frozenset[ModelKind]) -> str:
     """Return how to go on: models of these kinds with the target's tokenizer, as far as a look at them tells."""
     names = [str(one["name"]) for one in describe("model") if ModelKind(str(one["kind"])) in kinds]
     alike = [name for name in names if read("model", name)["tokenizer"] == cfg.model.tokenizer]
-    return f"name one of the target's vocabulary, such as {_KEY}={', '.join(alike)}"
+    return f"name one of the target's vocabulary, such as {key_of(role)}={', '.join(alike)}"
 
 
 @contextmanager
@@ -57,38 +74,51 @@ def told_of(role: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        if role == "draft":
-            spoken = re.sub(r"(?<![.\w])model=", f"{_KEY}=", str(error))
-            error.args = (re.sub(r"(?<![.\w])model\.", "draft.", spoken),)
+        if role != TARGET:
+            spoken = re.sub(r"(?<![.\w])model=", f"{key_of(role)}=", str(error))
+            error.args = (re.sub(r"(?<![.\w])model\.", f"{role}.", spoken),)
         raise
 
 
 def refuse_other_files(models: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ConfigError for a draft whose tokenizer's file has other tokens than the target's; models by role.
+    """Raise ConfigError for a model whose tokenizer's file has other tokens than the target's; models by role.
 
     Looked at is what can be told before a model is loaded; added tokens are compared when it is.
     """
-    folders = [tokenizer_folder(models[role]) for role in ROLES if models[role]["tokenizer"] == "text"]
-    files = [folder / "tokenizer.json" for folder in folders if folder is not None]
-    if len(files) == len(ROLES) and all(file.is_file() for file in files):
-        target, draft = (_vocabulary(file, file.stat().st_mtime_ns) for file in files)
-        _refuse_other(models, target, draft)
-
-
-def refuse_other(models: Mapping[str, Mapping[str, Any]], target: Tokenizer, draft: Tokenizer) -> None:
-    """Raise ConfigError for a draft whose tokenizer, once loaded, has other tokens than the target's."""
-    if isinstance(target, TextTokenizer) and isinstance(draft, TextTokenizer):
-        _refuse_other(models, target.inner.get_vocab(), draft.inner.get_vocab())
-
-
-def _refuse_other(models: Mapping[str, Mapping[str, Any]], target: Mapping[str, int], draft: Mapping[str, int]) -> None:
-    if target == draft:
+    if len(models) == 1:
         return
-    texts = [{number: text for text, number in one.items()} for one in (target, draft)]
+    known = {role: found for role, model in models.items() if (found := _in_file(model)) is not None}
+    for role in known.keys() - {TARGET}:
+        if TARGET in known:
+            _refuse_other(models, known[TARGET], known[role], role)
+
+
+def _in_file(model: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """Return the tokens of the file of a model's tokenizer, None where there is no such file."""
+    folder = tokenizer_folder(model) if model["tokenizer"] == "text" else None
+    file = None if folder is None else folder / "tokenizer.json"
+    return None if file is None or not file.is_file() else _vocabulary(file, file.stat().st_mtime_ns)
+
+
+def refuse_other(
+    models: Mapping[str, Mapping[str, Any]], target: Tokenizer, other: Tokenizer, role: str = DRAFT
+) -> None:
+    """Raise ConfigError for a model whose tokenizer, once loaded, has other tokens than the target's."""
+    if isinstance(target, TextTokenizer) and isinstance(other, TextTokenizer):
+        _refuse_other(models, target.inner.get_vocab(), other.inner.get_vocab(), role)
+
+
+def _refuse_other(
+    models: Mapping[str, Mapping[str, Any]], target: Mapping[str, int], other: Mapping[str, int], role: str
+) -> None:
+    if target == other:
+        return
+    texts = [{number: text for text, number in one.items()} for one in (target, other)]
     number = min(one for one in texts[0].keys() | texts[1].keys() if texts[0].get(one) != texts[1].get(one))
     here, there = (repr(one[number]) if number in one else "none" for one in texts)
+    name = models[TARGET]["name"]
     raise ConfigError(
-        f"{_KEY}={models['draft']['name']}: its token {number} is {there}, that of model={models['target']['name']} is "
+        f"{key_of(role)}={models[role]['name']}: its token {number} is {there}, that of model={name} is "
         f"{here}; vocabularies may differ by padding only, so use a smaller model of the same family"
     )
 

@@ -153,7 +153,7 @@ def refused(error: Exception, overrides: Sequence[str], cfg: DictConfig | None) 
     """Return the run that an error has refused, told by its config or, for want of one, by what was asked."""
     try:
         plain = None if cfg is None else resolved(cfg)
-        keys = ("model", "draft", "method", "task", "seed", "gen_length")
+        keys = (*ROLES.values(), "method", "task", "seed", "gen_length")
         asked = plain and {key: plain[key] for key in keys if plain[key] is not None}
         setting = identity.setting_id({"refused": asked or list(overrides)})
     except ValueError:

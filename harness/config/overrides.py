@@ -18,7 +18,7 @@ from harness.errors import ConfigError
 OPEN = ("model.kwargs.",)
 """Keys whose entries are somebody else's, so that none is unknown."""
 
-_ADDABLE = ("method.", "method@", "model.", "draft.", "task.", "hydra.", "hydra/")
+_ADDABLE = ("method.", "method@", "model.", "draft.", "judge.", "task.", "hydra.", "hydra/")
 """Where a key may be added: the parts that are built say whether they read it."""
 
 TEXTS = ("task.prompt",)

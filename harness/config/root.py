@@ -39,7 +39,7 @@ SEARCHED = ("search", "objective", "margin", "trials")
 
 @dataclass
 class BenchConf:
-    """The root of a run's config; groups fill the open keys, `draft` that of models if a draft is named."""
+    """The root of a run's config; groups fill the open keys, those of models by role if one is named."""
 
     model: Any
     method: Any
@@ -70,6 +70,7 @@ class BenchConf:
     trials: int
     overrides: list[str]
     draft: Any = None
+    judge: Any = None
 
 
 @dataclass

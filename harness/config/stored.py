@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import options, words
 from harness.config.composition import register
+from harness.config.drafts import ROLES
 from harness.config.located import class_at
 from harness.errors import ConfigError
 
@@ -24,8 +25,7 @@ def restored(config: Mapping[str, Any]) -> DictConfig:
     register()
     task = config["task"]
     root = {key: value for key, value in config.items() if key != "models"} | {
-        "model": config["models"]["target"],
-        "draft": config["models"].get("draft"),
+        **{key: config["models"].get(role) for role, key in ROLES.items()},
         "protocol": {"name": config["protocol"], "tasks": {task.get("known_as") or task["name"]: {}}},
         "overrides": [],
     }

@@ -1,5 +1,9 @@
 """The families of methods, each with the loop that runs it."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+
+from harness.engine.autoregressive.asking import AsksOthers
 from harness.engine.autoregressive.drafting import AsksDraft, AutoregressiveMethod
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
@@ -13,9 +17,19 @@ METHOD_CLASSES: dict[str, type] = {
 }
 
 
-def asks(method: Method) -> frozenset[ModelKind]:
-    """Return the kinds of models of which a method asks one for drafts, beside its target; most ask none."""
+DRAFT = "draft"
+"""The role of the model that drafts."""
+
+
+def asks(method: Method) -> Mapping[str, frozenset[ModelKind]]:
+    """Return the roles of the models that a method asks beside its target, each with the kinds that will do."""
     if isinstance(method, OwnSamplerMethod):
-        return getattr(method.sampler, "asks", frozenset())
-    drafter = method.drafter if isinstance(method, AutoregressiveMethod) else None
-    return drafter.asks if isinstance(drafter, AsksDraft) else frozenset()
+        kinds = getattr(method.sampler, "asks", None)
+        return {DRAFT: kinds} if kinds else {}
+    if not isinstance(method, AutoregressiveMethod):
+        return {}
+    asked = {DRAFT: method.drafter.asks} if isinstance(method.drafter, AsksDraft) else {}
+    for slot in fields(method):
+        if isinstance(policy := getattr(method, slot.name), AsksOthers):
+            asked |= policy.asks_others
+    return asked

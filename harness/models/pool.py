@@ -1,7 +1,7 @@
 """Loaded models, kept between the runs of one process; a sweep loads each model once."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.engine.shared.model import LanguageModel
@@ -32,8 +32,9 @@ class LoadedModel:
 
     `checkpoint_sha256` changes with anything of the checkpoint that can change an answer, tokenizer included; None
     for models without a checkpoint. `parameters` is their number, None where nobody tells. `elsewhere` says where a
-    model computes that does not on this machine. `weights` says how they differ from the published ones. `draft` is the
-    model that drafts for it, where a run has one; `model` then is both (`harness.engine.shared.model.Models`).
+    model computes that does not on this machine. `weights` says how they differ from the published ones. `beside` are
+    the models that are asked beside it, by role, where a run has any; `model` then is all
+    (`harness.engine.shared.model.Models`).
     """
 
     model: LanguageModel
@@ -42,7 +43,7 @@ class LoadedModel:
     parameters: int | None
     elsewhere: str | None = None
     weights: str | None = None
-    draft: "LoadedModel | None" = None
+    beside: Mapping[str, "LoadedModel"] = field(default_factory=dict)
 
 
 _HELD: dict[str, LoadedModel] = {}

@@ -3,6 +3,7 @@
 Listed are the settings of models with which something is drafted, those that draft nothing among them.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,6 +41,7 @@ class Drafted:
     layer_loads_draft: float | None
     times_loads: float | None
     waste: float | None
+    asked: Mapping[str, Mapping[str, float]]
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -82,7 +84,29 @@ def _drafted(one: Comparison, group: Sequence[Measured], measured: Sequence[Meas
         **means,
         times_loads=_ratio(base_loads, loads) if len(base) == len(runs) else None,
         waste=None if kept is None else 1 - kept,
+        asked=_asked(runs, n),
     )
+
+
+def _asked(runs: Sequence[Mapping[str, Any]], n: int) -> dict[str, dict[str, float]]:
+    """Return what models by further roles were asked, per sample, by role; of runs that asked none that is nothing."""
+    found: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for role, numbers in json.loads(run.get("asked") or "{}").items():
+            sums = found.setdefault(role, dict.fromkeys(numbers, 0.0))
+            sums |= {name: sums[name] + run["n"] / n * mean for name, mean in numbers.items()}
+    return found
+
+
+def notes(drafted: Sequence[Drafted]) -> list[str]:
+    """Return the lines that a reader needs below the table: what its words mean, and what other models were asked."""
+    asked = [
+        f"asked beside target and draft, per sample: {one.model} {one.setting}, {role}: {numbers['calls']:.1f} calls, "
+        f"{numbers['query_tokens']:.0f} query tokens, {numbers['layer_loads']:.1f} layers"
+        for one in drafted
+        for role, numbers in one.asked.items()
+    ]
+    return [*NOTES, *asked]
 
 
 def _total(runs: Iterable[Mapping[str, Any]], column: str) -> float | None:
@@ -121,4 +145,4 @@ def markdown(drafted: Sequence[Drafted]) -> str:
     header = ("model", *_HEADER)
     rows = [(one.model, one.setting, *one.cells) for one in drafted]
     lines = ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows)]
-    return "\n".join([*lines, "", *(f"{note}  " for note in NOTES)])
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes(drafted))])

@@ -1,13 +1,16 @@
 """What is said about a run, as pure functions of its samples."""
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from statistics import fmean
+from typing import Any
 
 from harness.errors import listed
-from harness.results.schemas import BUDGET, COUNTERS, MEANS
+from harness.results.canonical import canonical_json
+from harness.results.schemas import ASKED, BUDGET, COUNTERS, MEANS
 from harness.results.statistics import wilson
 
 _NAMED = 5
@@ -117,6 +120,7 @@ def summarize(samples: Sequence[Mapping[str, object]], batch_seconds: float | No
         "accuracy_strict": _mean(first, "correct_strict"),
         **counters,
         **_drafting(samples),
+        **{name: _asked(samples, name) for name in ASKED},
         "waste": _waste(samples),
         "tpf": tokens_per_forward(_column(samples, "tokens_out"), _column(samples, "nfe")),
         "efe": equivalent_full_forwards(_column(samples, "query_tokens"), _canvas_lengths(samples)),
@@ -148,6 +152,19 @@ def _drafting(samples: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
 
 def _by_place(samples: Sequence[Mapping[str, object]], column: str) -> list[int]:
     return [sum(counts) for counts in zip_longest(*_column(samples, column), fillvalue=0)]
+
+
+def _asked(samples: Sequence[Mapping[str, object]], column: str) -> str | None:
+    """Return the means over all samples of what models by further roles were asked, as JSON; None if none was."""
+    told = [json.loads(one) for one in _known(samples, column)]
+    return canonical_json(_means(told, len(samples))) if told else None
+
+
+def _means(told: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
+    """Return the means over `n` samples of numbers by name, which may be in groups; a name that is missing counts 0."""
+    names = dict.fromkeys(name for one in told for name in one)
+    found = {name: [one[name] for one in told if name in one] for name in names}
+    return {name: _means(some, n) if isinstance(some[0], dict) else sum(some) / n for name, some in found.items()}
 
 
 def _waste(samples: Sequence[Mapping[str, object]]) -> float | None:

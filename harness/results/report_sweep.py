@@ -104,7 +104,7 @@ def _print_tables(
     tables += [*([table.parallelism(areas)] if areas else []), *([drafting.grid(drafted)] if drafted else [])]
     for grid in tables:
         wide.print(grid, highlight=False)
-    notes = [*([table.AREA_NOTE] if areas else []), *(drafting.NOTES if drafted else [])]
+    notes = [*([table.AREA_NOTE] if areas else []), *(drafting.notes(drafted) if drafted else [])]
     for note in (*table.notes(overall), *notes):
         wide.print(note, style="dim", highlight=False, markup=False)
 

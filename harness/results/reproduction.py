@@ -11,7 +11,7 @@ from harness.results.schemas import NAMES, SAMPLES, SCHEMA_VERSION, STEPS
 Row = Mapping[str, Any]
 Name = tuple[str, int]
 
-_TIMED = ("latency_s", "ttft_s", "cpu_s", "forward_s", "draft_s", "rest_s")
+_TIMED = ("latency_s", "ttft_s", "cpu_s", "forward_s", "draft_s", "asked_s", "rest_s")
 # What stood beside a row made it so wide: not always the same rows, and older stores do not know.
 _OF_NEIGHBOURS = ("padded_tokens",)
 # What a grader says in words may hold addresses and seconds of a program.

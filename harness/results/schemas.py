@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _IDS = pa.list_(pa.int32())
 BUDGET = "budget"
@@ -59,7 +59,13 @@ _PLACES = {
     "tried_at": "rounds in which the drafts before each place of a draft (of trees, depth) stood, and one was there",
     "accepted_at": "rounds in which the draft at each place stood",
 }
-COUNTED = (*COUNTERS, "head_tokens", *LOADS, *_DRAFTED, *_PLACES, "acceptance_rate")
+ASKED = {
+    "asked": "calls, query_tokens and layer_loads of models beside target and draft by role, as JSON; null without any",
+    "asked_s": "s of these calls by role, as JSON, included in forward_s; null unless timed",
+}
+"""What models by further roles were asked. They stand in texts, since roles are a method's own."""
+
+COUNTED = (*COUNTERS, "head_tokens", *LOADS, *_DRAFTED, *_PLACES, "acceptance_rate", *ASKED)
 """Columns of samples that the engine counts; those of drafts are null for methods that draft nothing."""
 
 
@@ -142,6 +148,7 @@ RUNS = _schema(
     _column("draft_length", pa.float64(), "tokens/round", "drafted tokens over rounds"),
     _column("acceptance_rate", pa.float64(), "share", _RATE),
     _column("acceptance_at", pa.list_(pa.float64()), "share", "of the tries of each place of drafts, those that stood"),
+    *(_text(name, f"mean of {meaning}") for name, meaning in ASKED.items()),
     _column("waste", pa.float64(), "share", "of tokens_generated, those that are not in tokens_out"),
     _column("tpf", pa.float64(), "tokens/call", "sum of tokens_out over sum of nfe"),
     _column("efe", pa.float64(), "calls", "equivalent full forwards: query tokens over canvas length"),
@@ -209,6 +216,7 @@ SAMPLES = _schema(
     *_work(pa.int64()),
     *(_column(name, _IDS, "", meaning) for name, meaning in _PLACES.items()),
     _column("acceptance_rate", pa.float64(), "share", _RATE),
+    *(_text(name, meaning) for name, meaning in ASKED.items()),
     _column("decided_at", _IDS, "steps", "step at which each position was committed, -1 if given, -2 if never"),
     *_margins("sample's"),
     _column("padded_tokens", pa.int64(), "positions", "computed to make its row as wide as others"),

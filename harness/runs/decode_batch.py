@@ -1,6 +1,6 @@
 """Decode prompts with whatever method a config describes: together, or as many at once as there is room."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,10 +15,11 @@ from harness.engine.families import Method
 from harness.engine.shared.drafts import Drafting
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import LanguageModel
-from harness.engine.shared.records import Counts, ForwardRecord, Ledger, Loads
+from harness.engine.shared.records import Asked, Counts, ForwardRecord, Ledger, Loads
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
 from harness.results import metrics
+from harness.results.canonical import canonical_json
 from harness.runs.measure import Measure, Moment, Stopwatch, stopwatch
 from harness.runs.room import Room
 from harness.runs.trace import DiffusionTrace, RoundTrace, Work
@@ -45,8 +46,9 @@ class Seconds:
 class Decoded:
     """Results of rows: generations, counts, positions of padding, trace rows, and times where they are measured.
 
-    `rows` are their places among the prompts; `drafting` is None of those whose method drafts nothing. `calls` are all
-    calls of the model so far, `watch` tells the time of all rows together once they are done.
+    `rows` are their places among the prompts; `drafting` is None of those whose method drafts nothing, `asked` is what
+    models by further roles were asked. `calls` are all calls of models so far, `watch` tells the time of all rows
+    together once they are done.
     `room` is the number of response positions that every row had, however early it ended; 0 where rows tell it.
     """
 
@@ -55,6 +57,7 @@ class Decoded:
     counts: list[Counts]
     loads: list[Loads]
     drafting: list[Drafting | None]
+    asked: list[Mapping[str, Asked]]
     padded: list[int]
     steps: list[dict[str, object]]
     calls: list[ForwardRecord]
@@ -64,8 +67,8 @@ class Decoded:
 
     def counters(self, stop_ids: Collection[int]) -> Iterator[dict[str, Any]]:
         """Yield the counters of every row, under the names of the samples table; None for what cannot be known."""
-        rows = zip(self.generations, self.counts, self.loads, self.drafting, strict=True)
-        for made, counts, loads, drafting in rows:
+        rows = zip(self.generations, self.counts, self.loads, self.drafting, self.asked, strict=True)
+        for made, counts, loads, drafting, asked in rows:
             drafted = dict.fromkeys(Drafting.__dataclass_fields__) if drafting is None else vars(drafting)
             told = {
                 "nfe_idle": made.idle,
@@ -75,8 +78,19 @@ class Decoded:
                 "forced": made.forced,
                 "remasked": made.remasked,
             }
-            counted = vars(counts) | vars(loads) | drafted | told
+            counted = vars(counts) | vars(loads) | drafted | _told(asked, timed=self.seconds is not None) | told
             yield counted if made.outside is None else made.outside.over(counted)
+
+
+def _told(asked: Mapping[str, Asked], *, timed: bool) -> dict[str, str | None]:
+    """Return what models by further roles were asked as columns: counts, and apart from them seconds."""
+    names = ("calls", "query_tokens", "layer_loads")
+    counts = {role: {name: getattr(one, name) for name in names} for role, one in asked.items()}
+    seconds = {role: one.seconds for role, one in asked.items()}
+    return {
+        "asked": canonical_json(counts) if asked else None,
+        "asked_s": canonical_json(seconds) if asked and timed else None,
+    }
 
 
 def with_room(loaded: LoadedModel, ids: list[int], *, gen_length: int, where: str, model: str) -> list[int]:
@@ -254,6 +268,7 @@ class _Rows:
             counts=self.ledger.counts(rows),
             loads=self.ledger.loads(rows),
             drafting=self.ledger.drafting(rows),
+            asked=self.ledger.asked(rows),
             padded=self.ledger.padded(rows),
             steps=self._take_steps(rows),
             calls=self.ledger.records,

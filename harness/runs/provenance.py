@@ -169,5 +169,5 @@ def calls(loaded: LoadedModel, asked: str) -> dict[str, object]:
 
     models = {"target": loaded.model}
     if isinstance(loaded.model, Models):
-        models = {"target": loaded.model.target, "draft": loaded.model.draft}
+        models |= {"target": loaded.model.target} | {role: one.model for role, one in loaded.beside.items()}
     return {"asked": asked} | ({} if asked == "off" else {role: told(model) for role, model in models.items()})

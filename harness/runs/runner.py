@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from harness.config import knobs, options
 from harness.config.catalogue import knobs as published
 from harness.config.catalogue import read
+from harness.config.drafts import TARGET
 from harness.config.hardware import device_name
 from harness.config.job import Job, Refused, refused, resolve
 from harness.config.overrides import numbers_typed, parse
@@ -224,7 +225,7 @@ def _provenance(
         "provenance": canonical_json(
             {**told, "checkpoint_sha256": loaded.checkpoint_sha256, "parameters": loaded.parameters}
             | ({"weights": loaded.weights} if loaded.weights else {})
-            | ({"draft_sha256": loaded.draft.checkpoint_sha256} if loaded.draft else {})
+            | {f"{role}_sha256": one.checkpoint_sha256 for role, one in loaded.beside.items()}
             | {"grading": dict(grading), "graphs": dict(calls)}
         ),
     }
@@ -284,8 +285,8 @@ def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """Return the method, its knobs that differ from the published defaults, and the policies put in place of its own.
 
     A policy that was put in is followed by those of its fields that differ from its class's defaults, all that by the
-    model that drafts. What a model is told that decodes by itself (`model.kwargs`) stands where the knobs do. Numbers
-    are written as in the overrides.
+    models that are asked beside the target. What a model is told that decodes by itself (`model.kwargs`) stands where
+    the knobs do. Numbers are written as in the overrides.
     """
     method, typed = plain["method"], numbers_typed(overrides)
     option = read("method", method["name"])
@@ -300,7 +301,7 @@ def setting(plain: Mapping[str, Any], overrides: Sequence[str]) -> str:
             told = {key: typed.get(f"method.{slot}.{key}", value) for key, value in fields.items()}
             changed += [f"{slot}={put_in}", *(f"{slot}.{key}={value}" for key, value in told.items())]
     models = plain["models"]
-    changed += [f"draft={models['draft']['name']}"] if "draft" in models else []
+    changed += [f"{role}={model['name']}" for role, model in models.items() if role != TARGET]
     kwargs = models["target"].get("kwargs") or {}
     changed += [f"{key}={typed.get(f'model.kwargs.{key}', value)}" for key, value in kwargs.items()]
     return " ".join([method["name"], *changed])

@@ -45,8 +45,9 @@ def test_every_method_is_built_with_its_defaults(method: str):
     made = build_method(compose(asked))
     assert made
     if kind in MODEL_OF and ours:
-        drafts = {"causal": "tiny_ar_draft", "masked_diffusion": "tiny_mdm"}
-        check(compose([*asked, *(f"model@draft={drafts[kind.value]}" for kind in asks(made))]))
+        fitting = {"causal": "tiny_ar_draft", "masked_diffusion": "tiny_mdm"}
+        beside = (f"model@{role}={fitting[one.value]}" for role, kinds in asks(made).items() for one in kinds)
+        check(compose([*asked, *beside]))
 
 
 def test_a_knob_reaches_its_policy():

@@ -68,7 +68,7 @@ def test_both_models_are_loaded_and_the_same_one_once():
     """Guards what a run decodes with: the target in front, and no second copy of a model that drafts for itself."""
     asked = ["model=tiny_ar", "method=speculative"]
     loaded = load_model(compose([*asked, "model@draft=tiny_ar_draft"]))
-    assert isinstance(loaded.model, Models) and loaded.draft is not None
+    assert isinstance(loaded.model, Models) and loaded.beside.keys() == {"draft"}
     assert (loaded.model.spec.name, loaded.model.draft.spec.name) == ("tiny_ar", "tiny_ar_draft")
     assert (loaded.model.spec.layers, loaded.model.draft.spec.layers) == (4, 2)
     own = load_model(compose([*asked, "model@draft=tiny_ar"])).model

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from harness.commands.check.methods import MODELS, draft_for, model_for
+from harness.commands.check.methods import MODELS, beside_for, model_for
 from harness.commands.check.rules import RULES
 from harness.commands.check.subject import LENGTH, Subject
 from harness.config import options
@@ -38,7 +38,7 @@ def subject(words: str) -> Subject:
                 made.fit_kind(ModelKind(kind))
         except ValueError:
             continue
-        return Subject(words=words, method=made, model=model_for(made, kind), draft=draft_for(made))
+        return Subject(words=words, method=made, model=model_for(made, kind), beside=beside_for(made))
     raise AssertionError(f"no model for {words}")
 
 

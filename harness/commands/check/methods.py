@@ -51,10 +51,9 @@ def model_for(method: Method, kind: str) -> LanguageModel:
     return model(kind, experts=_EXPERTS if any(isinstance(one, RoutesExperts) for one in policies) else 0)
 
 
-def draft_for(method: Method) -> LanguageModel | None:
-    """Return a random model of a kind that a method asks for drafts, None if it asks none."""
-    kinds = sorted(kind.value for kind in asks(method))
-    return _smaller(kinds[0]) if kinds else None
+def beside_for(method: Method) -> dict[str, LanguageModel]:
+    """Return random models that a method asks beside its target, by role."""
+    return {role: _smaller(min(kind.value for kind in kinds)) for role, kinds in asks(method).items()}
 
 
 @cache
@@ -81,7 +80,7 @@ def subject(name: str, kind: str, overrides: Sequence[str] = ()) -> Subject:
     """Return a method on a random model of a kind."""
     words = " ".join([f"method={name}", *overrides, f"kind={kind}"])
     made = built(name, kind, overrides)
-    return Subject(words=words, method=made, model=model_for(made, kind), draft=draft_for(made))
+    return Subject(words=words, method=made, model=model_for(made, kind), beside=beside_for(made))
 
 
 def of_method(name: str, overrides: list[str], kind: str | None) -> Iterator[Trial]:
@@ -134,9 +133,9 @@ def _on_model(name: str, overrides: list[str], chosen: str) -> Iterator[Trial]:
     cfg = compose([chosen, f"method={name}", *overrides, "device.dtype=float64"])
     loaded, method = load_model(cfg), build_method(cfg)
     target = loaded.model.target if isinstance(loaded.model, Models) else loaded.model
-    draft = draft_for(method) if loaded.draft is None else loaded.draft.model
+    beside = beside_for(method) | {role: one.model for role, one in loaded.beside.items()}
     words = f"method={name} {' '.join([*overrides, chosen])}"
-    made = Subject(words=words, method=method, model=target, draft=draft, length=int(cfg.gen_length))
+    made = Subject(words=words, method=method, model=target, beside=beside, length=int(cfg.gen_length))
     yield from _rules(made, RULES)
 
 

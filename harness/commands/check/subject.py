@@ -1,9 +1,10 @@
 """What is held to the rules: a method on a model, and what it did with a few prompts of different lengths."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.diffusion import loop as diffusion
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.families import Method
+from harness.engine.families import DRAFT, Method
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import GIVEN, Generation
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Models
@@ -61,12 +62,12 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A method on a model, with one that drafts if it asks any. `words` are those of the command that shows it."""
+    """A method on a model, and by role those that it asks beside it. `words` are those of the command that shows it."""
 
     words: str
     method: Method
     model: LanguageModel
-    draft: LanguageModel | None = None
+    beside: Mapping[str, LanguageModel] = field(default_factory=dict)
     prompts: Sequence[Sequence[int]] = PROMPTS
     length: int = LENGTH
 
@@ -77,7 +78,7 @@ class Subject:
 
     def decode(self, rows: Sequence[int], *, constrained: bool = False) -> Decoding:
         """Decode some of the prompts together, each with its own seed; `constrained`, with tokens that are given."""
-        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), _Watched(self.model, self.draft)
+        prompts, ledger, watched = [self.prompts[row] for row in rows], Ledger(), _Watched(self.model, self.beside)
         guard = _Guard([list(prompt) for prompt in prompts], CONSTRAINTS if constrained else {})
         with torch.inference_mode(), watched.layers():
             generations = self._decode(watched, prompts, list(rows), ledger, guard)
@@ -95,7 +96,7 @@ class Subject:
         """Decode all prompts, so many at once: one begins as another ends."""
         parts: list[Decoded] = []
         decode_stream(
-            self.model if self.draft is None else Models(self.model, self.draft),
+            together(self.model, self.beside),
             self.method,
             self.prompts,
             seeds=range(len(self.prompts)),
@@ -127,7 +128,7 @@ class Subject:
             return diffusion.decode(model, method, canvas, ledger, [guard.after_step])
         if isinstance(method, AutoregressiveMethod):
             return draft_verify.decode(
-                model if model.draft is None else Models(model, model.draft),
+                together(model, model.beside),
                 method,
                 prompts,
                 gen_length=self.length,
@@ -139,22 +140,28 @@ class Subject:
         return own_sampler.decode(self.model, method, prompts, gen_length=self.length, seeds=seeds, ledger=ledger)
 
 
+def together(model: LanguageModel, beside: Mapping[str, LanguageModel]) -> LanguageModel:
+    """Return what a method is given: a model, and with it those that it asks beside it, if it asks any."""
+    others = {role: one for role, one in beside.items() if role != DRAFT}
+    return Models(model, beside.get(DRAFT), others) if beside else model
+
+
 class _Watched(ForwardClock):
     """A model of which is seen, besides, how many positions every call takes through the layers.
 
-    The feed-forward part of a layer is shown what the layer computes, and nothing that comes from memory. What another
-    model drafts is seen among the target's calls, in their order.
+    The feed-forward part of a layer is shown what the layer computes, and nothing that comes from memory. What models
+    beside it are asked is seen among the target's calls, in their order.
     """
 
-    def __init__(self, model: LanguageModel, draft: LanguageModel | None = None) -> None:
+    def __init__(self, model: LanguageModel, beside: Mapping[str, LanguageModel] = MappingProxyType({})) -> None:
         super().__init__(model)
         modules = [one for one in (model, *getattr(model, "__dict__", {}).values()) if isinstance(one, torch.nn.Module)]
         self._blocks = [block for one in modules for block in one.modules() if isinstance(block, Block)]
         self._seen = 0
         self.layer_tokens: list[int | None] = []
-        self.draft = None if draft is None else _Watched(draft)
-        if self.draft is not None:
-            self.draft.shapes, self.draft.layer_tokens = self.shapes, self.layer_tokens
+        self.beside = {role: _Watched(one) for role, one in beside.items()}
+        for one in self.beside.values():
+            one.shapes, one.layer_tokens = self.shapes, self.layer_tokens
 
     @contextmanager
     def layers(self) -> Iterator[None]:
@@ -165,7 +172,9 @@ class _Watched(ForwardClock):
 
         hooks = [block.feed_forward.register_forward_pre_hook(see) for block in self._blocks]
         try:
-            with nullcontext() if self.draft is None else self.draft.layers():
+            with ExitStack() as watched:
+                for one in self.beside.values():
+                    watched.enter_context(one.layers())
                 yield
         finally:
             for hook in hooks:

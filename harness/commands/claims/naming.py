@@ -77,7 +77,7 @@ def _task_setting(cfg: DictConfig) -> object:
 def _not_built(side: Side) -> list[str]:
     pairs = [tuple(one.split("=", 1)) for one in side.overrides]
     # A model by role is a model: `model@draft=NAME`.
-    pairs = [(key.removesuffix("@draft"), name) for key, name in pairs]
+    pairs = [(key.partition("@")[0], name) for key, name in pairs]
     pairs += [("task", task) for task in side.tasks]
     parts = [(key, name) for key, name in pairs if key in GROUPS or key.startswith("method/")]
     return [f"{key} {name}" for key, name in parts if not is_built(key, name)]

@@ -30,7 +30,7 @@ from tasks.asking import cut
 from tasks.lm_eval import requests as asked
 
 _LOG = logging.getLogger(__name__)
-_GROUPS = ("model", "model@draft", "draft", "method", "device", "seed", "gen_length")
+_GROUPS = ("model", "model@draft", "draft", "model@judge", "judge", "method", "device", "seed", "gen_length")
 _COUNTS = Measure(name=Measurement.COUNTS, warmup=0, repetitions=1)
 
 

@@ -1,8 +1,9 @@
-"""Acceptors that ask the target themselves, before they decide: how, and how copies of rows go on meanwhile.
+"""Policies that ask models themselves before they decide: the target, how, and how copies of rows go on meanwhile.
 
 Shapes: B rows, T tokens of a row, L positions, R rows that a call computes, V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -12,14 +13,14 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Acceptor, Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
 
 
 @runtime_checkable
 class Asks(Acceptor, Protocol):
-    """An acceptor that may call the target itself before it decides, which the ledger charges to the rows.
+    """An acceptor that may call the target itself, or others (`AsksOthers`), which the ledger charges to the rows.
 
     Called like others, it says what it would without asking. `judges_drafts` says whether it takes any; one that asks
     for every token, and writes no more for it, says how often by `calls_beside`.
@@ -32,6 +33,16 @@ class Asks(Acceptor, Protocol):
     ) -> Verdict:
         """Judge as `__call__` does; the sequences' store must be left as it is."""
         ...
+
+
+@runtime_checkable
+class AsksOthers(Protocol):
+    """A policy that asks models beside target and draft: by the name of each role, the kinds of which one will do.
+
+    It is given `Models`, with them among its `others`; what they are asked goes through the ledger under the name.
+    """
+
+    asks_others: ClassVar[Mapping[str, frozenset[ModelKind]]]
 
 
 def of_rows(sequences: Sequences, kept: Sequences, generated_B: Tensor, token_gap_BT: Tensor | None = None) -> Verdict:

@@ -15,7 +15,7 @@ from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
 from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
-from harness.engine.shared.records import Charge, Ledger, Role
+from harness.engine.shared.records import Charge, Ledger, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,10 @@ class Window:
     part: Part | None = None
 
 
-def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Role) -> Prediction:
+def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Purpose) -> Prediction:
     """Return what the model predicts behind the read positions; raise DecodeError for logits that are not numbers.
 
+    `role` is what the call is for, or that of a model beside target and draft (`Models.others`), whom it is charged to.
     The causal mask alone hides what the store holds of rejected drafts: it lies behind every query. A tree needs a mask
     of its own, as siblings stand at one position.
     """
@@ -89,7 +90,7 @@ def _fed(part: Part | None, width: int) -> Part | None:
     return replace(part, states_BTC=part.states_BTC[:, :width])
 
 
-def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Role) -> Charge:
+def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Purpose) -> Charge:
     start_B, head_B, width = window.start_B, window.end_B - window.read_B, window.tokens_BL.shape[1]
     idle_B = sample_B[query_B == 0] if window.busy_R is not None else None
     keys_B = start_B + (query_B + 1) / 2

@@ -3,9 +3,10 @@
 Shapes: B rows, T query positions, S key slots, N selected positions, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -324,14 +325,32 @@ def experts_of(model: LanguageModel) -> int:
 
 
 class Models:
-    """A target and the model that drafts for it. To whoever asks one model it is the target, its logits and keys.
+    """A target, the model that drafts for it, if one does, and `others` by the names of their roles (a judge).
 
-    `spec` is the target's, but for the positions, which both must have.
+    To whoever asks one model it is the target, its logits and keys. `spec` is the target's, but for the positions,
+    which all must have.
     """
 
-    def __init__(self, target: LanguageModel, draft: LanguageModel) -> None:
-        self.target, self.draft = target, draft
-        self.spec = replace(target.spec, max_length=min(target.spec.max_length, draft.spec.max_length))
+    def __init__(
+        self,
+        target: LanguageModel,
+        draft: LanguageModel | None = None,
+        others: Mapping[str, LanguageModel] = MappingProxyType({}),
+    ) -> None:
+        self.target, self._draft, self.others = target, draft, others
+        every = (target, *(() if draft is None else (draft,)), *others.values())
+        self.spec = replace(target.spec, max_length=min(one.spec.max_length for one in every))
+
+    @property
+    def drafts(self) -> bool:
+        """Whether there is a model that drafts."""
+        return self._draft is not None
+
+    @property
+    def draft(self) -> LanguageModel:
+        """The model that drafts, which there must be."""
+        assert self._draft is not None, "there is no model that drafts"
+        return self._draft
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 Shapes: B rows of a call. Names and definitions of counts are the project's; nobody else counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -28,6 +28,10 @@ class Role(Enum):
     """No call of the model: no layer is run, states are looked up, or read by the head."""
 
 
+Purpose = Role | str
+"""What a call is for; that of a model beside target and draft is told by the name of the model's role (`judge`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForwardRecord:
     """One model call. Tensors have one entry per row: the sample it is charged to and what was computed for it.
@@ -41,7 +45,7 @@ class ForwardRecord:
     the marks of the device's clock around the call; None unless timed.
     """
 
-    role: Role
+    role: Purpose
     sample_B: Tensor
     query_B: Tensor
     keys_B: Tensor
@@ -79,7 +83,7 @@ class Charge:
     is, or those that a plan left out. `idle_B` are samples of rows that are computed beside the others for nothing.
     """
 
-    role: Role = Role.TARGET
+    role: Purpose = Role.TARGET
     sample_B: Tensor
     query_B: Tensor | None
     keys_B: Tensor
@@ -121,6 +125,19 @@ class Loads:
     critical_depth: float
 
 
+@dataclass(kw_only=True)
+class Asked:
+    """What a model beside target and draft was asked for one sample: its calls, positions, layers, and their seconds.
+
+    All of it is part of what all calls come to, but of `nfe` and `nfe_draft`. `seconds` are None unless timed.
+    """
+
+    calls: int = 0
+    query_tokens: int = 0
+    layer_loads: float = 0.0
+    seconds: float | None = 0.0
+
+
 @dataclass
 class _Work:
     """What is known of a sample's work: its counts and loads, positions of padding, and seconds of its calls."""
@@ -133,6 +150,7 @@ class _Work:
     draft_seconds: float | None = 0.0
     padded: int = 0
     seconds: float | None = 0.0
+    asked: dict[str, Asked] = field(default_factory=dict)
 
     def charge(self, record: ForwardRecord, query: int, layer_tokens: int, head: int, *, first_row: bool) -> None:
         """Add a row of a call, the sample's first one or another."""
@@ -145,7 +163,8 @@ class _Work:
         if record.role is Role.HEAD:
             return
         self._load(record, query, draft=draft, first_row=first_row)
-        total["nfe"] += first_row and not draft and (head > 0 or not prompt)
+        target = isinstance(record.role, Role) and not draft
+        total["nfe"] += first_row and target and (head > 0 or not prompt)
         total["nfe_prefill"] += first_row and prompt
         total["nfe_cache"] += first_row and record.role is Role.CACHE
         total["nfe_draft"] += first_row and draft
@@ -158,11 +177,20 @@ class _Work:
 
     def _load(self, record: ForwardRecord, query: int, *, draft: bool, first_row: bool) -> None:
         self.draft_queries += query if draft else 0
+        if isinstance(record.role, str):
+            self._ask(self.asked.setdefault(record.role, Asked()), record, query, first_row=first_row)
         if not first_row:
             return
         self.loads += record.layers
         self.draft_loads += record.layers if draft else 0
         self.depth += record.layers if record.depth is None else record.depth
+
+    def _ask(self, asked: Asked, record: ForwardRecord, query: int, *, first_row: bool) -> None:
+        asked.query_tokens += query
+        if first_row:
+            asked.calls += 1
+            asked.layer_loads += record.layers
+            asked.seconds = _sum(asked.seconds, record.seconds)
 
 
 def _sum(seconds: float | None, more: float | None) -> float | None:
@@ -284,6 +312,10 @@ class Ledger:
             )
             for sample, one in zip(samples, work, strict=True)
         ]
+
+    def asked(self, samples: Sequence[int]) -> list[Mapping[str, Asked]]:
+        """Return what models beside target and draft were asked for each of `samples`, by the names of their roles."""
+        return [self._work_of(sample).asked for sample in samples]
 
     def padded(self, samples: Sequence[int]) -> list[int]:
         """Return how many positions calls have computed for each of `samples` beside its own: padding."""
