@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.needs import Needs
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability
 from harness.errors import FieldError, at_least
@@ -27,6 +27,8 @@ _NEW = "adablock.new_B"
 @policy("method/window", "adaptive")
 class Adaptive:
     """Open blocks of `length` from the first undecided position on; a block's first prediction may end it elsewhere."""
+
+    gives = Gives(waits=True)
 
     length: int
     gen_length: int
@@ -52,31 +54,38 @@ class Adaptive:
         """What `reads` returns."""
         return Needs(positions=self.reads)
 
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return what a new block looks at."""
+    def reads(self, canvas: Canvas) -> Tensor | None:
+        """Return what a new block looks at; nothing where no row has one."""
+        if _NEW not in canvas.memory:
+            return None
         looked_at_BL = canvas.undecided_BL & self._from_first(canvas, int(self.frac * self.gen_length))
         return looked_at_BL & canvas.memory[_NEW][:, None]
 
-    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """End new blocks at their delimiter; no row has to be evaluated again."""
+        looked_at_BL = self.reads(canvas)
+        if looked_at_BL is None:
+            return
         delimiters = torch.tensor(self.delimiters or canvas.stop_ids, device=canvas.tokens_BL.device)
-        ends_BL = self.reads(canvas) & torch.isin(candidates.tokens_BL, delimiters)
+        ends_BL = looked_at_BL & torch.isin(candidates.tokens_BL, delimiters)
+        ends_B = ends_BL.any(1)
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         log_p_N = log_probability(logits_NV, prediction.gather(candidates.tokens_BL))
+        log_p_BL = prediction.scatter(log_p_N, -torch.inf)
         # Probabilities would round to 1, and the first of several sure ends would win for being the first.
-        best_B, end_B = prediction.scatter(log_p_N, -torch.inf).masked_fill(~ends_BL, -torch.inf).max(1)
+        best_B, end_B = log_p_BL.masked_fill(~ends_BL, -torch.inf).max(1)
         if candidates.token_gap_BL is not None:
-            sure_BL = self.reads(canvas) & (prediction.scatter(log_p_N.exp(), 0) >= self.theta_d)
+            sure_BL = looked_at_BL & (log_p_BL.exp() >= self.theta_d)
             canvas.note(bounds=(candidates.token_gap_BL, sure_BL))
-        canvas.note_choice((best_B.exp() - self.theta_d).abs().double().masked_fill(~ends_BL.any(1), torch.inf))
+        p_B = best_B.exp()
+        canvas.note_choice((p_B - self.theta_d).abs().double().masked_fill(~ends_B, torch.inf))
         surest_BL = ends_BL & (canvas.position_L == end_B[:, None])
-        canvas.note(rankings=(prediction.scatter(log_p_N, -torch.inf), surest_BL, ends_BL))
+        canvas.note(rankings=(log_p_BL, surest_BL, ends_BL))
         window_BL = self._from_first(canvas, canvas.tokens_BL.shape[1]) & (canvas.position_L <= end_B[:, None])
-        canvas.move_window(ends_BL.any(1) & (best_B.exp() >= self.theta_d), window_BL)
-        canvas.memory[_NEW] = torch.zeros_like(canvas.memory[_NEW])
-        return torch.zeros_like(canvas.memory[_NEW])
+        canvas.move_window(ends_B & (p_B >= self.theta_d), window_BL)
+        del canvas.memory[_NEW]
 
     def _from_first(self, canvas: Canvas, count: int) -> Tensor:
         """Return `count` positions of the response from the first undecided one on."""
-        first_B1 = canvas.first_undecided_B[:, None]
-        return canvas.response_BL & (canvas.place_BL >= first_B1) & (canvas.place_BL < first_B1 + count)
+        place_BL = canvas.place_BL - canvas.first_undecided_B[:, None]
+        return canvas.response_BL & (place_BL >= 0) & (place_BL < count)

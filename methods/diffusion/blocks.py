@@ -59,4 +59,4 @@ def keep_first(canvas: Canvas, block_BL: Tensor) -> None:
     """Keep of each window what lies in its first block: the rest was moved into later ones."""
     beyond = torch.iinfo(torch.int64).max
     first_B1 = block_BL.masked_fill(~canvas.window_BL, beyond).amin(1, keepdim=True)
-    canvas.move_window(torch.ones_like(canvas.held_B), canvas.window_BL & (block_BL == first_B1))
+    canvas.move_window(None, canvas.window_BL & (block_BL == first_B1))

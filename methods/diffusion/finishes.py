@@ -112,23 +112,22 @@ class PredictEos:
         """Return all undecided positions."""
         return canvas.undecided_BL
 
-    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """Cut rows; none has to be evaluated again."""
-        again_B = torch.zeros_like(canvas.held_B)
-        if canvas.stop_ids:
-            stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
-            # In float32 several sure ends round to 1, and the first would win for being the first.
-            best_N = prediction.logits_NV.double().softmax(-1).max(-1)
-            p_N = best_N.values * torch.isin(best_N.indices, stops)
-            canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
-            last_B1 = canvas.position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
-            ends_BL = canvas.undecided_BL & (p_BL > 0) & (self.ahead | (canvas.position_L <= last_B1))
-            surest_B, at_B = p_BL.masked_fill(~ends_BL, -1).max(1)
-            surest_BL = ends_BL & (canvas.position_L == at_B[:, None])
-            canvas.note(rankings=(p_BL, surest_BL, ends_BL))
-            canvas.note_choice((surest_B - self.confidence).abs().masked_fill(~ends_BL.any(1), torch.inf))
-            canvas.resize(torch.where(surest_B >= self.confidence, at_B + 1, canvas.length_B))
-        return again_B
+        if not canvas.stop_ids:
+            return
+        stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
+        # In float32 several sure ends round to 1, and the first would win for being the first.
+        best_N = prediction.logits_NV.double().softmax(-1).max(-1)
+        p_N = best_N.values * torch.isin(best_N.indices, stops)
+        canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
+        last_B1 = canvas.position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+        ends_BL = canvas.undecided_BL & (p_BL > 0) & (self.ahead | (canvas.position_L <= last_B1))
+        surest_B, at_B = p_BL.masked_fill(~ends_BL, -1).max(1)
+        surest_BL = ends_BL & (canvas.position_L == at_B[:, None])
+        canvas.note(rankings=(p_BL, surest_BL, ends_BL))
+        canvas.note_choice((surest_B - self.confidence).abs().masked_fill(~ends_BL.any(1), torch.inf))
+        canvas.resize(torch.where(surest_B >= self.confidence, at_B + 1, canvas.length_B))
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Do nothing: what is behind the end is gone."""

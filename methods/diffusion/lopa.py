@@ -46,7 +46,7 @@ class LookAhead:
         if not 0 <= self.alpha <= 1:
             raise FieldError("alpha", self.alpha, "be between 0 and 1")
 
-    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """Keep the candidates, of which the step leaves some to the branches; ask for no further evaluation."""
         candidates = candidates.widened(canvas.tokens_BL.shape[1])
         canvas.memory |= {
@@ -58,7 +58,6 @@ class LookAhead:
         }
         if candidates.token_gap_BL is not None:
             canvas.memory[_TOKEN_GAP] = candidates.token_gap_BL
-        return torch.zeros_like(canvas.clock_B, dtype=torch.bool)
 
     def ahead(self, canvas: Canvas) -> None:
         """Return None: branches stay in their window."""

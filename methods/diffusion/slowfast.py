@@ -24,7 +24,7 @@ from harness.errors import at_least
 from methods.caches.cut_suffix import VISIBLE
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
-_SLOW, _FAST, _ESTIMATES, _STABLE = (f"slowfast.{name}" for name in ("slow_B", "fast_B", "estimates_BW", "stable_B"))
+_STEPS, _ESTIMATES, _STABLE = "slowfast.steps_B", "slowfast.estimates_BW", "slowfast.stable_B"
 _CLOCK = "slowfast.clock_B"
 
 
@@ -50,74 +50,61 @@ class ExploreAndFill:
         """Count the step, if one was made, and open what the next one may close."""
         memory, new = canvas.memory, _START not in canvas.memory
         if new:
-            for name in (_START, _FILLED, _LENGTH, _SLOW, _FAST):
+            for name in (_START, _FILLED, _LENGTH, _STEPS):
                 memory[name] = torch.zeros_like(canvas.clock_B)
             memory[_STABLE] = torch.zeros_like(canvas.held_B)
             memory[_ESTIMATES] = canvas.clock_B.new_full((canvas.num_rows, self.stab_window), -1)
         else:
-            fast_B, stepped_B = memory[_SLOW] >= self.k_explore, canvas.clock_B > memory[_CLOCK]
-            memory[_FAST] = memory[_FAST] + (stepped_B & fast_B)
-            memory[_SLOW] = memory[_SLOW] + (stepped_B & ~fast_B)
+            memory[_STEPS] = memory[_STEPS] + (canvas.clock_B > memory[_CLOCK])
         memory[_CLOCK] = canvas.clock_B
-        self._next_cycle(canvas)
-        self._next_block(canvas)
-        slow_B, reached_B = memory[_SLOW] < self.k_explore, memory[_START] + memory[_LENGTH]
-        cut_B = ~slow_B & (memory[_FAST] > 0)
+        self._go_on(canvas)
+        steps_B, reached_B = memory[_STEPS], memory[_START] + memory[_LENGTH]
         reached_end_B = torch.minimum(canvas.prompt_length_B + reached_B, canvas.length_B)
-        memory[VISIBLE] = torch.where(cut_B, reached_end_B, canvas.length_B)
-        end_B = torch.where(slow_B, memory[_START] + self.length, reached_B)
+        memory[VISIBLE] = torch.where(steps_B > self.k_explore, reached_end_B, canvas.length_B)
+        end_B = torch.where(steps_B < self.k_explore, memory[_START] + self.length, reached_B)
         window_BL = self._between(canvas, memory[_START] + memory[_FILLED], end_B)
-        first_B = canvas.window_index_B == 0
-        canvas.open_window(first_B, window_BL)
-        canvas.move_window(~first_B, window_BL)
+        if new:
+            canvas.open_window(torch.ones_like(canvas.held_B), window_BL)
+        else:
+            canvas.move_window(None, window_BL)
 
-    def _next_cycle(self, canvas: Canvas) -> None:
-        """Explore again where the estimated length is full."""
+    def _go_on(self, canvas: Canvas) -> None:
+        """Explore again where the estimated length is full, and in the next block where this one is decided."""
         memory = canvas.memory
-        first_B, end_B = memory[_START] + memory[_FILLED], memory[_START] + memory[_LENGTH]
-        full_B = ~(self._between(canvas, first_B, end_B) & canvas.undecided_BL).any(1)
-        over_B = full_B & (memory[_SLOW] >= self.k_explore)
-        self._restart(canvas, over_B, torch.where(over_B, memory[_LENGTH], memory[_FILLED]))
-
-    def _next_block(self, canvas: Canvas) -> None:
-        """Go to the first block with an undecided position where the present one has none."""
-        memory = canvas.memory
-        start_B = canvas.first_undecided_B // self.length * self.length
-        moved_B = (start_B > memory[_START]) & canvas.undecided_BL.any(1)
-        memory[_START] = torch.where(moved_B, start_B, memory[_START])
-        self._restart(canvas, moved_B, memory[_FILLED].masked_fill(moved_B, 0))
-
-    def _restart(self, canvas: Canvas, rows_B: Tensor, filled_B: Tensor) -> None:
-        memory = canvas.memory
-        memory[_FILLED] = filled_B
-        for name in (_SLOW, _FAST, _LENGTH):
-            memory[name] = memory[name].masked_fill(rows_B, 0)
-        memory[_STABLE] = memory[_STABLE] & ~rows_B
-        memory[_ESTIMATES] = memory[_ESTIMATES].masked_fill(rows_B[:, None], -1)
+        start_B, filled_B, length_B = memory[_START], memory[_FILLED], memory[_LENGTH]
+        left_BL = self._between(canvas, start_B + filled_B, start_B + length_B) & canvas.undecided_BL
+        over_B = (memory[_STEPS] >= self.k_explore) & ~left_BL.any(1)
+        first_B = canvas.first_undecided_B // self.length * self.length
+        moved_B = (first_B > start_B) & canvas.undecided_BL.any(1)
+        memory[_START] = torch.where(moved_B, first_B, start_B)
+        memory[_FILLED] = torch.where(over_B, length_B, filled_B).masked_fill(moved_B, 0)
+        again_B = over_B | moved_B
+        memory[_STEPS] = memory[_STEPS].masked_fill(again_B, 0)
+        memory[_LENGTH] = length_B.masked_fill(again_B, 0)
+        memory[_STABLE] = memory[_STABLE].masked_fill(again_B, False)
+        memory[_ESTIMATES] = memory[_ESTIMATES].masked_fill(again_B[:, None], -1)
 
     def _between(self, canvas: Canvas, first_B: Tensor, end_B: Tensor) -> Tensor:
         return canvas.response_BL & (canvas.place_BL >= first_B[:, None]) & (canvas.place_BL < end_B[:, None])
 
-    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """Estimate the length in exploring steps; no row has to be evaluated again."""
-        memory = canvas.memory
+        memory, start_B = canvas.memory, canvas.memory[_START]
+        pending_B = (memory[_STEPS] < self.k_explore) & ~memory[_STABLE]
         reached_BL = canvas.open_BL & (candidates.confidence_BL >= self.conf_len)
-        nearest_B = memory[_FILLED] + 1
-        farthest_B = canvas.place_BL.masked_fill(~reached_BL, -1).amax(1) + 1 - memory[_START]
-        estimate_B = torch.where(reached_BL.any(1), farthest_B, nearest_B).clamp(1, self.length)
-        pending_B = (memory[_SLOW] < self.k_explore) & ~memory[_STABLE]
+        farthest_B = torch.where(reached_BL, canvas.place_BL, (start_B + memory[_FILLED])[:, None]).amax(1)
+        estimate_B = (farthest_B + 1 - start_B).clamp(1, self.length)
         # Nothing before the farthest position that reaches the bound could change the estimate.
-        behind_BL = canvas.place_BL >= (farthest_B + memory[_START] - 1)[:, None]
-        looked_at_BL = canvas.open_BL & behind_BL & pending_B[:, None]
+        looked_at_BL = canvas.open_BL & (canvas.place_BL >= farthest_B[:, None]) & pending_B[:, None]
         canvas.note(bounds=(candidates.confidence_BL - self.conf_len, looked_at_BL))
         shifted_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
         estimates_BW = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
-        whole_B = pending_B & (estimates_BW >= 0).all(1)
-        stable_B = whole_B & (estimates_BW.double().std(1, correction=0) < self.stab_std)
-        mean_B = estimates_BW.clamp(min=0).sum(1) // (estimates_BW >= 0).sum(1).clamp(min=1)
-        memory[_LENGTH] = torch.where(pending_B, torch.where(stable_B, estimate_B, mean_B), memory[_LENGTH])
-        memory[_ESTIMATES], memory[_STABLE] = estimates_BW, memory[_STABLE] | stable_B
-        return torch.zeros_like(canvas.held_B)
+        made_BW = estimates_BW >= 0
+        agree_B = made_BW.all(1) & (estimates_BW.double().std(1, correction=0) < self.stab_std)
+        mean_B = (estimates_BW * made_BW).sum(1) // made_BW.sum(1).clamp(min=1)
+        found_B = torch.where(agree_B, estimate_B, mean_B)
+        memory[_LENGTH] = torch.where(pending_B, found_B, memory[_LENGTH])
+        memory[_ESTIMATES], memory[_STABLE] = estimates_BW, memory[_STABLE] | (agree_B & pending_B)
 
 
 @policy("method/schedule", "slowfast")
@@ -132,7 +119,7 @@ class Exploring:
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return what is left of the exploring steps, the present one made."""
-        return (self.k_explore - 1 - canvas.memory[_SLOW]).clamp(min=0)
+        return (self.k_explore - 1 - canvas.memory[_STEPS]).clamp(min=0)
 
 
 @policy("method/selector", "sure_pair")

@@ -344,13 +344,15 @@ class Canvas:
         self.window_masks_B = torch.where(rows_B, self.open_BL.sum(1), self.window_masks_B)
         self.window_index_B = self.window_index_B + rows_B
 
-    def move_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
-        """Let the window of the rows marked in `rows_B` begin or end elsewhere: it is not the next one.
+    def move_window(self, rows_B: Tensor | None, window_BL: Tensor) -> None:
+        """Let the window of the rows marked in `rows_B` (None: of all) begin or end elsewhere: it is not the next one.
 
         Nothing restarts. Until a step is made in it, its undecided positions are counted anew.
         """
-        self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
-        unused_B = rows_B & (self.window_clock_B == 0)
+        unused_B = self.window_clock_B == 0
+        if rows_B is not None:
+            window_BL, unused_B = torch.where(rows_B[:, None], window_BL, self.window_BL), unused_B & rows_B
+        self.window_BL = window_BL
         self.window_masks_B = torch.where(unused_B, self.open_BL.sum(1), self.window_masks_B)
 
     def tick(self, rows_B: Tensor | None, steps_B: Tensor | int = 1) -> None:

@@ -187,7 +187,7 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
     read_BL, ahead_B = reads(method, canvas) if standing is None else standing.read_BL, method.verifier.ahead(canvas)
     if ahead_B is not None:
         read_BL = read_BL | _windows_ahead(method, canvas, ahead_B)
-    if method.narrowing is not None:
+    if method.narrowing is not None and (standing is None or method.drafts):
         read_BL = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
     if standing is None or read_BL is not standing.read_BL:
         return Places.marked(read_BL, read_BL.sum(1).tolist())
@@ -245,7 +245,7 @@ def _advance(
     `IDLE_STEPS` times; then the row is given up. Meanwhile rows that have made their step wait, and so do rows that a
     policy wants evaluated again before they commit.
     """
-    after, idled, now = canvas.copy(), 0, None
+    after, idled, now, layout_B = canvas.copy(), 0, None, canvas.layout_B
     after.begin_step()
     prediction = _asked(method, canvas, prediction)
     candidates = prediction.said or method.scorer(prediction, after)
@@ -266,9 +266,10 @@ def _advance(
         moved = [step and not idle for step, idle in zip(steps, standing.idle, strict=True)]
         if any(standing.idle):
             after.idle_B = after.idle_B + torch.tensor(standing.idle, device=after.idle_B.device)
-        settled = method.waits and not standing.completes(moved) and after.layout_B is before.layout_B
+        complete = standing.complete(moved)
+        settled = method.waits and not any(complete) and after.layout_B is layout_B
         if not settled:
-            after = _close_windows(method, after, moved, any(standing.held))
+            after = _close_windows(method, after, complete, any(standing.held))
         now = standing if settled and standing.open_everywhere else None
         if steps_B is not None and list(steps) != list(rows):
             after, now = after.where(steps_B, others), None
@@ -284,7 +285,7 @@ def _advance(
             after.given_up_B, now = after.given_up_B | endless_B, None
             steps = (idle_B & ~endless_B).tolist()
         if any(steps):
-            others = after.copy()
+            others, layout_B = after.copy(), after.layout_B
             after.begin_step()
             prediction = prediction.widened(after.tokens_BL.shape[1])
             candidates = prediction.said or method.scorer(prediction, after)
@@ -302,7 +303,8 @@ def _before_commit(
         if again_B is not None and bool(again_B.any()):
             # A row that will be evaluated again keeps nothing of what this part made of the present prediction.
             canvas = canvas.where(~again_B, before)
-        again_B = asks_B if again_B is None else again_B | asks_B
+        if asks_B is not None:
+            again_B = asks_B if again_B is None else again_B | asks_B
     again = [False] * canvas.num_rows if again_B is None else again_B.tolist()
     if again_B is not None and any(again):
         others = canvas.copy()
@@ -354,11 +356,12 @@ def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
     return prediction.token_gap(prediction.gather(candidates.tokens_BL))
 
 
-def _close_windows(method: DiffusionMethod, canvas: Canvas, moved: Sequence[bool], held: bool) -> Canvas:
-    complete_B = torch.tensor(moved, device=canvas.held_B.device) & ~canvas.open_BL.any(1) & ~canvas.held_B
-    surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
-    canvas.idle_B = canvas.idle_B + surplus_B
-    canvas.tick(complete_B, surplus_B)
+def _close_windows(method: DiffusionMethod, canvas: Canvas, complete: Sequence[bool], held: bool) -> Canvas:
+    complete_B = torch.tensor(complete, device=canvas.held_B.device)
+    if method.scheduled and any(complete):
+        surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
+        canvas.idle_B = canvas.idle_B + surplus_B
+        canvas.tick(complete_B, surplus_B)
     before = canvas.copy()
     method.finish(canvas, complete_B)
     method.window.update(canvas)

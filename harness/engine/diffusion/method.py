@@ -158,7 +158,7 @@ class DiffusionMethod:
 
     # Every call asks for these, and asking each policy costs about as much as a small model's layer.
     @cached_property
-    def read_too(self) -> list[Callable[[Canvas], Tensor]]:
+    def read_too(self) -> list[Callable[[Canvas], Tensor | None]]:
         """What returns the positions that some policy reads beside open ones."""
         return [reads for part in self._parts if (reads := needs_of(part).positions) is not None]
 
@@ -171,7 +171,7 @@ class DiffusionMethod:
     @cached_property
     def waits(self) -> bool:
         """Whether windows and the ends of rows stay as they are until a window is complete or positions move."""
-        return not self.before_commit and gives_of(self.window).waits and gives_of(self.finish).waits
+        return gives_of(self.window).waits and gives_of(self.finish).waits
 
     @cached_property
     def narrowing(self) -> Narrowing | None:

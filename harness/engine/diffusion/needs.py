@@ -27,7 +27,7 @@ class Needs:
 
     | field | |
     |---|---|
-    | `positions` | returns the positions [B, L] whose logits it reads beside those of open ones |
+    | `positions` | returns the positions [B, L] whose logits it reads beside open ones; None: no others now |
     | `every_call` | it needs these from every call; False: it keeps what was last said of a position |
     | `attention` | it reads the mean attention of a prediction |
     | `kinds` | kinds of models that it is right for; None: all |
@@ -37,7 +37,7 @@ class Needs:
     | `across_rows` | what it decides of a row follows from the others, of which none may begin later |
     """
 
-    positions: Callable[[Canvas], Tensor] | None = None
+    positions: Callable[[Canvas], Tensor | None] | None = None
     every_call: bool = True
     attention: bool = False
     kinds: frozenset[ModelKind] | None = None

@@ -175,6 +175,9 @@ class Verifier(Protocol):
 class BeforeCommit(Protocol):
     """The one hook that any policy may have: for a window or a length that depends on a prediction."""
 
-    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
-        """Move windows or change lengths; return per row whether it must be evaluated again before it commits."""
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor | None:
+        """Move windows or change lengths; return per row whether it must be evaluated again before it commits.
+
+        None says that no row must, and spares a wait.
+        """
         ...

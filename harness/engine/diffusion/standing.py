@@ -19,17 +19,26 @@ def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
     """Return the positions that the policies read of a prediction of this canvas: what is open, and more."""
     read_BL = canvas.open_BL
     for reads_too in method.read_too:
-        read_BL = read_BL | reads_too(canvas)
+        more_BL = reads_too(canvas)
+        read_BL = read_BL if more_BL is None else read_BL | more_BL
     return read_BL
+
+
+def asked(method: DiffusionMethod, canvas: Canvas) -> Tensor:
+    """Return what the next evaluation is asked for: what is read, as a cache narrows it, unless drafts come first."""
+    read_BL = reads(method, canvas)
+    if method.narrowing is None or method.drafts:
+        return read_BL
+    return method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """What the host knows of each row, from one transfer: all that the loop's own decisions hang on.
 
-    How many positions are open, and read by the next evaluation (`read_BL`, `read_B`); whether a policy holds the row,
-    the loop has given it up, its step was idle, and its last logits were no numbers. How many are undecided is not
-    asked (None) while a step is made: rows with an open position go on.
+    How many positions are open, and which the next evaluation is `asked` for (`read_BL`, `read_B`); whether a policy
+    holds the row, the loop has given it up, its step was idle, and its last logits were no numbers. How many are
+    undecided is not asked (None) while a step is made: rows with an open position go on.
     """
 
     open: list[int]
@@ -45,7 +54,7 @@ class Standing:
     @classmethod
     def of(cls, method: DiffusionMethod, canvas: Canvas) -> "Standing":
         """Wait for the device, once."""
-        return cls._told(method, canvas, {"undecided": canvas.undecided_BL.sum(1)})
+        return cls._told(canvas, asked(method, canvas), {"undecided": canvas.undecided_BL.sum(1)})
 
     @classmethod
     def within(
@@ -56,18 +65,21 @@ class Standing:
         work_B: Tensor | None,
         broken: Tensor | None,
     ) -> "Standing":
-        """Wait for the device, once, before windows are closed; of the rows in `steps`, those without work are idle."""
+        """Wait for the device, once, before windows are closed; of the rows in `steps`, those without work are idle.
+
+        What is asked for next is told only where windows wait: others are still to move.
+        """
         columns = {} if work_B is None else {"idle": work_B}
         columns |= {} if broken is None else {"broken": broken.expand_as(canvas.held_B)}
-        made = cls._told(method, canvas, columns)
+        made = cls._told(canvas, asked(method, canvas) if method.waits else canvas.open_BL, columns)
         if work_B is None:
             return made
         return replace(made, idle=[step and not work for step, work in zip(steps, made.idle, strict=True)])
 
     @classmethod
-    def _told(cls, method: DiffusionMethod, canvas: Canvas, others: dict[str, Tensor]) -> "Standing":
+    def _told(cls, canvas: Canvas, read_BL: Tensor, others: dict[str, Tensor]) -> "Standing":
         open_BL = canvas.open_BL
-        read_BL, open_B = reads(method, canvas), open_BL.sum(1)
+        open_B = open_BL.sum(1)
         read_B = open_B if read_BL is open_BL else read_BL.sum(1)
         columns = {"open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B, **others}
         columns |= {} if read_B is open_B else {"read": read_B}
@@ -87,10 +99,10 @@ class Standing:
         """Whether every row has an open position or is held."""
         return all(opened or held for opened, held in zip(self.open, self.held, strict=True))
 
-    def completes(self, stepped: Sequence[bool]) -> bool:
-        """Return whether one of these rows has completed its window."""
+    def complete(self, stepped: Sequence[bool]) -> list[bool]:
+        """Return which of these rows have completed their window."""
         rows = zip(stepped, self.open, self.held, strict=True)
-        return any(made and not opened and not held for made, opened, held in rows)
+        return [made and not opened and not held for made, opened, held in rows]
 
     def index_of(self, rows: Sequence[bool]) -> Tensor:
         """Return the numbers of the rows that are marked."""
