@@ -28,18 +28,19 @@ Use: `model=tiny_block method=threshold method.block_length=8 method/cache=block
 Invariants: `block_causal` equals no cache; `sub_block` with windows of a whole block equals `block_causal`.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Needs
-from harness.engine.diffusion.reuse import forward_queries, remember, store_of
+from harness.engine.diffusion.reuse import Gathered, forward_queries, remember, store_of
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
-from methods.caches.finished_blocks import FINAL, Blocks, first_block, part_of_window
+from methods.caches.finished_blocks import FINAL, Blocks, part_of_window
 
 
 @policy("method/cache", "block_causal")
@@ -69,6 +70,16 @@ class SubBlockCache:
         return _evaluate(request, sub_blocks=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """The positions that a call computes, those of blocks before `end_B` being seen, and the rows it is read for."""
+
+    role: Role
+    query_BL: Tensor
+    end_B: Tensor
+    read_B: Tensor
+
+
 def _evaluate(
     request: EvaluationRequest,
     *,
@@ -76,56 +87,59 @@ def _evaluate(
     sub_blocks: bool = False,
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
-    canvas = request.canvas
-    blocks = Blocks.of(request)
-    final_B, end_B = blocks.final_B, blocks.last_B + 1
-    answered_B = light_B = torch.zeros_like(canvas.clock_B, dtype=torch.bool)
-    calls: list[tuple[Role, Tensor, Tensor]] = []
+    canvas, blocks, drafted_BL = request.canvas, Blocks.of(request), request.canvas.drafted_BL
+    final_B, end_B = blocks.final_B, blocks.end_B
+    answered_B = nothing_B = torch.zeros_like(canvas.held_B)
+    calls: list[_Call] = []
     if not merged:
-        finished_B = first_block(blocks.block_L, canvas.undecided_BL | canvas.drafted_BL)
+        finished_B = blocks.first(canvas.undecided_BL | drafted_BL)
         prompt_B = canvas.calls_B == 0
         # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
         direct_B = end_B <= finished_B
-        stored_B = torch.where(direct_B, torch.where(prompt_B, end_B, 0), finished_B)
-        store_BL, answered_B = blocks.between(final_B, stored_B), direct_B & prompt_B
-        calls.append((Role.PREFILL, store_BL & prompt_B[:, None], answered_B))
-        calls.append((Role.CACHE, store_BL & ~prompt_B[:, None], light_B))
+        answered_B = direct_B & prompt_B
+        stored_B = torch.where(direct_B, end_B * prompt_B, finished_B)
+        store_BL = blocks.between(final_B, stored_B)
+        first_BL = store_BL & prompt_B[:, None]
+        calls.append(_Call(role=Role.PREFILL, query_BL=first_BL, end_B=stored_B, read_B=answered_B))
+        calls.append(_Call(role=Role.CACHE, query_BL=store_BL ^ first_BL, end_B=stored_B, read_B=nothing_B))
         final_B = torch.maximum(final_B, stored_B)
-    part_BL = part_of_window(canvas)
+    query_BL, known_B = blocks.between(final_B, end_B), torch.maximum(final_B, end_B)
     if sub_blocks:
+        part_BL = part_of_window(canvas)
         light_B = blocks.part_is_enough(part_BL)
-    query_BL = torch.where(light_B[:, None], part_BL, blocks.between(final_B, end_B)) | blocks.source_BL
-    calls.append((Role.TARGET, query_BL & ~answered_B[:, None], ~answered_B))
-    logits_NV, computed_BL = _make(request, calls, blocks.block_L)
-    known_B = torch.where(light_B, blocks.last_B, torch.maximum(final_B, end_B))
-    canvas.memory[FINAL] = torch.minimum(known_B, first_block(blocks.block_L, canvas.drafted_BL))
+        query_BL = torch.where(light_B[:, None], part_BL, query_BL)
+        known_B = torch.where(light_B, end_B - 1, known_B)
+    asks_B = ~answered_B
+    query_BL = (query_BL | blocks.source_BL) & asks_B[:, None]
+    calls.append(_Call(role=Role.TARGET, query_BL=query_BL, end_B=end_B, read_B=asks_B))
+    logits_NV, computed_BL = _make(request, calls, blocks)
+    canvas.memory[FINAL] = torch.minimum(known_B, blocks.first(drafted_BL))
     remember(canvas, blocks.past, computed_BL)
     return logits_NV
 
 
-def _make(
-    request: EvaluationRequest,
-    calls: list[tuple[Role, Tensor, Tensor]],
-    block_L: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Make the calls that compute anything (role, queries, rows read); return the logits and all that was computed."""
-    store, whole = store_of(request), request.canvas.whole_BL
-    logits_NV, computed_BL = torch.empty(0), torch.zeros_like(whole)
-    calls = [(role, query_BL & whole, read_B) for role, query_BL, read_B in calls]
-    # One transfer for all calls: whether each computes anything, and the rows that it is read for.
-    told = torch.stack([torch.cat([query_BL.any()[None], read_B]) for _, query_BL, read_B in calls]).tolist()
-    for (role, query_BL, _), (computes, *read) in zip(calls, told, strict=True):
-        if not computes:
+def _make(request: EvaluationRequest, calls: list[_Call], blocks: Blocks) -> tuple[Tensor, Tensor]:
+    """Make the calls that compute anything; return the logits and all that was computed."""
+    store, canvas = store_of(request), request.canvas
+    logits_NV, made = torch.empty(0), []
+    query_CBL = torch.stack([call.query_BL for call in calls]) & canvas.whole_BL
+    count_CB = query_CBL.sum(2)
+    # One transfer for all calls: how much each computes, and the rows that it is read for.
+    told = torch.stack([count_CB, torch.stack([call.read_B for call in calls])], 1).tolist()
+    for call, (counts, read), query_BL, count_B in zip(calls, told, query_CBL, count_CB, strict=True):
+        if not any(counts):
             continue
-        last_B1 = block_L.masked_fill(~query_BL, -1).amax(1, keepdim=True)
-        key_BL = whole & ((block_L <= last_B1) | (last_B1 < 0))
-        computed_BL = computed_BL | query_BL
+        made.append(query_BL)
+        queries = Gathered.of(query_BL, count_B, counts)
+        # Rows without a query see something, too: of nothing there is no mean.
+        key_BL = blocks.before(call.end_B.clamp(min=1)) & canvas.whole_BL
+        forward = partial(forward_queries, store=store, query_BL=query_BL, key_BL=key_BL, role=call.role)
         if all(read):
-            logits_NV = forward_queries(request, store, query_BL, key_BL=key_BL, role=role)
+            logits_NV = forward(request, queries=queries)
             continue
         places, entry_M = request.places.within([row for row, one in enumerate(read) if one])
-        made_NV = forward_queries(replace(request, places=places), store, query_BL, key_BL=key_BL, role=role)
+        made_NV = forward(replace(request, places=places), queries=queries)
         if not len(logits_NV):
             logits_NV = made_NV.new_empty(len(request.row_N), made_NV.shape[1])
         logits_NV.index_copy_(0, entry_M, made_NV)
-    return logits_NV, computed_BL
+    return logits_NV, reduce(torch.logical_or, made)

@@ -96,8 +96,10 @@ class DualAdaptiveCache:
         row_M, position_M = asked_BL.nonzero(as_tuple=True)
         asked = request.only(row_M, position_M)
         query_BL = with_sources(asked, query_BL)
-        rollout = Rollout(query_BL)
-        logits_MV = forward_queries(replace(asked, observe=rollout), store_of(request), query_BL)
+        queries = Gathered.of(query_BL)
+        rollout = Rollout(queries)
+        watched = replace(asked, observe=rollout)
+        logits_MV = forward_queries(watched, store_of(request), query_BL, queries=queries)
         confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(rollout.flow_BLL[:, 0])).clone()
         if self.frozen_conf:
             row_M, position_M, told_MV = (one[past.fresh_B[row_M]] for one in (row_M, position_M, logits_MV))
@@ -120,10 +122,10 @@ class Rollout:
     Positions that are no queries pass themselves on.
     """
 
-    def __init__(self, query_BL: Tensor) -> None:
-        rows, width = query_BL.shape
-        self.queries = Gathered.of(query_BL)
-        self.flow_BLL = torch.eye(width, dtype=torch.float64, device=query_BL.device).repeat(rows, 1, 1)
+    def __init__(self, queries: Gathered) -> None:
+        rows, width = queries.chosen_BL.shape
+        self.queries = queries
+        self.flow_BLL = torch.eye(width, dtype=torch.float64, device=queries.chosen_BL.device).repeat(rows, 1, 1)
 
     def __call__(self, layer: int, attention_BTS: Tensor) -> None:
         """Multiply by one layer."""

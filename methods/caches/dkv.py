@@ -179,7 +179,7 @@ def _evaluate(
         seen_BL = kept(canvas, _SEEN, torch.zeros_like(canvas.tokens_BL)) - 1
         canvas.memory[_SEEN] = canvas.tokens_BL + 1
         unsure_BL = canvas.undecided_BL | (seen_BL != canvas.tokens_BL)
-        never_BL = (past.tokens_BL < 0) & canvas.whole_BL
+        never_BL = (past.stored_BL == 0) & canvas.whole_BL
         query_BL = _not_kept(unsure_BL, canvas, shift_type) | never_BL | (canvas.place_BL == -1)
     return compute(request, query_BL | refresh_BL, past)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.diffusion.reuse import Past, kept, recall, with_sources
+from harness.engine.diffusion.reuse import Past, kept, recall, sources
 
 FINAL = "cache.final_B"
 """Number of blocks, from the first, whose keys and values are those of their tokens."""
@@ -21,51 +21,62 @@ PART = "finished_blocks.part_B"
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """The blocks of a call, from 0: those before `final_B` are stored as they are, `last_B` is the last read from.
+    """The blocks of a call, `number` of them from 0: those before `final_B` are stored as they are.
 
-    `other_BL` marks positions that are not as they were when they were stored.
+    All that is read comes from blocks before `end_B`. `other_BL` marks positions that are not as they were when they
+    were stored.
     """
 
     past: Past
     other_BL: Tensor
     block_L: Tensor
+    number: int
     source_BL: Tensor
     final_B: Tensor
-    last_B: Tensor
+    end_B: Tensor
 
     @classmethod
     def of(cls, request: EvaluationRequest) -> "Blocks":
         """Work them out; what has changed since it was stored, and all behind it, is not exact."""
-        canvas, block_length = request.canvas, request.model.spec.block_length
-        assert block_length is not None, "block-causal models only"
+        canvas, length = request.canvas, request.model.spec.block_length
+        assert length is not None, "block-causal models only"
         # Also of rows whose positions moved: blocks before these have not changed.
         past = recall(canvas, anew=False)
-        other_BL = past.changed_BL(canvas) | past.gone_BL(canvas)
-        block_L = canvas.position_L // block_length
-        source_BL = with_sources(request, torch.zeros_like(canvas.undecided_BL))
+        other_BL, source_BL = past.changed_BL(canvas) | past.gone_BL(canvas), sources(request)
+        block_L = canvas.once((Blocks, length), (canvas.position_L,), lambda position_L: position_L // length)
+        number = -(-canvas.tokens_BL.shape[1] // length)
         final_B = kept(canvas, FINAL, torch.zeros_like(canvas.clock_B))
         return cls(
             past=past,
             other_BL=other_BL,
             block_L=block_L,
+            number=number,
             source_BL=source_BL,
-            final_B=torch.minimum(final_B, first_block(block_L, other_BL)),
-            last_B=block_L.masked_fill(~source_BL, -1).amax(1),
+            final_B=torch.minimum(final_B, torch.where(other_BL, block_L, number).amin(1)),
+            end_B=torch.where(source_BL, block_L + 1, 0).amax(1),
         )
+
+    def first(self, marked_BL: Tensor) -> Tensor:
+        """Return the first block with a marked position, the number of blocks where there is none."""
+        return torch.where(marked_BL, self.block_L, self.number).amin(1)
 
     def between(self, first_B: Tensor, end_B: Tensor) -> Tensor:
         """Return the positions of the blocks [first, end)."""
-        return (self.block_L >= first_B[:, None]) & (self.block_L < end_B[:, None])
+        return (self.block_L >= first_B[:, None]) & self.before(end_B)
+
+    def before(self, end_B: Tensor) -> Tensor:
+        """Return the positions of the blocks before `end_B`."""
+        return self.block_L < end_B[:, None]
 
     def part_is_enough(self, part_BL: Tensor) -> Tensor:
         """Return the rows whose part lies in one block, and that read and changed nothing outside of it.
 
         Since their window opened, that is.
         """
-        seen_BL = self.block_L <= self.last_B[:, None]
-        outside_BL = (self.other_BL | self.source_BL) & ~part_BL & seen_BL
-        outside_BL = outside_BL | (part_BL & (self.block_L != self.last_B[:, None]))
-        return (self.past.calls_B > 0) & (self.final_B >= self.last_B) & ~outside_BL.any(1)
+        last_B1 = self.end_B[:, None] - 1
+        outside_BL = (self.other_BL | self.source_BL) & ~part_BL & (self.block_L <= last_B1)
+        outside_BL = outside_BL | (part_BL & (self.block_L != last_B1))
+        return (self.past.calls_B > 0) & (self.final_B >= self.end_B - 1) & ~outside_BL.any(1)
 
 
 def part_of_window(canvas: Canvas) -> Tensor:
@@ -76,8 +87,3 @@ def part_of_window(canvas: Canvas) -> Tensor:
     first_B1 = part_BL.masked_fill(~canvas.window_BL, canvas.tokens_BL.shape[1]).amin(1, keepdim=True)
     last_B1 = part_BL.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
     return (part_BL >= first_B1) & (part_BL <= last_B1) & canvas.whole_BL
-
-
-def first_block(block_L: Tensor, marked_BL: Tensor) -> Tensor:
-    """Return the first block with a marked position, the number of blocks where there is none."""
-    return block_L.masked_fill(~marked_BL, int(block_L[-1]) + 1).amin(1)

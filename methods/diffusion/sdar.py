@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
@@ -109,5 +108,5 @@ class Denoise:
         sure_BL = open_BL & (candidates.confidence_BL > self.threshold)
         by_bound_B = sure_BL.sum(1) >= quota_B
         canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL))
-        canvas.note_choice(across(candidates.score_BL, best_BL, open_BL).masked_fill(by_bound_B, torch.inf))
+        canvas.note(rankings=(candidates.score_BL, best_BL, open_BL & ~by_bound_B[:, None]))
         return torch.where(by_bound_B[:, None], sure_BL, best_BL)

@@ -5,6 +5,7 @@ Shapes: B rows, L positions of the canvas, T query positions of the widest row, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.draft_forward import forward_drafts
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.shared.indexing import Busy, positions
+from harness.engine.shared.indexing import Busy, filled, positions
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Layer, ModelSpec, Store
 from harness.engine.shared.records import Charge, Role
@@ -20,54 +21,60 @@ from harness.engine.shared.records import Charge, Role
 _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
 _TOKENS, _LAYOUT, _WINDOW, _CALLS = "cache.tokens_BS", "cache.layout_B", "cache.window_B", "cache.calls_B"
-_NOTHING = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
     """What is known of a canvas's earlier evaluations: with which token each position was last computed.
 
-    `calls_B` counts the evaluations since the row's window opened, wherever that and the positions moved since.
+    `stored_BL` is that token plus 1, 0 where there is none. `calls_B` counts the evaluations since the row's window
+    opened, wherever that and the positions moved since.
     """
 
-    tokens_BL: Tensor
+    stored_BL: Tensor
     calls_B: Tensor
 
     @property
     def fresh_B(self) -> Tensor:
         """Rows of which nothing is stored."""
-        return (self.tokens_BL == _NOTHING).all(1)
+        return ~self.stored_BL.any(1)
 
     def changed_BL(self, canvas: Canvas) -> Tensor:
         """Return positions whose token is another one than what is stored was computed with, or that have nothing.
 
         That is every position committed, edited or masked again since.
         """
-        return (self.tokens_BL != canvas.tokens_BL) & canvas.whole_BL
+        return (self.stored_BL != _to_store(canvas)) & canvas.whole_BL
 
     def gone_BL(self, canvas: Canvas) -> Tensor:
         """Return positions that were computed and are no longer part of their row."""
-        return (self.tokens_BL != _NOTHING) & ~canvas.whole_BL
+        return (self.stored_BL != 0) & ~canvas.whole_BL
+
+
+def _to_store(canvas: Canvas) -> Tensor:
+    return canvas.once("reuse.to_store", (canvas.tokens_BL,), lambda tokens_BL: tokens_BL + 1)
 
 
 def recall(canvas: Canvas, *, anew: bool = True) -> Past:
     """Return what `remember` kept: no tokens (`anew`) of a row whose positions moved or whose end did."""
-    nothing_BL = torch.full_like(canvas.tokens_BL, _NOTHING)
+    nothing_BL = filled((*canvas.tokens_BL.shape,), 0, torch.int64, canvas.tokens_BL.device)
     if _TOKENS not in canvas.memory:
-        return Past(tokens_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
-    valid_B = (canvas.memory[_LAYOUT] == canvas.layout_B) | (not anew)
-    same_B = canvas.memory[_WINDOW] == canvas.window_index_B
-    tokens_BL = kept(canvas, _TOKENS, torch.zeros_like(canvas.tokens_BL)) - 1
-    return Past(
-        tokens_BL=torch.where(valid_B[:, None], tokens_BL, nothing_BL),
-        calls_B=canvas.memory[_CALLS].masked_fill(~same_B, 0),
-    )
+        return Past(stored_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
+    layout_B, window_B, calls_B = (canvas.memory[key] for key in (_LAYOUT, _WINDOW, _CALLS))
+
+    def make(stored_BL: Tensor, *_: Tensor) -> Past:
+        return Past(
+            stored_BL=stored_BL * (layout_B == canvas.layout_B)[:, None] if anew else stored_BL,
+            calls_B=calls_B * (window_B == canvas.window_index_B),
+        )
+
+    known = (kept(canvas, _TOKENS, nothing_BL), layout_B, canvas.layout_B, window_B, canvas.window_index_B, calls_B)
+    return canvas.once((recall, anew), known, make)
 
 
 def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
-    tokens_BL = torch.where(computed_BL, canvas.tokens_BL, past.tokens_BL)
-    canvas.memory[_TOKENS] = tokens_BL.masked_fill(~canvas.whole_BL, _NOTHING) + 1
+    canvas.memory[_TOKENS] = torch.where(computed_BL, _to_store(canvas), past.stored_BL) * canvas.whole_BL
     canvas.memory[_LAYOUT] = canvas.layout_B
     canvas.memory[_WINDOW] = canvas.window_index_B
     canvas.memory[_CALLS] = past.calls_B + 1
@@ -107,37 +114,49 @@ def _held(canvas: Canvas, make: Callable[[], Store]) -> Store:
 class Gathered:
     """The chosen positions of each row, T of the widest row; shorter rows are padded by positions not chosen.
 
-    `slot_BT` is the position, or behind the canvas where it is padding; `rank_BL` is the place in T of a position.
+    `counts` are their numbers, `slot_BT` the position, or behind the canvas where it is padding.
     """
 
+    chosen_BL: Tensor
     count_B: Tensor
+    counts: Sequence[int]
     position_BT: Tensor
     slot_BT: Tensor
-    rank_BL: Tensor
 
     @classmethod
-    def of(cls, chosen_BL: Tensor, counts: Sequence[int] | None = None) -> "Gathered":
+    def of(cls, chosen_BL: Tensor, count_B: Tensor | None = None, counts: Sequence[int] | None = None) -> "Gathered":
         """Gather the positions marked in `chosen_BL`, in ascending order; `counts` are their numbers, if at hand."""
-        count_B = chosen_BL.sum(1)
-        longest = max(count_B.tolist() if counts is None else counts)
-        order_BT = chosen_BL.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
-        padded_BT = torch.arange(longest, device=order_BT.device) >= count_B[:, None]
-        return cls(
-            count_B=count_B,
-            position_BT=order_BT,
-            slot_BT=order_BT.masked_fill(padded_BT, chosen_BL.shape[1]),
-            rank_BL=chosen_BL.long().cumsum(1) - 1,
-        )
+        count_B = chosen_BL.sum(1) if count_B is None else count_B
+        counts = count_B.tolist() if counts is None else counts
+        longest = max(counts)
+        position_BT = slot_BT = chosen_BL.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
+        if min(counts) < longest:
+            padded_BT = positions(longest, position_BT.device) >= count_B[:, None]
+            slot_BT = position_BT.masked_fill(padded_BT, chosen_BL.shape[1])
+        return cls(chosen_BL=chosen_BL, count_B=count_B, counts=counts, position_BT=position_BT, slot_BT=slot_BT)
+
+    @cached_property
+    def rank_BL(self) -> Tensor:
+        """The place in T of each chosen position."""
+        return self.chosen_BL.cumsum(1) - 1
+
+    @property
+    def _row_B1(self) -> Tensor:
+        return positions(len(self.counts), self.position_BT.device)[:, None]
 
     def take(self, x_BLX: Tensor) -> Tensor:
         """Return the entries [B, T, ...] of the chosen positions."""
-        return x_BLX[torch.arange(x_BLX.shape[0], device=x_BLX.device)[:, None], self.position_BT]
+        return x_BLX[self._row_B1, self.position_BT]
 
     def put(self, x_BLX: Tensor, values_BTX: Tensor) -> Tensor:
         """Return `x_BLX` with the entries of the chosen positions replaced."""
         out = torch.cat([x_BLX, x_BLX[:, :1]], 1)
-        out[torch.arange(x_BLX.shape[0], device=x_BLX.device)[:, None], self.slot_BT] = values_BTX
+        self.write(out, values_BTX)
         return out[:, :-1]
+
+    def write(self, x_BSX: Tensor, values_BTX: Tensor) -> None:
+        """Replace the entries of the chosen positions in place; what padding has goes to the slot behind them."""
+        x_BSX[self._row_B1, self.slot_BT] = values_BTX
 
 
 def new_store(model: LanguageModel, canvas: Canvas) -> Store:
@@ -152,31 +171,34 @@ def forward_queries(
     *,
     key_BL: Tensor | None = None,
     role: Role = Role.TARGET,
+    queries: Gathered | None = None,
 ) -> Tensor:
     """Compute the positions `query_BL` and return aligned logits [N, V] of the read positions, in their order.
 
     Keys and values of the queries replace those in `store`, in place; queries see the slots `key_BL` (default: all
     that are no padding, which must have been computed before or be among the queries) as the model's structure
     allows. The source of every read position must be a query. Rows without a query are neither changed nor charged.
+    `queries` are those positions where they are gathered already, which spares a wait.
     """
     canvas, read_N = request.canvas, request.select_N
-    found = query_BL.view(-1).index_select(0, read_N).sum()
-    *counts, found = torch.cat([query_BL.sum(1), found[None]]).tolist()
-    assert found == len(read_N), "a position that is read is not computed"
-    key_BL = canvas.whole_BL if key_BL is None else key_BL
+    if queries is None:
+        count_B, found = query_BL.sum(1), query_BL.view(-1).index_select(0, read_N).sum(0, keepdim=True)
+        *counts, found = torch.cat([count_B, found]).tolist()
+        assert found == len(read_N), "a position that is read is not computed"
+        queries = Gathered.of(query_BL, count_B, counts)
+    keys_B, key_BL = (canvas.length_B, canvas.whole_BL) if key_BL is None else (key_BL.sum(1), key_BL)
     if isinstance(store, DraftsStore):
         return forward_drafts(request, store, query_BL, key_DL=key_BL, role=role)
-    width = canvas.tokens_BL.shape[1]
-    queries, busy = Gathered.of(query_BL, counts), Busy(counts)
-    longest = queries.position_BT.shape[1]
+    busy, longest = Busy(queries.counts), queries.position_BT.shape[1]
+    place_BL = queries.rank_BL + _starts(len(queries.counts), longest, read_N.device)[:, None]
     window = ForwardRequest(
         queries.take(canvas.tokens_BL),
         positions_BT=queries.position_BT,
         slots_BT=queries.slot_BT,
         kv=store,
-        end=width,
+        end=canvas.tokens_BL.shape[1],
         visible_BTS=key_BL[:, None, :],
-        select_N=(queries.rank_BL + positions(len(counts), read_N.device)[:, None] * longest).view(-1)[read_N],
+        select_N=place_BL.view(-1).index_select(0, read_N),
         decided_at_BT=queries.take(canvas.decided_at_BL),
         observe=request.observe,
     )
@@ -184,11 +206,16 @@ def forward_queries(
         role=role,
         sample_B=busy(canvas.sample_B),
         query_B=busy(queries.count_B),
-        keys_B=busy(key_BL.sum(1)),
+        keys_B=busy(keys_B),
         head_B=busy(request.head_B),
         reused=lambda: busy(key_BL & ~query_BL),
     )
     return request.call(window, charge)
+
+
+def _starts(rows: int, width: int, device: torch.device) -> Tensor:
+    """Return where each row begins if they stand one behind the other."""
+    return positions(rows * width, device)[::width]
 
 
 def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = None) -> Tensor:
@@ -206,6 +233,14 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = No
 def with_sources(request: EvaluationRequest, query_BL: Tensor) -> Tensor:
     """Return `query_BL` and every position that the logits of the read positions come from."""
     return query_BL.reshape(-1).index_fill(0, request.select_N, True).view_as(query_BL)
+
+
+def sources(request: EvaluationRequest) -> Tensor:
+    """Return every position that the logits of the read positions come from, [B, L]."""
+    if not request.model.spec.shift:
+        return request.places.marked_BL
+    nothing_BL = filled(request.places.shape, False, torch.bool, request.select_N.device)
+    return with_sources(request, nothing_BL)
 
 
 def top_probability(logits_NV: Tensor, spec: ModelSpec) -> Tensor:
@@ -253,7 +288,7 @@ class Features:
         rows, inner = values_BTX.shape[0], values_BTX.shape[2:]
         if (name, layer) not in self._tensors:
             self._tensors[name, layer] = values_BTX.new_zeros(rows, self.slots, *inner)
-        self._tensors[name, layer][torch.arange(rows, device=values_BTX.device)[:, None], at.slot_BT] = values_BTX
+        at.write(self._tensors[name, layer], values_BTX)
         return self.get(name, layer)
 
 
