@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.reuse import Gathered
 from harness.engine.shared.model import ForwardRequest, Layer
 from harness.models.embedded import EmbeddedModel
 from methods.caches.d2cache import DualAdaptiveCache, Rollout, filled, nucleus
@@ -161,7 +162,7 @@ def test_masks_of_the_window_come_first():
 
 def test_the_rollout_by_hand():
     """Guards the order of layers, the identity, and positions that are no queries."""
-    rollout = Rollout(torch.tensor([[True, False, True]]))
+    rollout = Rollout(Gathered.of(torch.tensor([[True, False, True]])))
     rollout(0, torch.tensor([[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]]))
     rollout(1, torch.tensor([[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]))
     first = torch.tensor([[0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]], dtype=torch.float64)

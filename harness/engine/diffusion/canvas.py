@@ -242,16 +242,14 @@ class Canvas:
     @property
     def place_BL(self) -> Tensor:
         """Place of every position in its row's response, negative in the prompt."""
-        return self.once(
-            "place", (self.position_L, self.prompt_length_B), lambda at_L, start_B: at_L - start_B[:, None]
-        )
+        known = self.position_L, self.prompt_length_B
+        return self.once("place", known, lambda at_L, start_B: at_L - start_B[:, None])
 
     @property
     def window_place_BL(self) -> Tensor:
         """Place of every position behind the first one of its row's window, negative before it."""
-        width = self.tokens_BL.shape[1]
-        position_BL = self.position_L.expand_as(self.window_BL)
-        return position_BL - position_BL.masked_fill(~self.window_BL, width).amin(1, keepdim=True)
+        at_L, width = self.position_L, self.tokens_BL.shape[1]
+        return at_L - torch.where(self.window_BL, at_L, width).amin(1, keepdim=True)
 
     @property
     def first_undecided_B(self) -> Tensor:
