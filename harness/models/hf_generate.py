@@ -117,10 +117,17 @@ def generate(
     `draft` is the module of the model that drafts, if there is one. Raise DataError, in one line, for what the class
     cannot do.
     """
+    draft = _twin(inner) if draft is inner else draft
     return [
         _of_prompt(inner, spec, list(prompt), sample, seed, gen_length, dict(settings), called, draft)
         for sample, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
     ]
+
+
+def _twin(inner: Any) -> Any:
+    """Return a module with the same weights: hooks and schedules of one that drafts for itself are told apart."""
+    weights = [*inner.parameters(), *inner.buffers()]
+    return copy.deepcopy(inner, {id(weight): weight for weight in weights})
 
 
 def _of_prompt(

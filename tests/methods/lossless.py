@@ -45,7 +45,8 @@ def words_of(method: str) -> tuple[str, ...]:
     """Return the overrides that run a method on an embedded model: one that can be read early, where it reads so."""
     made = build_method(compose(["model=tiny_ar", f"method={method}"]))
     assert isinstance(made, AutoregressiveMethod)
-    drafts = tuple(f"model@draft={DRAFTS[kind]}" for kind in sorted(asks(made), key=lambda one: one.value)[:1])
+    kinds = sorted(asks(made).get("draft", ()), key=lambda one: one.value)
+    drafts = tuple(f"model@draft={DRAFTS[kind]}" for kind in kinds[:1])
     drafts = () if any(knob.startswith("model@draft=") for knob in KNOBS.get(method, ())) else drafts
     own = any(not policy.of_draft for _, policy in running_parts(made))
     return (f"model={'tiny_ar_exits' if own else 'tiny_ar'}", f"method={method}", *KNOBS.get(method, ()), *drafts)

@@ -112,6 +112,22 @@ def test_answers_are_greedy_and_every_call_is_counted(models: Models, name: str)
         assert sum(work.nfe for work in counts) < sum(len(one.tokens) for one in made)
 
 
+def test_a_model_that_drafts_for_itself_is_counted_twice(models: Models) -> None:
+    """Guards one module in both roles: calls are told apart, all but a last draft stand, and nothing stays behind."""
+    target, ledger = models.target, Ledger()
+    assert isinstance(target, CausalModel)
+    with counted(target) as by_both:
+        made = answered(Models(target, target), "hf_assisted", ledger)
+    greedy = run(target, AutoregressiveMethod(acceptor=Greedy()), PROMPTS, LENGTH)
+    assert [one.tokens for one in made] == [one.tokens for one in greedy]
+    assert [int(record.query_B.sum()) for record in ledger.records] == by_both
+    assert 0 < sum(record.role is Role.DRAFT for record in ledger.records) < len(by_both)
+    for found in ledger.drafting(range(len(PROMPTS))):
+        # Of drafts that end an answer transformers takes one back, which its target then says.
+        assert found is not None and found.draft_tokens - 1 <= found.accepted_draft_tokens <= found.draft_tokens
+    assert not target.inner._forward_hooks
+
+
 def test_an_early_exit_runs_so_many_layers(models: Models) -> None:
     """Guards layers of drafts, which share a module with the target."""
     assert isinstance(models.target, CausalModel)

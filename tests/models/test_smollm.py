@@ -13,13 +13,17 @@ import transformers
 
 from harness.config.build import build_method, load_model
 from harness.config.composition import compose
+from harness.engine import own_sampler
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
+from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import ForwardRequest, Models
+from harness.engine.shared.records import Ledger
 from harness.models import hf_causal, packaged
 from harness.models.pool import LoadedModel
 from harness.models.public import gguf_file
 from harness.results.store import Store
+from harness.runs.votes import in_tokens
 from methods.autoregressive.greedy import Greedy
 from tests.conftest import RunDecbench
 from tests.engine.causal import RaggedNoise, run, with_drafts
@@ -210,6 +214,32 @@ def test_the_same_folder_runs_as_a_class_of_transformers(loaded: LoadedModel, as
     made = run(model, method, asked.prompts[:3], NEW)
     assert parted(loaded.model, asked.prompts[:3], asked.plain[:3], made) == []
     assert sum(len(one.tokens) - 1 - max(one.decided_at) for one in made) > 6
+
+
+@pytest.mark.parametrize("method", ["hf_greedy", "hf_assisted", "hf_early_exit method.assistant_early_exit=28"])
+def test_what_transformers_makes_of_the_same_folder(method: str, loaded: LoadedModel, asked: Asked) -> None:
+    """Guards transformers' own generation on real weights, the checkpoint as its own draft too: greedy answers."""
+    folder = str(packaged.made(_option()))
+    model, ledger = hf_causal.load(name="same", hub_id=None, max_length=256, path=folder).model, Ledger()
+    asks = Models(model, model) if method == "hf_assisted" else model
+    sampler = build_method(compose(["model=hf_causal", f"model.path={folder}", *f"method={method}".split()]))
+    assert isinstance(sampler, OwnSamplerMethod)
+    told = {"gen_length": NEW, "seeds": range(3), "ledger": ledger}
+    made = own_sampler.decode(asks, sampler, asked.prompts[:3], **told)
+    assert parted(loaded.model, asked.prompts[:3], asked.plain[:3], made) == []
+    calls, tokens = (sum(counts.nfe for counts in ledger.counts(range(3))), sum(len(one.tokens) for one in made))
+    assert calls == tokens if method == "hf_greedy" else calls < tokens - 6
+
+
+def test_staged_prompting_tells_its_stages_to_a_real_model(loaded: LoadedModel, asked: Asked) -> None:
+    """Guards stages in a real vocabulary: every artifact is asked for in its turn, within its budget."""
+    stages = build_method(compose([f"model={NAME}", "method=staged_prompting", "method.budgets=[8,8,8,12]"]))
+    tokenizer, method = loaded.tokenizer, in_tokens(stages, loaded.tokenizer)
+    assert isinstance(method, AutoregressiveMethod)
+    for one in run(loaded.model, method, asked.prompts[:2], 240):
+        text = tokenizer.decode(one.tokens)
+        places = [text.index(f"<{tag}>") for tag in ("requirements", "machine", "pseudocode", "code")]
+        assert places == sorted(places) and 0 < one.tokens_generated <= 8 * 3 + 12 + 1
 
 
 def test_text_comes_back_and_turns_are_the_published_ones(loaded: LoadedModel) -> None:
