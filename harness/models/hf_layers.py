@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.engine.shared.model import Part, Routing
+from harness.engine.shared.model import NORMED, Part, Routing
 from harness.models.slots import SlotCache
 
 
@@ -111,6 +111,8 @@ class LayerByLayer:
                 if 2 * index + 1 not in part.skipped:
                     x = x + feed_forward(feed_forward_norm(x))
                 part.taps(index + 1, x)
+        if NORMED in part.taps.depths:
+            part.taps(NORMED, self.norm(x))
         return x
 
     def _entering(self, part: Part, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.shared.model import AttentionObserver, ForwardRequest, Part, Routing
+from harness.engine.shared.model import NORMED, AttentionObserver, ForwardRequest, Part, Routing
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -361,6 +361,8 @@ class Transformer(nn.Module):
             told = {"read": read, "halves": halves, "routing": part.routing}
             x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, **told)
             part.taps(index + 1, x)
+        if NORMED in part.taps.depths:
+            part.taps(NORMED, self.norm(x))
         return self.read(request.selected(x))
 
     def _entering(self, tokens_BT: Tensor, part: Part) -> Tensor:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafted, Proposal
+from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.shared.sampling import invert
 from methods.autoregressive.sample import Law
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafted, Proposal
+from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.autoregressive.trees import ANCHOR, compacted
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.sampling import invert

@@ -19,8 +19,9 @@ depend on other rows.
 
 from torch import Tensor, full_like, where
 
-from harness.engine.autoregressive.drafting import Drafted, Round
+from harness.engine.autoregressive.drafting import Round
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
 from harness.errors import ConfigError

@@ -26,8 +26,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import KeepGoing, Proposal
+from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import KeepGoing
 from harness.engine.shared.model import LanguageModel, ModelKind, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger

@@ -24,9 +24,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import KeepGoing, Proposal
+from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.layers import Begun
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import KeepGoing
 from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger

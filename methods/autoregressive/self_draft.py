@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import KeepGoing, Proposal
+from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.parts import ask_groups
 from harness.engine.autoregressive.sequences import Sequences, is_stop
+from harness.engine.autoregressive.stopping import KeepGoing
 from harness.engine.autoregressive.windows import Window
 from harness.engine.shared.model import LanguageModel, Part, Taps
 from harness.engine.shared.prediction import Prediction

@@ -25,16 +25,18 @@ Invariants: temperature 0 equals greedy decoding; with the target as its own dra
 `nfe` = 1 + ceil((`tokens_out` - 1) / (K + 1)), of which `nfe_prefill` = 1; `nfe_draft` is the number of drafts.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import KeepGoing, Proposal, Verdict
+from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
+from harness.engine.autoregressive.stopping import KeepGoing
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.model import LanguageModel, ModelKind, Models, Part, Store
+from harness.engine.shared.model import NORMED, LanguageModel, ModelKind, Models, Part, Store, Taps
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, token_gap
 from harness.engine.shared.randomness import uniforms
@@ -70,6 +72,13 @@ class ModelDrafter:
         """Return at most `limit_B` tokens per row, as many as `keep_going` says."""
         return draft_with(model, sequences, limit_B, ledger, temperature=self.temperature, keep_going=keep_going)
 
+    def propose_shown(
+        self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
+    ) -> Proposal:
+        """Return the same, with the draft's hidden states for `keep_going`."""
+        given = {"temperature": self.temperature, "keep_going": keep_going}
+        return draft_with(model, sequences, limit_B, ledger, **given, states=True)
+
 
 def draft_with(
     model: LanguageModel,
@@ -81,11 +90,13 @@ def draft_with(
     keep_going: KeepGoing,
     part: Part | None = None,
     calibrate: bool = False,
+    states: bool = False,
 ) -> Proposal:
     """Return at most `limit_B` tokens per row of the model that drafts, as many as `keep_going` says.
 
     What it lacks of the text passes all of it; drafts behind the first pass its `part` (None: all). With `calibrate`
-    what a part has left of them is computed anew in the next round, by all of it.
+    what a part has left of them is computed anew in the next round, by all of it. `keep_going` is shown hidden `states`
+    if asked for.
     """
     assert isinstance(model, Models), "there is no model that drafts"
     if not bool((limit_B > 0).any()):
@@ -96,6 +107,7 @@ def draft_with(
     busy_R, laws, exact_B = (limit_B > 0).nonzero().squeeze(1), [], None
     while len(busy_R):
         end_B = computed_B.index_copy(0, busy_R, (length_B + count_B)[busy_R])
+        ran, taps = None if exact_B is None else part, Taps({NORMED})
         window = Window(
             # What only the target has is fed as the draft's last token: what follows may be a poor draft.
             tokens_BL=tokens_BL.clamp(max=model.draft.spec.vocab_size - 1),
@@ -104,11 +116,13 @@ def draft_with(
             read_B=end_B - 1,
             store=store,
             busy_R=busy_R,
-            part=None if exact_B is None else part,
+            part=replace(ran or Part(), taps=taps) if states else ran,
         )
         asked = ask(model.draft, window, sequences, ledger, Role.DRAFT)
         logits_RV, step = over(model.spec.vocab_size, asked.logits_NV), int(count_B.max()) + 1
         drafted, q_BV = drawn(temperature, busy_R, logits_RV, uniform_BK[:, step - 1], sequences, step)
+        if states:
+            drafted = replace(drafted, state_RC=taps.states[NORMED][busy_R, (end_B - computed_B)[busy_R] - 1])
         laws += [] if q_BV is None else [q_BV]
         tokens_BL[busy_R, end_B[busy_R]] = drafted.token_R
         exact_B = end_B if exact_B is None else exact_B

@@ -40,9 +40,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafted, Proposal
+from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.parts import ask_groups
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.autoregressive.windows import Window
 from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy

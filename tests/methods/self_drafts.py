@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
 from harness.engine.shared.model import ForwardRequest, LanguageModel
@@ -13,6 +14,12 @@ from harness.models.key_values import KeyValueStore
 from tests.engine.causal import PROMPTS, continue_greedily, random_causal, run
 
 LAYERS = 8
+
+
+def weights(*shape: int, seed: int = 0) -> Tensor:
+    """Return the weights of a part that nobody has trained."""
+    drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return drawn * shape[-1] ** -0.5
 
 
 @cache

@@ -11,7 +11,17 @@ from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter, Round
-from harness.engine.shared.model import Blend, ForwardRequest, Models, Part, Routing, Taps, experts_of, runs_parts
+from harness.engine.shared.model import (
+    NORMED,
+    Blend,
+    ForwardRequest,
+    Models,
+    Part,
+    Routing,
+    Taps,
+    experts_of,
+    runs_parts,
+)
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models.hf_causal import CausalModel
@@ -86,14 +96,15 @@ def test_two_ranges_are_the_whole(model: CausalModel, cut: int, stored: bool) ->
 
 def test_states_are_those_behind_each_layer(model: CausalModel) -> None:
     """Guards depths against being one off, places of GPT-2 in the embedding, and chosen positions of the head."""
-    taps = Taps(range(LAYERS + 1))
+    taps = Taps([*range(LAYERS + 1), NORMED])
     select_N = torch.tensor([3, 8, 0])
     logits_NV = model.forward(ForwardRequest(TOKENS_BT, part=Part(taps=taps), select_N=select_N))
     with torch.no_grad():
         seen = model.inner(input_ids=TOKENS_BT, use_cache=False, output_hidden_states=True).hidden_states
-    for depth in range(LAYERS):
+    # What these classes call the last hidden state is behind the norm.
+    for depth in (*range(LAYERS), NORMED):
         torch.testing.assert_close(taps.states[depth], seen[depth], rtol=0, atol=1e-12)
-    assert model.layers is not None and [*taps.states] == [*range(LAYERS + 1)]
+    assert model.layers is not None and [*taps.states] == [*range(LAYERS + 1), NORMED]
     torch.testing.assert_close(model.layers.read(taps.states[LAYERS]), plain(model), rtol=0, atol=1e-12)
     torch.testing.assert_close(logits_NV, plain(model).flatten(0, 1)[select_N], rtol=0, atol=1e-12)
 

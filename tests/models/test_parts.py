@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.shared.model import Blend, ForwardRequest, Part, Taps, runs_parts
+from harness.engine.shared.model import NORMED, Blend, ForwardRequest, Part, Taps, runs_parts
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from harness.models.embedded import EmbeddedModel
 from harness.models.transformer import Block
@@ -47,6 +47,9 @@ def test_states_are_those_behind_each_layer() -> None:
     assert [*seen] == [*range(LAYERS + 1)]
     assert torch.equal(seen[0], MODEL.transformer.embedding(TOKENS_BT))
     last = MODEL.transformer.read(seen[LAYERS])
+    normed = Taps([NORMED])
+    MODEL.forward(ForwardRequest(TOKENS_BT, part=Part(taps=normed)))
+    assert torch.equal(normed.states[NORMED], MODEL.transformer.norm(seen[LAYERS])) and [*normed.states] == [NORMED]
     assert torch.equal(last, MODEL.forward(ForwardRequest(TOKENS_BT)))
     for depth in range(LAYERS):
         assert not torch.equal(seen[depth], seen[depth + 1])

@@ -5,7 +5,7 @@ Shapes: B rows, L positions, K drafted tokens, T tokens of a round, N scored pos
 absolute.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.engine.autoregressive.branching import Branching, NeverRevise, Revision, Single
 from harness.engine.autoregressive.layers import AllLayers, Begun, Feed, Layers, Tokens
 from harness.engine.autoregressive.sequences import Sequences, first
+from harness.engine.autoregressive.stopping import Drafted, KeepGoing, ReadsStates
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.model import LanguageModel, ModelKind, Store
@@ -284,28 +285,6 @@ class LearnsFromRounds(Drafter, Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drafted:
-    """The tokens that a drafter has just made, the `step`-th of their round (from 1), for the rows `row_R`.
-
-    `logits_RV` are what they were made of: log probabilities up to a constant, temperature included.
-    """
-
-    step: int
-    row_R: Tensor
-    token_R: Tensor
-    logits_RV: Tensor
-    sequences: Sequences
-
-    def probability_R(self) -> Tensor:
-        """Return the probability that the drafter gave each token."""
-        return self.logits_RV.softmax(-1).gather(1, self.token_R[:, None])[:, 0]
-
-
-KeepGoing = Callable[[Drafted], Tensor]
-"""Says which of the rows [R] of what was drafted are to draft another token."""
-
-
 @runtime_checkable
 class DraftsStepwise(Drafter, Protocol):
     """A drafter that makes one token after the other, and may be stopped behind each."""
@@ -314,6 +293,17 @@ class DraftsStepwise(Drafter, Protocol):
         self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
     ) -> Proposal:
         """Do as `propose` does, asking `keep_going` behind each token, the last that there is room for included."""
+        ...
+
+
+@runtime_checkable
+class ShowsStates(DraftsStepwise, Protocol):
+    """A drafter that can show the hidden states which it makes tokens of."""
+
+    def propose_shown(
+        self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger, keep_going: KeepGoing
+    ) -> Proposal:
+        """Do as `propose_while` does, with hidden states in what is drafted (`Drafted.state_RC`)."""
         ...
 
 
@@ -395,4 +385,9 @@ class AutoregressiveMethod:
             raise ConfigError(
                 f"draft_length={type(self.draft_length).__name__}: decides behind every token, and "
                 f"{type(self.drafter).__name__} does not draft one by one; use method/draft_length=fixed"
+            )
+        if isinstance(self.draft_length, ReadsStates) and not isinstance(self.drafter, ShowsStates):
+            raise ConfigError(
+                f"draft_length={type(self.draft_length).__name__}: reads hidden states of the drafter, and "
+                f"{type(self.drafter).__name__} shows none; use method/drafter=model"
             )

@@ -22,6 +22,7 @@ from harness.engine.autoregressive.drafting import (
     LearnsFromRounds,
     Proposal,
     Round,
+    ShowsStates,
     StopsDrafting,
     Verdict,
 )
@@ -30,6 +31,7 @@ from harness.engine.autoregressive.entrance import Begins, Entrance, everyone
 from harness.engine.autoregressive.outcomes import note_round
 from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
+from harness.engine.autoregressive.stopping import ReadsStates
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.kv_tree import TreeStore
@@ -115,7 +117,10 @@ def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Seque
     limit_B = torch.minimum(method.draft_length.limit(sequences), room_B)
     drafter, length = method.drafter, method.draft_length
     if isinstance(length, StopsDrafting) and isinstance(drafter, DraftsStepwise):
-        proposal = drafter.propose_while(model, sequences, limit_B, ledger, length.keep_going)
+        propose_on = drafter.propose_while
+        if isinstance(length, ReadsStates) and isinstance(drafter, ShowsStates):
+            propose_on = drafter.propose_shown
+        proposal = propose_on(model, sequences, limit_B, ledger, length.keep_going)
     else:
         proposal = drafter.propose(model, sequences, limit_B, ledger)
     if proposal.parent_BK is not None:

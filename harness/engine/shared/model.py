@@ -72,10 +72,15 @@ class LayerPlan(Protocol):
         ...
 
 
+NORMED = -1
+"""The depth of `Taps` behind the last layer that is run and the final norm: what the head reads."""
+
+
 class Taps:
     """Keeps hidden states on their way through a call: `states[depth]` [B, T, C] are those behind so many layers.
 
-    At depth 0 they are what enters the first layer. Depths that a call does not pass are not kept.
+    At depth 0 they are what enters the first layer, at `NORMED` what the head reads. Depths that a call does not pass
+    are not kept.
     """
 
     def __init__(self, depths: Iterable[int]) -> None:
