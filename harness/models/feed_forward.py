@@ -3,7 +3,7 @@
 Shapes: N positions, C channels, E experts, K experts of a position, G groups of experts, I inner channels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.engine.shared.routing import Routing
 from harness.errors import ConfigError
 
 
@@ -85,17 +86,20 @@ class MixtureOfExperts(nn.Module):
             self.selection_bias.data = self.selection_bias.data.float()
         return self
 
-    def forward(self, x: Tensor, ranks: Sequence[int] | None = None) -> Tensor:
-        """Map width to width, by the experts of other `ranks` than the best ones (None: those that are active)."""
+    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
+        """Map width to width, by the experts that are active, or by those of a `routing`."""
         flat_NC = x.flatten(0, -2)
-        weights_NK, chosen_NK = self.route(flat_NC, ranks)
+        weights_NK, chosen_NK = self.route(flat_NC, routing)
         mixed_NC = self._mix(flat_NC, weights_NK.to(x.dtype), chosen_NK)
         if self.shared is not None:
             mixed_NC = mixed_NC + self.shared(flat_NC)
         return mixed_NC.view_as(x)
 
-    def route(self, x_NC: Tensor, ranks: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Return weights and numbers of the experts of every position, [N, K] each."""
+    def route(self, x_NC: Tensor, routing: Routing | None = None) -> tuple[Tensor, Tensor]:
+        """Return weights and numbers of the experts of every position, [N, K] each.
+
+        Where a position has fewer than another, the number of experts stands for none.
+        """
         e = self.experts
         if e.router is Router.SOFTMAX:
             logits_NE = self.router(x_NC)
@@ -112,9 +116,12 @@ class MixtureOfExperts(nn.Module):
             kept_NK = worth_NG.topk(e.groups_kept, -1).indices
             dropped_NG = torch.ones_like(worth_NG, dtype=torch.bool).scatter(-1, kept_NK, False)
             choice_NE = grouped_NGE.masked_fill(dropped_NG[..., None], -torch.inf).flatten(-2)
-        chosen_NK = choice_NE.topk(e.active if ranks is None else max(ranks) + 1, -1).indices
-        chosen_NK = chosen_NK if ranks is None else chosen_NK[:, list(ranks)]
+        count = e.active if routing is None else max(routing.ranks, default=e.count - 1) + 1
+        chosen_NK = choice_NE.topk(count, -1).indices
         weights_NK = scores_NE.gather(-1, chosen_NK)
+        if routing is not None:
+            weights_NK, ranks_NK = routing.among(weights_NK)
+            chosen_NK = chosen_NK.gather(-1, ranks_NK).masked_fill(weights_NK == 0, e.count)
         if e.normalised:
             weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
         return weights_NK * e.scale, chosen_NK
@@ -127,6 +134,9 @@ class MixtureOfExperts(nn.Module):
         out_MC = x_NC.new_empty(order.shape[0], x_NC.shape[1])
         for expert, places in enumerate(order.split(counts)):
             if not len(places):
+                continue
+            if expert == self.experts.count:
+                out_MC[places] = 0
                 continue
             gate, up = F.linear(x_NC[places // K], self.gate_up[expert]).chunk(2, -1)
             out_MC[places] = F.linear(F.silu(gate) * up, self.down[expert])

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.engine.shared.model import NORMED, Part, Routing
+from harness.engine.shared.model import NORMED, Part
+from harness.engine.shared.routing import Routing
 from harness.models.slots import SlotCache
 
 
@@ -133,7 +134,7 @@ def _is_router(module: Any) -> bool:
 
 @contextmanager
 def routed(routers: Sequence[Any], routing: Routing) -> Iterator[None]:
-    """Have routers choose the experts of other ranks.
+    """Have routers, one for each layer that has experts, in their order, choose as a routing says.
 
     They return logits, weights and numbers of the experts, the best first; asked for all of them, they show every rank.
     Classes normalise the weights of what is chosen unless they have a `norm_topk_prob` that says otherwise.
@@ -141,11 +142,12 @@ def routed(routers: Sequence[Any], routing: Routing) -> Iterator[None]:
 
     def choose(router: Any, arguments: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         logits, weights_NE, experts_NE = output
-        ranks = list(routing.ranks)
-        weights_NK, experts_NK = weights_NE[:, ranks], experts_NE[:, ranks]
+        weights_NK, ranks_NK = routing.at(layer_of[id(router)]).among(weights_NE)
         if getattr(router, "norm_topk_prob", True):
             weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
-        return logits, weights_NK, experts_NK
+        return logits, weights_NK, experts_NE.gather(1, ranks_NK)
+
+    layer_of = {id(router): layer for layer, router in enumerate(routers)}
 
     active, hooks = [router.top_k for router in routers], [router.register_forward_hook(choose) for router in routers]
     try:

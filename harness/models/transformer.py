@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.shared.model import NORMED, AttentionObserver, ForwardRequest, Part, Routing
+from harness.engine.shared.model import NORMED, AttentionObserver, ForwardRequest, Part
+from harness.engine.shared.routing import Routing
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -259,7 +260,7 @@ class Block(nn.Module):
         fed = self.feed_forward_norm(x)
         if routing is None or not isinstance(self.feed_forward, MixtureOfExperts):
             return x + self.feed_forward(fed)
-        return x + self.feed_forward(fed, routing.ranks)
+        return x + self.feed_forward(fed, routing)
 
 
 @dataclass(frozen=True)
@@ -358,7 +359,7 @@ class Transformer(nn.Module):
                 continue
             read = x if part.begins_abreast(index, layers) else read
             halves = (2 * index not in part.skipped, 2 * index + 1 not in part.skipped)
-            told = {"read": read, "halves": halves, "routing": part.routing}
+            told = {"read": read, "halves": halves, "routing": part.routing and part.routing.at(index)}
             x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, **told)
             part.taps(index + 1, x)
         if NORMED in part.taps.depths:

@@ -10,14 +10,17 @@ the largest (1 + beta) z_s(v) - beta z_w(v) is next, or one drawn from the softm
 |---|---|---|
 | strong | strong_ranks | none: the experts that the model's own routing takes |
 | weak | weak_ranks | [1]: the second-best expert alone ("rank-k routing", k = 2) |
+| | weak_routing | `ranks`; or `random`, one expert for every position and layer; or `dynamic` |
+| | dynamic_threshold | 0.6: `dynamic` has the fewest of the best experts that are together more probable |
 | alpha | alpha | 0.1 |
 | beta | beta | 0.5 (searched in 0.1, 0.3, ..., 0.9) |
 | tau_s, tau_w | strong_temperature, weak_temperature | 1, 1 |
 | | sample | false: the largest; true: a draw |
 
 Ranks count from 0. Weights of the chosen experts add up to 1 where those of the model's own choice do; experts that are
-shared stay on. Raw logits are contrasted: constants of log softmax change no order. Deviations: answers may end with a
-stop token, which the released code forbids unless told otherwise; its `random` and `dynamic` routings are not offered.
+shared stay on. A random expert has the weight 1, and is drawn by the row's seed, position and layer: for every token
+once, whatever is read again. Raw logits are contrasted: constants of log softmax change no order. Deviation: answers
+may end with a stop token, which the released code forbids unless told otherwise.
 
 A token takes two calls, one after the other (the release calls twice, too), the prompt as well.
 Invariants: beta = 0, alpha = 1, or equal routings give greedy decoding; strong ranks 0 to K - 1 of a model that uses K
@@ -25,6 +28,7 @@ experts are its own.
 """
 
 import math
+from enum import Enum
 from typing import ClassVar
 
 import torch
@@ -33,11 +37,12 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.model import LanguageModel, Part, Routing
+from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, token_gap
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.routing import Routing
 from harness.engine.shared.sampling import invert
 from harness.errors import FieldError
 
@@ -80,11 +85,21 @@ class Routed:
         return Part(routing=Routing(ranks=self.ranks)) if self.ranks else None
 
 
+class WeakRouting(Enum):
+    """What the weak pass has instead of the mixtures' own choice."""
+
+    ranks = "ranks"
+    random = "random"
+    dynamic = "dynamic"
+
+
 @policy("method/acceptor", "self_contrast")
 class SelfContrast:
     """Take the token that the strong routing prefers most against the weak one; see the module."""
 
     weak_ranks: tuple[int, ...] = (1,)
+    weak_routing: WeakRouting = WeakRouting.ranks
+    dynamic_threshold: float = 0.6
     alpha: float = 0.1
     beta: float = 0.5
     strong_temperature: float = 1.0
@@ -98,6 +113,8 @@ class SelfContrast:
         _check("weak_ranks", self.weak_ranks)
         if not self.weak_ranks:
             raise FieldError("weak_ranks", [], "name at least one rank, 0 being the best expert")
+        if not 0 < self.dynamic_threshold < 1:
+            raise FieldError("dynamic_threshold", self.dynamic_threshold, "lie in (0, 1); 1 would take all experts")
         if not 0 < self.alpha <= 1:
             raise FieldError("alpha", self.alpha, "lie in (0, 1]")
         if self.beta < 0:
@@ -111,7 +128,11 @@ class SelfContrast:
 
     def fit_experts(self, experts: int) -> None:
         """Raise FieldError for ranks that mixtures of so many experts do not have."""
-        _fit("weak_ranks", self.weak_ranks, experts)
+        if self.weak_routing is WeakRouting.ranks:
+            _fit("weak_ranks", self.weak_ranks, experts)
+        elif not experts:
+            must = "be of a model with a mixture of experts; use model=tiny_moe"
+            raise FieldError("weak_routing", self.weak_routing.value, must)
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Return the most probable token by the strong routing alone."""
@@ -136,10 +157,22 @@ class SelfContrast:
             end_B=sequences.length_B,
             read_B=sequences.length_B - 1,
             store=sequences.stores[STORE],
-            part=Part(routing=Routing(ranks=self.weak_ranks)),
+            part=Part(routing=self._routing(sequences, model.spec.layers)),
         )
         begins = not bool(sequences.computed_B.any())
         return ask(model, window, sequences, ledger, Role.PREFILL if begins else Role.TARGET)
+
+    def _routing(self, sequences: Sequences, layers: int) -> Routing:
+        """Return what the weak pass has of the positions that a call computes."""
+        if self.weak_routing is WeakRouting.ranks:
+            return Routing(ranks=self.weak_ranks)
+        if self.weak_routing is WeakRouting.dynamic:
+            return Routing(mass=self.dynamic_threshold)
+        width = int((sequences.length_B - sequences.computed_B).max())
+        position_BT = sequences.computed_B[:, None] + torch.arange(width, device=sequences.length_B.device)
+        seed_N = sequences.seed_B.repeat_interleave(width)
+        uniform_NL = uniforms(seed_N, position_BT.flatten(), "experts", layers)
+        return Routing(uniform_BTL=uniform_NL.view(-1, width, layers))
 
     def _verdict(self, logits_BV: Tensor, prediction: Prediction, sequences: Sequences) -> Verdict:
         if not self.sample:

@@ -1,6 +1,7 @@
 """SCMoE: a plain reading of its contrast, greedy decoding at the ends of its knobs, and keys that are kept apart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
 from harness.engine.autoregressive.drafting import AutoregressiveMethod
-from harness.engine.shared.model import ForwardRequest, Part, Routing
+from harness.engine.shared.model import ForwardRequest, Part
+from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.routing import Routing
 from harness.errors import ConfigError, FieldError
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.sample import KeyedSample
-from methods.autoregressive.scmoe import STORE, Routed, SelfContrast
+from methods.autoregressive.scmoe import STORE, Routed, SelfContrast, WeakRouting
 from tests.engine.causal import MIXTURE, PROMPTS, random_causal, run
 from tests.methods.self_drafts import same_for_every_batch
 
@@ -43,6 +46,91 @@ def reading(prompt: list[int], weak: tuple[int, ...], strong: tuple[int, ...] | 
         valid = [v for v in range(len(z_s)) if z_s[v] >= max(z_s) + math.log(0.1)]
         tokens.append(max(valid, key=lambda v: 1.5 * z_s[v] - 0.5 * z_w[v]))
     return tuple(tokens[len(prompt) :])
+
+
+def by_hand(tokens: list[int], weigh: object) -> list[float]:
+    """Return the logits behind tokens where `weigh(layer, p_E)` says what each expert weighs, expert by expert."""
+    transformer, layers = MODEL.transformer, []
+    for layer, block in enumerate(transformer.blocks):
+        mixture = block.feed_forward
+
+        def mix(x_BTC: torch.Tensor, routing: object = None, mixture: object = mixture, layer: int = layer):
+            out = []
+            for place, x_C in enumerate(x_BTC[0]):
+                w_E = weigh(layer, place, mixture.router(x_C).softmax(-1).tolist())  # type: ignore[operator,attr-defined]
+                gates = [(torch.nn.functional.linear(x_C, up).chunk(2)) for up in mixture.gate_up]  # type: ignore[attr-defined]
+                said = [
+                    down @ (torch.nn.functional.silu(g) * u) for (g, u), down in zip(gates, mixture.down, strict=True)
+                ]  # type: ignore[attr-defined]
+                out.append(sum(w * one for w, one in zip(w_E, said, strict=True)))
+            return torch.stack(out)[None]
+
+        layers.append((mixture, mix))
+    with pytest.MonkeyPatch.context() as patch:
+        for mixture, mix in layers:
+            patch.setattr(mixture, "forward", mix)
+        return logits(tokens, None)
+
+
+def fewest(mass: float) -> object:
+    """Return how a position's experts are weighed that are together more probable than `mass`."""
+
+    def weigh(layer: int, place: int, p_E: list[float]) -> list[float]:
+        kept: list[int] = []
+        for expert in sorted(range(len(p_E)), key=lambda e: -p_E[e]):
+            kept.append(expert)
+            if sum(p_E[e] for e in kept) > mass:
+                break
+        total = sum(p_E[e] for e in kept)
+        return [p / total if e in kept else 0.0 for e, p in enumerate(p_E)]
+
+    return weigh
+
+
+def drawn(seed: int) -> object:
+    """Return how a position's expert is weighed that its numbers fall on, counted from the best."""
+
+    def weigh(layer: int, place: int, p_E: list[float]) -> list[float]:
+        u = float(uniforms(torch.tensor([seed]), torch.tensor([place]), "experts", 3)[0, layer])
+        order = sorted(range(len(p_E)), key=lambda e: -p_E[e])
+        return [float(e == order[int(u * len(p_E))]) for e in range(len(p_E))]
+
+    return weigh
+
+
+@pytest.mark.parametrize(
+    ("routing", "knobs"), [("dynamic", {}), ("dynamic", {"dynamic_threshold": 0.9}), ("random", {})]
+)
+def test_other_routings_are_those_of_a_plain_reading(routing: str, knobs: dict) -> None:
+    """Guards experts that differ in number and are drawn, position by position, and rows alone and together."""
+    method = contrasted(weak_routing=WeakRouting(routing), **knobs)
+    made = same_for_every_batch(MODEL, method)
+    for row in (1, 2):
+        weigh = drawn(100 + row) if routing == "random" else fewest(knobs.get("dynamic_threshold", 0.6))
+        tokens = list(PROMPTS[row])
+        for _ in range(5):
+            z_s, z_w = logits(tokens, None), by_hand(tokens, weigh)
+            valid = [v for v in range(len(z_s)) if z_s[v] >= max(z_s) + math.log(0.1)]
+            tokens.append(max(valid, key=lambda v: 1.5 * z_s[v] - 0.5 * z_w[v]))
+        assert made[row][:5] == tuple(tokens[len(PROMPTS[row]) :])
+
+
+def test_a_routing_chooses_the_fewest_experts_or_the_drawn_one() -> None:
+    """Guards the edge, where a sum equal to the threshold is not above it, and the ends of the numbers."""
+    p_NE = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.9, 0.05, 0.03, 0.02]], dtype=torch.float64)
+    weights_NK, ranks_NK = Routing(mass=0.75).among(p_NE)
+    assert weights_NK.tolist() == [[0.5, 0.25, 0.125], [0.9, 0.0, 0.0]] and ranks_NK.tolist() == [[0, 1, 2]] * 2
+    numbers_BTL = torch.tensor([[[0.0, 0.999], [0.26, 0.5]]])
+    for layer, ranks in ((0, [[0], [1]]), (1, [[3], [2]])):
+        weights_N1, ranks_N1 = Routing(uniform_BTL=numbers_BTL).at(layer).among(p_NE)
+        assert (weights_N1.tolist(), ranks_N1.tolist()) == ([[1.0], [1.0]], ranks)
+
+
+def test_nearly_all_experts_are_the_model_itself() -> None:
+    """Guards weights: a mixture that uses all of its experts is not told from one routed to nearly all mass."""
+    full = random_causal(experts=replace(MIXTURE, active=4), layers=3)
+    method = AutoregressiveMethod(acceptor=SelfContrast(weak_routing=WeakRouting.dynamic, dynamic_threshold=1 - 1e-12))
+    assert same_for_every_batch(full, method) == same_for_every_batch(full, GREEDY)
 
 
 @pytest.mark.parametrize("weak", [(1,), (3,), (2, 0), (0, 1, 2, 3)])
@@ -107,6 +195,7 @@ def test_a_draw_of_no_contrast_is_sampling() -> None:
         ({"weak_ranks": ()}, r"weak_ranks=\[\]: must name at least one"),
         ({"weak_ranks": (1, 1)}, r"weak_ranks=\[1, 1\]: must be different ranks"),
         ({"weak_temperature": 0.0}, "weak_temperature=0.0: must be above 0"),
+        ({"dynamic_threshold": 1.0}, r"dynamic_threshold=1.0: must lie in \(0, 1\); 1 would take all experts"),
     ],
 )
 def test_knobs_out_of_range_are_refused(knobs: dict, told: str) -> None:
@@ -121,5 +210,7 @@ def test_a_model_without_these_experts_is_refused() -> None:
         fit_decoding(compose(["model=tiny_moe", "method=scmoe", "method.weak_ranks=[8]"]), build.Builder())
     with pytest.raises(ConfigError, match=r"method\.weak_ranks=\[1\]: must be empty.*use model=tiny_moe.*=tiny_ar\)$"):
         fit_decoding(compose(["model=tiny_ar", "method=scmoe"]), build.Builder())
+    with pytest.raises(ConfigError, match=r"method\.weak_routing=random: must be of a model with a mixture of experts"):
+        fit_decoding(compose(["model=tiny_ar", "method=scmoe", "method.weak_routing=random"]), build.Builder())
     with pytest.raises(ConfigError, match=r"method\.acceptor\.weak_ranks=\[1\].*\(model=random\)$"):
         run(random_causal(), contrasted(), PROMPTS)

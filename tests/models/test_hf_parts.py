@@ -17,12 +17,12 @@ from harness.engine.shared.model import (
     ForwardRequest,
     Models,
     Part,
-    Routing,
     Taps,
     experts_of,
     runs_parts,
 )
 from harness.engine.shared.records import Ledger
+from harness.engine.shared.routing import Routing
 from harness.errors import ConfigError
 from harness.models.hf_causal import CausalModel
 from harness.models.hf_layers import routed

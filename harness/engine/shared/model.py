@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from harness.engine.shared.routing import Routing
+
 AttentionObserver = Callable[[int, Tensor], None]
 """Is told a layer, from 0, and its attention probabilities [B, T, S], the mean over heads."""
 
@@ -103,16 +105,6 @@ class Blend:
         """Return what stands at every position [B, T, C]; `embed` is a model's."""
         embedded_BTMC = embed(self.tokens_BTM)
         return (embedded_BTMC * self.weights_BTM[..., None].to(embedded_BTMC.dtype)).sum(2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Routing:
-    """Experts that a mixture uses in place of its own choice: those of the `ranks` among the best, from 0.
-
-    Their weights add up to 1 where those of the mixture's own choice do.
-    """
-
-    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
