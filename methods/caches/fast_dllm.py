@@ -15,6 +15,7 @@ position of every window unseen; a complete window gets no further call.
 Invariants: refresh_interval = 1 equals no cache; so does a window that covers the row.
 """
 
+import torch
 from torch import Tensor
 
 from harness.engine.diffusion.evaluation import EvaluationRequest
@@ -63,7 +64,7 @@ class DualCache:
         """Return aligned logits of the read positions."""
         canvas = request.canvas
         place_BL = canvas.window_place_BL
-        last_B1 = place_BL.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
+        last_B1 = torch.where(canvas.window_BL, place_BL, -1).amax(1, keepdim=True)
         active_BL = (place_BL >= 0) & (place_BL <= last_B1)
         return _evaluate(request, active_BL, self.refresh_interval)
 
@@ -80,7 +81,7 @@ def _evaluate(
     """Compute `active_BL` and what is read, or the whole row where it is time or the rest has changed."""
     canvas = request.canvas
     past = recall(canvas)
-    whole_B = (past.calls_B == 0) | (past.changed_BL(canvas) & ~active_BL).any(1)
+    whole_B = (past.calls_B == 0) | (past.changed_BL(canvas) > active_BL).any(1)
     if interval is not None:
         whole_B = whole_B | (past.calls_B % interval == 0)
     return compute(request, active_BL | whole_B[:, None], past)

@@ -26,7 +26,8 @@ class Blocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
-        open_first(canvas, canvas.place_BL // self.length)
+        block_BL = canvas.once(("blocks", self.length), (canvas.place_BL,), lambda place_BL: place_BL // self.length)
+        open_first(canvas, block_BL)
 
 
 @policy("method/window", "absolute_blocks")
@@ -51,7 +52,7 @@ class AbsoluteBlocks:
 def open_first(canvas: Canvas, block_BL: Tensor) -> None:
     """Open the first of the numbered blocks that has an undecided position, where the window has none left."""
     first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
-    closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+    closed_B = canvas.undecided_BL.any(1) > canvas.open_BL.any(1)
     canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
 
 

@@ -4,7 +4,7 @@ Drafts of a row stand together, its real step first, in the order of the rows.
 Shapes: B rows, D drafts, L positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.policies import Step
+from harness.engine.shared.positional import behind
 from harness.engine.shared.prediction import Prediction
 
 
@@ -19,8 +20,8 @@ from harness.engine.shared.prediction import Prediction
 class Draft:
     """A draft of a row, from 0, the `level`-th of it; `at` is its row among those of all levels.
 
-    `useful` says that it can go on: `within_window` if the chain is bounded, else unfinished. `in_place`: its positions
-    are where those of its row are.
+    `useful` says that it can go on: within its window if the chain is bounded, else unfinished. `in_place`: its
+    positions are where those of its row are.
     """
 
     row: int
@@ -32,42 +33,64 @@ class Draft:
 
 
 def chain(
-    canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step, longest: Sequence[int], *, bounded: bool
+    canvas: Canvas,
+    prediction: Prediction,
+    stepped: Canvas,
+    step: Step,
+    longest: Sequence[int],
+    *,
+    bounded: bool,
+    exact: bool = False,
 ) -> tuple[Canvas, list[Draft]]:
     """Return up to `longest` drafts of every row, `stepped` first, and the canvas with the rows of all levels.
 
     A chain ends with a draft that is not useful, with what the prediction has read, where a step commits nothing, and
     where it moves or cuts positions. All rows of a level step together: those that have ended are not among the drafts.
+    `exact` says that nothing will be decided by drafts: they keep the margins of `stepped`.
     """
     rows = range(canvas.num_rows)
     before, draft, levels, there = canvas, stepped, [stepped], [True] * len(rows)
     drafts: list[list[Draft]] = [[] for _ in rows]
     while True:
-        prediction = prediction.widened(draft.tokens_BL.shape[1])
-        live_B, unread_B = draft.live_B, (draft.open_BL & ~prediction.read_BL).any(1)
-        facts = [live_B, within_window(draft, canvas) if bounded else live_B, unread_B, draft.clock_B > before.clock_B]
-        facts += [draft.layout_B == canvas.layout_B, draft.layout_B == before.layout_B]
-        level = len(levels) - 1
-        for row, (live, within, unread, moved, in_place, steady) in zip(
-            rows, torch.stack(facts, 1).tolist(), strict=True
-        ):
+        prediction, level = prediction.widened(draft.tokens_BL.shape[1]), len(levels) - 1
+        told = _told(canvas, prediction, before, draft, bounded=bounded)
+        for row, (live, useful, in_place, goes_on) in enumerate(told):
             if there[row]:
-                useful, at = within and (in_place or not bounded), level * len(rows) + row
-                told = Draft(row=row, level=level, at=at, useful=useful, live=live, in_place=in_place)
-                drafts[row].append(told)
-                there[row] = live and useful and longest[row] > len(levels) and not unread and moved and steady
+                at = level * len(rows) + row
+                made = Draft(row=row, level=level, at=at, useful=useful, live=live, in_place=in_place)
+                drafts[row].append(made)
+                there[row] = goes_on and longest[row] > len(levels)
         if not any(there):
             return Canvas.cat(levels), [each for of_row in drafts for each in of_row]
         before, draft = draft, step(draft, prediction, there)
-        levels.append(draft)
+        levels.append(replace(draft, margins=stepped.margins) if exact else draft)
 
 
-def within_window(drafts: Canvas, canvas: Canvas) -> Tensor:
-    """Return which rows are in the same window as those of `canvas`, and changed nothing outside of it."""
-    width = min(drafts.tokens_BL.shape[1], canvas.tokens_BL.shape[1])
+def _told(
+    canvas: Canvas, prediction: Prediction, before: Canvas, draft: Canvas, *, bounded: bool
+) -> Iterator[tuple[bool, bool, bool, bool]]:
+    """Yield of each row of a level whether it is live, useful, in place, and may be stepped on; the host waits once."""
+    columns = [draft.undecided_BL.sum(1), draft.held_B, draft.given_up_B]
+    columns += [(draft.open_BL > prediction.read_BL).any(1), *([_inside(draft, canvas)] if bounded else [draft.held_B])]
+    columns += [draft.window_index_B, canvas.window_index_B, draft.clock_B, before.clock_B]
+    columns += [draft.layout_B, canvas.layout_B, before.layout_B]
+    for undecided, held, given_up, unread, inside, window, own_window, clock, last_clock, *layouts in torch.stack(
+        columns, 1
+    ).tolist():
+        layout, own_layout, last_layout = layouts
+        live, in_place = bool(undecided or held) and not given_up, layout == own_layout
+        useful = bool(inside) and window == own_window and in_place if bounded else live
+        yield live, useful, in_place, live and useful and not unread and clock > last_clock and layout == last_layout
+
+
+def _inside(draft: Canvas, canvas: Canvas) -> Tensor:
+    """Return which rows have the positions of the window that `canvas` has, and changed nothing outside of it."""
+    if draft.window_BL is canvas.window_BL:  # it is replaced where it moves, never changed
+        return (canvas.window_BL | (draft.tokens_BL == canvas.tokens_BL)).all(1)
+    width = min(draft.tokens_BL.shape[1], canvas.tokens_BL.shape[1])
     window_BL, tokens_BL = canvas.window_BL[:, :width], canvas.tokens_BL[:, :width]
-    same_BL = (drafts.window_BL[:, :width] == window_BL) & (window_BL | (drafts.tokens_BL[:, :width] == tokens_BL))
-    return same_BL.all(1) & (drafts.window_index_B == canvas.window_index_B)
+    same_BL = window_BL | (draft.tokens_BL[:, :width] == tokens_BL)
+    return (same_BL & (draft.window_BL[:, :width] == window_BL)).all(1)
 
 
 def to_evaluate(drafts: Sequence[Draft], counts: Sequence[int] | None) -> list[Draft]:
@@ -86,18 +109,16 @@ def to_evaluate(drafts: Sequence[Draft], counts: Sequence[int] | None) -> list[D
     return made
 
 
-def left_in_window(drafts: Canvas, chosen: Sequence[Draft], canvas: Canvas) -> Canvas:
-    """Return `drafts`, those that have completed their window left in it, where nothing is read of them.
+def left_in_window(drafts: Canvas, chosen: Sequence[Draft], origin_D: Tensor, canvas: Canvas) -> Canvas:
+    """Return `drafts` of the rows `origin_D`, those that have completed their window left in it: nothing is read there.
 
     They cost what a draft costs, and tell what others lead to.
     """
     ended = [bool(one.level) and not one.useful and one.in_place for one in chosen]
     if not any(ended):
         return drafts
-    device = drafts.held_B.device
-    ended_D, origin_D = torch.tensor(ended, device=device), torch.tensor([one.row for one in chosen], device=device)
-    extra = drafts.tokens_BL.shape[1] - canvas.tokens_BL.shape[1]
-    window_DL = torch.nn.functional.pad(canvas.window_BL, (0, extra))[origin_D]
+    ended_D = torch.tensor(ended, device=origin_D.device)
+    window_DL = behind(canvas.window_BL, 1, drafts.tokens_BL.shape[1])[origin_D]
     return replace(
         drafts,
         window_BL=torch.where(ended_D[:, None], window_DL, drafts.window_BL),
@@ -113,10 +134,13 @@ def starts(origin_D: Tensor) -> Tensor:
 def alike(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:
     """Return which drafts a model cannot tell from their row of `real`: same tokens, decided when and where alike."""
     width = min(drafts.tokens_BL.shape[1], real.tokens_BL.shape[1])
-    same_D = drafts.length_B == real.length_B[row_D]
-    for name in ("tokens_BL", "undecided_BL", "window_BL", "decided_at_BL"):
-        same_D = same_D & (getattr(drafts, name)[:, :width] == getattr(real, name)[row_D, :width]).all(1)
-    return same_D
+    return (_told_by(drafts, width) == _told_by(real, width).index_select(0, row_D)).all(1)
+
+
+def _told_by(canvas: Canvas, width: int) -> Tensor:
+    """Return all that a model and the next steps are told of each row, one number behind the other."""
+    parts_BL = canvas.tokens_BL, canvas.undecided_BL, canvas.window_BL, canvas.decided_at_BL
+    return torch.cat([canvas.length_B[:, None], *(part_BL[:, :width] for part_BL in parts_BL)], 1)
 
 
 def contained(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:

@@ -109,19 +109,20 @@ class FreeDave:
         canvas, stepped = replace(canvas, stores={}), replace(stepped, stores={}, memory=stepped.memory.copy())
         bounded = self.reach is Reach.within or (bool(stores) and self.reach is Reach.across)
         longest = self._longest(canvas, stepped)
-        levels, drafts = chain(canvas, prediction, stepped, step, longest, bounded=bounded)
-        as_published = self.reach is Reach.within or (bounded and self.threshold is not None)
+        exact = self.threshold is None
+        levels, drafts = chain(canvas, prediction, stepped, step, longest, bounded=bounded, exact=exact)
+        as_published = self.reach is Reach.within or (bounded and not exact)
         if as_published:
-            counts = None if self.threshold is None else canvas.open_BL.sum(1).clamp(max=self.draft_steps).tolist()
+            counts = None if exact else canvas.open_BL.sum(1).clamp(max=self.draft_steps).tolist()
             chosen = to_evaluate(drafts, counts)
         else:
             chosen = [one for one in drafts if not one.level or (one.useful and one.live)]
-        origins, device = [one.row for one in chosen], stepped.held_B.device
-        made = levels.rows(torch.tensor([one.at for one in chosen], device=device))
-        made = left_in_window(made, chosen, canvas) if as_published else made
-        several_D = torch.tensor([origins.count(row) > 1 for row in origins], device=device)
-        origin_D = torch.tensor(origins, device=device)
-        made.draft_from_B = torch.where(several_D, canvas.clock_B[origin_D], SETTLED)
+        origins = [one.row for one in chosen]
+        numbers = [[one.at for one in chosen], origins, [origins.count(row) > 1 for row in origins]]
+        at_D, origin_D, several_D = torch.tensor(numbers, device=stepped.held_B.device)
+        made = levels.rows(at_D)
+        made = left_in_window(made, chosen, origin_D, canvas) if as_published else made
+        made.draft_from_B = torch.where(several_D > 0, canvas.clock_B[origin_D], SETTLED)
         if self.drafts is Drafts.tree:
             return replace(made, stores={key: DraftsStore(store, origin_D) for key, store in stores.items()})
         return made.with_stores(stores, origin_D)
@@ -138,33 +139,36 @@ class FreeDave:
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Walk from each row's first draft as long as the real step leads to one whose prediction is known."""
         stores, drafts, device = drafts.stores, replace(drafts, stores={}), drafts.held_B.device
-        unread_D = ~drafts.open_BL.any(1) & ~drafts.held_B
-        samples, unread = torch.stack([drafts.sample_B, unread_D]).tolist()
+        samples, opened, held = torch.stack([drafts.sample_B, drafts.open_BL.sum(1), drafts.held_B]).tolist()
+        unread = [not one and not other for one, other in zip(opened, held, strict=True)]
         row_of = [*accumulate((one != other for one, other in pairwise(samples)), initial=0)]
-        row_D = torch.tensor(row_of, device=device)
-        agrees = alike if self.threshold is None else contained
         at = [row_of.index(row) for row in range(row_of[-1] + 1)]
-        known_ends, goes = [False] * len(at), [True] * len(at)
-        state, known = drafts.rows(torch.tensor(at, device=device)), prediction.rows(at)
+        row_D, index_B = torch.tensor([*row_of, *at], device=device).split([len(row_of), len(at)])
+        agrees, known_ends, goes = alike if self.threshold is None else contained, [False] * len(at), [True] * len(at)
+        state, known = drafts.rows(index_B), prediction.rows(at)
         while True:
-            target = step(state, known, goes)
+            # Rows that go no further step again, too: what they step to is what the loop wants next.
+            target = step(state, known)
             agreed = agrees(drafts, target, row_D).tolist()
             later = [
                 [one for one in range(len(row_of)) if row_of[one] == row and one > at[row] and agreed[one]]
                 for row in range(len(at))
             ]
             further = [later[row][-1] if goes[row] and later[row] else -1 for row in range(len(at))]
-            known_ends = [was or (one >= 0 and bool(unread[one])) for was, one in zip(known_ends, further, strict=True)]
+            known_ends = [was or (one >= 0 and unread[one]) for was, one in zip(known_ends, further, strict=True)]
             goes = [one >= 0 and not unread[one] for one in further]
             if not any(goes):
-                state.memory[KNOWN] = torch.tensor(known_ends, device=device)
-                return state.with_stores(stores, torch.tensor(at, device=device)), known
+                if KNOWN in state.memory:
+                    state.memory[KNOWN] = torch.tensor(known_ends, device=device)
+                return state.with_stores(stores, index_B), known
             at = [one if goes_on else before for one, goes_on, before in zip(further, goes, at, strict=True)]
-            before, seen = state, known
-            state, known = drafts.rows(torch.tensor(at, device=device)), prediction.rows(at)
+            before, seen, index_B = state, known, torch.tensor(at, device=device)
+            known = prediction.rows(at)
             if self.threshold is None:
-                state = target.evaluated_as(state)
+                evaluated = drafts.memory.only_cached().rows(index_B)
+                state = replace(target, memory=target.memory.with_(evaluated))
             else:
+                state = drafts.rows(index_B)
                 state.note_margins_of(target)
             state = state if all(goes) else state.where(torch.tensor(goes, device=device), before)
             observe(before, seen, state)

@@ -27,15 +27,13 @@ class SureOrBest:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""
-        best_BL = best(candidates.score_BL, open_BL, open_BL.any(1))
-        gap_B = ahead(candidates.score_BL, open_BL)
+        best_BL = best(candidates, open_BL)
         if self.threshold is None:
-            canvas.note_choice(gap_B)
             return best_BL
-        by_bound_B = (open_BL & (candidates.confidence_BL >= self.threshold)).any(1)
+        sure_BL = open_BL & (candidates.confidence_BL >= self.threshold)
         canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL))
-        canvas.note_choice(gap_B.masked_fill(by_bound_B, torch.inf))
-        return best_BL | (open_BL & (candidates.confidence_BL >= self.threshold))
+        canvas.note_choice(ahead(candidates.score_BL, open_BL).masked_fill(sure_BL.any(1), torch.inf))
+        return best_BL | sure_BL
 
 
 @policy("method/reviser", "confirm")
@@ -50,5 +48,5 @@ class Confirm:
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Hold, or let go in the step that follows, which commits nothing."""
         if self.enabled:
-            known_B = canvas.memory.get(KNOWN, torch.zeros_like(canvas.held_B))
+            known_B = canvas.memory[KNOWN] = canvas.memory.get(KNOWN, torch.zeros_like(canvas.held_B))
             canvas.held_B = (commit_BL.sum(1) > 1) & ~canvas.open_BL.any(1) & ~known_B

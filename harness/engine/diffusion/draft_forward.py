@@ -7,16 +7,15 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.shared.indexing import Busy, per_row
+from harness.engine.shared.indexing import Busy, per_row, positions
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.records import Charge, Role
 
 
-def _place_in_row(row_E: Tensor, rows: int) -> Tensor:
-    """Return the place of every entry among those of its row; rows in ascending order."""
-    count_R = per_row(row_E, rows)
-    return torch.arange(len(row_E), device=row_E.device) - (count_R.cumsum(0) - count_R)[row_E]
+def _place_in_row(row_E: Tensor, count_R: Tensor) -> Tensor:
+    """Return the place of every entry among those of its row, of which there are so many; rows in ascending order."""
+    return positions(len(row_E), row_E.device) - (count_R.cumsum(0) - count_R)[row_E]
 
 
 def forward_drafts(
@@ -31,20 +30,14 @@ def forward_drafts(
     rows, width = len(store.drafts_R), drafts.tokens_BL.shape[1]
     draft_E, position_E = query_DL.nonzero(as_tuple=True)
     row_E = store.row_D[draft_E]
-    place_E = _place_in_row(row_E, rows)
     query_R = per_row(row_E, rows)
-    counts = query_R.tolist()
+    place_E, counts = _place_in_row(row_E, query_R), query_R.tolist()
     longest, busy = max(counts), Busy(counts)
-
-    def laid_out(values_E: Tensor, padding_R: Tensor) -> Tensor:
-        out_RT = padding_R[:, None].repeat(1, longest)
-        out_RT[row_E, place_E] = values_E
-        return out_RT
-
     first_R = store.drafts_R.cumsum(0) - store.drafts_R
-    position_RT = laid_out(position_E, torch.zeros_like(first_R))
-    draft_RT = laid_out(draft_E, first_R)
-    slot_RT = laid_out(store.write(draft_E, position_E), torch.full_like(first_R, width))
+    padding_R3 = torch.stack([torch.zeros_like(first_R), first_R, torch.full_like(first_R, width)], 1)
+    laid_out_RT3 = padding_R3[:, None].repeat(1, longest, 1)
+    laid_out_RT3[row_E, place_E] = torch.stack([position_E, draft_E, store.write(draft_E, position_E)], 1)
+    position_RT, draft_RT, slot_RT = laid_out_RT3.unbind(2)
     place_DL = torch.zeros_like(drafts.tokens_BL)
     place_DL[draft_E, position_E] = place_E
     keys_R = torch.zeros_like(query_R).index_add(0, row_E, key_DL.sum(1)[draft_E])

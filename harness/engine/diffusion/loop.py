@@ -16,6 +16,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.standing import Standing, reads
+from harness.engine.diffusion.steps import Steps
 from harness.engine.diffusion.turnover import Arrivals, Turnover
 from harness.engine.shared.generation import GIVEN, DecodeError, Generation
 from harness.engine.shared.model import AttentionMean, LanguageModel
@@ -69,13 +70,14 @@ def decode(
     canvas, standing = turnover.start(canvas)
     if not canvas.num_rows:
         return turnover.results()
-    room, step = _room(canvas), partial(take_step, method)
+    room, step = _room(canvas), Steps(partial(take_step, method))
     observe = partial(_show, method, observers if on_verified is None else [on_verified])
     prediction, calls = evaluate(model, method, canvas, ledger, standing), 1
     while True:
         if calls >= room:
             canvas.given_up_B = canvas.given_up_B | _out_of_budget(canvas)
-        stepped, known = _advance(method, canvas, prediction, observers)
+        taken = None if observers or calls >= room else step.taken(canvas, prediction)
+        stepped, known = (taken, None) if taken else _advance(method, canvas, prediction, observers)
         stood = known or Standing.of(method, stepped)
         stepped, standing = turnover.part(stepped, stood)
         if method.drafts and not all(stood.live):
@@ -332,7 +334,7 @@ def _choose(
     if not method.decides:
         forced_B = count_B == 0 if open_everywhere else open_BL.any(1) > count_B
         forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
-        best_BL = best(candidates.score_BL, open_BL, forced_B)
+        best_BL = best(candidates, open_BL, forced_B)
         commit_BL, count_B = commit_BL | best_BL, count_B + forced_B
         canvas.forced_B = canvas.forced_B + forced_B
         if not by_score:

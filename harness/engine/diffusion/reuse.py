@@ -20,7 +20,7 @@ from harness.engine.shared.records import Charge, Role
 
 _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
-_TOKENS, _LAYOUT, _WINDOW, _CALLS = "cache.tokens_BS", "cache.layout_B", "cache.window_B", "cache.calls_B"
+_TOKENS, _WHEN = "cache.tokens_BS", "cache.layout_window_calls_B3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +60,23 @@ def recall(canvas: Canvas, *, anew: bool = True) -> Past:
     nothing_BL = filled((*canvas.tokens_BL.shape,), 0, torch.int64, canvas.tokens_BL.device)
     if _TOKENS not in canvas.memory:
         return Past(stored_BL=nothing_BL, calls_B=torch.zeros_like(canvas.clock_B))
-    layout_B, window_B, calls_B = (canvas.memory[key] for key in (_LAYOUT, _WINDOW, _CALLS))
+    when_B3 = canvas.memory[_WHEN]
 
-    def make(stored_BL: Tensor, *_: Tensor) -> Past:
+    def make(stored_BL: Tensor, when_B3: Tensor, *_: Tensor) -> Past:
+        layout_B, window_B, calls_B = when_B3.unbind(1)
         return Past(
             stored_BL=stored_BL * (layout_B == canvas.layout_B)[:, None] if anew else stored_BL,
             calls_B=calls_B * (window_B == canvas.window_index_B),
         )
 
-    known = (kept(canvas, _TOKENS, nothing_BL), layout_B, canvas.layout_B, window_B, canvas.window_index_B, calls_B)
+    known = (kept(canvas, _TOKENS, nothing_BL), when_B3, canvas.layout_B, canvas.window_index_B)
     return canvas.once((recall, anew), known, make)
 
 
 def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
     canvas.memory[_TOKENS] = torch.where(computed_BL, _to_store(canvas), past.stored_BL) * canvas.whole_BL
-    canvas.memory[_LAYOUT] = canvas.layout_B
-    canvas.memory[_WINDOW] = canvas.window_index_B
-    canvas.memory[_CALLS] = past.calls_B + 1
+    canvas.memory[_WHEN] = torch.stack([canvas.layout_B, canvas.window_index_B, past.calls_B + 1], 1)
 
 
 def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:

@@ -58,6 +58,13 @@ class Memory(dict[str, Tensor]):
         """Say whether something is kept of every row under a key."""
         return key in self and key not in self._absent_B
 
+    def is_of(self, other: "Memory") -> bool:
+        """Say whether both keep the same tensors under the same keys."""
+        return all(
+            one.keys() == two.keys() and all(one[key] is two[key] for key in one)
+            for one, two in zip(self._both, other._both, strict=True)
+        )
+
     def copy(self) -> "Memory":
         """Return a copy that can be changed without changing this one."""
         return Memory(self, self._absent_B)

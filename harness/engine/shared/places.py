@@ -82,21 +82,21 @@ class Places:
         assert self.counts is not None
         return Places.marked(self.marked_BL.repeat(copies, 1), [*self.counts] * copies)
 
-    def rows(self, rows: Sequence[int]) -> tuple["Places", Tensor]:
-        """Return the positions of these rows, in that order, repeats allowed, and which of N each of them is."""
+    def rows(self, rows: Sequence[int]) -> tuple["Places", Tensor, Tensor]:
+        """Return the positions of these rows, in that order, repeats allowed; which of N each of them is; the rows."""
         counts, width = self.marked_BL.sum(1).tolist() if self.counts is None else self.counts, self.shape[1]
         ends = [*accumulate(counts)]
         entries = [range(ends[row] - counts[row], ends[row]) for row in rows]
         moves = [(to - row) * width for to, row in enumerate(rows) for _ in range(counts[row])]
-        numbers = [*chain(*entries)], moves, rows
-        entry_N, moved_N, index_B = (torch.tensor(one, dtype=torch.int64, device=self.flat_N.device) for one in numbers)
+        numbers = torch.tensor([*chain(*entries), *moves, *rows], dtype=torch.int64, device=self.flat_N.device)
+        entry_N, moved_N, index_B = numbers.split([len(moves), len(moves), len(rows)])
         made = Places(
             flat_N=self.flat_N.index_select(0, entry_N) + moved_N,
             shape=(len(rows), width),
             known_BL=self.marked_BL.index_select(0, index_B),
             counts=[counts[row] for row in rows],
         )
-        return made, entry_N
+        return made, entry_N, index_B
 
     def within(self, rows: Sequence[int]) -> tuple["Places", Tensor]:
         """Return those of these rows, ascending, in the same canvas, and which of N each of them is."""

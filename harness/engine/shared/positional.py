@@ -22,8 +22,17 @@ def alike(change: Callable[..., Tensor], *parts: Mapping[str, Tensor]) -> dict[s
         if dims > 1:
             made |= {name: change(*(part[name] for part in parts)) for name in names}
         else:
-            together = change(*(torch.stack([part[name] for name in names], 1) for part in parts))
+            together = change(*_stacked([[part[name] for name in names] for part in parts]))
             made |= dict(zip(names, together.unbind(1), strict=True))
+    return made
+
+
+def _stacked(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Return the tensors of each part, [B] each, side by side; parts of the same tensors share what is made of them."""
+    made: list[Tensor] = []
+    for number, part in enumerate(parts):
+        same = number and all(one is other for one, other in zip(part, parts[number - 1], strict=True))
+        made.append(made[-1] if same else torch.stack([*part], 1))
     return made
 
 

@@ -6,7 +6,7 @@ Shapes: B rows, L positions, N read positions, V vocabulary.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -126,9 +126,7 @@ class Prediction:
 
     def rows(self, index_B: Tensor | Sequence[int]) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
-        rows = index_B.tolist() if isinstance(index_B, Tensor) else index_B
-        places, entry_N = self.places.rows(rows)
-        index_B = torch.tensor(rows, dtype=torch.int64, device=entry_N.device)
+        places, entry_N, index_B = self.places.rows(index_B.tolist() if isinstance(index_B, Tensor) else index_B)
         return replace(
             self,
             logits_NV=self.logits_NV.index_select(0, entry_N),
@@ -169,10 +167,17 @@ class Candidates:
     token_gap_BL: Tensor | None = None
     entropy_BL: Tensor | None = None
 
+    @cached_property
+    def finite_BL(self) -> Tensor:
+        """The scores, none below every other number: what an open position that scores -inf has beside closed ones."""
+        return _finite(self.score_BL)
+
     def rows(self, index_B: Tensor) -> "Candidates":
         """Return the candidates of some rows, repeats allowed."""
         tensors = {f.name: kept for f in fields(self) if (kept := getattr(self, f.name)) is not None}
-        return Candidates(**{name: kept.index_select(0, index_B) for name, kept in tensors.items()})
+        # What is both score and confidence is gathered once, and stays one.
+        chosen = {one: one.index_select(0, index_B) for one in dict.fromkeys(tensors.values())}
+        return Candidates(**{name: chosen[kept] for name, kept in tensors.items()})
 
     def widened(self, width: int) -> "Candidates":
         """Return the candidates of a canvas that has grown to `width` positions."""
@@ -291,12 +296,17 @@ def first(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
     return first_BL.scatter(1, order_BL, first_BL)
 
 
-def best(score_BL: Tensor, open_BL: Tensor, rows_B: Tensor) -> Tensor:
-    """Return the best open position of the rows marked in `rows_B`, each of which has one."""
-    at_B1 = _open_first(score_BL, open_BL).argmax(1, keepdim=True)
-    return filled((*open_BL.shape,), False, torch.bool, open_BL.device).scatter(1, at_B1, rows_B[:, None])
+def best(candidates: Candidates, open_BL: Tensor, rows_B: Tensor | None = None) -> Tensor:
+    """Return the best position of the rows marked in `rows_B` (default: of all), an open one where there is one."""
+    at_B1 = torch.where(open_BL, candidates.finite_BL, -torch.inf).argmax(1, keepdim=True)
+    none_BL = filled((*open_BL.shape,), False, torch.bool, open_BL.device)
+    return none_BL.scatter(1, at_B1, True) if rows_B is None else none_BL.scatter(1, at_B1, rows_B[:, None])
 
 
 def _open_first(score_BL: Tensor, open_BL: Tensor) -> Tensor:
     """Return the scores of open positions, -inf elsewhere: less than an open position has that itself scores -inf."""
-    return torch.where(open_BL, score_BL.clamp(min=torch.finfo(score_BL.dtype).min), -torch.inf)
+    return torch.where(open_BL, _finite(score_BL), -torch.inf)
+
+
+def _finite(score_BL: Tensor) -> Tensor:
+    return score_BL.clamp(min=torch.finfo(score_BL.dtype).min)
