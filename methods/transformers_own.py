@@ -1,4 +1,4 @@
-"""transformers' own generation: plain, with drafts of a second model, from the text, or by its first layers.
+"""transformers' own generation: plain, with drafts of a second model, of an assistant, from the text, or of its layers.
 
 Code: transformers, `GenerationMixin._sample` and `_assisted_decoding`, with the candidate generators of
 `generation/candidate_generator.py`; 5.24 is what these names were tried with. They are here beside methods of the same
@@ -11,6 +11,7 @@ models are the same (kind `hf_causal`), calls and positions are counted by hooks
 | hf_assisted | num_assistant_tokens (20), num_assistant_tokens_schedule, assistant_confidence_threshold (0.4) |
 | hf_prompt_lookup | prompt_lookup_num_tokens, max_matching_ngram_size (2) |
 | hf_early_exit | assistant_early_exit, and those of hf_assisted |
+| hf_dflash | none: the block is the assistant's (`block_size`), one token and masks, all drafted in one call |
 
 Greedy; one prompt at a time, as its assisted generation takes no more. Traps that are told and not repaired: an early
 exit keeps a cache of its own, reads the prompt twice, and fails on classes such as GPT-2 that run all layers whatever
@@ -72,6 +73,18 @@ class Assisted:
             "num_assistant_tokens_schedule": self.num_assistant_tokens_schedule.value,
             "assistant_confidence_threshold": self.assistant_confidence_threshold,
         }
+
+
+@policy("method/sampler", "hf_dflash")
+class DFlash:
+    """Have an assistant draft a block at once, from hidden states of the target."""
+
+    library: ClassVar[str] = "transformers"
+    asks: ClassVar[frozenset[ModelKind]] = frozenset({ModelKind.ASSISTANT})
+
+    def settings(self) -> Mapping[str, object]:
+        """Return the kind of speculation."""
+        return {"speculation_type": "dflash"}
 
 
 @policy("method/sampler", "hf_prompt_lookup")

@@ -18,7 +18,8 @@ from harness.errors import ConfigError, FieldError
 def refuse_unfit(cfg: DictConfig, method: Method) -> None:
     """Raise ConfigError where a sampler is a library's (`library`) and a model is not loaded by it (`LIBRARY`).
 
-    And for layers that the model does not have, where its files tell how many there are.
+    And for layers that the model does not have, where its files tell how many there are, and for an assistant of
+    another target, where its loader has a function `misfit(draft, target)` that says so.
     """
     library = getattr(method.sampler, "library", None) if isinstance(method, OwnSamplerMethod) else None
     if library is None:
@@ -32,6 +33,10 @@ def refuse_unfit(cfg: DictConfig, method: Method) -> None:
                 f"{key}={cfg[section].name}: method={cfg.method.name} is {library}' own generation, and this model is "
                 f"not one of its classes; use {', '.join(known)}"
             )
+    if cfg.draft is not None:
+        draft, misfit = plain(cfg, "draft"), getattr(_module(plain(cfg, "draft")), "misfit", None)
+        if misfit is not None and (reason := misfit(draft, plain(cfg, "model"))) is not None:
+            raise ConfigError(f"model@draft={draft['name']}: {reason}; use the assistant of this target")
     fit_layers, model = getattr(method.sampler, "fit_layers", None), plain(cfg, "model")
     layers = _module(model).layers_of(model) if fit_layers is not None else None
     if fit_layers is None or layers is None:

@@ -114,8 +114,8 @@ class CausalModel:
     ) -> list[Sampled]:
         """Return what transformers' own generation answers."""
         draft, given = settings.get("draft"), {name: one for name, one in settings.items() if name != "draft"}
-        assert draft is None or isinstance(draft, CausalModel), "a model of transformers drafts"
-        inner = None if draft is None else draft.inner
+        assert draft is None or hasattr(draft, "inner"), "a model of transformers drafts"
+        inner = getattr(draft, "inner", None)
         told = {"gen_length": gen_length, "seeds": seeds, "settings": given, "called": called, "draft": inner}
         return hf_generate.generate(self.inner, self.spec, prompts, **told)
 

@@ -23,6 +23,7 @@ from harness.errors import DataError
 from harness.models.text import one_line
 
 _CACHES = ("cache", "past_key_values")
+_FED = ("input_ids", "noise_embeds")
 _CONFIDENCE = "assistant_confidence_threshold"
 _UNSEEN = Outside(unseen=(), unknown=frozenset({"nfe_idle"}))
 
@@ -52,11 +53,15 @@ class _Calls:
 
     def after(self, module: object, arguments: tuple, named: Mapping[str, Any], output: Any) -> None:
         """Report the call."""
-        width = (arguments[0] if arguments else named["input_ids"]).shape[1]
+        width = (arguments[0] if arguments else next(named[name] for name in _FED if name in named)).shape[1]
         layers = self.inner.config.get_text_config().num_hidden_layers
         role = Role.DRAFT if self.drafting or layers < self.layers else self._role(width)
-        keys = self._past + (width + 1) / 2
-        self.called(role, [self.sample], query=width, keys=keys, head=output.logits.shape[1], layers=layers)
+        if (context := named.get("context_hidden_states")) is not None:
+            # A block sees all of the text and of itself; the target's head reads it but for the token that stands.
+            keys, head = self._past + context.shape[1] + width, width - 1
+        else:
+            keys, head = self._past + (width + 1) / 2, output.logits.shape[1]
+        self.called(role, [self.sample], query=width, keys=keys, head=head, layers=layers)
 
     def _role(self, width: int) -> Role:
         first = not self.drafted
@@ -178,7 +183,11 @@ def _lent(assistant: Any, settings: dict[str, object]) -> Iterator[None]:
     transformers reads that from the assistant's own config, and its schedules write there: what is lent is taken back,
     so that a prompt's answer does not depend on those before it.
     """
-    kept = assistant.generation_config
+    kept = getattr(assistant, "generation_config", None)
+    if kept is None:
+        # An assistant that generates nothing by itself has no such config.
+        yield
+        return
     assistant.generation_config = copy.deepcopy(kept)
     for name in [name for name in settings if name.startswith("num_assistant") or name == _CONFIDENCE]:
         setattr(assistant.generation_config, name, settings.pop(name))

@@ -158,13 +158,17 @@ class Part:
 
 
 class ModelKind(Enum):
-    """How a model generates, which decides the methods that can run on it; a black box decodes by itself."""
+    """How a model generates, which decides the methods that can run on it.
+
+    A black box decodes by itself, an assistant not at all: it drafts for the one target that it was made for.
+    """
 
     MASKED_DIFFUSION = "masked_diffusion"
     BLOCK_DIFFUSION = "block_diffusion"
     CAUSAL = "causal"
     UNIFORM_DIFFUSION = "uniform_diffusion"
     BLACK_BOX = "black_box"
+    ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True, kw_only=True)
