@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.shared.routing import Routing
+from harness.engine.shared.routing import Routing, Twins
 from harness.errors import ConfigError
 
 
@@ -86,7 +86,7 @@ class MixtureOfExperts(nn.Module):
             self.selection_bias.data = self.selection_bias.data.float()
         return self
 
-    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
+    def forward(self, x: Tensor, routing: Routing | Twins | None = None) -> Tensor:
         """Map width to width, by the experts that are active, or by those of a `routing`."""
         flat_NC = x.flatten(0, -2)
         weights_NK, chosen_NK = self.route(flat_NC, routing)
@@ -95,7 +95,7 @@ class MixtureOfExperts(nn.Module):
             mixed_NC = mixed_NC + self.shared(flat_NC)
         return mixed_NC.view_as(x)
 
-    def route(self, x_NC: Tensor, routing: Routing | None = None) -> tuple[Tensor, Tensor]:
+    def route(self, x_NC: Tensor, routing: Routing | Twins | None = None) -> tuple[Tensor, Tensor]:
         """Return weights and numbers of the experts of every position, [N, K] each.
 
         Where a position has fewer than another, the number of experts stands for none.
@@ -116,11 +116,10 @@ class MixtureOfExperts(nn.Module):
             kept_NK = worth_NG.topk(e.groups_kept, -1).indices
             dropped_NG = torch.ones_like(worth_NG, dtype=torch.bool).scatter(-1, kept_NK, False)
             choice_NE = grouped_NGE.masked_fill(dropped_NG[..., None], -torch.inf).flatten(-2)
-        count = e.active if routing is None else max(routing.ranks, default=e.count - 1) + 1
-        chosen_NK = choice_NE.topk(count, -1).indices
+        chosen_NK = choice_NE.topk(e.active if routing is None else routing.looks_at(e.count), -1).indices
         weights_NK = scores_NE.gather(-1, chosen_NK)
         if routing is not None:
-            weights_NK, ranks_NK = routing.among(weights_NK)
+            weights_NK, ranks_NK = routing.among(weights_NK, e.active)
             chosen_NK = chosen_NK.gather(-1, ranks_NK).masked_fill(weights_NK == 0, e.count)
         if e.normalised:
             weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)

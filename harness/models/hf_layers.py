@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.engine.shared.model import NORMED, Part
-from harness.engine.shared.routing import Routing
+from harness.engine.shared.routing import Routing, Twins
 from harness.models.slots import SlotCache
 
 
@@ -133,7 +133,7 @@ def _is_router(module: Any) -> bool:
 
 
 @contextmanager
-def routed(routers: Sequence[Any], routing: Routing) -> Iterator[None]:
+def routed(routers: Sequence[Any], routing: Routing | Twins) -> Iterator[None]:
     """Have routers, one for each layer that has experts, in their order, choose as a routing says.
 
     They return logits, weights and numbers of the experts, the best first; asked for all of them, they show every rank.
@@ -142,7 +142,8 @@ def routed(routers: Sequence[Any], routing: Routing) -> Iterator[None]:
 
     def choose(router: Any, arguments: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         logits, weights_NE, experts_NE = output
-        weights_NK, ranks_NK = routing.at(layer_of[id(router)]).among(weights_NE)
+        layer = layer_of[id(router)]
+        weights_NK, ranks_NK = routing.at(layer).among(weights_NE, active[layer])
         if getattr(router, "norm_topk_prob", True):
             weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
         return logits, weights_NK, experts_NE.gather(1, ranks_NK)

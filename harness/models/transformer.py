@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.engine.shared.model import NORMED, AttentionObserver, ForwardRequest, Part
-from harness.engine.shared.routing import Routing
+from harness.engine.shared.routing import Routing, Twins
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
@@ -246,7 +246,7 @@ class Block(nn.Module):
         *attention_arguments: object,
         read: Tensor | None = None,
         halves: tuple[bool, bool] = (True, True),
-        routing: Routing | None = None,
+        routing: Routing | Twins | None = None,
     ) -> Tensor:
         """Add attention and feed-forward output to the residual stream, or one of these `halves`.
 

@@ -16,13 +16,15 @@ the largest (1 + beta) z_s(v) - beta z_w(v) is next, or one drawn from the softm
 | beta | beta | 0.5 (searched in 0.1, 0.3, ..., 0.9) |
 | tau_s, tau_w | strong_temperature, weak_temperature | 1, 1 |
 | | sample | false: the largest; true: a draw |
+| | batched | false: two calls; true: one of two rows |
 
 Ranks count from 0. Weights of the chosen experts add up to 1 where those of the model's own choice do; experts that are
 shared stay on. A random expert has the weight 1, and is drawn by the row's seed, position and layer: for every token
 once, whatever is read again. Raw logits are contrasted: constants of log softmax change no order. Deviation: answers
 may end with a stop token, which the released code forbids unless told otherwise.
 
-A token takes two calls, one after the other (the release calls twice, too), the prompt as well.
+A token takes two calls, one after the other (the release calls twice, too), the prompt as well; with `batched` one call
+of two rows, which uses an expert once for both.
 Invariants: beta = 0, alpha = 1, or equal routings give greedy decoding; strong ranks 0 to K - 1 of a model that uses K
 experts are its own.
 """
@@ -105,8 +107,8 @@ class SelfContrast:
     strong_temperature: float = 1.0
     weak_temperature: float = 1.0
     sample: bool = False
+    batched: bool = False
     judges_drafts: ClassVar[bool] = False
-    calls_beside: ClassVar[int] = 1
     of_draft: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -122,6 +124,11 @@ class SelfContrast:
         for name in ("strong_temperature", "weak_temperature"):
             if getattr(self, name) <= 0:
                 raise FieldError(name, getattr(self, name), "be above 0")
+
+    @property
+    def calls_beside(self) -> int:
+        """Return how many calls a token takes beside the loop's."""
+        return 0 if self.batched else 1
 
     def fit_layers(self, layers: int) -> None:
         """Accept any number of layers."""
@@ -142,8 +149,16 @@ class SelfContrast:
         self, model: LanguageModel, prediction: Prediction, proposal: Proposal, sequences: Sequences, ledger: Ledger
     ) -> Verdict:
         """Return the token of the contrast, after a call of the weak routing that reads what the strong one did."""
+        return self.weigh(prediction, self._weak(model, sequences, ledger), sequences)
+
+    def twin(self, sequences: Sequences, layers: int) -> Routing | None:
+        """Return the weak routing where both passes are one call."""
+        return self._routing(sequences, layers) if self.batched else None
+
+    def weigh(self, prediction: Prediction, twin: Prediction, sequences: Sequences) -> Verdict:
+        """Return the token of the contrast; `twin` is what the weak routing predicts."""
         strong_NV = prediction.logits_NV / self.strong_temperature
-        weak_NV = self._weak(model, sequences, ledger).logits_NV / self.weak_temperature
+        weak_NV = twin.logits_NV / self.weak_temperature
         valid_NV = strong_NV >= strong_NV.amax(-1, keepdim=True) + math.log(self.alpha)
         contrast_NV = torch.where(valid_NV, (1 + self.beta) * strong_NV - self.beta * weak_NV, -torch.inf)
         return self._verdict(contrast_NV, prediction, sequences)

@@ -118,11 +118,11 @@ def test_other_routings_are_those_of_a_plain_reading(routing: str, knobs: dict) 
 def test_a_routing_chooses_the_fewest_experts_or_the_drawn_one() -> None:
     """Guards the edge, where a sum equal to the threshold is not above it, and the ends of the numbers."""
     p_NE = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.9, 0.05, 0.03, 0.02]], dtype=torch.float64)
-    weights_NK, ranks_NK = Routing(mass=0.75).among(p_NE)
+    weights_NK, ranks_NK = Routing(mass=0.75).among(p_NE, 2)
     assert weights_NK.tolist() == [[0.5, 0.25, 0.125], [0.9, 0.0, 0.0]] and ranks_NK.tolist() == [[0, 1, 2]] * 2
     numbers_BTL = torch.tensor([[[0.0, 0.999], [0.26, 0.5]]])
     for layer, ranks in ((0, [[0], [1]]), (1, [[3], [2]])):
-        weights_N1, ranks_N1 = Routing(uniform_BTL=numbers_BTL).at(layer).among(p_NE)
+        weights_N1, ranks_N1 = Routing(uniform_BTL=numbers_BTL).at(layer).among(p_NE, 2)
         assert (weights_N1.tolist(), ranks_N1.tolist()) == ([[1.0], [1.0]], ranks)
 
 
@@ -164,6 +164,43 @@ def test_one_call_of_each_routing_makes_a_token() -> None:
     (counts,) = ledger.counts([0])
     assert (counts.nfe, counts.nfe_prefill, counts.query_tokens) == (10, 2, 2 * (3 + 4))
     assert made.tokens_generated == 5
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"weak_ranks": (2, 0, 3)},
+        {"weak_routing": WeakRouting.random},
+        {"weak_routing": WeakRouting.dynamic},
+        {"strong_ranks": (2, 3)},
+        {"sample": True},
+    ],
+    ids=str,
+)
+def test_both_passes_in_one_call_say_what_two_calls_do(knobs: dict) -> None:
+    """Guards twins: their own keys and experts, rows that leave, alone and together; and that rows are as apart."""
+    made = same_for_every_batch(MODEL, contrasted(batched=True, **knobs))
+    assert made == same_for_every_batch(MODEL, contrasted(**knobs))
+    assert knobs or made != same_for_every_batch(MODEL, GREEDY)
+
+
+def test_one_call_of_two_rows_makes_a_token() -> None:
+    """Guards the cost of the pair: T calls of two rows, all of whose positions count, and T tokens."""
+    ledger = Ledger()
+    (made,) = run(MODEL, contrasted(batched=True), PROMPTS[1:2], 5, ledger=ledger)
+    assert [record.role for record in ledger.records] == [Role.PREFILL] + [Role.TARGET] * 4
+    (counts,) = ledger.counts([0])
+    assert (counts.nfe, counts.nfe_prefill, counts.nfe_total, counts.query_tokens) == (5, 1, 10, 2 * (3 + 4))
+    assert [record.sample_B.tolist() for record in ledger.records] == [[0, 0]] * 5
+    assert made.tokens_generated == 5
+
+
+def test_rows_begin_beside_others_with_their_twins() -> None:
+    """Guards keys of rows that join, in stores of more slots, and twins that stay with their rows."""
+    method = contrasted(batched=True)
+    made = run(MODEL, method, PROMPTS, begins=lambda going_on, width: 2 if going_on < 3 else 0)
+    assert [one.tokens for one in made] == same_for_every_batch(MODEL, method)
 
 
 def test_the_passes_do_not_share_keys() -> None:

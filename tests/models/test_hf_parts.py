@@ -22,7 +22,7 @@ from harness.engine.shared.model import (
     runs_parts,
 )
 from harness.engine.shared.records import Ledger
-from harness.engine.shared.routing import Routing
+from harness.engine.shared.routing import Routing, Twins
 from harness.errors import ConfigError
 from harness.models.hf_causal import CausalModel
 from harness.models.hf_layers import routed
@@ -228,6 +228,13 @@ def test_mixtures_of_a_class_take_the_experts_of_other_ranks(name: str, normalis
     torch.testing.assert_close(said[0, 1], own, rtol=0, atol=1e-4)
     assert not torch.allclose(said[1,], own, atol=1e-2) and not torch.allclose(said[1,], said[3,], atol=1e-2)
     torch.testing.assert_close(plain(model), own, rtol=0, atol=0)
+    twins = Twins(own=Routing(), twin=Routing(ranks=(1,)), width=TOKENS_BT.shape[1])
+    both = model.forward(ForwardRequest(TOKENS_BT.repeat_interleave(2, 0), part=Part(routing=twins)))
+    torch.testing.assert_close(both[0::2], own, rtol=0, atol=1e-4)
+    torch.testing.assert_close(both[1::2], said[1,], rtol=0, atol=1e-4)
+    numbers_BTL = torch.full((*TOKENS_BT.shape, model.spec.layers), 0.3)
+    drawn = model.forward(ForwardRequest(TOKENS_BT, part=Part(routing=Routing(uniform_BTL=numbers_BTL))))
+    assert torch.allclose(drawn, said[1,], atol=1e-4) is normalised, "a drawn expert has the weight 1"
     weights: list[Tensor] = []
     gate = model.inner.model.layers[0].mlp.gate
     with routed([gate], Routing(ranks=(1,))):

@@ -32,12 +32,14 @@ from harness.engine.autoregressive.outcomes import note_round
 from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
 from harness.engine.autoregressive.stopping import ReadsStates
+from harness.engine.autoregressive.twins import WeighsTwins, pairs, with_twins
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.kv_tree import TreeStore
 from harness.engine.shared.model import LanguageModel, ModelKind, Part, Store
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
+from harness.engine.shared.routing import Routing, Twins
 from harness.errors import ConfigError
 
 
@@ -156,13 +158,23 @@ def take_round(
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
     role = _role(sequences, proposal)
     part = part_of(method, sequences, role, model.spec.layers)
-    ask_rows = evaluate if method.branching.synchronous else evaluate_apart
-    prediction = ask_rows(model, sequences, proposal, ledger, part)
+    twin = method.acceptor.twin(sequences, model.spec.layers) if isinstance(method.acceptor, WeighsTwins) else None
+    beside = None
+    if twin is not None:
+        sequences = with_twins(model, sequences)
+        prediction, beside = evaluate_twins(model, sequences, ledger, part, twin)
+    else:
+        ask_rows = evaluate if method.branching.synchronous else evaluate_apart
+        prediction = ask_rows(model, sequences, proposal, ledger, part)
     if (spread := method.branching.spread(prediction, sequences)) is not None:
         assert not proposal.tokens_BK.shape[1], "rows fork where nothing was drafted"
         sequences, prediction = fork(sequences, spread), prediction.rows(spread.index_B)
+        beside = None if beside is None else beside.rows(spread.index_B)
         proposal = Proposal.empty(sequences)
-    if isinstance(method.acceptor, Asks):
+    if beside is not None:
+        assert isinstance(method.acceptor, WeighsTwins)
+        verdict = method.acceptor.weigh(prediction, beside, sequences)
+    elif isinstance(method.acceptor, Asks):
         verdict = method.acceptor.judge(model, prediction, proposal, sequences, ledger)
     else:
         verdict = method.acceptor(prediction, proposal, sequences)
@@ -200,6 +212,21 @@ def evaluate(
     if proposal.begun is None:
         return ask(model, window, sequences, ledger, role)
     return verify_begun(model, window, proposal.begun, sequences, ledger, role)
+
+
+def evaluate_twins(
+    model: LanguageModel, sequences: Sequences, ledger: Ledger, part: Part | None, twin: Routing
+) -> tuple[Prediction, Prediction]:
+    """Return what is predicted of each row, and of its twin by another routing; one call of the model for both."""
+    part, width = part or Part(), int((sequences.length_B - sequences.computed_B).max())
+    assert part.blend is None and not tuple(part.taps.depths), "twins are fed tokens, and nobody looks at their states"
+    own = Routing() if part.routing is None else part.routing
+    assert isinstance(own, Routing)
+    both = pairs(sequences)
+    routed = replace(part, routing=Twins(own=own, twin=twin, width=width))
+    said = evaluate(model, both, Proposal.empty(both), ledger, routed)
+    first_B = torch.arange(0, both.num_rows, 2)
+    return said.rows(first_B), said.rows(first_B + 1)
 
 
 def evaluate_apart(

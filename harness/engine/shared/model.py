@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine.shared.routing import Routing
+from harness.engine.shared.routing import Routing, Twins
 
 AttentionObserver = Callable[[int, Tensor], None]
 """Is told a layer, from 0, and its attention probabilities [B, T, S], the mean over heads."""
@@ -125,7 +125,7 @@ class Part:
     blend: Blend | None = None
     skipped: frozenset[int] = frozenset()
     abreast: int = 1
-    routing: Routing | None = None
+    routing: Routing | Twins | None = None
     taps: Taps = field(default_factory=lambda: Taps(()))
 
     def __post_init__(self) -> None:
