@@ -15,11 +15,11 @@ position of every window unseen; a complete window gets no further call.
 Invariants: refresh_interval = 1 equals no cache; so does a window that covers the row.
 """
 
-import torch
 from torch import Tensor
 
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.positional import last_marked
 from harness.engine.diffusion.reuse import compute, recall
 from harness.engine.shared.policy import policy
 from harness.errors import at_least
@@ -63,9 +63,7 @@ class DualCache:
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
         canvas = request.canvas
-        place_BL = canvas.window_place_BL
-        last_B1 = torch.where(canvas.window_BL, place_BL, -1).amax(1, keepdim=True)
-        active_BL = (place_BL >= 0) & (place_BL <= last_B1)
+        active_BL = (canvas.window_place_BL >= 0) & (canvas.position_L <= last_marked(canvas.window_BL))
         return _evaluate(request, active_BL, self.refresh_interval)
 
 

@@ -42,7 +42,7 @@ class Blocks:
         assert length is not None, "block-causal models only"
         # Also of rows whose positions moved: blocks before these have not changed.
         past = recall(canvas, anew=False)
-        other_BL, source_BL = past.changed_BL(canvas) | past.gone_BL(canvas), sources(request)
+        other_BL, source_BL = past.other_BL(canvas), sources(request)
         block_L = canvas.once((Blocks, length), (canvas.position_L,), lambda position_L: position_L // length)
         number = -(-canvas.tokens_BL.shape[1] // length)
         final_B = kept(canvas, FINAL, torch.zeros_like(canvas.clock_B))

@@ -45,7 +45,7 @@ class Adaptive:
 
     def update(self, canvas: Canvas) -> None:
         """Open a block of the default length where the present one is complete."""
-        new_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+        new_B = canvas.undecided_BL.any(1) > canvas.open_BL.any(1)
         canvas.open_window(new_B, self._from_first(canvas, self.length))
         canvas.memory[_NEW] = new_B | canvas.memory.get(_NEW, torch.zeros_like(new_B))
 

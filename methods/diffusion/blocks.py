@@ -12,6 +12,8 @@ from harness.engine.shared.policy import policy
 from harness.errors import at_least
 from methods.caches.finished_blocks import PART
 
+_BEYOND = torch.iinfo(torch.int64).max
+
 
 @policy("method/window", "blocks")
 class Blocks:
@@ -51,13 +53,12 @@ class AbsoluteBlocks:
 
 def open_first(canvas: Canvas, block_BL: Tensor) -> None:
     """Open the first of the numbered blocks that has an undecided position, where the window has none left."""
-    first_B = block_BL.masked_fill(~canvas.undecided_BL, torch.iinfo(torch.int64).max).amin(1)
+    first_B1 = torch.where(canvas.undecided_BL, block_BL, _BEYOND).amin(1, keepdim=True)
     closed_B = canvas.undecided_BL.any(1) > canvas.open_BL.any(1)
-    canvas.open_window(closed_B, (block_BL == first_B[:, None]) & canvas.response_BL)
+    canvas.open_window(closed_B, (block_BL == first_B1) & canvas.response_BL)
 
 
 def keep_first(canvas: Canvas, block_BL: Tensor) -> None:
     """Keep of each window what lies in its first block: the rest was moved into later ones."""
-    beyond = torch.iinfo(torch.int64).max
-    first_B1 = block_BL.masked_fill(~canvas.window_BL, beyond).amin(1, keepdim=True)
+    first_B1 = torch.where(canvas.window_BL, block_BL, _BEYOND).amin(1, keepdim=True)
     canvas.move_window(None, canvas.window_BL & (block_BL == first_B1))

@@ -18,9 +18,16 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import across
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.shared.prediction import (
+    Candidates,
+    Prediction,
+    ScoreDtype,
+    log_probability,
+    surest,
+    token_gap,
+    top,
+)
 from harness.errors import at_least
 
 _PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"
@@ -61,57 +68,57 @@ class Contextual:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        tokens_N = logits_NV.argmax(-1)
-        log_p_N = log_probability(logits_NV, tokens_N)
-        tokens_BL = prediction.scatter(tokens_N, 0)
-        surest_BL = prediction.scatter(log_p_N, -torch.inf)
+        tokens_N, log_p_N, behind_N = surest(logits_NV)
+        mean_NV, entropy_N, dependence_N = self._mean(logits_NV.softmax(-1), prediction, canvas)
+        best_N, log_mean_NV = mean_NV.argmax(-1), mean_NV.log()
+        ordered_N = -entropy_N if self.order is MeanOrder.entropy else log_probability(log_mean_NV, best_N)
+        told_KN = [log_p_N, ordered_N, log_p_N.exp(), behind_N, -token_gap(log_mean_NV, best_N)]
+        surest_BL, ordered_BL, p_BL, behind_BL, mean_behind_BL = prediction.places.put(
+            torch.stack(told_KN, 1), -torch.inf
+        ).unbind(2)
+        tokens_BL, best_BL = prediction.places.put(torch.stack([tokens_N, best_N], 1), 0).unbind(2)
         consistent_BL = self._consistent(surest_BL, tokens_BL, canvas)
-        mean_NV, dependence_N = self._mean(logits_NV.softmax(-1), prediction, canvas)
-        entropy_N = torch.special.entr(mean_NV).sum(-1)
-        token_gap_BL = prediction.token_gap(tokens_N, logits_NV)
         if self.eps is None:
-            coherent_BL, slack_BL = canvas.memory[_SAME] >= self.d, token_gap_BL
+            coherent_BL, slack_BL = canvas.memory[_SAME] >= self.d, -behind_BL
         else:
             coherent_BL = prediction.scatter(entropy_N + dependence_N <= self.eps, False)
             slack_BL = prediction.scatter(self.eps - entropy_N - dependence_N, torch.inf)
-        canvas.memory[_SLACK] = slack_BL.double().masked_fill(~consistent_BL, torch.inf)
+        canvas.memory[_SLACK] = torch.where(consistent_BL, slack_BL.double(), torch.inf)
         canvas.memory[_COHERENT] = consistent_BL & coherent_BL
-        best_N = mean_NV.argmax(-1)
-        by_entropy = self.order is MeanOrder.entropy
-        ordered_N = -entropy_N if by_entropy else log_probability(mean_NV.log(), best_N)
         by_mean_B1 = consistent_BL.any(1, keepdim=True)
-        score_BL = prediction.scatter(ordered_N, -torch.inf).masked_fill(~consistent_BL, -torch.inf)
         return Candidates(
-            tokens_BL=torch.where(by_mean_B1, prediction.scatter(best_N, 0), tokens_BL),
-            score_BL=torch.where(by_mean_B1, score_BL, surest_BL),
-            confidence_BL=prediction.scatter(log_p_N.exp(), -torch.inf),
-            token_gap_BL=torch.where(by_mean_B1, prediction.token_gap(best_N, mean_NV.log()), token_gap_BL),
+            tokens_BL=torch.where(by_mean_B1, best_BL, tokens_BL),
+            score_BL=torch.where(by_mean_B1, torch.where(consistent_BL, ordered_BL, -torch.inf), surest_BL),
+            confidence_BL=p_BL,
+            token_gap_BL=-torch.where(by_mean_B1, mean_behind_BL, behind_BL),
         )
 
     def _consistent(self, surest_BL: Tensor, tokens_BL: Tensor, canvas: Canvas) -> Tensor:
         """Count for how many steps positions have been among the surest and have had the same token."""
-        among_BL = top(surest_BL, canvas.open_BL, torch.full_like(canvas.clock_B, self.top_v))
+        among_BL = top(surest_BL, canvas.open_BL, self.top_v)
         canvas.note(rankings=(surest_BL, among_BL, canvas.open_BL))
         canvas.memory[_STREAK] = (canvas.memory.get(_STREAK, 0) + 1) * among_BL
-        same_BL = canvas.open_BL & (tokens_BL == canvas.memory.get(_TOKENS, torch.full_like(tokens_BL, -1)))
+        same_BL = canvas.open_BL & (tokens_BL == canvas.memory.get(_TOKENS, -1))
         canvas.memory[_SAME] = (canvas.memory.get(_SAME, 0) + 1) * same_BL
         canvas.memory[_TOKENS] = tokens_BL
         return among_BL & (canvas.memory[_STREAK] > self.d) & (canvas.window_clock_B >= self.d)[:, None]
 
-    def _mean(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> tuple[Tensor, Tensor]:
-        """Return the mean distribution over the present and the last d steps, and the Jensen-Shannon divergence.
+    def _mean(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean distribution over the present and the last d steps, its entropy, and their divergence.
 
-        Positions without a whole past get a mean of what there is, which nobody reads: they are not consistent.
+        That is Jensen and Shannon's. Positions without a whole past get a mean of what there is, which nobody reads:
+        they are not consistent.
         """
         entry = (prediction.row_N, prediction.gather(canvas.place_BL))
-        places = int((canvas.length_B - canvas.prompt_length_B).max())
-        empty_BRDV = p_NV.new_zeros(canvas.num_rows, places, self.d, p_NV.shape[-1])
-        past_NDV = canvas.memory.get(_PAST, empty_BRDV)[entry]
-        both_NDV = torch.cat([p_NV[:, None], past_NDV], 1)
-        canvas.memory[_PAST] = empty_BRDV.index_put(entry, both_NDV[:, : self.d])
+        if _PAST not in canvas.memory:
+            places = int((canvas.length_B - canvas.prompt_length_B).max())
+            canvas.memory[_PAST] = p_NV.new_zeros(canvas.num_rows, places, self.d, p_NV.shape[-1])
+        past_BRDV = canvas.memory[_PAST]
+        both_NDV = torch.cat([p_NV[:, None], past_BRDV[entry]], 1)
+        canvas.memory[_PAST] = torch.zeros_like(past_BRDV).index_put(entry, both_NDV[:, : self.d])
         mean_NV = both_NDV.mean(1)
-        entropies_ND = torch.special.entr(both_NDV).sum(-1)
-        return mean_NV, torch.special.entr(mean_NV).sum(-1) - entropies_ND.mean(1)
+        entropy_N = torch.special.entr(mean_NV).sum(-1)
+        return mean_NV, entropy_N, entropy_N - torch.special.entr(both_NDV).sum(-1).mean(1)
 
 
 @policy("method/selector", "coherent")
@@ -127,12 +134,14 @@ class Coherent:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; positions without a score are none."""
         scored_BL = open_BL & candidates.score_BL.isfinite()
-        best_BL = top(candidates.score_BL, scored_BL, torch.full_like(canvas.clock_B, self.b))
-        gap_B = across(candidates.score_BL, best_BL, scored_BL)
+        best_BL = top(candidates.score_BL, scored_BL, self.b)
         if self.mode is Mode.ccd:
-            canvas.note_choice(gap_B)
+            canvas.note(rankings=(candidates.score_BL, best_BL, scored_BL))
             return best_BL
         coherent_BL = open_BL & canvas.memory[_COHERENT]
-        canvas.note(bounds=(canvas.memory[_SLACK], open_BL))
-        canvas.note_choice(gap_B.masked_fill(coherent_BL.any(1), torch.inf))
-        return torch.where(coherent_BL.any(1, keepdim=True), coherent_BL, best_BL)
+        by_mean_B1 = coherent_BL.any(1, keepdim=True)
+        canvas.note(
+            bounds=(canvas.memory[_SLACK], open_BL),
+            rankings=(candidates.score_BL, best_BL, scored_BL & ~by_mean_B1),
+        )
+        return torch.where(by_mean_B1, coherent_BL, best_BL)

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import across
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Candidates, top
+from harness.engine.shared.prediction import Candidates, open_rank, top
 from harness.errors import FieldError, at_least
 
 _BUFFER, _WIDTH, _TOKENS = "ccd_code.buffer_BL", "ccd_code.width_B", "ccd_code.tokens_BL"
@@ -43,35 +42,36 @@ class Buffered:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, and remember the rest's best."""
         steps, score_BL, step_B = self.steps or self.gen_length, candidates.score_BL, canvas.window_clock_B
-        per_step_B = open_BL.sum(1).clamp(max=self.gen_length // steps)
-        width_B = self._width(canvas, open_BL)
-        best_BL = top(score_BL, open_BL, per_step_B)
-        buffer_BL = canvas.memory.get(_BUFFER, torch.zeros_like(open_BL))
+        open_B, rank_BL = open_BL.sum(1), open_rank(score_BL, open_BL)
+        per_step_B, width_B = open_B.clamp(max=self.gen_length // steps), self._width(canvas, open_B)
+        best_BL, within_BL = (open_BL & (rank_BL < count_B[:, None]) for count_B in (per_step_B, width_B))
+        buffer_BL = canvas.memory.get(_BUFFER, False)
         same_BL = candidates.tokens_BL == canvas.memory.get(_TOKENS, candidates.tokens_BL)
-        agreed_BL = top(score_BL, open_BL, width_B) & buffer_BL & same_BL
+        held_BL = within_BL & buffer_BL
+        agreed_BL = held_BL & same_BL
         usual_B = (step_B < self.warm) | (step_B >= steps - 1)
         usual_B = usual_B | ~(best_BL & buffer_BL).any(1) | (agreed_BL.sum(1) < per_step_B)
         coherent_BL = agreed_BL if self.seek else top(score_BL, agreed_BL, per_step_B)
         commit_BL = torch.where(usual_B[:, None], best_BL, coherent_BL)
-        within_BL, left_BL = top(score_BL, open_BL, width_B), open_BL & ~commit_BL
+        left_BL = open_BL & ~commit_BL
         kept_BL = top(score_BL, left_BL, width_B)
         canvas.note(rankings=(score_BL, best_BL, open_BL))
         canvas.note(rankings=(score_BL, within_BL, open_BL))
         canvas.note(rankings=(score_BL, kept_BL, left_BL))
         if not self.seek:
-            canvas.note_choice(across(score_BL, coherent_BL, agreed_BL).masked_fill(usual_B, torch.inf))
+            canvas.note(rankings=(score_BL, coherent_BL, agreed_BL & ~usual_B[:, None]))
         if candidates.token_gap_BL is not None:
             # Two steps agree or not by the tokens of what the buffer held, and of what it will hold.
-            canvas.note(bounds=(candidates.token_gap_BL, (within_BL & buffer_BL) | kept_BL))
+            canvas.note(bounds=(candidates.token_gap_BL, held_BL | kept_BL))
         canvas.memory[_BUFFER] = kept_BL
         canvas.memory[_TOKENS] = candidates.tokens_BL
         return commit_BL
 
-    def _width(self, canvas: Canvas, open_BL: Tensor) -> Tensor:
+    def _width(self, canvas: Canvas, open_B: Tensor) -> Tensor:
         """Return the buffer's size in this step: 1 at first, then growing, and 2 for the last tenth."""
         per_step = self.gen_length // (self.steps or self.gen_length)
         width_B = canvas.memory.get(_WIDTH, torch.ones_like(canvas.clock_B))
-        width_B = width_B.masked_fill(10 * open_BL.sum(1) <= self.gen_length, 1)
+        width_B = width_B.masked_fill(10 * open_B <= self.gen_length, 1)
         grown_B = (width_B + 1).clamp(max=per_step + int(per_step * self.expand_ratio))
         canvas.memory[_WIDTH] = torch.where(canvas.window_clock_B >= self.warm - 1, grown_B, width_B)
         return canvas.memory[_WIDTH]

@@ -59,7 +59,7 @@ class Credit:
         """Return leaders and credit after this step: the past decayed, and what the present leaders earn."""
         p_N, leader_N = prediction.logits_NV.float().softmax(-1).max(-1)
         leader_B1L = prediction.scatter(leader_N, 0)[:, None]
-        earned_B1L = prediction.scatter(p_N**self.gam, 0.0).masked_fill(~canvas.open_BL, 0.0)[:, None]
+        earned_B1L = torch.where(canvas.open_BL, prediction.scatter(p_N**self.gam, 0.0), 0.0)[:, None]
         if _CREDIT not in canvas.memory:
             return leader_B1L, earned_B1L
         leaders_BSL, credit_BSL = canvas.memory[_LEADERS], canvas.memory[_CREDIT]
@@ -68,7 +68,7 @@ class Credit:
         again_BSL = (leaders_BSL == leader_B1L) & (credit_BSL > 0)
         credit_BSL = credit_BSL + earned_B1L * again_BSL
         first_B1L = earned_B1L.masked_fill(again_BSL.any(1, keepdim=True), 0.0)
-        first, *counts = torch.cat([first_B1L.any()[None], credit_BSL.any(2).any(0)]).tolist()
+        first, *counts = torch.cat([first_B1L.any()[None], credit_BSL.any((0, 2))]).tolist()
         if not first:
             return leaders_BSL, credit_BSL
         kept = [place for place, one in enumerate(counts) if one]

@@ -41,6 +41,8 @@ from harness.errors import at_least
 _SEARCHED, _LONGEST, _DOUBT, _END = (
     f"canvas_growth.{name}" for name in ("searched_B", "longest_B", "doubt_BL", "end_BL")
 )
+_FOUND = "canvas_growth.found_B"
+"""Kept of rows once the length of all is known to be found, so that nobody asks again."""
 
 
 @policy("method/preparation", "start_length")
@@ -72,10 +74,9 @@ class LeadingBlock:
         block_BL = canvas.place_BL // self.length
         first_B = canvas.first_undecided_B // self.length
         window_BL = canvas.response_BL & (block_BL == first_B[:, None])
-        before_B = block_BL.masked_fill(~canvas.window_BL, torch.iinfo(torch.int64).max).amin(1)
-        next_B = (before_B != first_B) & canvas.undecided_BL.any(1)
-        canvas.open_window(next_B, window_BL)
-        canvas.move_window(~next_B, window_BL)
+        before_B = torch.where(canvas.window_BL, block_BL, torch.iinfo(torch.int64).max).amin(1)
+        canvas.move_window(None, window_BL)
+        canvas.open_window((before_B != first_B) & canvas.undecided_BL.any(1), window_BL)
 
 
 @policy("method/finish", "canvas_growth")
@@ -104,24 +105,32 @@ class CanvasGrowth:
         """Return the whole response."""
         return canvas.response_BL
 
-    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor:
+    def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor | None:
         """Search the length, and have those rows evaluated again; of the others remember what is unsure."""
-        p_NV = self.score_dtype.cast(prediction.logits_NV).softmax(-1)
-        sight_B = self._end_confidence(p_NV, canvas, prediction)
+        p_NV, end = self.score_dtype.cast(prediction.logits_NV).softmax(-1), end_id(canvas)
+        p_N, best_N = p_NV.max(-1)
+        sight_B = self._end_confidence(p_NV[:, end] * (best_N == end), canvas, prediction)
         room_B = canvas.length_B < self._longest(canvas, prediction)
-        searching_B = ~canvas.memory.get(_SEARCHED, torch.zeros_like(canvas.held_B))
-        slack_BL = self.low - prediction.scatter(p_NV.amax(-1), self.low)
-        doubt_BL = slack_BL.clamp(min=0)
-        grows_B = ~searching_B & room_B & (sight_B < self.eos_grow)
-        gap_B = torch.where(searching_B, sight_B - self.eos_init, sight_B - self.eos_grow).abs().double()
-        canvas.note_choice(gap_B.masked_fill(~room_B, torch.inf))
+        grows_B, gap_B = room_B & (sight_B < self.eos_grow), sight_B - self.eos_grow
+        searching_B = None if canvas.memory.complete(_FOUND) else self._searching(canvas)
+        if searching_B is not None:
+            grows_B, gap_B = grows_B & ~searching_B, torch.where(searching_B, sight_B - self.eos_init, gap_B)
+        slack_BL = self.low - prediction.scatter(p_N, self.low)
+        canvas.note_choice(gap_B.abs().double().masked_fill(~room_B, torch.inf))
         canvas.note(bounds=(slack_BL, canvas.open_BL & prediction.read_BL & grows_B[:, None]))
-        canvas.memory[_DOUBT] = doubt_BL * grows_B[:, None]
+        canvas.memory[_DOUBT] = slack_BL.clamp(min=0) * grows_B[:, None]
+        if searching_B is None:
+            return None
         longer_B = searching_B & room_B & (sight_B < self.eos_init)
         canvas.memory[_SEARCHED] = ~longer_B
-        if bool(searching_B.any()):
-            self._append(canvas, prediction, longer_B, searching_B & ~longer_B)
+        if not bool(searching_B.any()):
+            canvas.memory[_FOUND] = searching_B
+            return None
+        self._append(canvas, prediction, longer_B, searching_B & ~longer_B)
         return searching_B
+
+    def _searching(self, canvas: Canvas) -> Tensor:
+        return ~canvas.memory.get(_SEARCHED, torch.zeros_like(canvas.held_B))
 
     def _append(self, canvas: Canvas, prediction: Prediction, longer_B: Tensor, found_B: Tensor) -> None:
         """Append masks to the rows that search on, and end tokens to those whose length is found."""
@@ -149,14 +158,19 @@ class CanvasGrowth:
 
     def _longest(self, canvas: Canvas, prediction: Prediction) -> Tensor:
         """Return how many positions each row may have."""
-        whole_B = torch.full_like(canvas.length_B, prediction.spec.max_length)
-        longest_B = whole_B if self.Lmax is None else torch.minimum(whole_B, canvas.prompt_length_B + self.Lmax)
+        whole = prediction.spec.max_length
+
+        def make(prompt_length_B: Tensor) -> Tensor:
+            if self.Lmax is None:
+                return torch.full_like(prompt_length_B, whole)
+            return (prompt_length_B + self.Lmax).clamp(max=whole)
+
+        longest_B = canvas.once((CanvasGrowth, self.Lmax, whole), (canvas.prompt_length_B,), make)
         canvas.memory[_LONGEST] = longest_B
         return longest_B
 
-    def _end_confidence(self, p_NV: Tensor, canvas: Canvas, prediction: Prediction) -> Tensor:
-        end = end_id(canvas)
-        p_N = p_NV[:, end] * (p_NV.argmax(-1) == end)
+    def _end_confidence(self, p_N: Tensor, canvas: Canvas, prediction: Prediction) -> Tensor:
+        """Return how sure the last positions are of the end, given its probability where it is the best token."""
         canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
         ends_BL = (p_BL > 0) & canvas.response_BL
         from_end_BL = ends_BL.flip(1).cumsum(1).flip(1)

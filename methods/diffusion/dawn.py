@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import nearest
 from harness.engine.diffusion.needs import Needs
+from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending
 from harness.errors import at_least
@@ -42,7 +43,7 @@ class Attentive:
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return what is decided up to the window's end."""
-        return before_end(canvas) & ~canvas.undecided_BL
+        return decided_before_end(canvas)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -51,10 +52,13 @@ class Attentive:
         return Confidence(temperature=self.temperature, score_dtype=self.score_dtype)(prediction, canvas)
 
 
-def before_end(canvas: Canvas) -> Tensor:
-    """Return all positions up to the last one of the window."""
-    last_B1 = canvas.position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
-    return canvas.position_L <= last_B1
+def decided_before_end(canvas: Canvas) -> Tensor:
+    """Return all decided positions up to the last one of the window."""
+
+    def make(window_BL: Tensor, undecided_BL: Tensor) -> Tensor:
+        return (canvas.position_L <= last_marked(window_BL)) & ~undecided_BL
+
+    return canvas.once(decided_before_end, (canvas.window_BL, canvas.undecided_BL), make)
 
 
 @policy("method/selector", "dependency")
@@ -75,45 +79,37 @@ class Dependency:
         """Return the three sets; the loop adds the best position where they are empty."""
         assert _ATTENTION in canvas.memory, "DAWN's selector goes with DAWN's scorer"
         confidence_BL = candidates.confidence_BL
-        edge_BLL = self._edges(canvas)
-        sure_BL = open_BL & (confidence_BL >= self.tau)
-        anchor_BL = before_end(canvas) & ~canvas.undecided_BL & (confidence_BL >= self.tau)
-        induced_BL = open_BL & (confidence_BL >= self.induce) & _reached(anchor_BL, edge_BLL)
+        weight_BLL, kept_BLL = self._weights(canvas)
+        edge_BLL = torch.where(kept_BLL, weight_BLL, 0) >= self.edge
+        anchors_BL = confidence_BL >= self.tau
+        sure_BL, anchor_BL = open_BL & anchors_BL, decided_before_end(canvas) & anchors_BL
+        inducible_BL = open_BL & (confidence_BL >= self.induce)
+        induced_BL = inducible_BL & _reached(anchor_BL, edge_BLL)
         first_BL = sure_BL | induced_BL
         avoided_BL = sure_BL & induced_BL if self.conflict_compat else first_BL
         free_BL = open_BL & (confidence_BL >= self.low) & ~first_BL
         node_BL = free_BL & ~_reached(avoided_BL, edge_BLL)
-        looked_at_BLL = anchor_BL[:, :, None] & (open_BL & (confidence_BL >= self.induce) & ~sure_BL)[:, None, :]
+        self._note_margins(confidence_BL, open_BL, first_BL, canvas)
+        looked_at_BLL = anchor_BL[:, :, None] & (inducible_BL & ~sure_BL)[:, None, :]
         looked_at_BLL = looked_at_BLL | ((avoided_BL | node_BL)[:, :, None] & free_BL[:, None, :])
-        canvas.note_choice(self._margin(confidence_BL, open_BL, first_BL, looked_at_BLL, canvas))
+        canvas.note_choice(nearest((weight_BLL - self.edge).flatten(1), (looked_at_BLL & kept_BLL).flatten(1)))
         return first_BL | _independent(confidence_BL, node_BL, edge_BLL | edge_BLL.transpose(1, 2))
 
-    def _margin(
-        self, confidence_BL: Tensor, open_BL: Tensor, first_BL: Tensor, looked_at_BLL: Tensor, canvas: Canvas
-    ) -> Tensor:
-        """Return the nearest of the confidences to their bounds, and of the attention that was looked at to its own."""
-        known_BL = before_end(canvas) & ~canvas.undecided_BL & confidence_BL.isfinite()
-        weight_BLL, kept_BLL = self._weights(canvas)
-        margins_BM = [
-            nearest(confidence_BL - self.tau, open_BL | known_BL),
-            nearest(confidence_BL - self.induce, open_BL),
-            nearest(confidence_BL - self.low, open_BL & ~first_BL),
-            nearest((weight_BLL - self.edge).flatten(1), (looked_at_BLL & kept_BLL).flatten(1)),
-        ]
-        return torch.stack(margins_BM, 1).amin(1)
-
-    def _edges(self, canvas: Canvas) -> Tensor:
-        """Return whether j depends on i, [B, i, j]."""
-        weight_BLL, kept_BLL = self._weights(canvas)
-        return weight_BLL.masked_fill(~kept_BLL, 0) >= self.edge
+    def _note_margins(self, confidence_BL: Tensor, open_BL: Tensor, first_BL: Tensor, canvas: Canvas) -> None:
+        """Note how near confidences were to their bounds."""
+        known_BL = decided_before_end(canvas) & confidence_BL.isfinite()
+        canvas.note(bounds=(confidence_BL - self.tau, open_BL | known_BL))
+        canvas.note(bounds=(confidence_BL - self.induce, open_BL))
+        canvas.note(bounds=(confidence_BL - self.low, open_BL & ~first_BL))
 
     def _weights(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Return how much j attends to i, and where that counts, both [B, i, j]."""
         attention_BLL = canvas.memory[_ATTENTION]
         real_BL = canvas.whole_BL
         mean_BL = (attention_BLL * real_BL[:, :, None]).sum(1) / canvas.length_B[:, None]
-        apart_LL = ~torch.eye(attention_BLL.shape[1], dtype=torch.bool, device=attention_BLL.device)
-        kept_BLL = apart_LL & (mean_BL <= self.sink)[:, None, :] & real_BL[:, :, None]
+        at_L = canvas.position_L
+        apart_BLL = canvas.once(Dependency, (real_BL,), lambda real_BL: real_BL[:, :, None] & (at_L[:, None] != at_L))
+        kept_BLL = apart_BLL & (mean_BL <= self.sink)[:, None, :]
         return attention_BLL.transpose(1, 2), kept_BLL.transpose(1, 2)
 
 
@@ -124,7 +120,7 @@ def _reached(from_BL: Tensor, edge_BLL: Tensor) -> Tensor:
 
 def _independent(score_BL: Tensor, node_BL: Tensor, conflict_BLL: Tensor) -> Tensor:
     """Return a set of nodes without a conflict, gathered greedily by descending score."""
-    rank_BL = rank_descending(score_BL.masked_fill(~node_BL, -torch.inf))
+    rank_BL = rank_descending(torch.where(node_BL, score_BL, -torch.inf))
     taken_BL = torch.zeros_like(node_BL)
     for rank in range(int(node_BL.sum(1).max())):
         next_BL = node_BL & (rank_BL == rank)

@@ -126,11 +126,6 @@ def left_in_window(drafts: Canvas, chosen: Sequence[Draft], origin_D: Tensor, ca
     )
 
 
-def starts(origin_D: Tensor) -> Tensor:
-    """Return which drafts are the first of their row."""
-    return torch.nn.functional.pad(origin_D.diff(), (1, 0), value=1) > 0
-
-
 def alike(drafts: Canvas, real: Canvas, row_D: Tensor) -> Tensor:
     """Return which drafts a model cannot tell from their row of `real`: same tokens, decided when and where alike."""
     width = min(drafts.tokens_BL.shape[1], real.tokens_BL.shape[1])

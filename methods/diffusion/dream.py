@@ -7,12 +7,14 @@ Invariants: NFE + idle = steps; quotas sum to the number of masks for every step
 """
 
 from enum import Enum
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import gap_of_drawn
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.engine.shared.sampling import invert, keep_top
@@ -28,26 +30,31 @@ class Algorithm(Enum):
     entropy = "entropy"
 
 
-def _kept_share(canvas: Canvas, steps: int, eps: float) -> Tensor:
-    """Return s/t of each row's step in float32, 0 on the last step."""
-    times = torch.linspace(1, eps, steps + 1, dtype=torch.float32, device=canvas.clock_B.device)
+@lru_cache
+def _closing(steps: int, eps: float, device: torch.device) -> Tensor:
+    """Return 1 - s/t of every step in float32, 1 of the last; the same tensor to all: nobody may write to it."""
+    with torch.inference_mode(False):
+        times = torch.linspace(1, eps, steps + 1, dtype=torch.float32, device=device)
+        share = 1 - times[1:] / times[:-1]
+        share[-1] = 1
+        return share
+
+
+def _closing_share(canvas: Canvas, steps: int, eps: float) -> Tensor:
+    """Return 1 - s/t of each row's step."""
     step_B = canvas.window_clock_B.clamp(max=steps - 1)
-    kept_B = times[step_B + 1] / times[step_B]
-    return kept_B.masked_fill(step_B == steps - 1, 0.0)
+    return _closing(steps, eps, step_B.device).index_select(0, step_B)
 
 
-def _fallen(canvas: Canvas, steps: int, eps: float) -> Tensor:
-    """Return the open positions whose coin, with probability 1 - s/t, says close."""
-    return canvas.open_BL & (_coins(canvas, steps, eps) < 0)
-
-
-def _coins(canvas: Canvas, steps: int, eps: float) -> Tensor:
-    """Return the draw of every position less the probability to close."""
+def _coins(canvas: Canvas, steps: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the draw of every position less the probability to close, and the open positions where it is below 0."""
     drawn_BL = canvas.uniforms("order")
-    known = (drawn_BL, canvas.clock_B, canvas.opened_at_B)
-    return canvas.once(
-        (_coins, steps, eps), known, lambda *_: drawn_BL - (1 - _kept_share(canvas, steps, eps))[:, None]
-    )
+
+    def toss(*_: Tensor) -> tuple[Tensor, Tensor]:
+        coin_BL = drawn_BL - _closing_share(canvas, steps, eps)[:, None]
+        return coin_BL, canvas.open_BL & (coin_BL < 0)
+
+    return canvas.once((_coins, steps, eps), (drawn_BL, canvas.clock_B, canvas.opened_at_B, canvas.open_BL), toss)
 
 
 @policy("method/schedule", "dream")
@@ -72,9 +79,9 @@ class DreamQuota:
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the truncated quota; for `origin` the number of coins that fell."""
         if self.alg is Algorithm.origin:
-            return _fallen(canvas, self.total, self.eps).sum(1)
+            return _coins(canvas, self.total, self.eps)[1].sum(1)
         masks_B = canvas.open_BL.sum(1).float()
-        return (masks_B * (1 - _kept_share(canvas, self.total, self.eps))).long()
+        return (masks_B * _closing_share(canvas, self.total, self.eps)).long()
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return the steps that are left."""
@@ -99,6 +106,11 @@ class DreamScore:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise FieldError("top_p", self.top_p, "lie in (0, 1]")
         at_least(1, top_k=self.top_k)
+
+    @property
+    def gives(self) -> Gives:
+        """Candidates are steady if nothing is drawn."""
+        return Gives(steady=self.temperature == 0)
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
@@ -144,8 +156,9 @@ class DreamSelect:
         """Return the positions to commit."""
         assert quota_B is not None, "Dream's selector goes with Dream's schedule"
         if self.alg is Algorithm.origin:
-            canvas.note(bounds=(_coins(canvas, self.steps or self.gen_length, self.eps), open_BL))
-            return open_BL & _fallen(canvas, self.steps or self.gen_length, self.eps)
+            coin_BL, fallen_BL = _coins(canvas, self.steps or self.gen_length, self.eps)
+            canvas.note(bounds=(coin_BL, open_BL))
+            return fallen_BL
         score_BL = candidates.score_BL
         if self.alg_temp:
             # The largest of score/T + Gumbel noise are draws without replacement from softmax(score/T).

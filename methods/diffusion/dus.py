@@ -44,9 +44,13 @@ class Dilated:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the level."""
-        lengths, longest = canvas.window_BL.sum(1).tolist(), canvas.window_BL.shape[1]
-        plan_BL = torch.tensor([levels(n, self.a) + [0] * (longest - n) for n in lengths], device=open_BL.device)
-        level_BL = plan_BL.gather(1, canvas.window_place_BL.clamp(min=0))
-        first_B1 = level_BL.masked_fill(~open_BL, longest).amin(1, keepdim=True)
+        level_BL = canvas.once(self, (canvas.window_BL,), lambda window_BL: self._levels(canvas, window_BL))
+        first_B1 = torch.where(open_BL, level_BL, open_BL.shape[1]).amin(1, keepdim=True)
         canvas.note_choice(canvas.margins.far_B)  # the plan compares nothing
         return open_BL & (level_BL == first_B1)
+
+    def _levels(self, canvas: Canvas, window_BL: Tensor) -> Tensor:
+        """Return the level of every position of the windows."""
+        lengths, longest = window_BL.sum(1).tolist(), window_BL.shape[1]
+        plan_BL = torch.tensor([levels(n, self.a) + [0] * (longest - n) for n in lengths], device=window_BL.device)
+        return plan_BL.gather(1, canvas.window_place_BL.clamp(min=0))

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Needs
+from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates
@@ -59,8 +60,11 @@ class ModelBlocks:
 def _inherited_BL(canvas: Canvas) -> Tensor:
     """Return the positions that the block before predicts."""
     position_L = canvas.position_L
-    starts_BL = (position_L % canvas.memory[_BLOCK][:, None] == 0) & (position_L > 0)
-    return starts_BL & canvas.memory[_INHERITS][:, None]
+
+    def make(length_B: Tensor, inherits_B: Tensor, position_L: Tensor) -> Tensor:
+        return (position_L % length_B[:, None] == 0) & (position_L > 0) & inherits_B[:, None]
+
+    return canvas.once(_inherited_BL, (canvas.memory[_BLOCK], canvas.memory[_INHERITS], position_L), make)
 
 
 @policy("method/window", "sub_blocks")
@@ -68,7 +72,6 @@ class SubBlocks:
     """Open sub-blocks of `length` positions within the model's blocks; an inherited position first, and alone."""
 
     needs = Needs(beside={"preparation": ("model_blocks",)})
-
     length: int
 
     def __post_init__(self) -> None:
@@ -115,20 +118,18 @@ class StopToken:
         """Pad the rows that have ended."""
         stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
         stop_BL = canvas.response_BL & ~canvas.undecided_BL & torch.isin(canvas.tokens_BL, stops)
-        first_BL = stop_BL & (stop_BL.cumsum(1) == 1)
-        # Rows without a stop token have none of these, and nothing to wait for.
-        until_BL = first_BL.flip(1).cumsum(1).flip(1) > 0
-        if not self.early:
-            until_BL = self._to_the_end_of_the_block(canvas, first_BL)
-        ended_B = stop_BL.any(1) & ~(canvas.undecided_BL & until_BL).any(1)
-        behind_BL = (stop_BL.cumsum(1) > 0) & ~first_BL
-        canvas.fill(behind_BL & canvas.response_BL & ended_B[:, None], canvas.fill_id)
+        nowhere = canvas.tokens_BL.shape[1]
+        first_B1 = torch.where(stop_BL, canvas.position_L, nowhere).amin(1, keepdim=True)
+        # Rows without a stop token would wait for all of their positions.
+        until_BL = canvas.position_L <= first_B1 if self.early else self._to_the_end_of_the_block(canvas, first_B1)
+        ended_B1 = (first_B1 < nowhere) & ~(canvas.undecided_BL & until_BL).any(1, keepdim=True)
+        canvas.fill(canvas.response_BL & (canvas.position_L > first_B1) & ended_B1, canvas.fill_id)
 
-    def _to_the_end_of_the_block(self, canvas: Canvas, first_BL: Tensor) -> Tensor:
+    def _to_the_end_of_the_block(self, canvas: Canvas, first_B1: Tensor) -> Tensor:
         """Return every position up to the last one of the block that holds the first stop token."""
-        position_BL = canvas.position_L.expand_as(first_BL)
+        position_L = canvas.position_L
         if _BLOCK in canvas.memory:
-            block_BL = position_BL // canvas.memory[_BLOCK][:, None]
-            return block_BL <= block_BL.masked_fill(~first_BL, -1).amax(1, keepdim=True)
-        own_BL = first_BL | (canvas.window_BL & (canvas.window_BL & first_BL).any(1, keepdim=True))
-        return position_BL <= position_BL.masked_fill(~own_BL, -1).amax(1, keepdim=True)
+            length_B1 = canvas.memory[_BLOCK][:, None]
+            return position_L // length_B1 <= first_B1 // length_B1
+        holds_B1 = (canvas.window_BL & (position_L == first_B1)).any(1, keepdim=True)
+        return (position_L <= first_B1) | (holds_B1 & (position_L <= last_marked(canvas.window_BL)))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import at_least
@@ -38,8 +39,7 @@ class BlockEos:
             return
         window_BL = canvas.window_BL & complete_B[:, None]
         ended_B1 = (window_BL & _stops(canvas)).any(1, keepdim=True)
-        last_B1 = canvas.place_BL.masked_fill(~window_BL, -1).amax(1, keepdim=True)
-        canvas.fill(ended_B1 & (canvas.place_BL > last_B1), canvas.stop_ids[0])
+        canvas.fill(ended_B1 & (canvas.position_L > last_marked(window_BL)), canvas.stop_ids[0])
 
 
 @policy("method/finish", "prefix_eos")
@@ -121,8 +121,8 @@ class PredictEos:
         best_N = prediction.logits_NV.double().softmax(-1).max(-1)
         p_N = best_N.values * torch.isin(best_N.indices, stops)
         canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
-        last_B1 = canvas.position_L.masked_fill(~canvas.window_BL, -1).amax(1, keepdim=True)
-        ends_BL = canvas.undecided_BL & (p_BL > 0) & (self.ahead | (canvas.position_L <= last_B1))
+        seen_BL = self.ahead | (canvas.position_L <= last_marked(canvas.window_BL))
+        ends_BL = canvas.undecided_BL & (p_BL > 0) & seen_BL
         surest_B, at_B = p_BL.masked_fill(~ends_BL, -1).max(1)
         surest_BL = ends_BL & (canvas.position_L == at_B[:, None])
         canvas.note(rankings=(p_BL, surest_BL, ends_BL))

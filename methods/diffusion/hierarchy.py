@@ -15,6 +15,7 @@ Invariants: low >= 1 equals `threshold` with a strict comparison; masks of a blo
 ones included; rm = 0 re-masks nothing.
 """
 
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -22,8 +23,9 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.policy import policy, probability
-from harness.engine.shared.prediction import Candidates, Prediction, rank_descending, top
+from harness.engine.shared.prediction import Candidates, Prediction, top
 from harness.errors import at_least
 
 _EDITED = "hierarchy.edited_BL"
@@ -37,15 +39,45 @@ class Variant(Enum):
     fast_v2 = "fast_v2"
 
 
-def run_maxima(score_BL: Tensor, open_BL: Tensor) -> Tensor:
-    """Return the best position of every maximal stretch of open positions, the first of equals."""
-    length = open_BL.shape[1]
-    before_BL = torch.nn.functional.pad(open_BL[:, :-1], (1, 0))
-    run_BL = (open_BL & ~before_BL).cumsum(1)
-    rank_BL = rank_descending(score_BL.masked_fill(~open_BL, -torch.inf)).masked_fill(~open_BL, length)
-    best_BR = torch.full((len(run_BL), length + 1), length, device=run_BL.device)
-    best_BR = best_BR.scatter_reduce(1, run_BL, rank_BL, "amin")
-    return open_BL & (rank_BL == best_BR.gather(1, run_BL))
+@dataclass(frozen=True)
+class Runs:
+    """Maximal stretches of open positions: the best of each, the first of equals, and by how much all are ahead.
+
+    `lead_BL` is by how much an open position's score exceeds the best other one of its run.
+    """
+
+    best_BL: Tensor
+    lead_BL: Tensor
+
+    @classmethod
+    def of(cls, score_BL: Tensor, open_BL: Tensor) -> "Runs":
+        """Find them."""
+        (rows, length), device = open_BL.shape, open_BL.device
+        begins_BL = open_BL & ~torch.nn.functional.pad(open_BL[:, :-1], (1, 0))
+        run_BL, at_L = begins_BL.cumsum(1), positions(length, device)
+        nowhere_BR = filled((rows, length + 1), length, torch.int64, device)
+        least_BR = filled((rows, length + 1), -torch.inf, torch.float64, device)
+
+        def greatest(values_BL: Tensor) -> Tensor:
+            return least_BR.scatter_reduce(1, run_BL, values_BL, "amax").gather(1, run_BL)
+
+        own_BL = torch.where(open_BL, score_BL.double(), -torch.inf)
+        most_BL = greatest(own_BL)
+        ties_BL = open_BL & (own_BL == most_BL)
+        first_BR = nowhere_BR.scatter_reduce(1, run_BL, torch.where(ties_BL, at_L, length), "amin")
+        best_BL = ties_BL & (first_BR.gather(1, run_BL) == at_L)
+        next_BL = greatest(torch.where(best_BL, -torch.inf, own_BL))
+        return cls(best_BL, own_BL - torch.where(best_BL, next_BL, most_BL))
+
+    def above(self, candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> Tensor:
+        """Return run maxima above `low` and open positions above `tau`."""
+        confidence_BL = candidates.confidence_BL
+        return (self.best_BL & (confidence_BL > low)) | (open_BL & (confidence_BL > tau))
+
+    def slack(self, candidates: Candidates, tau: float, low: float) -> Tensor:
+        """Return by how much positions are `above`, or (negative) are not."""
+        confidence_BL = candidates.confidence_BL.double()
+        return torch.maximum(torch.minimum(self.lead_BL, confidence_BL - low), confidence_BL - tau)
 
 
 @policy("method/selector", "hierarchy")
@@ -61,21 +93,19 @@ class Hierarchy:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions of the rule."""
-        best_BL = top(candidates.score_BL, open_BL, torch.ones_like(canvas.clock_B))
-        chosen_BL = _above(candidates, open_BL, self.tau, self.low)
-        self._note_margin(candidates, open_BL, best_BL, canvas)
+        runs, score_BL = Runs.of(candidates.score_BL, open_BL), candidates.score_BL
+        best_BL = top(score_BL, open_BL, 1)
+        chosen_BL = runs.above(candidates, open_BL, self.tau, self.low)
+        # The best of all closes by its rank, the others by both bounds and their rank in their run.
+        canvas.note(
+            bounds=(runs.slack(candidates, self.tau, self.low), open_BL & ~best_BL),
+            rankings=(score_BL, best_BL, best_BL | (open_BL & ~chosen_BL)),
+        )
         if self.variant is Variant.standard:
             return chosen_BL | best_BL
+        canvas.note(bounds=(candidates.confidence_BL - self.low, best_BL))
         confident_B1 = (open_BL & (candidates.confidence_BL >= self.low)).any(1, keepdim=True)
         return chosen_BL | (best_BL & ~confident_B1)
-
-    def _note_margin(self, candidates: Candidates, open_BL: Tensor, best_BL: Tensor, canvas: Canvas) -> None:
-        """The best of all closes by its rank, the others by both bounds and their rank in their run."""
-        canvas.note(bounds=(_slack(candidates, open_BL, self.tau, self.low), open_BL & ~best_BL))
-        by_rank_BL = best_BL | (open_BL & ~_above(candidates, open_BL, self.tau, self.low))
-        canvas.note(rankings=(candidates.score_BL, best_BL, by_rank_BL))
-        if self.variant is Variant.fast_v2:
-            canvas.note(bounds=(candidates.confidence_BL - self.low, best_BL))
 
 
 @policy("method/selector", "hierarchy_remask")
@@ -106,14 +136,18 @@ class HierarchyOfDoubted:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the chosen open positions: at least one, as more are chosen than are doubted."""
-        doubted_BL = self.reads(canvas) & (candidates.confidence_BL < self.rm)
+        again_BL, score_BL = self.reads(canvas), candidates.score_BL
+        doubted_BL = again_BL & (candidates.confidence_BL < self.rm)
         eligible_BL = open_BL | doubted_BL
-        chosen_BL = _above(candidates, eligible_BL, self.tau, self.low)
+        runs = Runs.of(score_BL, eligible_BL)
+        chosen_BL = runs.above(candidates, eligible_BL, self.tau, self.low)
         missing_B = (doubted_BL.sum(1) + 1 - chosen_BL.sum(1)).clamp(min=0)
-        canvas.note(bounds=(candidates.confidence_BL - self.rm, self.reads(canvas)))
-        canvas.note(bounds=(_slack(candidates, eligible_BL, self.tau, self.low), eligible_BL))
-        left_BL, added_BL = eligible_BL & ~chosen_BL, top(candidates.score_BL, eligible_BL & ~chosen_BL, missing_B)
-        canvas.note(rankings=(candidates.score_BL, added_BL, left_BL))
+        left_BL = eligible_BL & ~chosen_BL
+        added_BL = top(score_BL, left_BL, missing_B)
+        canvas.note(bounds=(candidates.confidence_BL - self.rm, again_BL))
+        canvas.note(
+            bounds=(runs.slack(candidates, self.tau, self.low), eligible_BL), rankings=(score_BL, added_BL, left_BL)
+        )
         chosen_BL = chosen_BL | added_BL
         canvas.memory[_EDITED] = doubted_BL & chosen_BL
         canvas.memory[_REMASKED] = doubted_BL & ~chosen_BL
@@ -135,33 +169,3 @@ class RemaskDoubted:
         changed_BL = candidates.tokens_BL != canvas.tokens_BL
         canvas.edit(canvas.memory[_EDITED] & stepped_B1 & changed_BL, candidates.tokens_BL)
         canvas.remask(canvas.memory[_REMASKED] & stepped_B1)
-
-
-def _above(candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> Tensor:
-    """Return run maxima above `low` and positions above `tau`."""
-    maxima_BL = run_maxima(candidates.score_BL, open_BL) & (candidates.confidence_BL > low)
-    return maxima_BL | (open_BL & (candidates.confidence_BL > tau))
-
-
-def _slack(candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> Tensor:
-    """Return by how much positions meet `_above`, or (negative) do not."""
-    confidence_BL = candidates.confidence_BL.double()
-    lead_BL = _lead_in_run(candidates.score_BL, open_BL)
-    return torch.maximum(torch.minimum(lead_BL, confidence_BL - low), confidence_BL - tau)
-
-
-def _lead_in_run(score_BL: Tensor, open_BL: Tensor) -> Tensor:
-    """Return by how much each score exceeds the best other one of its run."""
-    best_BL = run_maxima(score_BL, open_BL)
-    of_best_BL = _greatest_in_run(score_BL, open_BL, open_BL)
-    of_next_BL = _greatest_in_run(score_BL, open_BL, open_BL & ~best_BL)
-    return score_BL.double() - torch.where(best_BL, of_next_BL, of_best_BL)
-
-
-def _greatest_in_run(score_BL: Tensor, open_BL: Tensor, among_BL: Tensor) -> Tensor:
-    """Return, at every position, the greatest score of those in its run that are in `among_BL`."""
-    before_BL = torch.nn.functional.pad(open_BL[:, :-1], (1, 0))
-    run_BL = (open_BL & ~before_BL).cumsum(1)
-    lowest_BR = torch.full((len(run_BL), open_BL.shape[1] + 1), -torch.inf, dtype=torch.float64, device=run_BL.device)
-    score_BL = score_BL.double().masked_fill(~among_BL, -torch.inf)
-    return lowest_BR.scatter_reduce(1, run_BL, score_BL, "amax").gather(1, run_BL)

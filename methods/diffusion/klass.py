@@ -18,7 +18,6 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import draw
-from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
@@ -61,13 +60,15 @@ class Stability:
     def _compare(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> None:
         """Remember these probabilities, and since when they hardly change; the first ones are never calm."""
         entry = (prediction.row_N, prediction.gather(canvas.place_BL))
-        before_NV = canvas.memory[_BEFORE][entry] if _BEFORE in canvas.memory else torch.zeros_like(p_NV)
+        if _BEFORE in canvas.memory:
+            before_NV, before_BRV = canvas.memory[_BEFORE][entry], torch.zeros_like(canvas.memory[_BEFORE])
+        else:
+            places = int((canvas.length_B - canvas.prompt_length_B).max())
+            before_NV, before_BRV = torch.zeros_like(p_NV), p_NV.new_zeros(canvas.num_rows, places, p_NV.shape[1])
         divergence_N = (p_NV * ((p_NV + _FLOOR).log() - (before_NV + _FLOOR).log())).sum(-1)
         calm_BL = prediction.scatter((divergence_N < self.eps).long(), 0)
         self._remember_margins(prediction.scatter(self.eps - divergence_N, 0), calm_BL > 0, canvas)
         canvas.memory[_CALM] = (canvas.memory.get(_CALM, 0) + calm_BL) * calm_BL
-        places = int((canvas.length_B - canvas.prompt_length_B).max())
-        before_BRV = p_NV.new_zeros(canvas.num_rows, places, p_NV.shape[1])
         before_BRV[entry] = p_NV
         canvas.memory[_BEFORE] = before_BRV
 
@@ -98,12 +99,11 @@ class StableAndSure:
         assert _CALM in canvas.memory, "KLASS's selector goes with KLASS's scorer"
         stable_BL = (canvas.memory[_CALM] >= self.H) & (canvas.window_clock_B >= self.H - 1)[:, None]
         ready_BL = open_BL & stable_BL & (candidates.confidence_BL > self.tau)
-        quota_B = torch.ones_like(canvas.clock_B) if quota_B is None else quota_B
-        usual_BL = top(candidates.score_BL, open_BL, quota_B)
+        usual_BL = top(candidates.score_BL, open_BL, 1 if quota_B is None else quota_B)
         canvas.note(bounds=(self._slack(candidates.confidence_BL, stable_BL, canvas), open_BL))
-        gap_B = across(candidates.score_BL, usual_BL, open_BL)
-        canvas.note_choice(gap_B.masked_fill(ready_BL.any(1), torch.inf))
-        return torch.where(ready_BL.any(1, keepdim=True), ready_BL, usual_BL)
+        by_calm_B1 = ready_BL.any(1, keepdim=True)
+        canvas.note(rankings=(candidates.score_BL, usual_BL, open_BL & ~by_calm_B1))
+        return torch.where(by_calm_B1, ready_BL, usual_BL)
 
     def _slack(self, confidence_BL: Tensor, stable_BL: Tensor, canvas: Canvas) -> Tensor:
         """Return by how much positions are ready, both in confidence and in calm, or (negative) not."""

@@ -15,16 +15,16 @@ judged by the open positions of its window. A branch that would leave none is no
 Invariants: k = 1 is the method without branches; rounds are counted by nfe, evaluated branches by nfe_total.
 """
 
+from itertools import groupby
+
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import SETTLED, Canvas
-from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.policies import Observe, Step
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError, at_least
-from methods.diffusion.drafts import starts
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
 _KNOWN, _CREATION, _TOKEN_GAP = "lopa.known_BL", "lopa.creation_B", "lopa.token_gap_BL"
@@ -64,64 +64,74 @@ class LookAhead:
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the branches, each row's base first, then by the rank of what they add."""
-        moved_B = stepped.clock_B > canvas.clock_B
-        left_BL = stepped.open_BL & stepped.memory[_KNOWN] & moved_B[:, None]
-        branches_B = left_BL.sum(1).clamp(max=self.k - 1) * (stepped.open_BL.sum(1) > 1)
-        origin_D = torch.arange(stepped.num_rows, device=left_BL.device).repeat_interleave(branches_B + 1)
-        first_B = (branches_B + 1).cumsum(0) - branches_B - 1
-        nth_D = torch.arange(len(origin_D), device=left_BL.device) - first_B[origin_D]
-        drafts = stepped.rows(origin_D)
-        rank_DL = rank_descending(stepped.memory[_SCORE].masked_fill(~left_BL, -torch.inf))[origin_D]
-        added_DL = left_BL[origin_D] & (rank_DL == nth_D[:, None] - 1)
-        _commit_with_the_last_step(drafts, added_DL)
-        branched_DL = left_BL[origin_D] & (rank_DL < branches_B[origin_D, None])
-        drafts.note(rankings=(stepped.memory[_SCORE][origin_D], branched_DL, left_BL[origin_D]))
-        if _TOKEN_GAP in drafts.memory:
-            drafts.note(tokens=(drafts.memory[_TOKEN_GAP].abs(), added_DL))
-        drafts.draft_from_B = torch.where(branches_B > 0, stepped.clock_B - 1, SETTLED)[origin_D]
-        creation_D = drafts.memory[_CONFIDENCE].masked_fill(~added_DL, 0.0).sum(1)
-        drafts.memory[_CREATION] = creation_D.masked_fill(nth_D == 0, 1.0)
+        memory, open_BL = stepped.memory, stepped.open_BL
+        left_BL = open_BL & memory[_KNOWN] & (stepped.clock_B > canvas.clock_B)[:, None]
+        branches = (left_BL.sum(1).clamp(max=self.k - 1) * (open_BL.sum(1) > 1)).tolist()
+        made = [(row, nth, count) for row, count in enumerate(branches) for nth in range(count + 1)]
+        origin_D, nth_D, count_D = torch.tensor(made, dtype=torch.int64, device=left_BL.device).unbind(1)
+        score_BL = memory[_SCORE]
+        rank_BL = rank_descending(torch.where(left_BL, score_BL, -torch.inf))
+        left_DL, rank_DL, score_DL = (one.index_select(0, origin_D) for one in (left_BL, rank_BL, score_BL))
+        added_DL, branch_D = left_DL & (rank_DL == nth_D[:, None] - 1), nth_D > 0
+        drafts = _without(stepped, _KNOWN, _TOKEN_GAP).rows(origin_D)
+        drafts.draft_from_B = torch.where(count_D > 0, drafts.clock_B - 1, SETTLED)
+        _commit_with_the_last_step(drafts, added_DL, branch_D)
+        drafts.note(rankings=(score_DL, left_DL & (rank_DL < count_D[:, None]), left_DL))
+        if _TOKEN_GAP in memory:
+            drafts.note(tokens=(memory[_TOKEN_GAP].index_select(0, origin_D).abs(), added_DL))
+        creation_D = torch.where(added_DL, drafts.memory[_CONFIDENCE], 0.0).sum(1)
+        drafts.memory[_CREATION] = torch.where(branch_D, creation_D, 1.0)
         return drafts
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Return each row's surest branch."""
-        row_D = torch.unique_consecutive(drafts.sample_B, return_inverse=True)[1]
-        draft_D = torch.arange(len(row_D), device=row_D.device)
-        base_D = starts(row_D)
-        sure_D = self._confidence(drafts, prediction)
-        own_RD = torch.arange(int(base_D.sum()), device=row_D.device)[:, None] == row_D
-        sure_RD = torch.where(own_RD, sure_D, -torch.inf)
-        best_RD = own_RD & (sure_RD == sure_RD.amax(1, keepdim=True))
-        best_R = torch.where(best_RD, draft_D + base_D * len(draft_D), 2 * len(draft_D)).amin(1) % len(draft_D)
-        chosen = drafts.rows(best_R)
-        chosen.note_choice(across(sure_RD, own_RD & (draft_D == best_R[:, None]), own_RD))
-        further_R = ~base_D[best_R]
-        if bool(further_R.any()):
-            begun_R = base_D.nonzero().squeeze(1)[further_R]
-            before = drafts.rows(begun_R)
-            before.tick(torch.ones_like(begun_R, dtype=torch.bool), -1)
+        told = torch.stack([drafts.sample_B.double(), self._confidence(drafts, prediction)], 1).tolist()
+        starts: list[int] = []
+        best: list[int] = []
+        gaps: list[float] = []
+        for _, of_row in groupby(enumerate(told), key=lambda one: one[1][0]):
+            sure = [(confidence, draft) for draft, (_, confidence) in of_row]
+            starts.append(sure[0][1])
+            # The base loses ties, of the others the first wins.
+            ranked = sorted(sure[1:] + sure[:1], key=lambda one: -one[0])
+            best.append(ranked[0][1])
+            gaps.append(ranked[0][0] - ranked[1][0] if len(ranked) > 1 else torch.inf)
+        device = drafts.held_B.device
+        chosen = _without(drafts, _TOKENS, _SCORE, _CONFIDENCE, _CREATION).rows(torch.tensor(best, device=device))
+        chosen.note_choice(torch.tensor(gaps, dtype=torch.float64, device=device))
+        further = [row for row, (start, at) in enumerate(zip(starts, best, strict=True)) if start != at]
+        if further:
+            before = drafts.rows(torch.tensor([starts[row] for row in further], device=device))
+            before.tick(None, -1)
             said = Candidates(
                 tokens_BL=before.memory[_TOKENS],
                 score_BL=before.memory[_SCORE],
                 confidence_BL=before.memory[_CONFIDENCE],
             )
-            observe(before, said, chosen.rows(further_R.nonzero().squeeze(1)))
-        return chosen, prediction.rows(best_R)
+            observe(before, said, chosen.rows(torch.tensor(further, device=device)))
+        return chosen, prediction.rows(best)
 
     def _confidence(self, drafts: Canvas, prediction: Prediction) -> Tensor:
         """Return the mean top-1 probability of each draft's least sure open positions, mixed with its creation."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         p_N = surest(logits_NV)[1].exp().double()
-        p_DL = prediction.scatter(p_N, torch.inf).masked_fill(~drafts.open_BL, torch.inf).sort(1).values
+        p_DL = torch.where(drafts.open_BL, prediction.scatter(p_N, torch.inf), torch.inf).sort(1).values
         count_D = (drafts.open_BL.sum(1) * self.branch_topp).long().clamp(min=1)
-        rank_L = torch.arange(p_DL.shape[1], device=p_DL.device)
-        mean_D = p_DL.masked_fill(rank_L >= count_D[:, None], 0.0).sum(1) / count_D
+        mean_D = p_DL.masked_fill(drafts.position_L >= count_D[:, None], 0.0).sum(1) / count_D
         return self.alpha * drafts.memory[_CREATION] + (1 - self.alpha) * mean_D
 
 
-def _commit_with_the_last_step(drafts: Canvas, added_DL: Tensor) -> None:
-    """Decide positions by the prediction that the last step followed."""
-    every_D = torch.ones_like(drafts.clock_B, dtype=torch.bool)
-    drafts.tick(every_D, -1)
-    drafts.commit(added_DL, drafts.memory[_TOKENS])
-    drafts.tick(every_D)
+def _without(canvas: Canvas, *keys: str) -> Canvas:
+    """Return a copy that has forgotten what is kept under these keys."""
+    made = canvas.copy()
+    for key in keys:
+        if key in made.memory:
+            del made.memory[key]
+    return made
+
+
+def _commit_with_the_last_step(drafts: Canvas, added_DL: Tensor, branch_D: Tensor) -> None:
+    """Decide one position of every branch by the prediction that the last step followed."""
+    drafts.tick(None, -1)
+    drafts.decide(added_DL, drafts.memory[_TOKENS], branch_D)
+    drafts.tick(None)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import across
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, top
 from harness.errors import FieldError, at_least
@@ -23,14 +22,25 @@ from harness.errors import FieldError, at_least
 _OPENED = "multi_block.opened_B"
 
 
+def blocks_of(canvas: Canvas, length: int) -> tuple[Tensor, Tensor]:
+    """Return the block [B, L] of every position, 0 in the prompt, and how long each is [B, K], 1 at least."""
+
+    def make(place_BL: Tensor, response_BL: Tensor) -> tuple[Tensor, Tensor]:
+        block_BL = (place_BL // length).clamp(min=0)
+        zeros_BK = place_BL.new_zeros(len(place_BL), -(-place_BL.shape[1] // length), dtype=torch.float64)
+        return block_BL, zeros_BK.scatter_add(1, block_BL, response_BL.double()).clamp(min=1)
+
+    return canvas.once((blocks_of, length), (canvas.place_BL, canvas.response_BL), make)
+
+
 def progress(canvas: Canvas, length: int) -> Tensor:
     """Return the decided share [B, K] of every block of `length` positions; blocks behind a row's end are done."""
-    block_BL = (canvas.place_BL // length).clamp(min=0)
-    blocks = int(block_BL.max()) + 1
-    zeros_BK = torch.zeros(canvas.num_rows, blocks, dtype=torch.float64, device=block_BL.device)
-    size_BK = zeros_BK.scatter_add(1, block_BL, canvas.response_BL.double())
-    masks_BK = zeros_BK.scatter_add(1, block_BL, canvas.undecided_BL.double())
-    return 1 - masks_BK / size_BK.clamp(min=1)
+
+    def make(undecided_BL: Tensor, block_BL: Tensor, size_BK: Tensor) -> Tensor:
+        masks_BK = torch.zeros_like(size_BK).scatter_add(1, block_BL, undecided_BL.double())
+        return 1 - masks_BK / size_BK
+
+    return canvas.once((progress, length), (canvas.undecided_BL, *blocks_of(canvas, length)), make)
 
 
 @policy("method/window", "pipeline")
@@ -47,15 +57,17 @@ class Pipeline:
 
     def update(self, canvas: Canvas) -> None:
         """Open at most one block per row; the clock of the window counts from the start of the response."""
-        opened_B = canvas.memory.get(_OPENED, torch.ones_like(canvas.clock_B))
+        new = _OPENED not in canvas.memory
+        opened_B = torch.ones_like(canvas.clock_B) if new else canvas.memory[_OPENED]
         last_B = progress(canvas, self.length).gather(1, (opened_B - 1)[:, None]).squeeze(1)
         blocks_B = -(-(canvas.length_B - canvas.prompt_length_B) // self.length)
         opened_B = torch.minimum(opened_B + (last_B >= self.add), blocks_B)
         canvas.memory[_OPENED] = opened_B
         window_BL = canvas.response_BL & (canvas.place_BL < (opened_B * self.length)[:, None])
-        first_B = canvas.window_index_B == 0
-        canvas.open_window(first_B, window_BL)
-        canvas.move_window(~first_B, window_BL)
+        if new:
+            canvas.open_window(torch.ones_like(canvas.held_B), window_BL)
+        else:
+            canvas.move_window(None, window_BL)
 
 
 @policy("method/selector", "pipeline")
@@ -78,25 +90,23 @@ class UncertainLast:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit."""
-        entropy_BL, one_B = -candidates.confidence_BL, torch.ones_like(canvas.clock_B)
+        entropy_BL = -candidates.confidence_BL
         chosen_BL = open_BL & (entropy_BL < self.theta)
         canvas.note(bounds=(entropy_BL - self.theta, open_BL))
         if self.best_compat:
-            sure_BL, surest_BL = open_BL & (entropy_BL <= self.theta), top(candidates.score_BL, open_BL, one_B)
-            gap_B = across(candidates.score_BL, surest_BL, open_BL)
-            canvas.note_choice(gap_B.masked_fill(sure_BL.any(1), torch.inf))
+            sure_BL, surest_BL = open_BL & (entropy_BL <= self.theta), top(candidates.score_BL, open_BL, 1)
+            by_rank_BL = open_BL & ~sure_BL.any(1, keepdim=True)
+            canvas.note(rankings=(candidates.score_BL, surest_BL, by_rank_BL))
             chosen_BL = sure_BL | surest_BL
         pressed_BL = open_BL & self._first_pressed(canvas, open_BL)
-        best_BL = top(candidates.score_BL, pressed_BL, one_B)
-        moves_B = (chosen_BL & pressed_BL).any(1)
-        canvas.note_choice(across(candidates.score_BL, best_BL, pressed_BL).masked_fill(moves_B, torch.inf))
-        return chosen_BL | (best_BL & ~moves_B[:, None])
+        best_BL = top(candidates.score_BL, pressed_BL, 1)
+        stuck_B1 = ~(chosen_BL & pressed_BL).any(1, keepdim=True)
+        canvas.note(rankings=(candidates.score_BL, best_BL, pressed_BL & stuck_B1))
+        return chosen_BL | (best_BL & stuck_B1)
 
     def _first_pressed(self, canvas: Canvas, open_BL: Tensor) -> Tensor:
         """Return the positions of the first block with masks that must make progress."""
-        block_BL = (canvas.place_BL // self.length).clamp(min=0)
-        share_BK = progress(canvas, self.length)
+        block_BL, share_BK = blocks_of(canvas, self.length)[0], progress(canvas, self.length)
         pressed_BK = torch.cat([torch.ones_like(share_BK[:, :1]), share_BK[:, :-1]], 1) >= self.full
         with_masks_BL = open_BL & pressed_BK.gather(1, block_BL)
-        first_B1 = block_BL.masked_fill(~with_masks_BL, share_BK.shape[1]).amin(1, keepdim=True)
-        return block_BL == first_B1
+        return block_BL == torch.where(with_masks_BL, block_BL, share_BK.shape[1]).amin(1, keepdim=True)

@@ -69,7 +69,7 @@ class Punctual:
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step, 0 while earlier blocks have steps left."""
         share = self._split().steps_per_block
-        first_B = canvas.place_BL.masked_fill(~canvas.window_BL, self.gen_length).amin(1)
+        first_B = torch.where(canvas.window_BL, canvas.place_BL, self.gen_length).amin(1)
         step_B = canvas.clock_B - share * (first_B // self.block_length)
         quota_B = canvas.window_masks_B // share + (step_B < canvas.window_masks_B % share)
         quota_B = torch.where(step_B < share, quota_B, quota_B.clamp(min=1))
@@ -139,8 +139,13 @@ class AnswerGap:
         start = self.answer_start
         if start is None:
             start = max(self.constraints) + 2 if self.constraints else 0
-        behind_BL = canvas.response_BL & (canvas.place_BL >= start)
-        return behind_BL if self.answer_length is None else behind_BL & (canvas.place_BL < start + self.answer_length)
+        length = self.answer_length
+
+        def make(response_BL: Tensor, place_BL: Tensor) -> Tensor:
+            behind_BL = response_BL & (place_BL >= start)
+            return behind_BL if length is None else behind_BL & (place_BL < start + length)
+
+        return canvas.once((AnswerGap, start, length), (canvas.response_BL, canvas.place_BL), make)
 
     @property
     def needs(self) -> Needs:
@@ -162,7 +167,7 @@ class AnswerGap:
         """Return which rows are clear."""
         answer_BL = self.answer(canvas)
         best_N2 = self.score_dtype.cast(prediction.logits_NV).topk(2, dim=-1).values
-        gap_BL = prediction.scatter(best_N2[:, 0] - best_N2[:, 1], 0).masked_fill(~answer_BL, 0)
+        gap_BL = torch.where(answer_BL, prediction.scatter(best_N2[:, 0] - best_N2[:, 1], 0), 0)
         count_B = answer_BL.sum(1)
         mean_B = gap_BL.double().sum(1) / count_B.clamp(min=1)
         threshold_B = self.threshold(canvas.clock_B + 1)

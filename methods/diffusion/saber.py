@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import across
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, top
@@ -38,7 +37,7 @@ class GrowingBlocks:
     def update(self, canvas: Canvas) -> None:
         """Grow the window by the next block where it holds nothing undecided."""
         first_B = canvas.first_undecided_B // self.length
-        closed_B = ~canvas.open_BL.any(1) & canvas.undecided_BL.any(1)
+        closed_B = canvas.undecided_BL.any(1) > canvas.open_BL.any(1)
         canvas.open_window(closed_B, (canvas.place_BL // self.length <= first_B[:, None]) & canvas.response_BL)
 
 
@@ -55,18 +54,17 @@ class AboveMean:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; only the best where no reviser has kept what commits were like."""
-        best_BL = top(candidates.score_BL, open_BL, torch.full_like(canvas.clock_B, self.n))
-        gap_B = across(candidates.score_BL, best_BL, open_BL)
+        best_BL = top(candidates.score_BL, open_BL, self.n)
         if _COMMITTED_AT not in canvas.memory:
-            canvas.note_choice(gap_B)
+            canvas.note(rankings=(candidates.score_BL, best_BL, open_BL))
             return best_BL
         committed_at_BL = canvas.memory[_COMMITTED_AT]
-        mean_B = committed_at_BL.sum(1) / (committed_at_BL > 0).sum(1)
-        sure_BL = open_BL & (candidates.confidence_BL > mean_B[:, None])
-        by_mean_B = sure_BL.sum(1) >= self.n
-        canvas.note(bounds=(candidates.confidence_BL - mean_B[:, None].nan_to_num(torch.inf), open_BL))
-        canvas.note_choice(gap_B.masked_fill(by_mean_B, torch.inf))
-        return torch.where(by_mean_B[:, None], sure_BL, best_BL)
+        mean_B1 = committed_at_BL.sum(1, keepdim=True) / (committed_at_BL > 0).sum(1, keepdim=True)
+        sure_BL = open_BL & (candidates.confidence_BL > mean_B1)
+        by_mean_B1 = sure_BL.sum(1, keepdim=True) >= self.n
+        canvas.note(bounds=(candidates.confidence_BL - mean_B1.nan_to_num(torch.inf), open_BL))
+        canvas.note(rankings=(candidates.score_BL, best_BL, open_BL & ~by_mean_B1))
+        return torch.where(by_mean_B1, sure_BL, best_BL)
 
 
 @policy("method/reviser", "least_gain")
@@ -87,10 +85,8 @@ class LeastGain:
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Remember the confidences, then re-mask, unless the window is complete."""
         confidence_BL = candidates.confidence_BL
-        nothing_BL = torch.zeros_like(confidence_BL)
-        committed_at_BL = canvas.memory.get(_COMMITTED_AT, nothing_BL)
-        canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, committed_at_BL)
-        last_BL = canvas.memory.get(_LAST, nothing_BL)
+        canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, canvas.memory.get(_COMMITTED_AT, 0.0))
+        last_BL = canvas.memory.get(_LAST, 0.0)
         canvas.memory[_LAST] = torch.where(confidence_BL.isfinite(), confidence_BL, last_BL)
         closed_B = commit_BL.sum(1)
         # An eighth, of n at least, and never less than half of n.

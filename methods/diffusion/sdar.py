@@ -46,9 +46,12 @@ class DenoisingSteps:
 
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step, at least 1, at most what is open."""
-        steps = self.denoising_steps or self.block_length
-        share_B = self.block_length // steps + (canvas.window_clock_B < self.block_length % steps)
-        return torch.minimum(share_B.clamp(min=1), canvas.open_BL.sum(1))
+        every, more = divmod(self.block_length, self.denoising_steps or self.block_length)
+        open_B = canvas.open_BL.sum(1)
+        if not more:
+            return open_B.clamp(max=every)
+        share_B = (every + (canvas.window_clock_B < more)).clamp(min=1)
+        return torch.minimum(share_B, open_B)
 
     def surplus(self, canvas: Canvas) -> Tensor:
         """Return 0: a block ends with its last mask."""

@@ -45,12 +45,17 @@ class Unrepeated:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
+        if self.penalty:
+            logits_NV = self._less(logits_NV, prediction, canvas)
+        confidence = Confidence(temperature=self.temperature, score_dtype=ScoreDtype.model)
+        return confidence(replace(prediction, logits_NV=logits_NV), canvas)
+
+    def _less(self, logits_NV: Tensor, prediction: Prediction, canvas: Canvas) -> Tensor:
+        """Return the logits with the penalty subtracted."""
         before_N = prediction.gather(canvas.tokens_BL.roll(1, 1))
         counts_BL = (canvas.window_BL.roll(1, 1) | self.penalty_across) & (canvas.position_L > 0)
         less_N = logits_NV.new_full(before_N.shape, -self.penalty).masked_fill(~prediction.gather(counts_BL), 0.0)
-        logits_NV = logits_NV.scatter_add(1, before_N[:, None], less_N[:, None])
-        confidence = Confidence(temperature=self.temperature, score_dtype=ScoreDtype.model)
-        return confidence(replace(prediction, logits_NV=logits_NV), canvas)
+        return logits_NV.scatter_add(1, before_N[:, None], less_N[:, None])
 
 
 @policy("method/reviser", "edit")

@@ -13,13 +13,15 @@ Cost: every call computes the shadow as well, (L + K) query tokens. Keys of shad
 Invariants: tau2 = 0 never takes back; a step that takes back closes more than the next one may take back.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.diffusion.margins import across, nearest
 from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
@@ -39,32 +41,67 @@ class ShadowBlock:
 
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits; those of committed positions come from their shadows."""
-        canvas, row_N, source_N = request.canvas, request.row_N, request.source_N
-        width = canvas.tokens_BL.shape[1]
-        place_BL = torch.arange(width, device=row_N.device).expand_as(canvas.tokens_BL)
-        shadows_B = canvas.window_BL.sum(1)
-        order_BK = canvas.window_BL.long().argsort(dim=1, descending=True, stable=True)[:, : int(shadows_B.max())]
-        real_BK = torch.arange(order_BK.shape[1], device=row_N.device) < shadows_B[:, None]
-        positions_BT = torch.cat([place_BL, order_BK], 1)
-        masks_BK = torch.full_like(order_BK, canvas.mask_id)
-        rank_BL = canvas.window_BL.long().cumsum(1) - 1
-        from_shadow_N = canvas.committed_BL[row_N, request.position_N] & canvas.window_BL[row_N, source_N]
-        column_N = torch.where(from_shadow_N, width + rank_BL[row_N, source_N], source_N)
-        keys_BT = torch.cat([canvas.whole_BL, real_BK], 1)
+        canvas, known = request.canvas, (request.canvas.window_BL, request.canvas.whole_BL)
+        shadow = canvas.once(_Shadow, known, _Shadow.of)
+        rows, added = len(canvas.tokens_BL), shadow.positions_BT.shape[1] - canvas.tokens_BL.shape[1]
+        masks_BK, never_BK = (
+            filled((rows, added), value, torch.int64, canvas.tokens_BL.device) for value in (canvas.mask_id, -1)
+        )
         with_shadows = ForwardRequest(
             torch.cat([canvas.tokens_BL, masks_BK], 1),
-            positions_BT=positions_BT,
-            visible_BTS=_visible(positions_BT, keys_BT, width),
-            select_N=row_N * positions_BT.shape[1] + column_N,
-            decided_at_BT=torch.cat([canvas.decided_at_BL, torch.full_like(masks_BK, -1)], 1),
+            positions_BT=shadow.positions_BT,
+            visible_BTS=shadow.visible_BTS,
+            select_N=self._read_from(request, shadow),
+            decided_at_BT=torch.cat([canvas.decided_at_BL, never_BK], 1),
         )
         charge = Charge(
             sample_B=canvas.sample_B,
-            query_B=canvas.length_B + shadows_B,
+            query_B=canvas.length_B + shadow.count_B,
             keys_B=canvas.length_B,
             head_B=request.head_B,
         )
         return request.call(with_shadows, charge)
+
+    def _read_from(self, request: EvaluationRequest, shadow: "_Shadow") -> Tensor:
+        """Return the place, of those computed, that each read position is predicted at."""
+        places, source_N = request.places, request.select_N
+        shadowed_N = places.take(request.canvas.committed_BL) & _at(request.canvas.window_BL, source_N)
+        return torch.where(shadowed_N, _at(shadow.shadow_BL, source_N), _at(shadow.own_BL, source_N))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shadow:
+    """What a call with shadows looks like: the same as long as the window is.
+
+    `own_BL` and `shadow_BL` are the places of each position and of its shadow, rows one behind the other.
+    """
+
+    count_B: Tensor
+    positions_BT: Tensor
+    visible_BTS: Tensor
+    own_BL: Tensor
+    shadow_BL: Tensor
+
+    @classmethod
+    def of(cls, window_BL: Tensor, whole_BL: Tensor) -> "_Shadow":
+        """Put the positions of every window behind the canvas; waits for the device."""
+        (rows, width), device, count_B = window_BL.shape, window_BL.device, window_BL.sum(1)
+        order_BK = window_BL.long().argsort(dim=1, descending=True, stable=True)[:, : int(count_B.max())]
+        real_BK = positions(order_BK.shape[1], device) < count_B[:, None]
+        positions_BT = torch.cat([positions(width, device).expand(rows, -1), order_BK], 1)
+        total = positions_BT.shape[1]
+        own_BL = positions(rows * total, device).view(rows, total)[:, :width]
+        return cls(
+            count_B=count_B,
+            positions_BT=positions_BT,
+            visible_BTS=_visible(positions_BT, torch.cat([whole_BL, real_BK], 1), width),
+            own_BL=own_BL,
+            shadow_BL=own_BL[:, :1] + width + window_BL.cumsum(1) - 1,
+        )
+
+
+def _at(values_BL: Tensor, flat_N: Tensor) -> Tensor:
+    return values_BL.reshape(-1).index_select(0, flat_N)
 
 
 def _visible(positions_BT: Tensor, keys_BT: Tensor, width: int) -> Tensor:
@@ -96,8 +133,8 @@ class WideIn:
         cap_B = (open_BL.sum(1).double() * self.cap_share).long().clamp(self.cap_least, self.cap_most)
         sure_BL = open_BL & (candidates.confidence_BL > self.tau1)
         chosen_BL = top(candidates.score_BL, sure_BL, cap_B)
-        canvas.note(bounds=(candidates.confidence_BL - self.tau1, open_BL))
-        canvas.note(rankings=(candidates.score_BL, chosen_BL, sure_BL))
+        slack_BL = candidates.confidence_BL - self.tau1
+        canvas.note(bounds=(slack_BL, open_BL), rankings=(candidates.score_BL, chosen_BL, sure_BL))
         return chosen_BL
 
 
@@ -125,14 +162,11 @@ class NarrowOut:
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         p_N = log_probability(logits_NV, prediction.gather(canvas.tokens_BL)).exp()
         p_BL = prediction.scatter(p_N, torch.inf)
-        looked_at_BL = self.reads(canvas) & ~commit_BL
-        failed_BL = looked_at_BL & (p_BL < self.tau2)
-        new_B = canvas.window_clock_B == 0
-        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(new_B, _FIRST_LIMIT)
         closed_B = commit_BL.sum(1)
-        limit_B = torch.where(failed_BL.sum(1) >= last_B, last_B - 1, failed_BL.sum(1))
-        reopened_BL = top(-p_BL, failed_BL, limit_B.masked_fill(closed_B <= 1, 0))
-        margin_B = torch.minimum(nearest(p_BL - self.tau2, looked_at_BL), across(p_BL, reopened_BL, failed_BL))
-        canvas.note_choice(margin_B.masked_fill(closed_B <= 1, torch.inf))
+        looked_at_BL = self.reads(canvas) & ~commit_BL & (closed_B > 1)[:, None]
+        failed_BL = looked_at_BL & (p_BL < self.tau2)
+        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(canvas.window_clock_B == 0, _FIRST_LIMIT)
+        reopened_BL = top(-p_BL, failed_BL, torch.minimum(failed_BL.sum(1), last_B - 1))
+        canvas.note(bounds=(p_BL - self.tau2, looked_at_BL), rankings=(p_BL, reopened_BL, failed_BL))
         canvas.remask(reopened_BL)
         canvas.memory[_LAST] = closed_B

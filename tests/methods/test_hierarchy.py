@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from methods.diffusion.hierarchy import Hierarchy, Variant, run_maxima
+from methods.diffusion.hierarchy import Hierarchy, Runs, Variant
 from tests.methods.closed_form import PROFILE, candidates, chosen, replay
 from tests.methods.trained import decode_task
 
@@ -54,7 +54,7 @@ def test_runs_are_found_in_every_row_at_once():
     """Guards run numbers, which start anew in each row, and the ends of a row."""
     open_BL = torch.tensor([[1, 1, 0, 1, 0, 1], [0, 1, 1, 0, 0, 0], [0] * 6]).bool()
     score_BL = torch.tensor([[1.0, 2, 9, 1, 9, 1], [9.0, 3, 2, 9, 9, 9], [1.0] * 6])
-    assert run_maxima(score_BL, open_BL).long().tolist() == [[0, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
+    assert Runs.of(score_BL, open_BL).best_BL.long().tolist() == [[0, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
 
 
 @pytest.mark.parametrize("tau", [0.5, 0.7, 0.9])

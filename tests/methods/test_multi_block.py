@@ -96,6 +96,6 @@ def test_values_out_of_range_are_refused(knob: str):
 def test_a_block_of_one_position_is_all_open_or_all_decided():
     """Guards the share of the shortest block, the last of a row included."""
     canvas = Canvas.from_prompts([[3]], gen_length=3, mask_id=MASK_ID, pad_id=0, seeds=[0])
-    assert progress(canvas, 1).tolist() == [[0, 0, 0]] and progress(canvas, 2).tolist() == [[0, 0]]
+    assert progress(canvas, 1).tolist() == [[0, 0, 0, 1]] and progress(canvas, 2).tolist() == [[0, 0]]
     canvas.commit(canvas.place_BL == 2, torch.zeros_like(canvas.tokens_BL))
-    assert progress(canvas, 1).tolist() == [[0, 0, 1]] and progress(canvas, 2).tolist() == [[0, 1]]
+    assert progress(canvas, 1).tolist() == [[0, 0, 1, 1]] and progress(canvas, 2).tolist() == [[0, 1]]

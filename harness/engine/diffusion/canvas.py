@@ -8,7 +8,6 @@ samples.
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from harness.engine.shared.indexing import positions
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import RowsOf, Store
 from harness.engine.shared.positional import alike, levelled, moved
-from harness.engine.shared.randomness import uniforms
+from harness.engine.shared.randomness import row_keys, uniforms_of
 
 SETTLED = 1 << 30
 """`draft_from` of rows without drafts."""
@@ -156,8 +155,7 @@ class Canvas:
             part._widen(width)
         tensors = alike(lambda *kept: torch.cat(kept), *(part._tensors() for part in parts))
         memory = Memory.joined([part.memory for part in parts], [part.num_rows for part in parts])
-        unpadded = all(part._unpadded for part in parts)
-        return parts[0]._with(tensors, unpadded=unpadded, memory=memory, stores={})
+        return parts[0]._with(tensors, unpadded=all(part._unpadded for part in parts), memory=memory, stores={})
 
     def joined(self, fresh: "Canvas") -> "Canvas":
         """Return these rows and, behind them, others of which nothing is stored; as wide as the wider of both."""
@@ -227,7 +225,8 @@ class Canvas:
     @property
     def committed_BL(self) -> Tensor:
         """Positions that a step has decided: neither given nor undecided."""
-        return (self.decided_at_BL != GIVEN) & ~self.undecided_BL
+        known = self.decided_at_BL, self.undecided_BL
+        return self.once("committed", known, lambda at_BL, undecided_BL: (at_BL != GIVEN) & ~undecided_BL)
 
     @property
     def drafted_BL(self) -> Tensor:
@@ -278,8 +277,8 @@ class Canvas:
 
     def uniforms(self, purpose: str) -> Tensor:
         """Return float64 [B, L] in [0, 1), fixed by sample, step, purpose and position."""
-        make = partial(uniforms, purpose=purpose, length=self.tokens_BL.shape[1])
-        return self.once((purpose, self.tokens_BL.shape[1]), (self.seed_B, self.clock_B), make)
+        key_B, width = self.once(row_keys, (self.seed_B,), row_keys), self.tokens_BL.shape[1]
+        return self.once((purpose, width), (key_B, self.clock_B), lambda key, at: uniforms_of(key, at, purpose, width))
 
     def commit(self, commit_BL: Tensor, tokens_BL: Tensor) -> None:
         """Decide undecided positions; a position that is not undecided is left as it is."""

@@ -289,8 +289,9 @@ def _advance(
         if any(steps):
             others, layout_B = after.copy(), after.layout_B
             after.begin_step()
-            prediction = prediction.widened(after.tokens_BL.shape[1])
-            candidates = prediction.said or method.scorer(prediction, after)
+            if not method.steady:
+                prediction = prediction.widened(after.tokens_BL.shape[1])
+                candidates = method.scorer(prediction, after)
     return after, now
 
 

@@ -34,3 +34,8 @@ def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
     if bool((length_B == width).all()):
         return None
     return (positions(width, length_B.device) < length_B[:, None])[:, None, :]
+
+
+def last_marked(marked_BL: Tensor) -> Tensor:
+    """Return the last marked position of every row, [B, 1], -1 where there is none."""
+    return torch.where(marked_BL, positions(marked_BL.shape[1], marked_BL.device), -1).amax(1, keepdim=True)

@@ -46,9 +46,9 @@ class Past:
         """
         return (self.stored_BL != _to_store(canvas)) & canvas.whole_BL
 
-    def gone_BL(self, canvas: Canvas) -> Tensor:
-        """Return positions that were computed and are no longer part of their row."""
-        return (self.stored_BL != 0) & ~canvas.whole_BL
+    def other_BL(self, canvas: Canvas) -> Tensor:
+        """Return these, and positions that were computed and are no longer part of their row."""
+        return self.stored_BL != _to_store(canvas) * canvas.whole_BL
 
 
 def _to_store(canvas: Canvas) -> Tensor:

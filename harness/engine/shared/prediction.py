@@ -283,17 +283,22 @@ def rank_descending(score_BL: Tensor) -> Tensor:
     return torch.empty_like(order_BL).scatter_(1, order_BL, rank_BL)
 
 
-def top(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
-    """Return the `count_B` best open positions of each row (all of them where fewer are open)."""
-    return first(score_BL, open_BL, count_B).logical_and_(open_BL)
+def top(score_BL: Tensor, open_BL: Tensor, count: Tensor | int) -> Tensor:
+    """Return the `count` ([B], or of every row) best open positions (all of them where fewer are open)."""
+    return first(score_BL, open_BL, count).logical_and_(open_BL)
 
 
-def first(score_BL: Tensor, open_BL: Tensor, count_B: Tensor) -> Tensor:
-    """Return the `count_B` best positions of each row, all open ones before any other."""
+def first(score_BL: Tensor, open_BL: Tensor, count: Tensor | int) -> Tensor:
+    """Return the `count` ([B], or of every row) best positions of each row, all open ones before any other."""
     order_BL = _open_first(score_BL, open_BL).argsort(dim=1, descending=True, stable=True)
-    first_BL = positions(order_BL.shape[1], order_BL.device) < count_B[:, None]
+    first_BL = positions(order_BL.shape[1], order_BL.device) < (count if isinstance(count, int) else count[:, None])
     # Every position has a rank, so that all of the copy is overwritten.
-    return first_BL.scatter(1, order_BL, first_BL)
+    return first_BL.expand_as(order_BL).scatter(1, order_BL, first_BL.expand_as(order_BL))
+
+
+def open_rank(score_BL: Tensor, open_BL: Tensor) -> Tensor:
+    """Return the rank of every position in its row as `first` counts: open ones before any other."""
+    return rank_descending(_open_first(score_BL, open_BL))
 
 
 def best(candidates: Candidates, open_BL: Tensor, rows_B: Tensor | None = None) -> Tensor:

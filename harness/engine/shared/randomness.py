@@ -40,9 +40,19 @@ def forked_seeds(seed_B: Tensor, number_B: Tensor) -> Tensor:
 
 def uniforms(seed_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tensor:
     """Return float64 [B, `length`] in [0, 1): one draw per row, step, purpose and position."""
+    return uniforms_of(row_keys(seed_B), step_B, purpose, length)
+
+
+def row_keys(seed_B: Tensor) -> Tensor:
+    """Return what tells rows apart in every step."""
+    return _mix(seed_B + _GOLDEN)
+
+
+def uniforms_of(key_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tensor:
+    """Return `uniforms` of rows whose `row_keys` are at hand."""
     salt = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=7).digest(), "big")
-    row_B = _mix(_mix(seed_B + _GOLDEN) ^ (step_B * _GOLDEN + salt))
-    return _shift(_mix(row_B[:, None] + _spread(length, seed_B.device)), 11).double() * 2.0**-53
+    row_B = _mix(key_B ^ (step_B * _GOLDEN + salt))
+    return _shift(_mix(row_B[:, None] + _spread(length, key_B.device)), 11).double() * 2.0**-53
 
 
 @lru_cache(maxsize=256)
