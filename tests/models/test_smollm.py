@@ -144,6 +144,7 @@ DRAFTING = {
     "layer_skip": "method=layer_skip",
     "layer_skip, late": "method=layer_skip method.exit=28",
     "swift": "method=swift method.r=0.2 method.threshold=0.3 method.context_window=6 method.bayes_interval=0",
+    "swift, a comb": "method=swift method.r=0.2 method.threshold=0.3 method.max_opt_iter=0 method.tree=[3,5,8,10]",
     "del": "method=del method.gamma_max=6",
     "speculative": f"model@draft={NAME} method=speculative",
     "easyspec": f"model@draft={NAME} method=easyspec method.N=2",
