@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Acceptor, Proposal, Verdict
+from harness.engine.autoregressive.layers import TapsTarget
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.model import LanguageModel, ModelKind
@@ -32,6 +33,27 @@ class Asks(Acceptor, Protocol):
         self, model: LanguageModel, prediction: Prediction, proposal: Proposal, sequences: Sequences, ledger: Ledger
     ) -> Verdict:
         """Judge as `__call__` does; the sequences' store must be left as it is."""
+        ...
+
+
+@runtime_checkable
+class WritesOn(Acceptor, TapsTarget, Protocol):
+    """An acceptor that goes on writing from hidden states of a call, tokens that no other call verifies.
+
+    It takes no drafts, and looks at the states behind the last token of each row, at the depths `taps`.
+    """
+
+    judges_drafts: ClassVar[bool]
+
+    def write(
+        self,
+        model: LanguageModel,
+        prediction: Prediction,
+        states: Mapping[int, Tensor],
+        sequences: Sequences,
+        ledger: Ledger,
+    ) -> Verdict:
+        """Return one token of the target and others `further`, no more than there is room for; states are [B, C]."""
         ...
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.autoregressive.branching import Branching, NeverRevise, Revision, Single
-from harness.engine.autoregressive.layers import AllLayers, Begun, Feed, Layers, Tokens
+from harness.engine.autoregressive.layers import AllLayers, Begun, Feed, Layers, Merges, Tokens
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.stopping import Drafted, KeepGoing, ReadsStates
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
@@ -380,6 +380,11 @@ class AutoregressiveMethod:
         if not takes and not isinstance(self.drafter, EmptyDrafter):
             raise ConfigError(
                 f"drafter={type(self.drafter).__name__}: this method decides one token after another; use drafter=empty"
+            )
+        alone = isinstance(self.drafter, EmptyDrafter) and isinstance(self.branching, Single)
+        if isinstance(self.feed, Merges) and not (alone and isinstance(self.revision, NeverRevise)):
+            raise ConfigError(
+                f"feed={type(self.feed).__name__}: tokens that share a slot are neither drafted, forked nor taken back"
             )
         if isinstance(self.draft_length, StopsDrafting) and not isinstance(self.drafter, DraftsStepwise):
             raise ConfigError(

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences
-from harness.engine.shared.model import Blend, Part
+from harness.engine.shared.model import Entering, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
 
@@ -28,7 +28,7 @@ class Begun:
 
 @runtime_checkable
 class TapsTarget(Protocol):
-    """A drafter that looks at hidden states of the target, in `Round.states`."""
+    """A drafter that looks at hidden states of the target, in `Round.states`, or an acceptor that `WritesOn` them."""
 
     def taps(self, layers: int) -> frozenset[int]:
         """Return the depths that it looks at, of a target of so many layers."""
@@ -58,16 +58,23 @@ class RoutesExperts(Protocol):
 class Feed(Protocol):
     """What the last committed token of each row is fed as, when a call has nothing else to compute."""
 
-    def blend(self, sequences: Sequences) -> Blend | None:
+    def blend(self, sequences: Sequences) -> Entering | None:
         """Return tokens to be blended, [B, 1, M]; None where every token is fed as what it is."""
         ...
+
+
+@runtime_checkable
+class Merges(Feed, Protocol):
+    """A feed of which all tokens of a round share a slot (`segments`): `blend` returns the last segment."""
+
+    merges: ClassVar[bool]
 
 
 @policy("method/feed", "tokens")
 class Tokens:
     """Feed tokens as what they are."""
 
-    def blend(self, sequences: Sequences) -> Blend | None:
+    def blend(self, sequences: Sequences) -> Entering | None:
         """Return None."""
         return None
 

@@ -4,7 +4,7 @@ One function serves every autoregressive method; an empty draft is plain decodin
 run the same code. Shapes: B rows, L positions, T tokens of a round.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.asking import Asks
+from harness.engine.autoregressive.asking import Asks, WritesOn
 from harness.engine.autoregressive.branching import fork
 from harness.engine.autoregressive.drafting import (
     AutoregressiveMethod,
@@ -28,8 +28,10 @@ from harness.engine.autoregressive.drafting import (
 )
 from harness.engine.autoregressive.endings import Endings
 from harness.engine.autoregressive.entrance import Begins, Entrance, everyone
+from harness.engine.autoregressive.layers import Merges
 from harness.engine.autoregressive.outcomes import note_round
 from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
+from harness.engine.autoregressive.segments import Segment, segmented, slot_of
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
 from harness.engine.autoregressive.stopping import ReadsStates
 from harness.engine.autoregressive.twins import WeighsTwins, pairs, with_twins
@@ -174,11 +176,16 @@ def take_round(
     if beside is not None:
         assert isinstance(method.acceptor, WeighsTwins)
         verdict = method.acceptor.weigh(prediction, beside, sequences)
+    elif isinstance(method.acceptor, WritesOn):
+        assert part is not None and not proposal.tokens_BK.shape[1]
+        verdict = method.acceptor.write(model, prediction, _last(part, sequences), sequences, ledger)
     elif isinstance(method.acceptor, Asks):
         verdict = method.acceptor.judge(model, prediction, proposal, sequences, ledger)
     else:
         verdict = method.acceptor(prediction, proposal, sequences)
     after = _commit(sequences, proposal, verdict, model.spec.stop_ids)
+    if isinstance(method.feed, Merges):
+        after = segmented(sequences, after)
     margin_B = _token_margin(verdict, after.length_B - sequences.length_B)
     return Round(
         role=role,
@@ -190,6 +197,14 @@ def take_round(
         token_margin_B=margin_B,
         states={} if part is None else part.taps.states,
     )
+
+
+def _last(part: Part, sequences: Sequences) -> Mapping[int, Tensor]:
+    """Return the states [B, C] of the taps behind the last token of each row."""
+    fed_B = sequences.length_B - sequences.computed_B
+    last_B = torch.zeros_like(fed_B) if isinstance(part.blend, Segment) else fed_B - 1
+    row_B = torch.arange(len(fed_B), device=fed_B.device)
+    return {depth: x_BTC[row_B, last_B] for depth, x_BTC in part.taps.states.items()}
 
 
 def _token_margin(verdict: Verdict, count_B: Tensor) -> Tensor:
@@ -255,6 +270,7 @@ def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part
         store=store,
         tree=proposal.tree,
         part=part,
+        slot_B=slot_of(sequences) if part is not None and isinstance(part.blend, Segment) else None,
     )
 
 

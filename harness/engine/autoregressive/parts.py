@@ -83,9 +83,10 @@ def part_of(method: AutoregressiveMethod, sequences: Sequences, role: Role, laye
     part, blend = method.layers.part(role, layers), method.feed.blend(sequences)
     if blend is not None:
         part = replace(part or Part(), blend=blend)
-    if not isinstance(method.drafter, TapsTarget):
+    tapping = [one for one in (method.drafter, method.acceptor) if isinstance(one, TapsTarget)]
+    if not tapping:
         return part
-    return replace(part or Part(), taps=Taps(method.drafter.taps(layers)))
+    return replace(part or Part(), taps=Taps(frozenset().union(*(one.taps(layers) for one in tapping))))
 
 
 def refuse_layers(model: LanguageModel, method: AutoregressiveMethod) -> None:

@@ -26,6 +26,7 @@ class Window:
     have no work, only padding; `busy_R` are the others, None where there are no such rows. `part` says which layers are
     run (None: all); states that it begins with are those of the window, of no fewer than the fed positions.
 
+    With `slot_B` all tokens of a row share that slot, at the position of the last: the call computes one position each.
     With a `tree`, what stands behind the `read_B` is one: those places are slots, and positions follow from depths.
     """
 
@@ -37,6 +38,7 @@ class Window:
     busy_R: Tensor | None = None
     tree: Tree | None = None
     part: Part | None = None
+    slot_B: Tensor | None = None
 
 
 def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Purpose) -> Prediction:
@@ -46,7 +48,8 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
     The causal mask alone hides what the store holds of rejected drafts: it lies behind every query. A tree needs a mask
     of its own, as siblings stand at one position.
     """
-    start_B, end_B, tokens_BL = window.start_B, window.end_B, window.tokens_BL
+    end_B, tokens_BL = window.end_B, window.tokens_BL
+    start_B = window.start_B if window.slot_B is None else end_B - 1
     query_B = end_B - start_B
     offset_T = torch.arange(int(query_B.max()), device=query_B.device)
     real_BT = offset_T < query_B[:, None]
@@ -59,14 +62,18 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
     if tree is not None:
         position_BT = tree.places(slot_BT, window.read_B + 1)
         visible_BTS = tree.visible(slot_BT, window.read_B + 1, end)
+    taken_BT = slot_BT
+    if window.slot_B is not None:
+        taken_BT, end = window.slot_B[:, None], int(window.slot_B.max()) + 1
+        visible_BTS = torch.arange(end, device=taken_BT.device) <= taken_BT[..., None]
     request = ForwardRequest(
         tokens_BL.gather(1, slot_BT),
         positions_BT=position_BT,
-        slots_BT=torch.where(real_BT, slot_BT, window.store.slots - 1),
+        slots_BT=torch.where(real_BT, taken_BT, window.store.slots - 1),
         kv=window.store,
         end=end,
         visible_BTS=visible_BTS,
-        structured=tree is None,
+        structured=visible_BTS is None,
         select_N=row_N * len(offset_T) + offset_N,
         part=_fed(window.part, len(offset_T)),
     )
@@ -98,6 +105,8 @@ def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Purpose) ->
         behind_B = query_B - head_B + 1
         seen_B = (start_B + (behind_B + 1) / 2) * behind_B + (window.read_B + 1) * (head_B - 1)
         keys_B = (seen_B + window.tree.depth_BK.sum(1)) / query_B
+    if window.slot_B is not None:
+        keys_B = window.slot_B + 1.0
     if window.busy_R is not None:
         parts = (start_B, head_B, query_B, sample_B, keys_B)
         start_B, head_B, query_B, sample_B, keys_B = (one.index_select(0, window.busy_R) for one in parts)

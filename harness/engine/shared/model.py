@@ -94,6 +94,14 @@ class Taps:
             self.states[depth] = x_BTC
 
 
+class Entering(Protocol):
+    """Tokens that stand in front of the first layer as something else than each for itself."""
+
+    def states(self, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what stands at every position of a call [B, T, C]; `embed` is a model's."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blend:
     """Tokens whose embeddings, weighed and added, stand in place of one token's, at every position of a call."""
@@ -122,7 +130,7 @@ class Part:
     first: int = 0
     end: int | None = None
     states_BTC: Tensor | None = None
-    blend: Blend | None = None
+    blend: Entering | None = None
     skipped: frozenset[int] = frozenset()
     abreast: int = 1
     routing: Routing | Twins | None = None
