@@ -29,8 +29,9 @@ from harness.engine.diffusion.reuse import (
     remember,
     store_of,
     top_probability,
-    with_sources,
 )
+from harness.engine.shared.indexing import positions
+from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import top
 from harness.errors import FieldError, at_least
@@ -78,42 +79,37 @@ class DualAdaptiveCache:
         """Return the `k` masks that are next."""
         density_BL = certainty_density(canvas, self.sigma)
         score_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(density_BL)) * density_BL
-        score_BL = score_BL.masked_fill(~canvas.undecided_BL, 0.0)
+        score_BL = torch.where(canvas.undecided_BL, score_BL, 0.0)
         score_BL = score_BL + score_BL.amax(1, keepdim=True) * canvas.window_BL
-        place_BL, length_B1 = canvas.window_place_BL, canvas.window_BL.sum(1, keepdim=True).clamp(min=1)
-        masked_BL = canvas.undecided_BL & (place_BL >= 0)
+        part_BL = canvas.once(DualAdaptiveCache, (canvas.window_BL,), lambda window_BL: _parts(canvas, window_BL))
+        masked_BL = canvas.undecided_BL & (part_BL >= 0)
         enough_BL = masked_BL.cumsum(1) >= self.k
-        last_B1 = place_BL.masked_fill(~enough_BL, canvas.tokens_BL.shape[1]).amin(1, keepdim=True)
-        within_BL = place_BL // length_B1 <= last_B1 // length_B1
-        return top(score_BL, masked_BL & within_BL, torch.full_like(canvas.clock_B, self.k))
+        last_B1 = torch.where(enough_BL, part_BL, canvas.tokens_BL.shape[1]).amin(1, keepdim=True)
+        return top(score_BL, masked_BL & (part_BL <= last_B1), self.k)
 
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions, which `narrow` has chosen."""
-        canvas, model = request.canvas, request.model
+        canvas, spec = request.canvas, request.model.spec
         past, query_BL = recall(canvas), canvas.memory[_QUERY]
-        asked_BL = query_BL & canvas.undecided_BL
-        asked_BL[request.row_N, request.position_N] = True
-        row_M, position_M = asked_BL.nonzero(as_tuple=True)
-        asked = request.only(row_M, position_M)
-        query_BL = with_sources(asked, query_BL)
-        queries = Gathered.of(query_BL)
+        asked_BL = (query_BL & canvas.undecided_BL) | request.places.marked_BL
+        query_BL = query_BL | _sources_of(asked_BL, spec.shift)
+        count_B = query_BL.sum(1)
+        counts, asked = torch.stack([count_B, asked_BL.sum(1)]).tolist()
+        queries, places = Gathered.of(query_BL, count_B, counts), Places.marked(asked_BL, asked)
         rollout = Rollout(queries)
-        watched = replace(asked, observe=rollout)
+        watched = replace(request, places=places, observe=rollout)
         logits_MV = forward_queries(watched, store_of(request), query_BL, queries=queries)
-        confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(rollout.flow_BLL[:, 0])).clone()
-        if self.frozen_conf:
-            row_M, position_M, told_MV = (one[past.fresh_B[row_M]] for one in (row_M, position_M, logits_MV))
-        else:
-            told_MV = logits_MV
-        confidence_BL[row_M, position_M] = top_probability(told_MV.double(), model.spec)
+        told_BL = asked_BL & past.fresh_B[:, None] if self.frozen_conf else asked_BL
+        sure_BL = places.put(top_probability(logits_MV.double(), spec), 0.0)
+        confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(sure_BL))
         canvas.memory |= {
-            _CONFIDENCE: confidence_BL,
+            _CONFIDENCE: torch.where(told_BL, sure_BL, confidence_BL),
             _IMPORTANCE: rollout.flow_BLL.sum(1),
-            _SHIFT: torch.full_like(canvas.clock_B, model.spec.shift),
+            _SHIFT: torch.full_like(canvas.clock_B, spec.shift),
         }
         remember(canvas, past, query_BL)
-        rank_BL = asked_BL.flatten().long().cumsum(0).view_as(asked_BL) - 1
-        return logits_MV[rank_BL[request.row_N, request.position_N]]
+        rank_BL = asked_BL.view(-1).cumsum(0).view_as(asked_BL) - 1
+        return logits_MV.index_select(0, request.places.take(rank_BL))
 
 
 class Rollout:
@@ -134,6 +130,20 @@ class Rollout:
         self.flow_BLL = self.queries.put(self.flow_BLL, flow_BTL / (attention_BTS.sum(2, keepdim=True) + 1))
 
 
+def _parts(canvas: Canvas, window_BL: Tensor) -> Tensor:
+    """Return which of the parts, each as long as the window, every position is in, from that on; -1 or less before."""
+    return canvas.window_place_BL // window_BL.sum(1, keepdim=True).clamp(min=1)
+
+
+def _sources_of(read_BL: Tensor, shift: int) -> Tensor:
+    """Return the positions that the logits of these come from."""
+    if not shift:
+        return read_BL
+    source_BL = torch.nn.functional.pad(read_BL[:, shift:], (0, shift))
+    source_BL[:, 0] |= read_BL[:, :shift].any(1)
+    return source_BL
+
+
 def _with_sources_of(canvas: Canvas, chosen_BL: Tensor) -> Tensor:
     """Return the chosen positions, and those that the logits of the undecided ones among them come from."""
     shift_B1 = kept(canvas, _SHIFT, torch.zeros_like(canvas.clock_B))[:, None]
@@ -145,7 +155,7 @@ def _with_sources_of(canvas: Canvas, chosen_BL: Tensor) -> Tensor:
 
 def nucleus(importance_BL: Tensor, open_BL: Tensor, share: float) -> Tensor:
     """Return the most important open positions while they sum to at most `share` of all open ones, one at least."""
-    importance_BL = importance_BL.masked_fill(~open_BL, 0.0)
+    importance_BL = torch.where(open_BL, importance_BL, 0.0)
     sorted_BL = importance_BL.sort(dim=1, descending=True).values
     limit_B1 = share * (1 + _ROUNDING) * importance_BL.sum(1, keepdim=True)
     count_B = (sorted_BL.cumsum(1) <= limit_B1).sum(1).clamp(min=1)
@@ -154,8 +164,10 @@ def nucleus(importance_BL: Tensor, open_BL: Tensor, share: float) -> Tensor:
 
 def filled(chosen_BL: Tensor, distance: int) -> Tensor:
     """Return `chosen_BL` and what lies between two of them that are neighbours and at most `distance` apart."""
+    if distance < 2:
+        return chosen_BL
     width = chosen_BL.shape[1]
-    position_BL = torch.arange(width, device=chosen_BL.device).expand_as(chosen_BL)
-    before_BL = position_BL.masked_fill(~chosen_BL, -width).cummax(1).values
-    behind_BL = position_BL.masked_fill(~chosen_BL, 3 * width).flip(1).cummin(1).values.flip(1)
+    at_L = positions(width, chosen_BL.device)
+    before_BL = torch.where(chosen_BL, at_L, -width).cummax(1).values
+    behind_BL = torch.where(chosen_BL, at_L, 3 * width).flip(1).cummin(1).values.flip(1)
     return chosen_BL | (behind_BL - before_BL <= distance)

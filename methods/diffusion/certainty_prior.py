@@ -8,6 +8,7 @@ is known, so that a response shorter than about 3 sigma has smaller densities (a
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,18 +43,20 @@ class CertaintyPrior:
 
 def certainty_density(canvas: Canvas, sigma: float) -> Tensor:
     """Return float64 [B, L]: the share of known positions around each response position, in (0, 1]."""
-    width, device = canvas.tokens_BL.shape[1], canvas.tokens_BL.device
     known_BL = canvas.response_BL & ~canvas.undecided_BL
-    length_B1 = (canvas.length_B - canvas.prompt_length_B)[:, None]
+    sources = canvas.length_B, canvas.prompt_length_B, canvas.place_BL
+    kernel_LL, left_BL, right_BL, line = canvas.once((certainty_density, sigma), sources, partial(_weights, sigma))
+    ended_B1 = known_BL.gather(1, (canvas.length_B - 1)[:, None])
+    return (known_BL.double() @ kernel_LL + left_BL + right_BL * ended_B1) / line
+
+
+def _weights(sigma: float, length_B: Tensor, prompt_length_B: Tensor, place_BL: Tensor) -> tuple[Tensor, ...]:
+    """Return what known positions weigh at others, all that lie before and behind the response, and all of a line."""
+    width, device, length_B1 = place_BL.shape[1], place_BL.device, (length_B - prompt_length_B)[:, None]
     distance_M = torch.arange(max(2 * width, math.ceil(10 * sigma)) + 1, device=device, dtype=torch.float64)
     kernel_M = torch.exp(-(distance_M**2) / (2 * sigma**2))
-    place_L = torch.arange(width, device=device)
-    around_BL = known_BL.double() @ kernel_M[(place_L[:, None] - place_L).abs()]
-
-    within_M = kernel_M.cumsum(0)
-    place_BL = canvas.place_BL.clamp(min=0).minimum(length_B1 - 1)
+    at_L, within_M = torch.arange(width, device=device), kernel_M.cumsum(0)
+    place_BL = place_BL.clamp(min=0).minimum(length_B1 - 1)
     left_BL = within_M[place_BL + length_B1] - within_M[place_BL]
     right_BL = within_M[2 * length_B1 - 1 - place_BL] - within_M[length_B1 - 1 - place_BL]
-    ended_B1 = known_BL.gather(1, (canvas.length_B - 1)[:, None])
-    line = 2 * within_M[-1] - kernel_M[0]
-    return (around_BL + left_BL + right_BL * ended_B1) / line
+    return kernel_M[(at_L[:, None] - at_L).abs()], left_BL, right_BL, 2 * within_M[-1] - kernel_M[0]

@@ -17,6 +17,8 @@ from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
 # On a device the host waits for each of these: their result, or its size, depends on data.
 WAITS = {
     *("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "is_nonzero", "_unique2"),
+    # What these are made of is not seen where nothing is differentiated.
+    *("item", "nonzero_numpy"),
     *("unique_dim", "unique_consecutive", "repeat_interleave"),
 }
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -40,7 +42,7 @@ class Operations(TorchDispatchMode):
         picks = name in INDEXED and any(one is not None and one.dtype == torch.bool for one in args[1])
         if (name in WAITS and func._overloadname != "self_int") or picks:
             self.reads[name] += 1
-        if name != "_local_scalar_dense":
+        if name not in ("_local_scalar_dense", "item"):
             self.made[name] += 1
         returns = func._schema.returns
         if not any(each.alias_info for each in returns):
