@@ -47,6 +47,8 @@ def _refuse_unfit(cfg: DictConfig, role: str, kinds: frozenset[ModelKind]) -> No
         if kinds:
             raise ConfigError(f"{key}=null: method={name} asks {one}; {_fitting(cfg, role, kinds)}")
         return
+    if "name" not in model:
+        raise ConfigError(f"{key}=null: no model is named, and {role}.{min(map(str, model))} is set; name it, too")
     given = f"{key}={model.name}"
     if not kinds:
         raise ConfigError(f"{given}: method={name} asks {none}")

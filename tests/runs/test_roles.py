@@ -102,6 +102,10 @@ def test_a_command_says_what_a_judge_cost(run_decbench: RunDecbench, results_dir
         ([*DRAFTED, "method=judged"], "model@judge=null: method=judged asks a judge; name one of the target's"),
         ([*JUDGED, "method=speculative"], "model@judge=tiny_ar_draft: method=speculative asks no judge; leave it out"),
         ([*JUDGED, "model@judge=tiny_mdm"], "model@judge=tiny_mdm: is masked_diffusion, and method=judged cannot"),
+        (
+            [*DRAFTED, "method=judged", "+judge.path=x"],
+            "model@judge=null: no model is named, and judge.path is set",
+        ),
         (["model=tiny_ar", *JUDGED[2:]], "model@draft=null: method=judged asks a model for its drafts; name one"),
     ],
 )
