@@ -22,7 +22,7 @@ from harness.results.canonical import canonical_json
 
 if TYPE_CHECKING:
     from harness.config.job import Job
-    from harness.engine.autoregressive.drafting import AutoregressiveMethod
+    from harness.engine.autoregressive.method import AutoregressiveMethod
     from harness.engine.autoregressive.replay import DraftsFromText, Place, Rule
     from harness.runs.street import Street
 
@@ -118,7 +118,7 @@ def _rows(overrides: Sequence[str], asked: Asked) -> Iterator[dict[str, Any]]:
 
 def _rules_of(job: "Job", asked: Asked) -> list["Rule"]:
     """Return the rules of a job; raise ConfigError, in one line, where its rounds do not follow from answers."""
-    from harness.engine.autoregressive.drafting import AutoregressiveMethod
+    from harness.engine.autoregressive.method import AutoregressiveMethod
     from harness.engine.autoregressive.replay import DraftsFromText
 
     method, name = job.decoding.method, job.cfg.method.name
@@ -142,7 +142,7 @@ class _Answered:
 
 def _answers(street: "Street") -> list[_Answered]:
     """Decode all samples plainly."""
-    from harness.engine.autoregressive.drafting import AutoregressiveMethod
+    from harness.engine.autoregressive.method import AutoregressiveMethod
 
     plain = replace(street, method=AutoregressiveMethod(acceptor=_method(street).acceptor))
     found = []
@@ -153,7 +153,7 @@ def _answers(street: "Street") -> list[_Answered]:
 
 
 def _method(street: "Street") -> "AutoregressiveMethod":
-    from harness.engine.autoregressive.drafting import AutoregressiveMethod
+    from harness.engine.autoregressive.method import AutoregressiveMethod
 
     assert isinstance(street.method, AutoregressiveMethod)
     return street.method

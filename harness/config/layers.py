@@ -10,8 +10,8 @@ from harness.config.catalogue import describe, read
 from harness.config.composition import plain
 from harness.config.located import function_at
 from harness.config.words import refused_field
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
 from harness.engine.autoregressive.layers import RoutesExperts
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.parts import running_parts
 from harness.engine.families import Method
 from harness.errors import ConfigError, FieldError

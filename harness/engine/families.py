@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from harness.engine.autoregressive.asking import AsksOthers
-from harness.engine.autoregressive.drafting import AsksDraft, AutoregressiveMethod
+from harness.engine.autoregressive.drafting import AsksDraft
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.model import ModelKind

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, FixedLength, Proposal
+from harness.engine.autoregressive.drafting import Drafter, Proposal
 from harness.engine.autoregressive.loop import decode
+from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import LanguageModel

@@ -6,8 +6,9 @@ from math import ceil
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, FixedLength, Proposal, Round
+from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.loop import evaluate
+from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError

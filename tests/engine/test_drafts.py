@@ -2,7 +2,7 @@
 
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.drafts import Drafting, Drafts, RoundRecord, add_rounds
 from harness.engine.shared.model import Models
 from harness.engine.shared.records import Ledger

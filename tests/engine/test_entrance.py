@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
 from harness.engine.autoregressive.entrance import Begins
+from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import LanguageModel

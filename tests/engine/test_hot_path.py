@@ -5,6 +5,7 @@ Bars lie in golden/hot_path.json; `--update-golden` writes what is counted now.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
@@ -17,12 +18,15 @@ from torch import Tensor
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
+from harness.engine.autoregressive import loop as rounds
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.shared.model import ForwardRequest, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec, Store
 from harness.engine.shared.records import Ledger
 from tests.caches.decoding import random_model
+from tests.engine.causal import random_causal
 from tests.engine.operations import counted, peak_bytes
 
 FILE = Path(__file__).parent / "golden" / "hot_path.json"
@@ -33,7 +37,8 @@ DRAFTED = [
     for cache in ("prefix", "dual")
     for drafts in ("batch", "tree")
 ]
-CASES = [*METHODS, *(f"threshold method/cache={name}" for name in CACHES), *DRAFTED]
+ROUNDS = ["ar_greedy", "ar_sample", "prompt_lookup"]
+CASES = [*METHODS, *(f"threshold method/cache={name}" for name in CACHES), *DRAFTED, *ROUNDS]
 LENGTH = 16
 PROMPTS = [[2, 30, 76, 4], [2, 31, 77, 4], [2, 32, 78, 4]]
 
@@ -59,15 +64,26 @@ def laid_out(kind: str) -> Canvas:
     )  # fmt: skip
 
 
+def decoding(words: str) -> tuple[LanguageModel, Callable[[LanguageModel], object]]:
+    """Return a random model that a decoder runs on, and what decodes the prompts with it."""
+    if words not in ROUNDS:
+        kind, method = method_of(words)
+        canvas = laid_out(kind)
+        return random_model(kind), lambda model: decode(model, method, canvas, Ledger())
+    made = build_method(compose(["model=tiny_ar", f"method={words}"]))
+    assert isinstance(made, AutoregressiveMethod)
+    prompts, told = [[4, 5, 6, 4], [5, 6, 7, 5], [6, 7, 8, 6]], {"gen_length": LENGTH, "seeds": range(3)}
+    return random_causal(), lambda model: rounds.decode(model, made, prompts, ledger=Ledger(), **told)
+
+
 def counts_of(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Return what a decoder does per call of the model, rounded up to a tenth."""
-    kind, method = method_of(words)
-    canvas = laid_out(kind)
+    model, act = decoding(words)
     with torch.inference_mode():
         # Constants that decoders share are made by the first one.
-        decode(random_model(kind), method, canvas, Ledger())
-        with counted(random_model(kind), monkeypatch) as (aside, operations):
-            decode(aside, method, canvas, Ledger())
+        act(model)
+        with counted(model, monkeypatch) as (aside, operations):
+            act(aside)
     kinds = {"operations": operations.made, "reads": operations.reads, "copies": operations.whole}
     return {name: math.ceil(10 * found.total() / len(aside.waits)) / 10 for name, found in kinds.items()}
 
@@ -103,6 +119,14 @@ def test_the_host_waits_once_per_step(words: str, first: int, opening: int, monk
     assert steps[0] == first
     windows = LENGTH // 8 - 1
     assert steps[1:].count(1) == len(steps) - 1 - windows and steps.count(opening) == windows + (first == opening)
+
+
+def test_the_host_waits_once_per_token(monkeypatch: pytest.MonkeyPatch):
+    """Guards plain autoregressive decoding: what ends rows is all that a round asks the device."""
+    model, act = decoding("ar_greedy")
+    with counted(model, monkeypatch) as (aside, _):
+        act(aside)
+    assert {later - earlier for earlier, later in pairwise(aside.waits)} == {1}
 
 
 @pytest.mark.parametrize("words", ["llada", "threshold"])

@@ -5,7 +5,8 @@ from functools import cache
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, DraftLength, FixedLength
+from harness.engine.autoregressive.drafting import Drafter, DraftLength
+from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.autoregressive.replay import DraftsFromText, Place, Rule, record, replay
 from harness.engine.shared.model import LanguageModel, Models
 from harness.engine.shared.records import Ledger

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round
+from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.loop import evaluate
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.trees import Tree
 from harness.engine.shared.model import ForwardRequest, LanguageModel

@@ -9,7 +9,7 @@ from harness.config import options
 from harness.config.build import build_method, load_model
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.parts import running_parts
 from harness.engine.families import asks
 from harness.engine.shared.generation import Generation

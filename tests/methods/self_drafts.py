@@ -6,7 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.model import ForwardRequest, LanguageModel
 from harness.engine.shared.records import ForwardRecord, Ledger, Role
 from harness.models.embedded import EmbeddedModel

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round
+from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.loop import evaluate
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from harness.models.embedded import EmbeddedModel

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.autoregressive.aded import TrigramDrafter

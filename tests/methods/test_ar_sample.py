@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.errors import ConfigError
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.sample import KeyedSample

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.autoregressive.beam import Beams, OfBeam

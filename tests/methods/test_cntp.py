@@ -7,7 +7,8 @@ from math import log
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError, FieldError
 from methods.autoregressive.cntp import Cautious, StopMatch, Trials

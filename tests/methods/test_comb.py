@@ -8,7 +8,8 @@ import torch
 from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round
+from harness.engine.autoregressive.drafting import Proposal, Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.shared.records import Ledger

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import Models
 from harness.engine.shared.records import Ledger, Role

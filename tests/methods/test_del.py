@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError, FieldError
 from methods.autoregressive.dynamic_exit import DynamicExit, best, thresholds

@@ -6,7 +6,8 @@ import pytest
 
 from harness.config.build import build_method
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, DraftLength, FixedLength, Round
+from harness.engine.autoregressive.drafting import DraftLength, Round
+from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.shared.model import Models
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from harness.config.catalogue import names
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter, Proposal
+from harness.engine.autoregressive.drafting import Proposal
+from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.trees import Node
 from harness.engine.shared.generation import Generation

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.model import ForwardRequest, Models, Part
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError

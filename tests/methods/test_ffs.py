@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.randomness import forked_seeds
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError

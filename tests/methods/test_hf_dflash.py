@@ -11,7 +11,7 @@ from harness.config import build
 from harness.config.compatibility import check
 from harness.config.composition import compose
 from harness.engine import own_sampler
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import ForwardRequest, ModelKind, Models

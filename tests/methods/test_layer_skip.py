@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
 from harness.engine.autoregressive.loop import decode
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError, FieldError
 from harness.models.closed_form import ClosedForm, ClosedFormModel

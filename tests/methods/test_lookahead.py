@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError

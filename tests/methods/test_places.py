@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round, Verdict
+from harness.engine.autoregressive.drafting import Proposal, Round, Verdict
 from harness.engine.autoregressive.layers import Begun
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.autoregressive.windows import Window, ask

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, Round
+from harness.engine.autoregressive.drafting import Drafter, Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.model import LanguageModel, Models
 from harness.engine.shared.records import ForwardRecord, Ledger, Role
 from harness.models import random as random_models

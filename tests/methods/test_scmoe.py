@@ -9,7 +9,7 @@ import torch
 from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.model import ForwardRequest, Part
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role

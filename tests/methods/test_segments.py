@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Proposal, Round, Verdict
+from harness.engine.autoregressive.drafting import Proposal, Round, Verdict
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.segments import SAVED, Segment, last_segment
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.autoregressive.windows import Window, ask

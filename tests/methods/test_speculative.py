@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, Proposal, Round, Verdict
+from harness.engine.autoregressive.drafting import Drafter, Proposal, Round, Verdict
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import ForwardRequest, Models

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Drafter, DraftLength, Round
+from harness.engine.autoregressive.drafting import Drafter, DraftLength, Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Models, Part, Taps

@@ -8,7 +8,7 @@ import torch
 from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError, FieldError
 from methods.autoregressive.greedy import Greedy

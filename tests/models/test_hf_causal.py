@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import EmptyDrafter
+from harness.engine.autoregressive.method import EmptyDrafter
 from harness.engine.shared.model import ForwardRequest, ModelKind
 from harness.errors import ConfigError, DataError
 from harness.models.hf_causal import CausalModel, load

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from harness.engine.autoregressive.drafting import EmptyDrafter
+from harness.engine.autoregressive.method import EmptyDrafter
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError, DataError

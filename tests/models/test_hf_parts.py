@@ -10,7 +10,8 @@ from torch import Tensor
 from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
 from harness.engine.shared.model import (
     NORMED,
     Blend,

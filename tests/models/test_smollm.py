@@ -14,7 +14,7 @@ import transformers
 from harness.config.build import build_method, load_model
 from harness.config.composition import compose
 from harness.engine import own_sampler
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
+from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import ForwardRequest, Models

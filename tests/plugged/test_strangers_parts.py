@@ -18,7 +18,8 @@ from harness.config.build import build_method
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
 from harness.config.plugin_folders import VARIABLE
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.records import Ledger

@@ -14,8 +14,8 @@ from harness.config.build import build_method, load_model
 from harness.config.catalogue import names, nearest, read
 from harness.config.compatibility import reason_against
 from harness.config.composition import compose
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, EmptyDrafter
 from harness.engine.autoregressive.layers import RoutesExperts
+from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
 from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
 from harness.engine.diffusion.needs import gives_of
 from harness.engine.families import Method, asks

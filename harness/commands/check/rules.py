@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 
 from harness.commands.check.subject import Decoding, Subject
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.engine.shared.generation import GIVEN, UNDECIDED

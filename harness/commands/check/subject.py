@@ -11,7 +11,8 @@ from torch import Tensor
 
 from harness.engine import own_sampler
 from harness.engine.autoregressive import loop as draft_verify
-from harness.engine.autoregressive.drafting import AutoregressiveMethod, Round
+from harness.engine.autoregressive.drafting import Round
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.diffusion import loop as diffusion
 from harness.engine.diffusion.canvas import Canvas

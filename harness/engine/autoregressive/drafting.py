@@ -1,4 +1,4 @@
-"""The state of a batch of autoregressive generations, and the parts that an autoregressive method is made of.
+"""What a round of autoregressive generations is made of, drafts and verdicts, and the policies that make them.
 
 A policy is a frozen object that holds parameters only; what changes during a generation lives in the sequences.
 Shapes: B rows, L positions, K drafted tokens, T tokens of a round, N scored positions, V vocabulary. Positions are
@@ -14,18 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.autoregressive.branching import Branching, NeverRevise, Revision, Single
-from harness.engine.autoregressive.layers import AllLayers, Begun, Feed, Layers, Merges, Tokens
+from harness.engine.autoregressive.layers import Begun
 from harness.engine.autoregressive.sequences import Sequences, first
-from harness.engine.autoregressive.stopping import Drafted, KeepGoing, ReadsStates
+from harness.engine.autoregressive.stopping import Drafted, KeepGoing
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
 from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import LanguageModel, ModelKind, Store
 from harness.engine.shared.places import Places
-from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
-from harness.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,8 @@ class Proposal:
     @classmethod
     def empty(cls, sequences: Sequences) -> Self:
         """Return no drafts."""
-        return cls(tokens_BK=sequences.tokens_BL[:, :0], count_B=torch.zeros_like(sequences.length_B))
+        tokens_BL = sequences.tokens_BL
+        return cls(tokens_BK=tokens_BL[:, :0], count_B=filled((len(tokens_BL),), 0, torch.int64, tokens_BL.device))
 
     @classmethod
     def of_trees(cls, rows: Sequence[Sequence[Node]], beside: Sequence[int], device: torch.device) -> Self:
@@ -97,10 +96,8 @@ class Proposal:
 
     def _clip_tree(self, parent_BK: Tensor, depth_B: Tensor, beside_B: Tensor) -> Self:
         assert self.tree is not None
-        width, depth_BK = parent_BK.shape[1], self.tree.depth_BK
-        draft_BK = first(self.count_B, width)
-        fits_BK = depth_BK <= torch.where(draft_BK, depth_B[:, None], beside_B[:, None])
-        keep_BK = (fits_BK[:, None] | ~self.tree.sees_BKK).all(2) & first(self.fed_B, width)
+        fed_BK, draft_BK = (first(count_B, parent_BK.shape[1]) for count_B in (self.fed_B, self.count_B))
+        keep_BK = self.tree.within(torch.where(draft_BK, depth_B[:, None], beside_B[:, None])) & fed_BK
         order_BK, parent_BK = compacted(keep_BK, parent_BK)
         width, q_BKV = int(keep_BK.sum(1).max()), self.probabilities_BKV
         if q_BKV is not None:
@@ -159,9 +156,13 @@ class Verdict:
         if proposal.tree is not None:
             return cls._exact_path(tokens_N, proposal, proposal.tree, token_gap_N)
         width = proposal.tokens_BK.shape[1]
-        place_T = torch.arange(width + 1, device=tokens_N.device)
+        if not width:
+            gap_B1 = None if token_gap_N is None else token_gap_N[:, None]
+            return cls(accepted_B=proposal.count_B, token_B=tokens_N, token_gap_BT=gap_B1)
         # Rows with few drafts are padded beyond what was scored, possibly beyond the last position.
-        position_BT = (sequences.length_B[:, None] + place_T).clamp(max=prediction.shape[1] - 1)
+        position_BT = (sequences.length_B[:, None] + positions(width + 1, tokens_N.device)).clamp(
+            max=prediction.shape[1] - 1
+        )
         wanted_BT = prediction.scatter(tokens_N, GIVEN).gather(1, position_BT)
         agrees_BK = (wanted_BT[:, :width] == proposal.tokens_BK) & first(proposal.count_B, width)
         accepted_B = agrees_BK.long().cumprod(1).sum(1)
@@ -334,65 +335,3 @@ class Acceptor(Protocol):
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Judge the drafts; `prediction` covers each row's positions `length_B` to `length_B + count_B`."""
         ...
-
-
-@policy("method/drafter", "empty")
-class EmptyDrafter:
-    """Draft nothing: plain decoding, one token per call."""
-
-    def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
-        """Return no drafts."""
-        return Proposal.empty(sequences)
-
-
-@policy("method/draft_length", "fixed")
-class FixedLength:
-    """Draft up to `length` tokens in every round (default: K of Chen et al., arXiv:2302.01318)."""
-
-    length: int = 4
-
-    def __post_init__(self) -> None:
-        if self.length < 0:
-            raise ConfigError(f"draft_length.length must be >= 0 (0 drafts nothing), got {self.length}")
-
-    def limit(self, sequences: Sequences) -> Tensor:
-        """Return `length` for every row."""
-        return torch.full_like(sequences.length_B, self.length)
-
-    def update(self, completed: Round) -> None:
-        """Learn nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoregressiveMethod:
-    """An autoregressive method: a choice of policies. The defaults draft nothing."""
-
-    acceptor: Acceptor
-    drafter: Drafter = field(default_factory=EmptyDrafter)
-    draft_length: DraftLength = field(default_factory=FixedLength)
-    branching: Branching = field(default_factory=Single)
-    layers: Layers = field(default_factory=AllLayers)
-    feed: Feed = field(default_factory=Tokens)
-    revision: Revision = field(default_factory=NeverRevise)
-
-    def __post_init__(self) -> None:
-        takes = self.branching.drafts and getattr(self.acceptor, "judges_drafts", True)
-        if not takes and not isinstance(self.drafter, EmptyDrafter):
-            raise ConfigError(
-                f"drafter={type(self.drafter).__name__}: this method decides one token after another; use drafter=empty"
-            )
-        alone = isinstance(self.drafter, EmptyDrafter) and isinstance(self.branching, Single)
-        if isinstance(self.feed, Merges) and not (alone and isinstance(self.revision, NeverRevise)):
-            raise ConfigError(
-                f"feed={type(self.feed).__name__}: tokens that share a slot are neither drafted, forked nor taken back"
-            )
-        if isinstance(self.draft_length, StopsDrafting) and not isinstance(self.drafter, DraftsStepwise):
-            raise ConfigError(
-                f"draft_length={type(self.draft_length).__name__}: decides behind every token, and "
-                f"{type(self.drafter).__name__} does not draft one by one; use method/draft_length=fixed"
-            )
-        if isinstance(self.draft_length, ReadsStates) and not isinstance(self.drafter, ShowsStates):
-            raise ConfigError(
-                f"draft_length={type(self.draft_length).__name__}: reads hidden states of the drafter, and "
-                f"{type(self.drafter).__name__} shows none; use method/drafter=model"
-            )

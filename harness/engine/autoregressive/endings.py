@@ -6,8 +6,12 @@ Shapes: B rows, L positions, R rows that are left of a sample.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from harness.engine.autoregressive.branching import Branch, Branching
+from harness.engine.autoregressive.drafting import Round
 from harness.engine.autoregressive.sequences import Sequences, is_stop
+from harness.engine.autoregressive.windows import refuse_broken
 from harness.engine.shared.generation import Generation, known_margin
 from harness.engine.shared.model import keep_rows
 
@@ -31,16 +35,23 @@ class Endings:
         """Note that samples begin with the next round."""
         self._began |= dict.fromkeys(samples, self.rounds)
 
-    def take(self, sequences: Sequences) -> tuple[Sequences, list[Generation]]:
+    def take(self, sequences: Sequences, completed: Round) -> tuple[Sequences, list[Generation]]:
         """Return the rows that go on from a round, and what others have come to; rows of a sample that is done end.
 
-        The stores of `sequences` are used up.
+        `sequences` are those behind the round, their stores are used up. The host waits for the device here, and learns
+        how the rows stand. Raises DecodeError if the round's logits are not numbers.
         """
         self.rounds += 1
         last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
         stopped_B = is_stop(last_B, self.stop_ids)
         finished_B = stopped_B | (sequences.length_B == sequences.limit_B)
-        if not self._ended and not bool(finished_B.any()):
+        columns, broken = [finished_B, sequences.length_B, sequences.computed_B], completed.prediction.broken
+        columns += [] if broken is None else [broken.expand_as(finished_B)]
+        finished, lengths, computed, *broken = torch.stack(columns).tolist()
+        if broken and any(broken[0]):
+            refuse_broken(completed.prediction, completed.before)
+        sequences.known.update(length_B=(sequences.length_B, lengths), computed_B=(sequences.computed_B, computed))
+        if not self._ended and not any(finished):
             return sequences, []
         known = len(self.results)
         for row in finished_B.nonzero().squeeze(1).tolist():
@@ -53,7 +64,11 @@ class Endings:
                 aborted = int(sequences.generated_B[rows_R].sum())
                 self.results.append(self._result(self._ended.pop(sample), aborted))
                 finished_B[rows_R] = True
-        return sequences.rows((~finished_B).nonzero().squeeze(1), keep_rows), self.results[known:]
+        going_on = [row for row, done in enumerate(finished_B.tolist()) if not done]
+        kept = sequences.rows(torch.tensor(going_on, dtype=torch.int64, device=finished_B.device), keep_rows)
+        for name, column in (("length_B", lengths), ("computed_B", computed)):
+            kept.known[name] = (getattr(kept, name), [column[row] for row in going_on])
+        return kept, self.results[known:]
 
     def _result(self, ended: Sequence[Branch], aborted: int) -> Generation:
         best, *more = (one.generation for one in self.branching.settled(ended))

@@ -15,7 +15,6 @@ from torch import Tensor
 from harness.engine.autoregressive.asking import Asks, WritesOn
 from harness.engine.autoregressive.branching import fork
 from harness.engine.autoregressive.drafting import (
-    AutoregressiveMethod,
     Drafter,
     DraftsStepwise,
     DraftsTrees,
@@ -29,6 +28,7 @@ from harness.engine.autoregressive.drafting import (
 from harness.engine.autoregressive.endings import Endings
 from harness.engine.autoregressive.entrance import Begins, Entrance, everyone
 from harness.engine.autoregressive.layers import Merges
+from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
 from harness.engine.autoregressive.outcomes import note_round
 from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
 from harness.engine.autoregressive.segments import Segment, segmented, slot_of
@@ -37,8 +37,10 @@ from harness.engine.autoregressive.stopping import ReadsStates
 from harness.engine.autoregressive.twins import WeighsTwins, pairs, with_twins
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.generation import Generation
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.kv_tree import TreeStore
 from harness.engine.shared.model import LanguageModel, ModelKind, Part, Store
+from harness.engine.shared.policy import acts_as
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.routing import Routing, Twins
@@ -91,11 +93,11 @@ def decode(
         """Return the rows that go on from a round."""
         note_round(ledger, method.drafter, completed)
         method.draft_length.update(completed)
-        if isinstance(method.drafter, LearnsFromRounds):
+        if acts_as(method.drafter, LearnsFromRounds):
             method.drafter.update(completed)
         for observer in observers:
             observer(completed)
-        going_on, ended = endings.take(method.revision(completed.after, model.spec.stop_ids))
+        going_on, ended = endings.take(method.revision(completed.after, model.spec.stop_ids), completed)
         on_progress(len(endings.results), endings.rounds)
         if ended:
             on_finished(ended)
@@ -117,14 +119,16 @@ def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Seque
     What is computed beside them may reach as far as the model's positions. Raise ConfigError for a tree larger than its
     drafter says, and for a model that no tree can be scored on.
     """
-    room_B = sequences.limit_B - sequences.length_B - 1
-    limit_B = torch.minimum(method.draft_length.limit(sequences), room_B)
     drafter, length = method.drafter, method.draft_length
-    if isinstance(length, StopsDrafting) and isinstance(drafter, DraftsStepwise):
-        propose_on = drafter.propose_while
-        if isinstance(length, ReadsStates) and isinstance(drafter, ShowsStates):
+    if isinstance(drafter, EmptyDrafter):
+        return Proposal.empty(sequences)
+    room_B = sequences.limit_B - sequences.length_B - 1
+    limit_B = torch.minimum(length.limit(sequences), room_B)
+    if acts_as(length, StopsDrafting) and acts_as(drafter, DraftsStepwise):
+        propose_on, keep_going = drafter.propose_while, length.keep_going
+        if acts_as(length, ReadsStates) and acts_as(drafter, ShowsStates):
             propose_on = drafter.propose_shown
-        proposal = propose_on(model, sequences, limit_B, ledger, length.keep_going)
+        proposal = propose_on(model, sequences, limit_B, ledger, keep_going)
     else:
         proposal = drafter.propose(model, sequences, limit_B, ledger)
     if proposal.parent_BK is not None:
@@ -160,7 +164,7 @@ def take_round(
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
     role = _role(sequences, proposal)
     part = part_of(method, sequences, role, model.spec.layers)
-    twin = method.acceptor.twin(sequences, model.spec.layers) if isinstance(method.acceptor, WeighsTwins) else None
+    twin = method.acceptor.twin(sequences, model.spec.layers) if acts_as(method.acceptor, WeighsTwins) else None
     beside = None
     if twin is not None:
         sequences = with_twins(model, sequences)
@@ -176,17 +180,17 @@ def take_round(
     if beside is not None:
         assert isinstance(method.acceptor, WeighsTwins)
         verdict = method.acceptor.weigh(prediction, beside, sequences)
-    elif isinstance(method.acceptor, WritesOn):
+    elif acts_as(method.acceptor, WritesOn):
         assert part is not None and not proposal.tokens_BK.shape[1]
         verdict = method.acceptor.write(model, prediction, _last(part, sequences), sequences, ledger)
-    elif isinstance(method.acceptor, Asks):
+    elif acts_as(method.acceptor, Asks):
         verdict = method.acceptor.judge(model, prediction, proposal, sequences, ledger)
     else:
         verdict = method.acceptor(prediction, proposal, sequences)
     after = _commit(sequences, proposal, verdict, model.spec.stop_ids)
-    if isinstance(method.feed, Merges):
+    if acts_as(method.feed, Merges):
         after = segmented(sequences, after)
-    margin_B = _token_margin(verdict, after.length_B - sequences.length_B)
+    margin_B = _token_margin(verdict, sequences, after)
     return Round(
         role=role,
         before=sequences,
@@ -207,11 +211,14 @@ def _last(part: Part, sequences: Sequences) -> Mapping[int, Tensor]:
     return {depth: x_BTC[row_B, last_B] for depth, x_BTC in part.taps.states.items()}
 
 
-def _token_margin(verdict: Verdict, count_B: Tensor) -> Tensor:
+def _token_margin(verdict: Verdict, before: Sequences, after: Sequences) -> Tensor:
     """Return the smallest gap of the emitted tokens: also where a draft stood, the model's choice decided."""
     gap_BT = verdict.token_gap_BT
     if gap_BT is None:
-        return torch.full_like(count_B, torch.inf, dtype=torch.float64)
+        return torch.full_like(before.length_B, torch.inf, dtype=torch.float64)
+    if gap_BT.shape[1] == 1:
+        return gap_BT[:, 0]
+    count_B = after.length_B - before.length_B
     return gap_BT.masked_fill(~first(count_B, gap_BT.shape[1]), torch.inf).amin(1)
 
 
@@ -225,7 +232,7 @@ def evaluate(
     """
     window, role = _window(model, sequences, proposal, part), _role(sequences, proposal)
     if proposal.begun is None:
-        return ask(model, window, sequences, ledger, role)
+        return ask(model, window, sequences, ledger, role, checked=False)
     return verify_begun(model, window, proposal.begun, sequences, ledger, role)
 
 
@@ -262,41 +269,56 @@ def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part
     tokens_BL, store = sequences.tokens_BL, sequences.store
     if proposal.tree is not None:
         tokens_BL = F.pad(tokens_BL, (0, store.slots - tokens_BL.shape[1]), value=model.spec.pad_id)
+    read_B, end_B, told = sequences.length_B - 1, sequences.length_B, ()
+    if proposal.tokens_BK.shape[1]:
+        end_B = end_B + proposal.fed_B
+    else:
+        lengths, computed = sequences.told("length_B", "computed_B")
+        told = (sequences.computed_B, computed), (end_B, lengths), (read_B, [length - 1 for length in lengths])
     return Window(
         tokens_BL=write_behind(tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.fed_B),
         start_B=sequences.computed_B,
-        end_B=sequences.length_B + proposal.fed_B,
-        read_B=sequences.length_B - 1,
+        end_B=end_B,
+        read_B=read_B,
         store=store,
         tree=proposal.tree,
         part=part,
         slot_B=slot_of(sequences) if part is not None and isinstance(part.blend, Segment) else None,
+        told=told,
     )
 
 
 def _role(sequences: Sequences, proposal: Proposal) -> Role:
-    if not bool(sequences.computed_B.any()):
+    (computed,) = sequences.told("computed_B")
+    if not any(computed):
         return Role.PREFILL
     return Role.VERIFY if proposal.tokens_BK.shape[1] else Role.TARGET
 
 
 def _commit(sequences: Sequences, proposal: Proposal, verdict: Verdict, stop_ids: tuple[int, ...]) -> Sequences:
     """Return the sequences with the accepted drafts and the model's token, cut behind the first stop token."""
-    (emitted_BT, count_B), path_BD = _emitted(proposal, verdict), verdict.path_BD
-    stops_BT = is_stop(emitted_BT, stop_ids)
-    stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
-    count_B = (first(count_B, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
-    start_B, asked_B, round_B1 = sequences.length_B, verdict.generated_B, sequences.rounds_B[:, None]
-    if path_BD is not None:
-        _move_path(sequences.store, path_BD, start_B, count_B - 1)
+    emitted_BT, count_B = _emitted(proposal, verdict)
+    start_B, asked_B, at_BT = sequences.length_B, verdict.generated_B, sequences.length_B[:, None]
+    computed_B, generated_B = start_B, sequences.generated_B + (1 if asked_B is None else asked_B)
+    if emitted_BT.shape[1] > 1:
+        stops_BT = is_stop(emitted_BT, stop_ids)
+        stopped_before_BT = (stops_BT.cumsum(1) - stops_BT.long()) > 0
+        count_B = (first(count_B, emitted_BT.shape[1]) & ~stopped_before_BT).sum(1)
+        # What is cut repeats the last token.
+        last_B = count_B - 1
+        place_BT = torch.minimum(positions(emitted_BT.shape[1], start_B.device), last_B[:, None])
+        at_BT, emitted_BT = at_BT + place_BT, emitted_BT.gather(1, place_BT)
+        computed_B, generated_B = start_B + last_B, generated_B + proposal.count_B
+        if verdict.path_BD is not None:
+            _move_path(sequences.store, verdict.path_BD, start_B, last_B)
     return replace(
         sequences,
-        tokens_BL=write_behind(sequences.tokens_BL, start_B, emitted_BT, count_B),
-        decided_at_BL=write_behind(sequences.decided_at_BL, start_B, round_B1.expand_as(emitted_BT), count_B),
+        tokens_BL=sequences.tokens_BL.scatter(1, at_BT, emitted_BT),
+        decided_at_BL=sequences.decided_at_BL.scatter(1, at_BT, sequences.rounds_B[:, None].expand_as(at_BT)),
         length_B=start_B + count_B,
-        computed_B=start_B + count_B - 1,
+        computed_B=computed_B,
         rounds_B=sequences.rounds_B + 1,
-        generated_B=sequences.generated_B + proposal.count_B + (1 if asked_B is None else asked_B),
+        generated_B=generated_B,
         store=sequences.store if verdict.store is None else verdict.store,
     )
 
@@ -312,6 +334,8 @@ def _move_path(store: Store, path_BD: Tensor, start_B: Tensor, count_B: Tensor) 
 def _emitted(proposal: Proposal, verdict: Verdict) -> tuple[Tensor, Tensor]:
     """Return the tokens that stand, the drafts first, and how many of each row."""
     token_B1, accepted_B, path_BD = verdict.token_B[:, None], verdict.accepted_B, verdict.path_BD
+    if not proposal.tokens_BK.shape[1] and verdict.further is None:
+        return token_B1, filled((len(accepted_B),), 1, torch.int64, accepted_B.device)
     stood_BK = proposal.tokens_BK if path_BD is None else proposal.tokens_BK.gather(1, path_BD)
     emitted_BT = torch.cat([stood_BK, token_B1], 1).scatter(1, accepted_B[:, None], token_B1)
     if verdict.further is None:

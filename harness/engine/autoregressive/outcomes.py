@@ -6,7 +6,8 @@ Shapes: B rows, K drafted tokens, D depths of a path.
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafter, EmptyDrafter, Round
+from harness.engine.autoregressive.drafting import Drafter, Round
+from harness.engine.autoregressive.method import EmptyDrafter
 from harness.engine.autoregressive.sequences import first
 from harness.engine.autoregressive.trees import ANCHOR
 from harness.engine.shared.drafts import RoundRecord

@@ -9,11 +9,12 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import AutoregressiveMethod
 from harness.engine.autoregressive.layers import Begun, RoutesExperts, RunsParts, TapsTarget
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.model import LanguageModel, Models, Part, Taps, experts_of, runs_parts
+from harness.engine.shared.policy import acts_as
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
 from harness.errors import ConfigError, FieldError
@@ -83,7 +84,7 @@ def part_of(method: AutoregressiveMethod, sequences: Sequences, role: Role, laye
     part, blend = method.layers.part(role, layers), method.feed.blend(sequences)
     if blend is not None:
         part = replace(part or Part(), blend=blend)
-    tapping = [one for one in (method.drafter, method.acceptor) if isinstance(one, TapsTarget)]
+    tapping = [one for one in (method.drafter, method.acceptor) if acts_as(one, TapsTarget)]
     if not tapping:
         return part
     return replace(part or Part(), taps=Taps(frozenset().union(*(one.taps(layers) for one in tapping))))

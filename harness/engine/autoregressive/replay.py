@@ -15,16 +15,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import (
-    AutoregressiveMethod,
-    Drafted,
-    Drafter,
-    DraftsStepwise,
-    FixedLength,
-    Proposal,
-    Round,
-)
+from harness.engine.autoregressive.drafting import Drafted, Drafter, DraftsStepwise, Proposal, Round
 from harness.engine.autoregressive.loop import propose
+from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.drafts import Drafting, Drafts

@@ -5,12 +5,14 @@ Shapes: B rows, L positions, K tokens written at once. Positions are absolute.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.indexing import positions
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import JoinableStore, LanguageModel, RowsOf, Store
 from harness.engine.shared.positional import behind
@@ -25,7 +27,7 @@ class Sequences:
     next drafts. Slots at and behind it are provisional, and a drafter may write them. `rounds_B` counts rounds, the
     prefill among them, `generated_B` drafted and emitted tokens. `token_margin_B` is the smallest gap by which an
     emitted token was decided, infinite where none was. `memory` and `stores` hold what policies keep between rounds, of
-    rows that have just begun nothing.
+    rows that have just begun nothing. `known` is what the host knows of fields, by name, with the tensor that it is of.
     """
 
     tokens_BL: Tensor
@@ -42,6 +44,7 @@ class Sequences:
     store: Store
     memory: Memory = field(default_factory=Memory)
     stores: dict[str, Store] = field(default_factory=dict)
+    known: dict[str, tuple[Tensor, list[int]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_prompts(
@@ -64,26 +67,38 @@ class Sequences:
         tokens_BL = torch.full((rows, width), model.spec.pad_id, dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             tokens_BL[row, : len(prompt)] = torch.tensor(prompt)
-        length_B = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        lengths = [len(prompt) for prompt in prompts]
+        length_B = torch.tensor(lengths, device=model.device)
+        none_B = torch.zeros_like(length_B)
         return cls(
             tokens_BL=tokens_BL.to(model.device),
             decided_at_BL=torch.full_like(tokens_BL, GIVEN, device=model.device),
             prompt_length_B=length_B,
             length_B=length_B,
             limit_B=length_B + gen_length,
-            computed_B=torch.zeros_like(length_B),
-            rounds_B=torch.zeros_like(length_B),
-            generated_B=torch.zeros_like(length_B),
+            computed_B=none_B,
+            rounds_B=none_B,
+            generated_B=none_B,
             sample_B=torch.arange(first, first + rows, device=model.device),
             seed_B=torch.tensor(list(seeds), dtype=torch.int64, device=model.device),
             token_margin_B=torch.full((rows,), torch.inf, dtype=torch.float64, device=model.device),
             store=model.new_store(rows, width + nodes),
+            known={"length_B": (length_B, lengths), "computed_B": (none_B, [0] * rows)},
         )
 
     @property
     def num_rows(self) -> int:
         """Number of rows B."""
         return self.tokens_BL.shape[0]
+
+    def told(self, *names: str) -> list[list[int]]:
+        """Return fields [B] as numbers; the host waits for the device once, and not at all for what it knows."""
+        tensors = {name: getattr(self, name) for name in names}
+        unknown = [name for name in names if name not in self.known or self.known[name][0] is not tensors[name]]
+        if unknown:
+            numbers = torch.stack([tensors[name] for name in unknown]).tolist()
+            self.known.update(zip(unknown, zip((tensors[name] for name in unknown), numbers, strict=True), strict=True))
+        return [self.known[name][1] for name in names]
 
     def rows(self, index_B: Tensor, of: RowsOf = lambda store, at: store.rows(at)) -> Self:
         """Return a copy with the rows of `index_B`, in that order, repeats allowed; `of` gives those of stores."""
@@ -102,9 +117,16 @@ class Sequences:
         width, device = max(self.tokens_BL.shape[1], fresh.tokens_BL.shape[1]), self.tokens_BL.device
         old, new = self._widened(width), fresh._widened(width)
         mine, theirs, rows = old._tensors(), new._tensors(), (self.num_rows, fresh.num_rows)
+        both = {name: torch.cat([mine[name], theirs[name]]) for name in mine}
+        known = {
+            name: (both[name], [*old.known[name][1], *new.known[name][1]])
+            for name in old.known.keys() & new.known.keys()
+            if old.known[name][0] is mine[name] and new.known[name][0] is theirs[name]
+        }
         return replace(
             self,
-            **{name: torch.cat([mine[name], theirs[name]]) for name in mine},
+            **both,
+            known=known,
             store=_together(old.store, new.store, rows, device),
             memory=Memory.joined([old.memory, new.memory], rows),
             stores={
@@ -144,18 +166,28 @@ def _together(store: Store | None, fresh: Store | None, rows: tuple[int, int], d
 
 
 def write_behind(into_BL: Tensor, start_B: Tensor, values_BK: Tensor, count_B: Tensor) -> Tensor:
-    """Return `into_BL` with the first `count_B` values of each row written from position `start_B` on."""
-    row_N, place_N = first(count_B, values_BK.shape[1]).nonzero(as_tuple=True)
-    out_BL = into_BL.clone()
-    out_BL[row_N, start_B[row_N] + place_N] = values_BK[row_N, place_N]
-    return out_BL
+    """Return `into_BL` with the first `count_B` values of each row written from position `start_B` on, never 0."""
+    width = values_BK.shape[1]
+    if not width:
+        return into_BL
+    before_B1 = start_B[:, None] - 1
+    # Beyond its count a row writes its last value again, and of none what stands before: so that nobody has to wait.
+    place_BK = torch.minimum(positions(width + 1, start_B.device), count_B[:, None])
+    values_BK = torch.cat([into_BL.gather(1, before_B1), values_BK], 1)
+    return into_BL.scatter(1, before_B1 + place_BK, values_BK.gather(1, place_BK))
 
 
 def first(count_B: Tensor, width: int) -> Tensor:
     """Return the mask [B, `width`] of the first `count_B` places of each row."""
-    return torch.arange(width, device=count_B.device) < count_B[:, None]
+    return positions(width, count_B.device) < count_B[:, None]
 
 
 def is_stop(tokens: Tensor, stop_ids: tuple[int, ...]) -> Tensor:
     """Say of each token whether it ends an answer."""
-    return torch.isin(tokens, torch.tensor(stop_ids, dtype=tokens.dtype, device=tokens.device))
+    return torch.isin(tokens, _ids(stop_ids, tokens.device))
+
+
+@lru_cache(maxsize=64)
+def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(ids, dtype=torch.int64, device=device)

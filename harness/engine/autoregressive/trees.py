@@ -47,6 +47,10 @@ class Tree:
             at_BK = torch.where(up_BK, parent_BK.gather(1, index_BK), ANCHOR)
         return cls(depth_BK=depth_BK, sees_BKK=sees_BKK)
 
+    def within(self, depth_BK: Tensor) -> Tensor:
+        """Return which nodes [B, K] are no deeper than that, and hang on no node that is."""
+        return ((self.depth_BK <= depth_BK)[:, None] | ~self.sees_BKK).all(2)
+
     def places(self, slot_BT: Tensor, length_B: Tensor) -> Tensor:
         """Return the positions of queries at `slot_BT` of rows that have `length_B` committed tokens."""
         node_BT = slot_BT - length_B[:, None]

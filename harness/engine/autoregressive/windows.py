@@ -4,6 +4,7 @@ Shapes: B rows, T fed positions of the widest row, L positions, R rows that comp
 V vocabulary. Positions are absolute.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import Tree
 from harness.engine.shared.generation import DecodeError
+from harness.engine.shared.indexing import positions
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
 from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
@@ -28,6 +30,7 @@ class Window:
 
     With `slot_B` all tokens of a row share that slot, at the position of the last: the call computes one position each.
     With a `tree`, what stands behind the `read_B` is one: those places are slots, and positions follow from depths.
+    `told` are starts, ends, and where is read from, with the tensors that the host has read them of.
     """
 
     tokens_BL: Tensor
@@ -39,10 +42,15 @@ class Window:
     tree: Tree | None = None
     part: Part | None = None
     slot_B: Tensor | None = None
+    told: Sequence[tuple[Tensor, list[int]]] = ()
 
 
-def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Purpose) -> Prediction:
+def ask(
+    model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledger, role: Purpose, *, checked: bool = True
+) -> Prediction:
     """Return what the model predicts behind the read positions; raise DecodeError for logits that are not numbers.
+
+    Not `checked`, the prediction says whether they are (`broken`), which is for `refuse_broken` then.
 
     `role` is what the call is for, or that of a model beside target and draft (`Models.others`), whom it is charged to.
     The causal mask alone hides what the store holds of rejected drafts: it lies behind every query. A tree needs a mask
@@ -50,14 +58,17 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
     """
     end_B, tokens_BL = window.end_B, window.tokens_BL
     start_B = window.start_B if window.slot_B is None else end_B - 1
-    query_B = end_B - start_B
-    offset_T = torch.arange(int(query_B.max()), device=query_B.device)
-    real_BT = offset_T < query_B[:, None]
-    # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
-    # because the last token of a generation is never fed; writing slot 0 again could round it differently.
-    slot_BT, end = torch.where(real_BT, start_B[:, None] + offset_T, 0), int(end_B.max())
-    read_BT = real_BT & (slot_BT >= window.read_B[:, None])
-    row_N, offset_N = read_BT.nonzero(as_tuple=True)
+    starts, ends, reads = _on_host(start_B, window)
+    counts = [end - start for start, end in zip(starts, ends, strict=True)]
+    read = sum(max(0, end - max(start, first_read)) for start, end, first_read in zip(starts, ends, reads, strict=True))
+    query_B, offset_T, end = end_B - start_B, positions(max(counts), start_B.device), max(ends)
+    slot_BT, real_BT = start_B[:, None] + offset_T, None
+    if min(counts) < len(offset_T):
+        # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
+        # because the last token of a generation is never fed; writing slot 0 again could round it differently.
+        real_BT = offset_T < query_B[:, None]
+        slot_BT = torch.where(real_BT, slot_BT, 0)
+    read_N = _read(slot_BT, real_BT, window.read_B, read)
     position_BT, visible_BTS, tree = slot_BT, None, window.tree
     if tree is not None:
         position_BT = tree.places(slot_BT, window.read_B + 1)
@@ -69,26 +80,55 @@ def ask(model: LanguageModel, window: Window, sequences: Sequences, ledger: Ledg
     request = ForwardRequest(
         tokens_BL.gather(1, slot_BT),
         positions_BT=position_BT,
-        slots_BT=torch.where(real_BT, taken_BT, window.store.slots - 1),
+        slots_BT=taken_BT if real_BT is None else torch.where(real_BT, taken_BT, window.store.slots - 1),
         kv=window.store,
         end=end,
         visible_BTS=visible_BTS,
         structured=visible_BTS is None,
-        select_N=row_N * len(offset_T) + offset_N,
+        select_N=read_N,
         part=_fed(window.part, len(offset_T)),
     )
     logits_NV = ledger.call(model, request, _charge(window, query_B, sequences.sample_B, role))
-    if bool(logits_NV.isnan().any()):
-        row = row_N[logits_NV.isnan().any(-1).nonzero()[0, 0]]
-        raise DecodeError(
-            f"model {model.spec.name} returned logits that are not numbers (NaN)", sample=int(sequences.sample_B[row])
-        )
+    broken = logits_NV.amax().isnan() if read else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
-    position_N = position_BT[row_N, offset_N] + model.spec.shift
+    row_N = read_N if len(offset_T) == 1 else read_N // len(offset_T)
+    position_N = position_BT.reshape(-1).index_select(0, read_N) + model.spec.shift
     rows, width = tokens_BL.shape
-    places = Places.of(row_N, position_N, (rows, width))
-    return Prediction(logits_NV=logits_NV, places=places, spec=model.spec)
+    made = Prediction(
+        logits_NV=logits_NV,
+        places=Places.of(row_N, position_N, (rows, width)),
+        spec=model.spec,
+        broken=None if checked else broken,
+    )
+    if checked and broken is not None and bool(broken):
+        refuse_broken(made, sequences)
+    return made
+
+
+def _on_host(start_B: Tensor, window: Window) -> Sequence[Sequence[int]]:
+    """Return where each row starts, ends and is read from; waits for the device where the window has not told it."""
+    columns = (start_B, window.end_B, window.read_B)
+    if window.told and all(one is column for (one, _), column in zip(window.told, columns, strict=True)):
+        return [numbers for _, numbers in window.told]
+    return torch.stack(columns).tolist()
+
+
+def _read(slot_BT: Tensor, real_BT: Tensor | None, read_B: Tensor, count: int) -> Tensor:
+    """Return which of the fed positions are read, so many."""
+    if real_BT is None and count == slot_BT.numel():
+        return positions(count, slot_BT.device)
+    read_BT = slot_BT >= read_B[:, None]
+    read_BT = read_BT if real_BT is None else read_BT & real_BT
+    return torch.nonzero_static(read_BT.view(-1), size=count).view(-1)
+
+
+def refuse_broken(prediction: Prediction, sequences: Sequences) -> None:
+    """Raise DecodeError naming the first row whose logits are NaN."""
+    row = prediction.row_N[prediction.logits_NV.isnan().any(-1).nonzero()[0, 0]]
+    raise DecodeError(
+        f"model {prediction.spec.name} returned logits that are not numbers (NaN)", sample=int(sequences.sample_B[row])
+    )
 
 
 def _fed(part: Part | None, width: int) -> Part | None:

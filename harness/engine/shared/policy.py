@@ -5,13 +5,15 @@ The registry knows nothing of the config system; the run layer turns its entries
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeGuard, TypeVar, dataclass_transform
 
 from harness.errors import ConfigError
 
 Policy = TypeVar("Policy")
+P = TypeVar("P")
 PROBABILITY = "probability"
 REGISTRY: dict[tuple[str, str], type] = {}
+_FOUND: dict[tuple[type, type], bool] = {}
 
 
 def probability(default: float) -> Any:
@@ -38,3 +40,14 @@ def policy(group: str, name: str) -> Callable[[type[Policy]], type[Policy]]:
         return made
 
     return wrap
+
+
+def acts_as(one: object, protocol: type[P]) -> TypeGuard[P]:
+    """Say whether an object is of a protocol, as its class was found to be by `isinstance`.
+
+    That looks up every member anew, which in each round takes as long as a layer of a small model.
+    """
+    key = type(one), protocol
+    if key not in _FOUND:
+        _FOUND[key] = isinstance(one, protocol)
+    return _FOUND[key]

@@ -1,0 +1,90 @@
+"""An autoregressive method, and the parts that draft nothing.
+
+Shapes: B rows.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harness.engine.autoregressive.branching import Branching, NeverRevise, Revision, Single
+from harness.engine.autoregressive.drafting import (
+    Acceptor,
+    Drafter,
+    DraftLength,
+    DraftsStepwise,
+    Proposal,
+    Round,
+    ShowsStates,
+    StopsDrafting,
+)
+from harness.engine.autoregressive.layers import AllLayers, Feed, Layers, Merges, Tokens
+from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.stopping import ReadsStates
+from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.policy import policy
+from harness.engine.shared.records import Ledger
+from harness.errors import ConfigError
+
+
+@policy("method/drafter", "empty")
+class EmptyDrafter:
+    """Draft nothing: plain decoding, one token per call."""
+
+    def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
+        """Return no drafts."""
+        return Proposal.empty(sequences)
+
+
+@policy("method/draft_length", "fixed")
+class FixedLength:
+    """Draft up to `length` tokens in every round (default: K of Chen et al., arXiv:2302.01318)."""
+
+    length: int = 4
+
+    def __post_init__(self) -> None:
+        if self.length < 0:
+            raise ConfigError(f"draft_length.length must be >= 0 (0 drafts nothing), got {self.length}")
+
+    def limit(self, sequences: Sequences) -> Tensor:
+        """Return `length` for every row."""
+        return torch.full_like(sequences.length_B, self.length)
+
+    def update(self, completed: Round) -> None:
+        """Learn nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveMethod:
+    """An autoregressive method: a choice of policies. The defaults draft nothing."""
+
+    acceptor: Acceptor
+    drafter: Drafter = field(default_factory=EmptyDrafter)
+    draft_length: DraftLength = field(default_factory=FixedLength)
+    branching: Branching = field(default_factory=Single)
+    layers: Layers = field(default_factory=AllLayers)
+    feed: Feed = field(default_factory=Tokens)
+    revision: Revision = field(default_factory=NeverRevise)
+
+    def __post_init__(self) -> None:
+        takes = self.branching.drafts and getattr(self.acceptor, "judges_drafts", True)
+        if not takes and not isinstance(self.drafter, EmptyDrafter):
+            raise ConfigError(
+                f"drafter={type(self.drafter).__name__}: this method decides one token after another; use drafter=empty"
+            )
+        alone = isinstance(self.drafter, EmptyDrafter) and isinstance(self.branching, Single)
+        if isinstance(self.feed, Merges) and not (alone and isinstance(self.revision, NeverRevise)):
+            raise ConfigError(
+                f"feed={type(self.feed).__name__}: tokens that share a slot are neither drafted, forked nor taken back"
+            )
+        if isinstance(self.draft_length, StopsDrafting) and not isinstance(self.drafter, DraftsStepwise):
+            raise ConfigError(
+                f"draft_length={type(self.draft_length).__name__}: decides behind every token, and "
+                f"{type(self.drafter).__name__} does not draft one by one; use method/draft_length=fixed"
+            )
+        if isinstance(self.draft_length, ReadsStates) and not isinstance(self.drafter, ShowsStates):
+            raise ConfigError(
+                f"draft_length={type(self.draft_length).__name__}: reads hidden states of the drafter, and "
+                f"{type(self.drafter).__name__} shows none; use method/drafter=model"
+            )
