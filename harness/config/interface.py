@@ -22,7 +22,7 @@ _MOVED = {
     "canvas": "diffusion.canvas; GIVEN and UNDECIDED: shared.generation",
     "diffusion": "diffusion.loop",
     "draft_verify": "autoregressive.loop",
-    "drafting": "autoregressive.drafting; Sequences: autoregressive.sequences",
+    "drafting": "autoregressive.drafting, autoregressive.method; Sequences: autoregressive.sequences",
     "positional": "shared.indexing (per_row, positions, filled), shared.positional",
     "sampling": "diffusion.drawing; invert and keep_top: shared.sampling",
     **{name: f"shared.{name}" for name in ("generation", "model", "policy", "prediction", "randomness", "records")},

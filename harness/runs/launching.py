@@ -1,8 +1,8 @@
 """What the processes of a launcher carry out: runs in the order of their models, and pieces of long runs.
 
 A launcher numbers its jobs; `Work` knows what each number means. Workers that take one job after another (joblib's,
-Ray's) are given runs one by one, ordered by model, so that a worker loads each model once; a job that is a process of
-its own (Slurm's) is given runs of one model.
+Ray's) are given a few runs with each, ordered by model, so that a worker loads each model once; a job that is a process
+of its own (Slurm's) is given runs of one model.
 """
 
 import logging
@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness.config.composition import compose
-from harness.config.job import Job
+from harness.config.job import Job, Shared
 from harness.config.loader import launch, launcher_of
 from harness.errors import one_line
 from harness.results.canonical import canonical_json
@@ -29,6 +30,8 @@ from harness.runs.runner import decode_piece, run
 
 _LOG = logging.getLogger(__name__)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_JOBS_PER_WORKER = 16
+"""Few enough that a thousand runs are not sent along a thousand times, so many that no worker is left idle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ def carry_out(tasks: Sequence[Task], results_dir: str) -> list[dict[str, Any] | 
     Raises RunFailed as `launch` does.
     """
     launcher = launcher_of(tasks[0].overrides)
-    groups = grouped([task.model for task in tasks], _at_once(launcher) or len(tasks))
+    groups = grouped([task.model for task in tasks], _jobs(launcher, len(tasks)))
     work = Work(groups=tuple(tuple(tasks[at] for at in group) for group in groups))
     # Logs of jobs are no part of a store.
     logs = [f"hydra.sweep.dir='{beside(results_dir)}/jobs/{uuid.uuid4().hex[:12]}'"] if "://" in results_dir else []
@@ -94,11 +97,13 @@ def grouped(models: Sequence[str], jobs: int) -> list[list[int]]:
     return [some[first :: shares[model]] for model, some in members.items() for first in range(shares[model])]
 
 
-def _at_once(launcher: DictConfig) -> int | None:
-    """Return how many jobs run at once where each is a process of its own, None where workers take one by one."""
-    if "submitit_folder" not in launcher:
-        return None
-    return launcher.get("array_parallelism") or os.cpu_count()
+def _jobs(launcher: DictConfig, tasks: int) -> int:
+    """Return how many jobs: as many as run at once where each is a process of its own, else some for every worker."""
+    cores = os.cpu_count() or 1
+    if "submitit_folder" in launcher:
+        return launcher.get("array_parallelism") or cores
+    workers = launcher.get("n_jobs") or launcher.get("workers") or cores
+    return min(tasks, _JOBS_PER_WORKER * (workers if workers > 0 else cores))
 
 
 def take_own_gpu(process: str) -> None:
@@ -110,13 +115,19 @@ def take_own_gpu(process: str) -> None:
         os.environ[_VISIBLE] = cards[int(numbered[1]) % len(cards)]
 
 
+@cache
+def _shared() -> Shared:
+    """Return what the runs of this process share: it carries out those of one command, and ends with it."""
+    return Shared()
+
+
 def _carried_out(task: Task) -> dict[str, Any] | None:
     cfg = compose(task.overrides)
     if task.piece is None:
-        record = run(cfg, begun=task.begun)
+        record = run(cfg, begun=task.begun, shared=_shared())
         return {"row": record.row, "resumed": record.resumed}
     try:
-        decode_piece(cfg, task.piece)
+        decode_piece(cfg, task.piece, _shared())
     except Exception as error:
         # Whoever puts the run together meets it again, and stores it.
         _LOG.warning("piece %d: %s", task.piece, one_line(error))

@@ -17,7 +17,7 @@ from harness.config.catalogue import knobs as published
 from harness.config.catalogue import read
 from harness.config.drafts import TARGET
 from harness.config.hardware import device_name
-from harness.config.job import Job, Refused, refused, resolve
+from harness.config.job import Job, Refused, Shared, refused, resolve
 from harness.config.overrides import numbers_typed, parse
 from harness.config.root import Batching, OnError
 from harness.config.source_digest import Code, differences
@@ -65,16 +65,18 @@ class RunRecord:
         return self.row["status"]
 
 
-def run(cfg: DictConfig, progress: Progress | None = None, *, begun: bool = False) -> RunRecord:
+def run(
+    cfg: DictConfig, progress: Progress | None = None, *, begun: bool = False, shared: Shared | None = None
+) -> RunRecord:
     """Execute the run that `cfg` describes, unless its result is stored, and return its record.
 
-    `begun` says that finished batches are this command's: they are taken over even if nothing is to be resumed. With
-    `on_error=record` a run that cannot be or fails is stored as skipped or failed; otherwise its exception is raised
-    (after a failure was stored).
+    `shared` is what runs of one command have in common. `begun` says that finished batches are this command's: they are
+    taken over even if nothing is to be resumed. With `on_error=record` a run that cannot be or fails is stored as
+    skipped or failed; otherwise its exception is raised (after a failure was stored).
     """
     store = Store(root=cfg.results_dir)
     try:
-        job = resolve(cfg)
+        job = resolve(cfg, shared)
         stored = store.completed(job.run_id) if cfg.resume else None
         if stored is None:
             job.require_grading()
@@ -90,9 +92,9 @@ def run(cfg: DictConfig, progress: Progress | None = None, *, begun: bool = Fals
     return record
 
 
-def decode_piece(cfg: DictConfig, piece: int) -> None:
+def decode_piece(cfg: DictConfig, piece: int, shared: Shared | None = None) -> None:
     """Decode every `cfg.split`-th batch of a run, from the one with the number `piece`, and keep them for the run."""
-    job = resolve(cfg)
+    job = resolve(cfg, shared)
     store = Store(root=cfg.results_dir)
     if cfg.resume and store.completed(job.run_id):
         return

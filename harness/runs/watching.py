@@ -1,6 +1,7 @@
 """How a sweep in other processes shows that it is alive: a line per run as soon as its rows are stored."""
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from harness.results.store import Store
 from harness.runs.plan import Planned
 
 _LOOK_S = 1.0
+_SHARE = 0.05
+"""How much of its time a watch may look, which takes longer the more is stored."""
 
 
 @dataclass(kw_only=True)
@@ -46,8 +49,11 @@ class Watch:
         self._thread.join()
 
     def _look_again(self) -> None:
-        while not self._ended.wait(_LOOK_S):
+        pause_s = _LOOK_S
+        while not self._ended.wait(pause_s):
+            began_s = time.process_time()
             self.look()
+            pause_s = max(_LOOK_S, (time.process_time() - began_s) / _SHARE)
 
     def look(self) -> None:
         """Say which runs have succeeded since the last look; what failed is told with its reason, at the end."""

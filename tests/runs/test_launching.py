@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness.config.composition import compose
+from harness.config.source_digest import Reader
 from harness.errors import RunFailed
 from harness.results.store import Store
 from harness.runs import launching
@@ -52,11 +54,26 @@ def test_a_group_has_one_model(models: str, jobs: int, groups: list[list[int]]):
     assert grouped(models, jobs) == groups
 
 
+@pytest.mark.parametrize(
+    ("launcher", "tasks", "jobs"),
+    [
+        ({"n_jobs": 2}, 20, 20),
+        ({"n_jobs": 2}, 1248, 32),
+        ({"n_jobs": -1}, 10000, 16 * (os.cpu_count() or 1)),
+        ({"workers": 4}, 1248, 64),
+        ({"submitit_folder": "x", "array_parallelism": 3}, 1248, 3),
+    ],
+)
+def test_a_long_sweep_is_sent_in_few_jobs(launcher: dict[str, Any], tasks: int, jobs: int):
+    """Guards the time of a sweep: each job carries all of it along, and composes the launcher's config anew."""
+    assert launching._jobs(OmegaConf.create(launcher), tasks) == jobs
+
+
 def test_a_job_carries_out_its_group(monkeypatch: pytest.MonkeyPatch):
     """Guards the number of a launcher's job against meaning another group."""
     done: list[tuple[str, bool]] = []
 
-    def recorded(cfg, *, begun):
+    def recorded(cfg, *, begun, shared):
         done.append((str(cfg.seed), begun))
         return RunRecord(row={"seed": cfg.seed})
 
@@ -67,6 +84,21 @@ def test_a_job_carries_out_its_group(monkeypatch: pytest.MonkeyPatch):
     work = Work(groups=((first,), (second, third)))
     assert [one and one["row"] for one in work.carry_out(1)] == [{"seed": 1}, {"seed": 2}]
     assert done == [("1", False), ("2", True)]
+
+
+def test_the_runs_of_a_process_share_what_the_code_of_parts_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards sweeps of many short runs: all installed packages were looked through for each, longer than it decoded."""
+    looked: list[Reader] = []
+    made = Reader.__init__
+    monkeypatch.setattr(Reader, "__init__", lambda reader: (looked.append(reader), made(reader))[1])
+    launching._shared.cache_clear()
+    tasks = tuple(
+        Task(overrides=(*RUN, "task=list_copy", "method=llada", f"seed={seed}", f"results_dir={tmp_path}"), model="m")
+        for seed in range(3)
+    )
+    rows = [one and one["row"] for one in Work(groups=(tasks,)).carry_out(0)]
+    assert [row and row["status"] for row in rows] == ["ok"] * 3
+    assert len(looked) == 1
 
 
 @pytest.mark.parametrize(
