@@ -26,6 +26,9 @@ def test_a_row_that_has_joined_has_nothing_until_its_key_is_written():
     assert kept(memory, "a.count_B") == [6, 7, 1] and kept(copy, "a.count_B") == [5, 6, -1]
     copy |= {"a.count_B": torch.tensor([1, 1, 0])}
     assert kept(copy, "a.count_B") == [1, 1, 0]
+    again = Memory.joined([old, fresh], [2, 1])
+    again.update({"a.count_B": torch.tensor([1, 1, 0])})
+    assert kept(again, "a.count_B") == [1, 1, 0]
 
 
 def test_a_step_that_is_taken_back_leaves_nothing():

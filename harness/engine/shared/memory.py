@@ -34,9 +34,13 @@ class Memory(dict[str, Tensor]):
         self._absent_B.pop(key, None)
 
     def __ior__(self, others: Mapping[str, Tensor]) -> Self:  # type: ignore[override]
+        self.update(others)
+        return self
+
+    def update(self, others: Mapping[str, Tensor], /) -> None:  # type: ignore[override]
+        """Keep what `others` does; rows that had nothing under these keys have it now."""
         for key, tensor in others.items():
             self[key] = tensor
-        return self
 
     @overload
     def get(self, key: str, default: None = None) -> Tensor | None: ...
