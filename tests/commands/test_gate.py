@@ -54,12 +54,12 @@ def gate(call_decbench: RunDecbench, baseline: Path, results_dir: Path) -> Calla
     return run
 
 
-def _reversed_ties(score_BL: Tensor, open_BL: Tensor) -> Tensor:
+def _reversed_ties(score_BL: Tensor) -> Tensor:
     # Later places win by less than any two scores that differ are apart.
-    return _scores(score_BL.double() + 1e-12 * torch.arange(score_BL.shape[1]), open_BL)
+    return _scores(score_BL.double() + 1e-12 * torch.arange(score_BL.shape[1]))
 
 
-_scores = prediction._open_first
+_scores = prediction._finite
 
 
 def _one_more_call_per_block(model: Any, method: Any, canvas: Canvas, ledger: Any, *known: Any) -> Any:
@@ -85,7 +85,7 @@ def _one_more(self: Split, canvas: Canvas) -> Tensor:
 _quota = Split.quota
 
 FAULTS = {
-    "tie rule": (prediction, "_open_first", _reversed_ties, {LLADA: ("outputs", 0), THRESHOLD: ("outputs", 1)}),
+    "tie rule": (prediction, "_finite", _reversed_ties, {LLADA: ("outputs", 0), THRESHOLD: ("outputs", 1)}),
     "call": (diffusion, "evaluate", _one_more_call_per_block, {LLADA: ("counters", 0), THRESHOLD: ("counters", 0)}),
     "grader": (ListTask, "score", _forgiving, {LLADA: ("verdicts", None)}),
     "quota": (Split, "quota", _one_more, {LLADA: ("steps", 0)}),
