@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import files
 from harness.engine.own_sampler import Called, Sampled
 from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, ModelSpec, Part, Store
 from harness.errors import ConfigError, DataError
@@ -145,12 +144,8 @@ def layers_of(model: Mapping[str, Any]) -> int | None:
 
     Whether its class runs parts of itself is known once it is loaded.
     """
-    try:
-        folder = hub.find_of(model)
-        config = {} if folder is None else files.parsed(files.text(folder / hub.CONFIG))
-    except (ConfigError, OSError, ValueError):
-        return None
-    told = [config.get(name) for name in ("num_hidden_layers", "n_layer")] if isinstance(config, dict) else []
+    config = hub.config_of(model) or {}
+    told = [config.get(name) for name in ("num_hidden_layers", "n_layer")]
     return next((one for one in told if isinstance(one, int)), None)
 
 

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from harness import files
 from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.errors import ConfigError, DataError
 from harness.models import hf_causal, hub
@@ -75,7 +74,7 @@ def require() -> None:
 def check(model: Mapping[str, Any]) -> None:
     """Raise ConfigError where transformers cannot draft like this, and for a checkpoint that is no such assistant."""
     require()
-    config = _config(model)
+    config = hub.config_of(model)
     if config is not None and (absent := [name for name in _NEEDED if name not in config]):
         raise ConfigError(
             f"model={model['name']}: its {hub.CONFIG} says no {', no '.join(absent)}: it is no assistant of DFlash, "
@@ -85,7 +84,7 @@ def check(model: Mapping[str, Any]) -> None:
 
 def misfit(draft: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
     """Return why an assistant cannot draft for a target, as far as the files of both tell; None where it can."""
-    mine, its = _config(draft), _config(target)
+    mine, its = hub.config_of(draft), hub.config_of(target)
     if mine is None or its is None:
         return None
     told = {name: next((its[one] for one in names if one in its), None) for name, names in _NAMES.items()}
@@ -99,16 +98,6 @@ def misfit(draft: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
     if vocabulary is not None and mask >= vocabulary:
         return f"masks with token {mask} (mask_token_id), and {target['name']} has {vocabulary}"
     return None
-
-
-def _config(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the config of a model's checkpoint, None where no file here says it."""
-    try:
-        folder = hub.find_of(model)
-        config = None if folder is None else files.parsed(files.text(folder / hub.CONFIG))
-    except (ConfigError, OSError, ValueError):
-        return None
-    return config if isinstance(config, dict) else None
 
 
 def load(

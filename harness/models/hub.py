@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness import files
 from harness.errors import ConfigError
@@ -33,6 +34,16 @@ def find_of(model: Mapping[str, object]) -> Path | None:
         return None
     hub_id, path = model["hub_id"], model.get("path")
     return find(str(model["name"]), hub_id=hub_id and str(hub_id), path=path and str(path))  # type: ignore[arg-type]
+
+
+def config_of(model: Mapping[str, object]) -> Mapping[str, Any] | None:
+    """Return the config of a model option's checkpoint, None where no file here says it."""
+    try:
+        folder = find_of(model)
+        config = None if folder is None else files.parsed(files.text(folder / CONFIG))
+    except (ConfigError, OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def download_command(hub_id: str) -> str:

@@ -11,7 +11,6 @@ import torch
 from harness.engine.autoregressive.branching import Branch, Branching
 from harness.engine.autoregressive.drafting import Round
 from harness.engine.autoregressive.sequences import Sequences, is_stop
-from harness.engine.autoregressive.windows import refuse_broken
 from harness.engine.shared.generation import Generation, known_margin
 from harness.engine.shared.model import keep_rows
 
@@ -49,7 +48,7 @@ class Endings:
         columns += [] if broken is None else [broken.expand_as(finished_B)]
         finished, lengths, computed, *broken = torch.stack(columns).tolist()
         if broken and any(broken[0]):
-            refuse_broken(completed.prediction, completed.before)
+            completed.prediction.require_numbers(completed.before.sample_B)
         sequences.known.update(length_B=(sequences.length_B, lengths), computed_B=(sequences.computed_B, computed))
         if not self._ended and not any(finished):
             return sequences, []

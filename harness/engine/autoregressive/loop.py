@@ -174,6 +174,7 @@ def take_round(
         prediction = ask_rows(model, sequences, proposal, ledger, part)
     if (spread := method.branching.spread(prediction, sequences)) is not None:
         assert not proposal.tokens_BK.shape[1], "rows fork where nothing was drafted"
+        prediction.require_numbers(sequences.sample_B)  # a row that is pruned would not tell
         sequences, prediction = fork(sequences, spread), prediction.rows(spread.index_B)
         beside = None if beside is None else beside.rows(spread.index_B)
         proposal = Proposal.empty(sequences)
@@ -247,6 +248,7 @@ def evaluate_twins(
     both = pairs(sequences)
     routed = replace(part, routing=Twins(own=own, twin=twin, width=width))
     said = evaluate(model, both, Proposal.empty(both), ledger, routed)
+    said.require_numbers(both.sample_B)
     first_B = torch.arange(0, both.num_rows, 2)
     return said.rows(first_B), said.rows(first_B + 1)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import Tree
-from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.indexing import positions
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
 from harness.engine.shared.places import Places
@@ -50,7 +49,7 @@ def ask(
 ) -> Prediction:
     """Return what the model predicts behind the read positions; raise DecodeError for logits that are not numbers.
 
-    Not `checked`, the prediction says whether they are (`broken`), which is for `refuse_broken` then.
+    Not `checked`, that is left to `Prediction.require_numbers`.
 
     `role` is what the call is for, or that of a model beside target and draft (`Models.others`), whom it is charged to.
     The causal mask alone hides what the store holds of rejected drafts: it lies behind every query. A tree needs a mask
@@ -99,10 +98,10 @@ def ask(
         logits_NV=logits_NV,
         places=Places.of(row_N, position_N, (rows, width)),
         spec=model.spec,
-        broken=None if checked else broken,
+        broken=broken,
     )
-    if checked and broken is not None and bool(broken):
-        refuse_broken(made, sequences)
+    if checked:
+        made.require_numbers(sequences.sample_B)
     return made
 
 
@@ -121,14 +120,6 @@ def _read(slot_BT: Tensor, real_BT: Tensor | None, read_B: Tensor, count: int) -
     read_BT = slot_BT >= read_B[:, None]
     read_BT = read_BT if real_BT is None else read_BT & real_BT
     return torch.nonzero_static(read_BT.view(-1), size=count).view(-1)
-
-
-def refuse_broken(prediction: Prediction, sequences: Sequences) -> None:
-    """Raise DecodeError naming the first row whose logits are NaN."""
-    row = prediction.row_N[prediction.logits_NV.isnan().any(-1).nonzero()[0, 0]]
-    raise DecodeError(
-        f"model {prediction.spec.name} returned logits that are not numbers (NaN)", sample=int(sequences.sample_B[row])
-    )
 
 
 def _fed(part: Part | None, width: int) -> Part | None:

@@ -18,7 +18,7 @@ from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.diffusion.standing import Standing, reads
 from harness.engine.diffusion.steps import Steps
 from harness.engine.diffusion.turnover import Arrivals, Turnover
-from harness.engine.shared.generation import GIVEN, DecodeError, Generation
+from harness.engine.shared.generation import GIVEN, Generation
 from harness.engine.shared.model import AttentionMean, LanguageModel
 from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, best
@@ -196,13 +196,6 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
     return Places.marked(read_BL, standing.read, standing.read_B)
 
 
-def _refuse_broken(model: str, canvas: Canvas, prediction: Prediction) -> None:
-    """Raise DecodeError naming the first row whose logits are NaN."""
-    broken_N = prediction.logits_NV.isnan().any(-1)
-    for row in prediction.row_N[broken_N][:1].tolist():
-        raise DecodeError(f"model {model} returned logits that are not numbers (NaN)", sample=int(canvas.sample_B[row]))
-
-
 def _asked(method: DiffusionMethod, canvas: Canvas, prediction: Prediction) -> Prediction:
     """Return the prediction of the positions that policies read, without those that only the verifier asked for."""
     prediction = prediction.widened(canvas.tokens_BL.shape[1])
@@ -264,7 +257,7 @@ def _advance(
         after.tick(steps_B)
         standing = Standing.within(method, after, steps, work_B, prediction.broken)
         if any(standing.broken):
-            _refuse_broken(prediction.spec.name, canvas, prediction)
+            prediction.require_numbers(canvas.sample_B)
         moved = [step and not idle for step, idle in zip(steps, standing.idle, strict=True)]
         if any(standing.idle):
             after.idle_B = after.idle_B + torch.tensor(standing.idle, device=after.idle_B.device)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import ModelSpec
 from harness.engine.shared.places import Places
@@ -123,6 +124,14 @@ class Prediction:
         if (kernels := _kernels(self.logits_NV)) is not None:
             return self.scatter(kernels.entropy(self.logits_NV), torch.nan)
         return self.scatter(torch.special.entr(self.logits_NV.float().softmax(-1)).sum(-1), torch.nan)
+
+    def require_numbers(self, sample_B: Tensor) -> None:
+        """Raise DecodeError naming the first sample whose logits are NaN, if `broken` says that there are some."""
+        if self.broken is None or not bool(self.broken):
+            return
+        for row in self.row_N[self.logits_NV.isnan().any(-1)][:1].tolist():
+            told = f"model {self.spec.name} returned logits that are not numbers (NaN)"
+            raise DecodeError(told, sample=int(sample_B[row]))
 
     def rows(self, index_B: Tensor | Sequence[int]) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
