@@ -19,6 +19,7 @@ from harness.engine.shared.routing import Routing, Twins
 from harness.errors import ConfigError
 from harness.models.feed_forward import Experts, FeedForward, MixtureOfExperts, Router
 from harness.models.key_values import KeyValueStore
+from harness.models.rotary import Rotary, rotate
 
 
 class Attention(Enum):
@@ -28,6 +29,9 @@ class Attention(Enum):
     CAUSAL = "causal"
     BLOCK_CAUSAL = "block_causal"
 
+
+Pick = Callable[[Tensor], Tensor]
+"""Returns the entries [N, ...] of some positions of [B, T, ...]."""
 
 _WHOLE = Part()
 _SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "feed_forward_width", "max_length")
@@ -113,55 +117,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        if x.dtype not in (torch.float16, torch.bfloat16):
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * y.to(x.dtype)
-
-
-class Rotary(nn.Module):
-    """Angles of absolute positions, in tables that stay float32 whatever dtype the model is converted to."""
-
-    cos_SD: Tensor
-    sin_SD: Tensor
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self._build(torch.device("cpu"))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
-        """Compute the tables anew where `nn.Module` moves, converts or materialises them.
-
-        A table rounded to bfloat16 is the largest error a conversion can make, and buffers materialised from the
-        meta device hold garbage.
-        """
-        super()._apply(fn, recurse)
-        self._build(self.cos_SD.device)
-        return self
-
-    def _build(self, device: torch.device) -> None:
-        width = self.config.rotary_width or self.config.head_width
-        half = torch.arange(0, width, 2, device=device).float() / width
-        inverse = 1.0 / self.config.rope_theta**half
-        angles = torch.arange(self.config.max_length, device=device).float()[:, None] * inverse
-        angles = torch.cat([angles, angles], -1)
-        self.register_buffer("cos_SD", angles.cos(), persistent=False)
-        self.register_buffer("sin_SD", angles.sin(), persistent=False)
-
-    def tables(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cos and sin [B, T, 1, D], in float32 or the model's dtype."""
-        cos, sin = self.cos_SD[positions_BT].unsqueeze(2), self.sin_SD[positions_BT].unsqueeze(2)
-        low = dtype in (torch.float16, torch.bfloat16)
-        return (cos, sin) if low and self.config.rope_in_float32 else (cos.to(dtype), sin.to(dtype))
-
-
-def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate as many of the first channels as the tables have, in half-split form, in the dtype of `x_BTHD`."""
-    width = cos.shape[-1]
-    if width < x_BTHD.shape[-1]:
-        return torch.cat([rotate(x_BTHD[..., :width], cos, sin), x_BTHD[..., width:]], -1)
-    first, second = x_BTHD.chunk(2, -1)
-    return (x_BTHD * cos + torch.cat([-second, first], -1) * sin).to(x_BTHD.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -187,21 +147,29 @@ class SelfAttention(nn.Module):
         visible: Tensor | None,
         causal: bool,
         observe: AttentionObserver | None,
+        wanted: Pick | None = None,
     ) -> Tensor:
-        """Return the attention output [B, T, width]; with `kv` write this window and attend to slots [0, end)."""
+        """Return the attention output, of all or of `wanted` positions [..., width].
+
+        With `kv` write this window and attend to slots [0, end).
+        """
         q, k, v = self.project(x_BTC, tables)
         if kv is not None:
             kv.write(self.layer, slots_BT, k, v)
             k, v = kv.keys[self.layer][:, :end], kv.values[self.layer][:, :end]
         if observe is not None:
             observe(self.layer, self.probabilities(q, k, visible, causal))
-        return self.attend(q, k, v, visible, causal)
+        return self.attend(q, k, v, visible, causal, wanted)
 
     def project(self, x_BTC: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries [B, T, H, D], keys and values [B, T, K, D], rotated."""
         c = self.config
-        q, k, v = self.qkv(x_BTC).unflatten(-1, (-1, c.head_width)).split([c.heads, c.kv_heads, c.kv_heads], dim=2)
-        return rotate(self.query_norm(q), *tables), rotate(self.key_norm(k), *tables), v
+        both, v = self.qkv(x_BTC).unflatten(-1, (-1, c.head_width)).split([c.heads + c.kv_heads, c.kv_heads], dim=2)
+        if c.qk_norm:
+            q, k = both.split([c.heads, c.kv_heads], dim=2)
+            both = torch.cat([self.query_norm(q), self.key_norm(k)], dim=2)
+        q, k = rotate(both, *tables).split([c.heads, c.kv_heads], dim=2)
+        return q, k, v
 
     def values(self, x_BTC: Tensor) -> Tensor:
         """Return values [B, T, K, D] alone."""
@@ -209,12 +177,21 @@ class SelfAttention(nn.Module):
         bias = None if self.qkv.bias is None else self.qkv.bias[rows:]
         return F.linear(x_BTC, self.qkv.weight[rows:], bias).unflatten(-1, (-1, self.config.head_width))
 
-    def attend(self, q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
-        """Return the attention output [B, T, width]."""
+    def attend(
+        self,
+        q_BTHD: Tensor,
+        k_BSKD: Tensor,
+        v_BSKD: Tensor,
+        visible: Tensor | None,
+        causal: bool,
+        wanted: Pick | None = None,
+    ) -> Tensor:
+        """Return the attention output, of all or of `wanted` positions [..., width]."""
         q, k, v = q_BTHD.transpose(1, 2), k_BSKD.transpose(1, 2), v_BSKD.transpose(1, 2)
         grouped = self.config.heads != self.config.kv_heads
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, enable_gqa=grouped)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        mixed_BTX = mixed.transpose(1, 2).flatten(2)
+        return self.out(mixed_BTX if wanted is None else wanted(mixed_BTX))
 
     def probabilities(self, q_BTHD: Tensor, k_BSKD: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
         """Return attention [B, T, S], the mean over heads."""
@@ -247,14 +224,18 @@ class Block(nn.Module):
         read: Tensor | None = None,
         halves: tuple[bool, bool] = (True, True),
         routing: Routing | Twins | None = None,
+        wanted: Pick | None = None,
     ) -> Tensor:
         """Add attention and feed-forward output to the residual stream, or one of these `halves`.
 
-        Attention reads the states `read` (default: the stream itself); a mixture of experts chooses by `routing`.
+        Attention reads the states `read` (default: the stream itself); a mixture of experts chooses by `routing`. What
+        no other position reads is computed of those alone that `wanted` picks (default: of all).
         """
         attends, feeds = halves
+        entered, x = x, x if wanted is None else wanted(x)
         if attends:
-            x = x + self.attention(self.attention_norm(x if read is None else read), *attention_arguments)
+            normed = self.attention_norm(entered if read is None else read)
+            x = x + self.attention(normed, *attention_arguments, wanted)
         if not feeds:
             return x
         fed = self.feed_forward_norm(x)
@@ -310,7 +291,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.width), freeze=False)
-        self.rotary = Rotary(config)
+        width = config.rotary_width or config.head_width
+        self.rotary = Rotary(width, config.rope_theta, config.max_length, in_float32=config.rope_in_float32)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
@@ -350,8 +332,9 @@ class Transformer(nn.Module):
         mask, causal = self._mask(request, positions_BT, end)
         x = read = self._entering(request.tokens_BT, part)
         tables, layers = self.rotary.tables(positions_BT, x.dtype), len(self.blocks)
+        end_layer, narrows = part.ends(layers), self._narrows(request, part)
         part.taps(part.first, x)
-        for index in range(part.first, part.ends(layers)):
+        for index in range(part.first, end_layer):
             block = self.blocks[index]
             assert isinstance(block, Block)
             if plan is not None:
@@ -360,11 +343,23 @@ class Transformer(nn.Module):
             read = x if part.begins_abreast(index, layers) else read
             halves = (2 * index not in part.skipped, 2 * index + 1 not in part.skipped)
             told = {"read": read, "halves": halves, "routing": part.routing and part.routing.at(index)}
+            told["wanted"] = request.selected if narrows and index == end_layer - 1 else None
             x = block(x, tables, kv, slots_BT, end, mask, causal, request.observe, **told)
             part.taps(index + 1, x)
         if NORMED in part.taps.depths:
             part.taps(NORMED, self.norm(x))
-        return self.read(request.selected(x))
+        return self.read(x if narrows else request.selected(x))
+
+    def _narrows(self, request: ForwardRequest, part: Part) -> bool:
+        """Say whether the last layer that is run is computed, behind its keys, of selected positions alone.
+
+        Nobody reads the others: no layer follows, and no tap asks for them. A routing tells positions by their place.
+        """
+        end = part.ends(len(self.blocks))
+        tapped = not part.taps.depths.isdisjoint({end, NORMED})
+        if request.select_N is None or request.plan is not None or part.routing is not None or tapped:
+            return False
+        return part.first < end and len(request.select_N) < request.tokens_BT.numel()
 
     def _entering(self, tokens_BT: Tensor, part: Part) -> Tensor:
         """Return what stands in front of the first layer that a part runs."""
