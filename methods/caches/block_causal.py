@@ -34,6 +34,7 @@ from functools import partial, reduce
 import torch
 from torch import Tensor
 
+from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.diffusion.reuse import Gathered, forward_queries, remember, store_of
@@ -72,12 +73,11 @@ class SubBlockCache:
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """The positions that a call computes, those of blocks before `end_B` being seen, and the rows it is read for."""
+    """The positions that a call computes, those of blocks before `end_B` being seen."""
 
     role: Role
     query_BL: Tensor
     end_B: Tensor
-    read_B: Tensor
 
 
 def _evaluate(
@@ -87,54 +87,74 @@ def _evaluate(
     sub_blocks: bool = False,
 ) -> Tensor:
     """Store finished blocks, then compute what is read and is not yet answered by that."""
-    canvas, blocks, drafted_BL = request.canvas, Blocks.of(request), request.canvas.drafted_BL
-    final_B, end_B = blocks.final_B, blocks.end_B
-    answered_B = nothing_B = torch.zeros_like(canvas.held_B)
-    calls: list[_Call] = []
-    if not merged:
-        finished_B = blocks.first(canvas.undecided_BL | drafted_BL)
-        prompt_B = canvas.calls_B == 0
-        # Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
-        direct_B = end_B <= finished_B
-        answered_B = direct_B & prompt_B
-        stored_B = torch.where(direct_B, end_B * prompt_B, finished_B)
-        store_BL = blocks.between(final_B, stored_B)
-        first_BL = store_BL & prompt_B[:, None]
-        calls.append(_Call(role=Role.PREFILL, query_BL=first_BL, end_B=stored_B, read_B=answered_B))
-        calls.append(_Call(role=Role.CACHE, query_BL=store_BL ^ first_BL, end_B=stored_B, read_B=nothing_B))
-        final_B = torch.maximum(final_B, stored_B)
+    canvas, blocks, drafted_BL = request.canvas, Blocks.of(request), _drafted(request.canvas)
+    calls, answered_B = ([], None) if merged else _storing(canvas, blocks, drafted_BL)
+    final_B = torch.maximum(blocks.final_B, calls[-1].end_B) if calls else blocks.final_B
+    end_B = blocks.end_B
     query_BL, known_B = blocks.between(final_B, end_B), torch.maximum(final_B, end_B)
     if sub_blocks:
         part_BL = part_of_window(canvas)
         light_B = blocks.part_is_enough(part_BL)
         query_BL = torch.where(light_B[:, None], part_BL, query_BL)
         known_B = torch.where(light_B, end_B - 1, known_B)
-    asks_B = ~answered_B
-    query_BL = (query_BL | blocks.source_BL) & asks_B[:, None]
-    calls.append(_Call(role=Role.TARGET, query_BL=query_BL, end_B=end_B, read_B=asks_B))
-    logits_NV, computed_BL = _make(request, calls, blocks)
+    query_BL = query_BL | blocks.source_BL
+    query_BL = query_BL if answered_B is None else query_BL & ~answered_B[:, None]
+    calls.append(_Call(role=Role.TARGET, query_BL=query_BL, end_B=end_B))
+    logits_NV, computed_BL = _make(request, calls, blocks, answered_B)
     canvas.memory[FINAL] = torch.minimum(known_B, blocks.first(drafted_BL))
     remember(canvas, blocks.past, computed_BL)
     return logits_NV
 
 
-def _make(request: EvaluationRequest, calls: list[_Call], blocks: Blocks) -> tuple[Tensor, Tensor]:
-    """Make the calls that compute anything; return the logits and all that was computed."""
+def _drafted(canvas: Canvas) -> Tensor:
+    """Return positions whose decision a verifier may drop: nothing of them is stored for good."""
+    return canvas.decided_at_BL >= canvas.draft_from_B[:, None]
+
+
+def _storing(canvas: Canvas, blocks: Blocks, drafted_BL: Tensor) -> tuple[list[_Call], Tensor | None]:
+    """Return the calls that store blocks, and the rows whose prefill answers all that is read (None: there are none).
+
+    Where all that is read comes from finished blocks, the evaluation stores them; at first it is the prefill.
+    """
+    finished_B = blocks.first(canvas.undecided_BL | drafted_BL)
+    further_B = finished_B < blocks.end_B
+    if canvas.memory.complete(FINAL):
+        stored_B = finished_B * further_B
+        store_BL = blocks.between(blocks.final_B, stored_B)
+        return [_Call(role=Role.CACHE, query_BL=store_BL, end_B=stored_B)], None
+    prompt_B = canvas.calls_B == 0
+    stored_B = torch.where(further_B, finished_B, blocks.end_B * prompt_B)
+    store_BL = blocks.between(blocks.final_B, stored_B)
+    first_BL = store_BL & prompt_B[:, None]
+    prefill = _Call(role=Role.PREFILL, query_BL=first_BL, end_B=stored_B)
+    return [prefill, _Call(role=Role.CACHE, query_BL=store_BL ^ first_BL, end_B=stored_B)], prompt_B & ~further_B
+
+
+def _make(
+    request: EvaluationRequest, calls: list[_Call], blocks: Blocks, answered_B: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Make the calls that compute anything; return the logits and all that was computed.
+
+    What is read is taken from the last one, that of the rows `answered_B` from the first.
+    """
     store, canvas = store_of(request), request.canvas
     logits_NV, made = torch.empty(0), []
     query_CBL = torch.stack([call.query_BL for call in calls]) & canvas.whole_BL
     count_CB = query_CBL.sum(2)
-    # One transfer for all calls: how much each computes, and the rows that it is read for.
-    told = torch.stack([count_CB, torch.stack([call.read_B for call in calls])], 1).tolist()
-    for call, (counts, read), query_BL, count_B in zip(calls, told, query_CBL, count_CB, strict=True):
+    # One transfer for all calls: how much each computes, and which rows the first one is read for.
+    told = (count_CB if answered_B is None else torch.cat([count_CB, answered_B[None]])).tolist()
+    answered = [0] * canvas.num_rows if answered_B is None else told.pop()
+    reads = {Role.PREFILL: answered, Role.TARGET: [not one for one in answered]}
+    for call, counts, query_BL, count_B in zip(calls, told, query_CBL, count_CB, strict=True):
         if not any(counts):
             continue
+        read = reads.get(call.role, [])
         made.append(query_BL)
         queries = Gathered.of(query_BL, count_B, counts)
         # Rows without a query see something, too: of nothing there is no mean.
         key_BL = blocks.before(call.end_B.clamp(min=1)) & canvas.whole_BL
         forward = partial(forward_queries, store=store, query_BL=query_BL, key_BL=key_BL, role=call.role)
-        if all(read):
+        if read and all(read):
             logits_NV = forward(request, queries=queries)
             continue
         places, entry_M = request.places.within([row for row, one in enumerate(read) if one])

@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.reuse import Past, kept, recall, sources
+from harness.engine.shared.indexing import filled
 
 FINAL = "cache.final_B"
 """Number of blocks, from the first, whose keys and values are those of their tokens."""
@@ -45,7 +46,7 @@ class Blocks:
         other_BL, source_BL = past.other_BL(canvas), sources(request)
         block_L = canvas.once((Blocks, length), (canvas.position_L,), lambda position_L: position_L // length)
         number = -(-canvas.tokens_BL.shape[1] // length)
-        final_B = kept(canvas, FINAL, torch.zeros_like(canvas.clock_B))
+        final_B = kept(canvas, FINAL, filled((canvas.num_rows,), 0, torch.int64, canvas.tokens_BL.device))
         return cls(
             past=past,
             other_BL=other_BL,
@@ -53,7 +54,7 @@ class Blocks:
             number=number,
             source_BL=source_BL,
             final_B=torch.minimum(final_B, torch.where(other_BL, block_L, number).amin(1)),
-            end_B=torch.where(source_BL, block_L + 1, 0).amax(1),
+            end_B=torch.where(source_BL, block_L, -1).amax(1) + 1,
         )
 
     def first(self, marked_BL: Tensor) -> Tensor:

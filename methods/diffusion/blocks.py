@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives
+from harness.engine.shared.indexing import filled
 from harness.engine.shared.policy import policy
 from harness.errors import at_least
 from methods.caches.finished_blocks import PART
@@ -45,7 +46,7 @@ class AbsoluteBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first block that holds an undecided position, where the present window holds none."""
-        canvas.memory[PART] = torch.full_like(canvas.clock_B, self.length)
+        canvas.memory[PART] = filled((canvas.num_rows,), self.length, torch.int64, canvas.tokens_BL.device)
         block_BL = (canvas.position_L // self.length).expand_as(canvas.tokens_BL)
         keep_first(canvas, block_BL)
         open_first(canvas, block_BL)

@@ -31,7 +31,7 @@ from harness.engine.shared.prediction import (
 from harness.errors import at_least
 
 _PAST, _STREAK, _SAME, _TOKENS = "ccd.past_BRDV", "ccd.streak_BL", "ccd.same_BL", "ccd.tokens_BL"
-_COHERENT, _SLACK = "ccd.coherent_BL", "ccd.slack_BL"
+_CONSISTENT, _COHERENT, _SLACK = "ccd.consistent_BL", "ccd.coherent_BL", "ccd.slack_BL"
 
 
 class Mode(Enum):
@@ -69,7 +69,9 @@ class Contextual:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         tokens_N, log_p_N, behind_N = surest(logits_NV)
-        mean_NV, entropy_N, dependence_N = self._mean(logits_NV.softmax(-1), prediction, canvas)
+        all_NDV = self._with_past(logits_NV.softmax(-1), prediction, canvas)
+        mean_NV = all_NDV.mean(1)
+        entropy_N = torch.special.entr(mean_NV).sum(-1)
         best_N, log_mean_NV = mean_NV.argmax(-1), mean_NV.log()
         ordered_N = -entropy_N if self.order is MeanOrder.entropy else log_probability(log_mean_NV, best_N)
         told_KN = [log_p_N, ordered_N, log_p_N.exp(), behind_N, -token_gap(log_mean_NV, best_N)]
@@ -81,10 +83,11 @@ class Contextual:
         if self.eps is None:
             coherent_BL, slack_BL = canvas.memory[_SAME] >= self.d, -behind_BL
         else:
+            # Jensen and Shannon's divergence of the distributions.
+            dependence_N = entropy_N - torch.special.entr(all_NDV).sum(-1).mean(1)
             coherent_BL = prediction.scatter(entropy_N + dependence_N <= self.eps, False)
             slack_BL = prediction.scatter(self.eps - entropy_N - dependence_N, torch.inf)
-        canvas.memory[_SLACK] = torch.where(consistent_BL, slack_BL.double(), torch.inf)
-        canvas.memory[_COHERENT] = consistent_BL & coherent_BL
+        canvas.memory |= {_CONSISTENT: consistent_BL, _COHERENT: coherent_BL, _SLACK: slack_BL}
         by_mean_B1 = consistent_BL.any(1, keepdim=True)
         return Candidates(
             tokens_BL=torch.where(by_mean_B1, best_BL, tokens_BL),
@@ -103,22 +106,19 @@ class Contextual:
         canvas.memory[_TOKENS] = tokens_BL
         return among_BL & (canvas.memory[_STREAK] > self.d) & (canvas.window_clock_B >= self.d)[:, None]
 
-    def _mean(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean distribution over the present and the last d steps, its entropy, and their divergence.
+    def _with_past(self, p_NV: Tensor, prediction: Prediction, canvas: Canvas) -> Tensor:
+        """Return the distributions of the present and the last d steps.
 
-        That is Jensen and Shannon's. Positions without a whole past get a mean of what there is, which nobody reads:
-        they are not consistent.
+        Of positions without a whole past that is what there is, which nobody reads: they are not consistent.
         """
         entry = (prediction.row_N, prediction.gather(canvas.place_BL))
         if _PAST not in canvas.memory:
             places = int((canvas.length_B - canvas.prompt_length_B).max())
             canvas.memory[_PAST] = p_NV.new_zeros(canvas.num_rows, places, self.d, p_NV.shape[-1])
         past_BRDV = canvas.memory[_PAST]
-        both_NDV = torch.cat([p_NV[:, None], past_BRDV[entry]], 1)
-        canvas.memory[_PAST] = torch.zeros_like(past_BRDV).index_put(entry, both_NDV[:, : self.d])
-        mean_NV = both_NDV.mean(1)
-        entropy_N = torch.special.entr(mean_NV).sum(-1)
-        return mean_NV, entropy_N, entropy_N - torch.special.entr(both_NDV).sum(-1).mean(1)
+        all_NDV = torch.cat([p_NV[:, None], past_BRDV[entry]], 1)
+        canvas.memory[_PAST] = torch.zeros_like(past_BRDV).index_put(entry, all_NDV[:, : self.d])
+        return all_NDV
 
 
 @policy("method/selector", "coherent")
@@ -133,15 +133,16 @@ class Coherent:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; positions without a score are none."""
-        scored_BL = open_BL & candidates.score_BL.isfinite()
+        scored_BL = open_BL & (candidates.score_BL > -torch.inf)
         best_BL = top(candidates.score_BL, scored_BL, self.b)
         if self.mode is Mode.ccd:
             canvas.note(rankings=(candidates.score_BL, best_BL, scored_BL))
             return best_BL
-        coherent_BL = open_BL & canvas.memory[_COHERENT]
+        consistent_BL = canvas.memory[_CONSISTENT]
+        coherent_BL = open_BL & consistent_BL & canvas.memory[_COHERENT]
         by_mean_B1 = coherent_BL.any(1, keepdim=True)
         canvas.note(
-            bounds=(canvas.memory[_SLACK], open_BL),
+            bounds=(canvas.memory[_SLACK].double(), open_BL & consistent_BL),
             rankings=(candidates.score_BL, best_BL, scored_BL & ~by_mean_B1),
         )
         return torch.where(by_mean_B1, coherent_BL, best_BL)

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.needs import Needs
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
@@ -62,7 +62,9 @@ class StartLength:
 
 @policy("method/window", "leading_block")
 class LeadingBlock:
-    """Open the first block of `length` places that holds an undecided position, wherever positions have moved."""
+    """Open the first block of `length` places that holds an undecided position, also where positions have moved."""
+
+    gives = Gives(waits=True)
 
     length: int
 
@@ -82,6 +84,8 @@ class LeadingBlock:
 @policy("method/finish", "canvas_growth")
 class CanvasGrowth:
     """Append masks until the end is in sight, then make room where the model is least sure."""
+
+    gives = Gives(waits=True)
 
     Lmax: int | None = 2048
     low: float = 0.1
@@ -141,10 +145,19 @@ class CanvasGrowth:
         canvas.tokens_BL = canvas.tokens_BL.masked_fill(ends_BL, end_id(canvas))
         canvas.undecided_BL = canvas.undecided_BL & ~ends_BL
 
+    def due(self, canvas: Canvas) -> Tensor:
+        """Return the rows in which there is room to make."""
+        return self._doubt(canvas).any(1)
+
+    def _doubt(self, canvas: Canvas) -> Tensor:
+        """Return how unsure the model was of what the step has left open; an idle step makes no room."""
+        closed_BL = canvas.decided_at_BL == canvas.clock_B[:, None] - 1
+        closed_BL = closed_BL & canvas.committed_BL
+        return canvas.memory[_DOUBT] * (canvas.open_BL & closed_BL.any(1, keepdim=True))
+
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
-        """Make room where the model was least sure of what the step has left open; an idle step makes none."""
-        closed_BL = canvas.committed_BL & (canvas.decided_at_BL == canvas.clock_B[:, None] - 1)
-        doubt_BL = canvas.memory[_DOUBT] * (canvas.open_BL & closed_BL.any(1, keepdim=True))
+        """Make room where the model was least sure."""
+        doubt_BL = self._doubt(canvas)
         most_B, at_B = doubt_BL.max(1)
         if not bool(most_B.any()):
             return

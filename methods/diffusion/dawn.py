@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import nearest
 from harness.engine.diffusion.needs import Needs
 from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.policy import policy, probability
@@ -87,26 +86,29 @@ class Dependency:
         induced_BL = inducible_BL & _reached(anchor_BL, edge_BLL)
         first_BL = sure_BL | induced_BL
         avoided_BL = sure_BL & induced_BL if self.conflict_compat else first_BL
-        free_BL = open_BL & (confidence_BL >= self.low) & ~first_BL
-        node_BL = free_BL & ~_reached(avoided_BL, edge_BLL)
-        self._note_margins(confidence_BL, open_BL, first_BL, canvas)
-        looked_at_BLL = anchor_BL[:, :, None] & (inducible_BL & ~sure_BL)[:, None, :]
+        rest_BL = open_BL ^ first_BL
+        free_BL = rest_BL & (confidence_BL >= self.low)
+        node_BL = free_BL > _reached(avoided_BL, edge_BLL)
+        self._note_margins(confidence_BL, open_BL, rest_BL, canvas)
+        looked_at_BLL = anchor_BL[:, :, None] & (inducible_BL > sure_BL)[:, None, :]
         looked_at_BLL = looked_at_BLL | ((avoided_BL | node_BL)[:, :, None] & free_BL[:, None, :])
-        canvas.note_choice(nearest((weight_BLL - self.edge).flatten(1), (looked_at_BLL & kept_BLL).flatten(1)))
+        slack_BLL = (weight_BLL - self.edge).abs()
+        canvas.note_choice(torch.where(looked_at_BLL & kept_BLL, slack_BLL, torch.inf).amin((1, 2)))
         return first_BL | _independent(confidence_BL, node_BL, edge_BLL | edge_BLL.transpose(1, 2))
 
-    def _note_margins(self, confidence_BL: Tensor, open_BL: Tensor, first_BL: Tensor, canvas: Canvas) -> None:
+    def _note_margins(self, confidence_BL: Tensor, open_BL: Tensor, rest_BL: Tensor, canvas: Canvas) -> None:
         """Note how near confidences were to their bounds."""
-        known_BL = decided_before_end(canvas) & confidence_BL.isfinite()
+        known_BL = decided_before_end(canvas) & (confidence_BL > -torch.inf)
         canvas.note(bounds=(confidence_BL - self.tau, open_BL | known_BL))
         canvas.note(bounds=(confidence_BL - self.induce, open_BL))
-        canvas.note(bounds=(confidence_BL - self.low, open_BL & ~first_BL))
+        canvas.note(bounds=(confidence_BL - self.low, rest_BL))
 
     def _weights(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Return how much j attends to i, and where that counts, both [B, i, j]."""
         attention_BLL = canvas.memory[_ATTENTION]
         real_BL = canvas.whole_BL
-        mean_BL = (attention_BLL * real_BL[:, :, None]).sum(1) / canvas.length_B[:, None]
+        real_BLL = attention_BLL if canvas.padding_mask() is None else attention_BLL * real_BL[:, :, None]
+        mean_BL = real_BLL.sum(1) / canvas.length_B[:, None]
         at_L = canvas.position_L
         apart_BLL = canvas.once(Dependency, (real_BL,), lambda real_BL: real_BL[:, :, None] & (at_L[:, None] != at_L))
         kept_BLL = apart_BLL & (mean_BL <= self.sink)[:, None, :]
@@ -120,9 +122,12 @@ def _reached(from_BL: Tensor, edge_BLL: Tensor) -> Tensor:
 
 def _independent(score_BL: Tensor, node_BL: Tensor, conflict_BLL: Tensor) -> Tensor:
     """Return a set of nodes without a conflict, gathered greedily by descending score."""
+    most = int(node_BL.sum(1).max())
+    if most < 2:
+        return node_BL
     rank_BL = rank_descending(torch.where(node_BL, score_BL, -torch.inf))
     taken_BL = torch.zeros_like(node_BL)
-    for rank in range(int(node_BL.sum(1).max())):
+    for rank in range(most):
         next_BL = node_BL & (rank_BL == rank)
         taken_BL = taken_BL | (next_BL & ~_reached(taken_BL, conflict_BLL))
     return taken_BL

@@ -32,8 +32,9 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.needs import Needs
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.diffusion.positional import last_marked
+from harness.engine.shared.indexing import filled, listed
 from harness.engine.shared.model import LanguageModel, ModelKind
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates
@@ -71,7 +72,9 @@ def _inherited_BL(canvas: Canvas) -> Tensor:
 class SubBlocks:
     """Open sub-blocks of `length` positions within the model's blocks; an inherited position first, and alone."""
 
+    gives = Gives(waits=True)
     needs = Needs(beside={"preparation": ("model_blocks",)})
+
     length: int
 
     def __post_init__(self) -> None:
@@ -79,7 +82,7 @@ class SubBlocks:
 
     def update(self, canvas: Canvas) -> None:
         """Open the first sub-block that holds an undecided position, where the present window holds none."""
-        canvas.memory[PART] = torch.full_like(canvas.clock_B, self.length)
+        canvas.memory[PART] = filled((canvas.num_rows,), self.length, torch.int64, canvas.tokens_BL.device)
         part_L = canvas.position_L // self.length
         # Twice as many parts: an inherited position is the first half of its sub-block.
         part_BL = 2 * part_L + 1 - _inherited_BL(canvas).long()
@@ -112,12 +115,21 @@ class StopToken:
     Blocks are the model's where the preparation `model_blocks` tells of them, else the decoder's windows.
     """
 
+    gives = Gives(waits=True)
+
     early: bool = False
+
+    def due(self, canvas: Canvas) -> Tensor:
+        """Return the rows with a stop token: their answer may end anywhere."""
+        return self._stops(canvas).any(1)
+
+    def _stops(self, canvas: Canvas) -> Tensor:
+        stops = listed(canvas.stop_ids, canvas.tokens_BL.device)
+        return torch.isin(canvas.tokens_BL, stops) & canvas.response_BL
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Pad the rows that have ended."""
-        stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
-        stop_BL = canvas.response_BL & ~canvas.undecided_BL & torch.isin(canvas.tokens_BL, stops)
+        stop_BL = self._stops(canvas) & ~canvas.undecided_BL
         nowhere = canvas.tokens_BL.shape[1]
         first_B1 = torch.where(stop_BL, canvas.position_L, nowhere).amin(1, keepdim=True)
         # Rows without a stop token would wait for all of their positions.

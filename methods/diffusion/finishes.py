@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.diffusion.positional import last_marked
+from harness.engine.shared.indexing import listed
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import at_least
@@ -72,7 +73,7 @@ class AllEnd:
             return
         largest_B = canvas.tokens_BL.masked_fill(~canvas.window_BL, -1).amax(1)
         uniform_BL = (canvas.tokens_BL == largest_B[:, None]) | ~canvas.window_BL
-        ends = torch.tensor([*canvas.stop_ids, canvas.fill_id], device=canvas.tokens_BL.device)
+        ends = listed((*canvas.stop_ids, canvas.fill_id), canvas.tokens_BL.device)
         ended_B = complete_B & uniform_BL.all(1) & torch.isin(largest_B, ends)
         fill_BL = canvas.undecided_BL & ended_B[:, None]
         last_B1 = canvas.decided_at_BL.amax(1, keepdim=True)
@@ -83,7 +84,7 @@ class AllEnd:
 
 def _stops(canvas: Canvas) -> Tensor:
     """Return which positions hold one of the tokens that end an answer."""
-    return torch.isin(canvas.tokens_BL, torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device))
+    return torch.isin(canvas.tokens_BL, listed(canvas.stop_ids, canvas.tokens_BL.device))
 
 
 @policy("method/finish", "predict_eos")
@@ -116,7 +117,7 @@ class PredictEos:
         """Cut rows; none has to be evaluated again."""
         if not canvas.stop_ids:
             return
-        stops = torch.tensor(canvas.stop_ids, device=canvas.tokens_BL.device)
+        stops = listed(canvas.stop_ids, canvas.tokens_BL.device)
         # In float32 several sure ends round to 1, and the first would win for being the first.
         best_N = prediction.logits_NV.double().softmax(-1).max(-1)
         p_N = best_N.values * torch.isin(best_N.indices, stops)

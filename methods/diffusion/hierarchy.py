@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import nearest
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.policy import policy, probability
@@ -41,43 +42,59 @@ class Variant(Enum):
 
 @dataclass(frozen=True)
 class Runs:
-    """Maximal stretches of open positions: the best of each, the first of equals, and by how much all are ahead.
+    """Maximal stretches of open positions: the best of each, the first of equals.
 
-    `lead_BL` is by how much an open position's score exceeds the best other one of its run.
+    `run_BL` numbers them, `own_BL` are the scores of open positions, `most_BL` the greatest of each one's run.
     """
 
+    run_BL: Tensor
+    own_BL: Tensor
+    most_BL: Tensor
     best_BL: Tensor
-    lead_BL: Tensor
 
     @classmethod
     def of(cls, score_BL: Tensor, open_BL: Tensor) -> "Runs":
         """Find them."""
-        (rows, length), device = open_BL.shape, open_BL.device
-        begins_BL = open_BL & ~torch.nn.functional.pad(open_BL[:, :-1], (1, 0))
-        run_BL, at_L = begins_BL.cumsum(1), positions(length, device)
-        nowhere_BR = filled((rows, length + 1), length, torch.int64, device)
-        least_BR = filled((rows, length + 1), -torch.inf, torch.float64, device)
+        # A run has a number of its own, which it shares with nothing but the closed position before it.
+        run_BL, (rows, length) = (~open_BL).cumsum(1), open_BL.shape
+        own_BL, at_L = torch.where(open_BL, score_BL.double(), -torch.inf), positions(length, open_BL.device)
+        most_BL = _greatest(own_BL, run_BL)
+        nowhere_BR = filled((rows, length + 1), length, torch.int64, open_BL.device)
+        tied_BL = torch.where(open_BL & (own_BL == most_BL), at_L, length)
+        first_BL = nowhere_BR.scatter_reduce(1, run_BL, tied_BL, "amin").gather(1, run_BL)
+        return cls(run_BL, own_BL, most_BL, first_BL == at_L)
 
-        def greatest(values_BL: Tensor) -> Tensor:
-            return least_BR.scatter_reduce(1, run_BL, values_BL, "amax").gather(1, run_BL)
-
-        own_BL = torch.where(open_BL, score_BL.double(), -torch.inf)
-        most_BL = greatest(own_BL)
-        ties_BL = open_BL & (own_BL == most_BL)
-        first_BR = nowhere_BR.scatter_reduce(1, run_BL, torch.where(ties_BL, at_L, length), "amin")
-        best_BL = ties_BL & (first_BR.gather(1, run_BL) == at_L)
-        next_BL = greatest(torch.where(best_BL, -torch.inf, own_BL))
-        return cls(best_BL, own_BL - torch.where(best_BL, next_BL, most_BL))
+    @property
+    def lead_BL(self) -> Tensor:
+        """By how much the score of an open position exceeds the best other one of its run."""
+        next_BL = _greatest(torch.where(self.best_BL, -torch.inf, self.own_BL), self.run_BL)
+        return self.own_BL - torch.where(self.best_BL, next_BL, self.most_BL)
 
     def above(self, candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> Tensor:
         """Return run maxima above `low` and open positions above `tau`."""
         confidence_BL = candidates.confidence_BL
         return (self.best_BL & (confidence_BL > low)) | (open_BL & (confidence_BL > tau))
 
-    def slack(self, candidates: Candidates, tau: float, low: float) -> Tensor:
-        """Return by how much positions are `above`, or (negative) are not."""
-        confidence_BL = candidates.confidence_BL.double()
-        return torch.maximum(torch.minimum(self.lead_BL, confidence_BL - low), confidence_BL - tau)
+
+def _greatest(values_BL: Tensor, run_BL: Tensor) -> Tensor:
+    """Return the greatest value of each position's run."""
+    rows, length = run_BL.shape
+    least_BR = filled((rows, length + 1), -torch.inf, torch.float64, run_BL.device)
+    return least_BR.scatter_reduce(1, run_BL, values_BL, "amax").gather(1, run_BL)
+
+
+@dataclass(frozen=True)
+class Above:
+    """How near positions of `among_BL` are to being `Runs.above`, or not to be: what `nearest` returns."""
+
+    tau: float
+    low: float
+
+    def __call__(self, score_BL: Tensor, confidence_BL: Tensor, open_BL: Tensor, among_BL: Tensor) -> Tensor:
+        """Return it for every row."""
+        lead_BL, confidence_BL = Runs.of(score_BL, open_BL).lead_BL, confidence_BL.double()
+        slack_BL = torch.maximum(torch.minimum(lead_BL, confidence_BL - self.low), confidence_BL - self.tau)
+        return nearest(slack_BL, among_BL)
 
 
 @policy("method/selector", "hierarchy")
@@ -98,7 +115,7 @@ class Hierarchy:
         chosen_BL = runs.above(candidates, open_BL, self.tau, self.low)
         # The best of all closes by its rank, the others by both bounds and their rank in their run.
         canvas.note(
-            bounds=(runs.slack(candidates, self.tau, self.low), open_BL & ~best_BL),
+            later=(Above(self.tau, self.low), (score_BL, candidates.confidence_BL, open_BL, open_BL & ~best_BL)),
             rankings=(score_BL, best_BL, best_BL | (open_BL & ~chosen_BL)),
         )
         if self.variant is Variant.standard:
@@ -132,25 +149,25 @@ class HierarchyOfDoubted:
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the decided positions of the window."""
-        return canvas.committed_BL & canvas.window_BL
+        return canvas.decided_here_BL
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the chosen open positions: at least one, as more are chosen than are doubted."""
-        again_BL, score_BL = self.reads(canvas), candidates.score_BL
-        doubted_BL = again_BL & (candidates.confidence_BL < self.rm)
+        again_BL, score_BL, confidence_BL = self.reads(canvas), candidates.score_BL, candidates.confidence_BL
+        doubted_BL = again_BL & (confidence_BL < self.rm)
         eligible_BL = open_BL | doubted_BL
-        runs = Runs.of(score_BL, eligible_BL)
-        chosen_BL = runs.above(candidates, eligible_BL, self.tau, self.low)
-        missing_B = (doubted_BL.sum(1) + 1 - chosen_BL.sum(1)).clamp(min=0)
-        left_BL = eligible_BL & ~chosen_BL
-        added_BL = top(score_BL, left_BL, missing_B)
-        canvas.note(bounds=(candidates.confidence_BL - self.rm, again_BL))
+        chosen_BL = Runs.of(score_BL, eligible_BL).above(candidates, eligible_BL, self.tau, self.low)
+        left_BL = eligible_BL ^ chosen_BL
+        # So many are missing; where more are chosen than need be, the number is negative, and none is added.
+        added_BL = top(score_BL, left_BL, doubted_BL.sum(1) + 1 - chosen_BL.sum(1))
         canvas.note(
-            bounds=(runs.slack(candidates, self.tau, self.low), eligible_BL), rankings=(score_BL, added_BL, left_BL)
+            bounds=(confidence_BL - self.rm, again_BL),
+            rankings=(score_BL, added_BL, left_BL),
+            later=(Above(self.tau, self.low), (score_BL, confidence_BL, eligible_BL, eligible_BL)),
         )
         chosen_BL = chosen_BL | added_BL
-        canvas.memory[_EDITED] = doubted_BL & chosen_BL
-        canvas.memory[_REMASKED] = doubted_BL & ~chosen_BL
+        canvas.memory[_EDITED] = edited_BL = doubted_BL & chosen_BL
+        canvas.memory[_REMASKED] = doubted_BL ^ edited_BL
         return open_BL & chosen_BL
 
 
@@ -168,4 +185,5 @@ class RemaskDoubted:
         stepped_B1 = commit_BL.any(1, keepdim=True)
         changed_BL = candidates.tokens_BL != canvas.tokens_BL
         canvas.edit(canvas.memory[_EDITED] & stepped_B1 & changed_BL, candidates.tokens_BL)
-        canvas.remask(canvas.memory[_REMASKED] & stepped_B1)
+        remasked_BL = canvas.memory[_REMASKED] & stepped_B1
+        canvas.reopen(remasked_BL, remasked_BL.sum(1))

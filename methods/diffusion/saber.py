@@ -11,13 +11,16 @@ back stays in the mean, with its last c.
 Invariant: every step decides at least one position more than it opens.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.shared.indexing import listed
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Candidates, Prediction, top
+from harness.engine.shared.prediction import Candidates, Prediction, least, top
 from harness.errors import at_least
 
 _COMMITTED_AT, _LAST = "saber.confidence_at_commit_BL", "saber.last_confidence_BL"
@@ -87,14 +90,21 @@ class LeastGain:
         confidence_BL = candidates.confidence_BL
         canvas.memory[_COMMITTED_AT] = torch.where(commit_BL, confidence_BL, canvas.memory.get(_COMMITTED_AT, 0.0))
         last_BL = canvas.memory.get(_LAST, 0.0)
-        canvas.memory[_LAST] = torch.where(confidence_BL.isfinite(), confidence_BL, last_BL)
-        closed_B = commit_BL.sum(1)
-        # An eighth, of n at least, and never less than half of n.
-        share_B = (closed_B + 7).clamp(min=max(self.n + 7, self.n // 2 * 8)) // 8
-        # Saber's own selector closes n at least, or completes the block; beside another one as much has to be left.
-        count_B = torch.minimum(share_B, (closed_B - 1).clamp(min=0))
-        count_B = count_B * canvas.open_BL.any(1)
-        decided_BL, loss_BL = canvas.committed_BL & canvas.window_BL, last_BL - confidence_BL
-        reopened_BL = top(loss_BL, decided_BL, count_B)
-        canvas.note(rankings=(loss_BL, reopened_BL, decided_BL))
+        canvas.memory[_LAST] = torch.where(confidence_BL > -torch.inf, confidence_BL, last_BL)
+        shares = _shares(self.n, commit_BL.shape[1], commit_BL.device)
+        count_B = shares.index_select(0, commit_BL.sum(1)) * canvas.open_BL.any(1)
+        decided_BL, gain_BL = canvas.decided_here_BL, confidence_BL - last_BL
+        reopened_BL = least(gain_BL, decided_BL, count_B)
+        canvas.note(rankings=(gain_BL, reopened_BL, decided_BL))
         canvas.remask(reopened_BL)
+
+
+@lru_cache
+def _shares(n: int, most: int, device: torch.device) -> Tensor:
+    """Return how many are taken back when so many have closed, from none to `most`: an eighth, of n at least.
+
+    Never less than half of n. Saber's own selector closes n at least, or completes the block; beside another one as
+    much has to be left.
+    """
+    shares = (max(closed + 7, n + 7, n // 2 * 8) // 8 for closed in range(most + 1))
+    return listed(tuple(min(share, max(closed - 1, 0)) for closed, share in enumerate(shares)), device)

@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
-from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, surest, top
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, first, log_probability, surest
 from harness.engine.shared.sampling import invert, keep_top
 from harness.errors import FieldError, at_least
 
@@ -47,7 +47,7 @@ class DenoisingSteps:
     def quota(self, canvas: Canvas) -> Tensor:
         """Return the share of the present step, at least 1, at most what is open."""
         every, more = divmod(self.block_length, self.denoising_steps or self.block_length)
-        open_B = canvas.open_BL.sum(1)
+        open_B = canvas.num_open_B
         if not more:
             return open_B.clamp(max=every)
         share_B = (every + (canvas.window_clock_B < more)).clamp(min=1)
@@ -105,7 +105,7 @@ class Denoise:
         if self.remasking is Remasking.sequential:
             canvas.note_choice(canvas.margins.far_B)
             return open_BL & (open_BL.cumsum(1) <= quota_B[:, None])
-        best_BL = top(candidates.score_BL, open_BL, quota_B)
+        best_BL = first(candidates.score_BL, open_BL, quota_B)
         if self.remasking is Remasking.low_confidence_static:
             return best_BL
         sure_BL = open_BL & (candidates.confidence_BL > self.threshold)

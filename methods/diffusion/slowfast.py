@@ -24,18 +24,18 @@ from harness.errors import at_least
 from methods.caches.cut_suffix import VISIBLE
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
-_STEPS, _ESTIMATES, _STABLE = "slowfast.steps_B", "slowfast.estimates_BW", "slowfast.stable_B"
-_CLOCK = "slowfast.clock_B"
+_FILLS_AT, _ESTIMATES, _STABLE = "slowfast.fills_at_B", "slowfast.estimates_BW", "slowfast.stable_B"
 
 
 @policy("method/window", "slowfast")
 class ExploreAndFill:
     """Open the rest of a block for exploring steps, then what lies before the estimated length.
 
-    Blocks have `length` positions; `start`, `filled` and the estimated length count places.
+    Blocks have `length` positions; `start`, `filled` and the estimated length count places. The cycle fills from the
+    clock `fills_at` on.
     """
 
-    gives = Gives(cuts=True)
+    gives = Gives(waits=True, cuts=True)
 
     length: int
     k_explore: int = 6
@@ -46,22 +46,24 @@ class ExploreAndFill:
     def __post_init__(self) -> None:
         at_least(1, length=self.length, k_explore=self.k_explore, stab_window=self.stab_window)
 
+    def due(self, canvas: Canvas) -> Tensor:
+        """Return the rows whose cycle fills from now on, and those whose next call is the first without the rest."""
+        return (canvas.clock_B - canvas.memory[_FILLS_AT]) // 2 == 0
+
     def update(self, canvas: Canvas) -> None:
-        """Count the step, if one was made, and open what the next one may close."""
+        """Open what the next step may close."""
         memory, new = canvas.memory, _START not in canvas.memory
         if new:
-            for name in (_START, _FILLED, _LENGTH, _STEPS):
+            for name in (_START, _FILLED, _LENGTH):
                 memory[name] = torch.zeros_like(canvas.clock_B)
+            memory[_FILLS_AT] = canvas.clock_B + self.k_explore
             memory[_STABLE] = torch.zeros_like(canvas.held_B)
             memory[_ESTIMATES] = canvas.clock_B.new_full((canvas.num_rows, self.stab_window), -1)
-        else:
-            memory[_STEPS] = memory[_STEPS] + (canvas.clock_B > memory[_CLOCK])
-        memory[_CLOCK] = canvas.clock_B
         self._go_on(canvas)
-        steps_B, reached_B = memory[_STEPS], memory[_START] + memory[_LENGTH]
+        fills_at_B, reached_B = memory[_FILLS_AT], memory[_START] + memory[_LENGTH]
         reached_end_B = torch.minimum(canvas.prompt_length_B + reached_B, canvas.length_B)
-        memory[VISIBLE] = torch.where(steps_B > self.k_explore, reached_end_B, canvas.length_B)
-        end_B = torch.where(steps_B < self.k_explore, memory[_START] + self.length, reached_B)
+        memory[VISIBLE] = torch.where(canvas.clock_B > fills_at_B, reached_end_B, canvas.length_B)
+        end_B = torch.where(canvas.clock_B < fills_at_B, memory[_START] + self.length, reached_B)
         window_BL = self._between(canvas, memory[_START] + memory[_FILLED], end_B)
         if new:
             canvas.open_window(torch.ones_like(canvas.held_B), window_BL)
@@ -73,13 +75,13 @@ class ExploreAndFill:
         memory = canvas.memory
         start_B, filled_B, length_B = memory[_START], memory[_FILLED], memory[_LENGTH]
         left_BL = self._between(canvas, start_B + filled_B, start_B + length_B) & canvas.undecided_BL
-        over_B = (memory[_STEPS] >= self.k_explore) & ~left_BL.any(1)
+        over_B = (canvas.clock_B >= memory[_FILLS_AT]) & ~left_BL.any(1)
         first_B = canvas.first_undecided_B // self.length * self.length
         moved_B = (first_B > start_B) & canvas.undecided_BL.any(1)
         memory[_START] = torch.where(moved_B, first_B, start_B)
         memory[_FILLED] = torch.where(over_B, length_B, filled_B).masked_fill(moved_B, 0)
         again_B = over_B | moved_B
-        memory[_STEPS] = memory[_STEPS].masked_fill(again_B, 0)
+        memory[_FILLS_AT] = torch.where(again_B, canvas.clock_B + self.k_explore, memory[_FILLS_AT])
         memory[_LENGTH] = length_B.masked_fill(again_B, 0)
         memory[_STABLE] = memory[_STABLE].masked_fill(again_B, False)
         memory[_ESTIMATES] = memory[_ESTIMATES].masked_fill(again_B[:, None], -1)
@@ -90,7 +92,7 @@ class ExploreAndFill:
     def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """Estimate the length in exploring steps; no row has to be evaluated again."""
         memory, start_B = canvas.memory, canvas.memory[_START]
-        pending_B = (memory[_STEPS] < self.k_explore) & ~memory[_STABLE]
+        pending_B = (canvas.clock_B < memory[_FILLS_AT]) > memory[_STABLE]
         reached_BL = canvas.open_BL & (candidates.confidence_BL >= self.conf_len)
         farthest_B = torch.where(reached_BL, canvas.place_BL, (start_B + memory[_FILLED])[:, None]).amax(1)
         estimate_B = (farthest_B + 1 - start_B).clamp(1, self.length)
@@ -98,13 +100,13 @@ class ExploreAndFill:
         looked_at_BL = canvas.open_BL & (canvas.place_BL >= farthest_B[:, None]) & pending_B[:, None]
         canvas.note(bounds=(candidates.confidence_BL - self.conf_len, looked_at_BL))
         shifted_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
-        estimates_BW = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
-        made_BW = estimates_BW >= 0
-        agree_B = made_BW.all(1) & (estimates_BW.double().std(1, correction=0) < self.stab_std)
-        mean_B = (estimates_BW * made_BW).sum(1) // made_BW.sum(1).clamp(min=1)
+        made_BW = shifted_BW >= 0
+        agree_B = made_BW.all(1) & (shifted_BW.double().std(1, correction=0) < self.stab_std)
+        mean_B = (shifted_BW * made_BW).sum(1) // made_BW.sum(1)
         found_B = torch.where(agree_B, estimate_B, mean_B)
         memory[_LENGTH] = torch.where(pending_B, found_B, memory[_LENGTH])
-        memory[_ESTIMATES], memory[_STABLE] = estimates_BW, memory[_STABLE] | (agree_B & pending_B)
+        memory[_ESTIMATES] = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
+        memory[_STABLE] = memory[_STABLE] | (agree_B & pending_B)
 
 
 @policy("method/schedule", "slowfast")
@@ -118,8 +120,8 @@ class Exploring:
         return None
 
     def surplus(self, canvas: Canvas) -> Tensor:
-        """Return what is left of the exploring steps, the present one made."""
-        return (self.k_explore - 1 - canvas.memory[_STEPS]).clamp(min=0)
+        """Return what is left of the exploring steps."""
+        return (canvas.memory[_FILLS_AT] - canvas.clock_B).clamp(min=0)
 
 
 @policy("method/selector", "sure_pair")

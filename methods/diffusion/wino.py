@@ -14,6 +14,7 @@ Invariants: tau2 = 0 never takes back; a step that takes back closes more than t
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,10 +22,10 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Needs
-from harness.engine.shared.indexing import filled, positions
+from harness.engine.shared.indexing import filled, listed, positions
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.policy import policy, probability
-from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
+from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, least, log_probability, top
 from harness.engine.shared.records import Charge
 from harness.errors import FieldError, at_least
 
@@ -56,7 +57,7 @@ class ShadowBlock:
         )
         charge = Charge(
             sample_B=canvas.sample_B,
-            query_B=canvas.length_B + shadow.count_B,
+            query_B=shadow.query_B,
             keys_B=canvas.length_B,
             head_B=request.head_B,
         )
@@ -65,18 +66,19 @@ class ShadowBlock:
     def _read_from(self, request: EvaluationRequest, shadow: "_Shadow") -> Tensor:
         """Return the place, of those computed, that each read position is predicted at."""
         places, source_N = request.places, request.select_N
-        shadowed_N = places.take(request.canvas.committed_BL) & _at(request.canvas.window_BL, source_N)
-        return torch.where(shadowed_N, _at(shadow.shadow_BL, source_N), _at(shadow.own_BL, source_N))
+        decided_N = places.take(request.canvas.committed_BL)
+        return torch.where(decided_N, _at(shadow.shadow_BL, source_N), _at(shadow.own_BL, source_N))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shadow:
     """What a call with shadows looks like: the same as long as the window is.
 
-    `own_BL` and `shadow_BL` are the places of each position and of its shadow, rows one behind the other.
+    `own_BL` and `shadow_BL` are the places of each position and of its shadow (its own where it has none), rows one
+    behind the other; `query_B` is how many positions each row has, shadows included.
     """
 
-    count_B: Tensor
+    query_B: Tensor
     positions_BT: Tensor
     visible_BTS: Tensor
     own_BL: Tensor
@@ -92,11 +94,11 @@ class _Shadow:
         total = positions_BT.shape[1]
         own_BL = positions(rows * total, device).view(rows, total)[:, :width]
         return cls(
-            count_B=count_B,
+            query_B=whole_BL.sum(1) + count_B,
             positions_BT=positions_BT,
             visible_BTS=_visible(positions_BT, torch.cat([whole_BL, real_BK], 1), width),
             own_BL=own_BL,
-            shadow_BL=own_BL[:, :1] + width + window_BL.cumsum(1) - 1,
+            shadow_BL=torch.where(window_BL, own_BL[:, :1] + width + window_BL.cumsum(1) - 1, own_BL),
         )
 
 
@@ -130,12 +132,19 @@ class WideIn:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; the loop adds the best one where there is none."""
-        cap_B = (open_BL.sum(1).double() * self.cap_share).long().clamp(self.cap_least, self.cap_most)
+        cap_B = _caps(self, open_BL.shape[1], open_BL.device).index_select(0, open_BL.sum(1))
         sure_BL = open_BL & (candidates.confidence_BL > self.tau1)
         chosen_BL = top(candidates.score_BL, sure_BL, cap_B)
         slack_BL = candidates.confidence_BL - self.tau1
         canvas.note(bounds=(slack_BL, open_BL), rankings=(candidates.score_BL, chosen_BL, sure_BL))
         return chosen_BL
+
+
+@lru_cache
+def _caps(rule: WideIn, most: int, device: torch.device) -> Tensor:
+    """Return how many of so many masks may close, from none to `most`."""
+    shares = (int(masks * rule.cap_share) for masks in range(most + 1))
+    return listed(tuple(min(max(share, rule.cap_least), rule.cap_most) for share in shares), device)
 
 
 @policy("method/reviser", "narrow_out")
@@ -155,7 +164,7 @@ class NarrowOut:
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the committed positions of the window."""
-        return canvas.committed_BL & canvas.window_BL
+        return canvas.decided_here_BL
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Take back tokens that were decided before this step."""
@@ -163,10 +172,10 @@ class NarrowOut:
         p_N = log_probability(logits_NV, prediction.gather(canvas.tokens_BL)).exp()
         p_BL = prediction.scatter(p_N, torch.inf)
         closed_B = commit_BL.sum(1)
-        looked_at_BL = self.reads(canvas) & ~commit_BL & (closed_B > 1)[:, None]
+        looked_at_BL = (self.reads(canvas) > commit_BL) & (closed_B > 1)[:, None]
         failed_BL = looked_at_BL & (p_BL < self.tau2)
         last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(canvas.window_clock_B == 0, _FIRST_LIMIT)
-        reopened_BL = top(-p_BL, failed_BL, torch.minimum(failed_BL.sum(1), last_B - 1))
+        reopened_BL = least(p_BL, failed_BL, last_B - 1)
         canvas.note(bounds=(p_BL - self.tau2, looked_at_BL), rankings=(p_BL, reopened_BL, failed_BL))
-        canvas.remask(reopened_BL)
+        canvas.reopen(reopened_BL, reopened_BL.sum(1))
         canvas.memory[_LAST] = closed_B

@@ -109,7 +109,7 @@ def calls_of(method: DiffusionMethod, model: LanguageModel, *, once: bool) -> li
     method.window.update(canvas)
     opened: list[set[int]] = [set()]
     layout = since = 0
-    while bool(canvas.live_B.any()):
+    while bool(canvas.undecided_BL.any()) or bool(canvas.held_B.any()):
         before, watched.computed, records = canvas.copy(), [], len(ledger.records)
         undecided = positions(canvas.undecided_BL)
         since = 0 if not (opened[-1] & undecided or (once and made)) else since + 1

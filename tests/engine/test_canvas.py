@@ -212,11 +212,3 @@ def test_rows_of_several_canvases_stand_one_behind_the_other():
     assert both.memory["seen"].tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 1, 0]]
     assert both.length_B.tolist() == [5, 4, 4]
     assert narrow.tokens_BL.shape == (1, 4)
-
-
-def test_a_row_lives_until_all_is_decided_and_nothing_is_held():
-    """Guards against a row that ends with masks, and against one that a policy wanted to look at again."""
-    made = canvas([1], [2], [3])
-    made.commit(everywhere(made) & torch.tensor([[True], [True], [False]]), filled(made, 4))
-    made.held_B = torch.tensor([True, False, False])
-    assert made.live_B.tolist() == [True, False, True]

@@ -37,7 +37,8 @@ _COUNTED = (
 class Canvas:
     """Tokens and what is known about them.
 
-    `undecided_BL` is only ever true in the response. `window_BL` holds the positions that may be committed now.
+    `undecided_BL` is only ever true in the response, where `decided_at_BL` is GIVEN. `window_BL` holds the positions
+    that may be committed now.
     `clock_B` counts the steps of a row, those included that closed nothing; `opened_at_B` is where it stood when
     the row's window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B`
     how many windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
@@ -201,11 +202,6 @@ class Canvas:
         return self.tokens_BL.shape[0]
 
     @property
-    def live_B(self) -> Tensor:
-        """Rows that go on: something is undecided or held, and the loop has not given them up."""
-        return (self.undecided_BL.any(1) | self.held_B) & ~self.given_up_B
-
-    @property
     def window_clock_B(self) -> Tensor:
         """Steps of a row since its window opened."""
         return self.once("window_clock", (self.clock_B, self.opened_at_B), torch.sub)
@@ -214,6 +210,11 @@ class Canvas:
     def open_BL(self) -> Tensor:
         """Positions that a selector may choose: undecided ones of the window."""
         return self.once("open", (self.undecided_BL, self.window_BL), torch.logical_and)
+
+    @property
+    def num_open_B(self) -> Tensor:
+        """How many of them each row has."""
+        return self.once("num_open", (self.open_BL,), lambda open_BL: open_BL.sum(1))
 
     def once(self, name: Hashable, sources: tuple[Tensor, ...], make: Callable[..., Any]) -> Any:
         """Return what `make` makes of tensors of the canvas, worked out once as long as they are the same."""
@@ -225,13 +226,12 @@ class Canvas:
     @property
     def committed_BL(self) -> Tensor:
         """Positions that a step has decided: neither given nor undecided."""
-        known = self.decided_at_BL, self.undecided_BL
-        return self.once("committed", known, lambda at_BL, undecided_BL: (at_BL != GIVEN) & ~undecided_BL)
+        return self.once("committed", (self.decided_at_BL,), lambda at_BL: at_BL != GIVEN)
 
     @property
-    def drafted_BL(self) -> Tensor:
-        """Positions whose decision a verifier may drop; caches store nothing of them for good."""
-        return self.decided_at_BL >= self.draft_from_B[:, None]
+    def decided_here_BL(self) -> Tensor:
+        """Those of the window."""
+        return self.once("decided_here", (self.committed_BL, self.window_BL), torch.logical_and)
 
     @property
     def position_L(self) -> Tensor:
@@ -295,15 +295,16 @@ class Canvas:
         self.first_call_B = torch.where(first_B, self.calls_B, self.first_call_B)
 
     def remask(self, remask_BL: Tensor) -> None:
-        """Make committed positions undecided again; prompt and constraints stay.
-
-        `remasked_B` counts tokens that a call has seen: what one step commits and takes back was never there.
-        """
+        """Make committed positions undecided again; prompt and constraints stay. What no call has seen counts not."""
         remask_BL = remask_BL & self.committed_BL
-        self.remasked_B = self.remasked_B + (remask_BL & (self.decided_at_BL != self.clock_B[:, None])).sum(1)
-        self.tokens_BL = self.tokens_BL.masked_fill(remask_BL, self.mask_id)
-        self.undecided_BL = self.undecided_BL | remask_BL
-        self.decided_at_BL = self.decided_at_BL.masked_fill(remask_BL, GIVEN)
+        self.reopen(remask_BL, (remask_BL & (self.decided_at_BL != self.clock_B[:, None])).sum(1))
+
+    def reopen(self, reopened_BL: Tensor, seen_B: Tensor) -> None:
+        """Make positions undecided again all of which are committed, `seen_B` of each row by an earlier step."""
+        self.remasked_B = self.remasked_B + seen_B
+        self.tokens_BL = self.tokens_BL.masked_fill(reopened_BL, self.mask_id)
+        self.undecided_BL = self.undecided_BL | reopened_BL
+        self.decided_at_BL = self.decided_at_BL.masked_fill(reopened_BL, GIVEN)
 
     def edit(self, edit_BL: Tensor, tokens_BL: Tensor) -> None:
         """Replace committed tokens in place; when they were decided does not change."""
@@ -327,7 +328,7 @@ class Canvas:
         self.note(gaps=gap_B)
 
     def note(self, **noted: Any) -> None:
-        """Keep what a decision of this step hung on, of which the gap follows later: `tokens`, `bounds`, `rankings`."""
+        """Keep what a decision of this step hung on, of which the gap follows later: a field of `Noted`, but `gaps`."""
         self.margins = self.margins.noting(Noted(**{kind: (one,) for kind, one in noted.items()}))
 
     def note_margins_of(self, other: "Canvas") -> None:
@@ -338,7 +339,7 @@ class Canvas:
         """Open the next window of the rows marked in `rows_B`: its clock restarts, and caches may compute all."""
         self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
         self.opened_at_B = torch.where(rows_B, self.clock_B, self.opened_at_B)
-        self.window_masks_B = torch.where(rows_B, self.open_BL.sum(1), self.window_masks_B)
+        self.window_masks_B = torch.where(rows_B, self.num_open_B, self.window_masks_B)
         self.window_index_B = self.window_index_B + rows_B
 
     def move_window(self, rows_B: Tensor | None, window_BL: Tensor) -> None:
@@ -350,7 +351,7 @@ class Canvas:
         if rows_B is not None:
             window_BL, unused_B = torch.where(rows_B[:, None], window_BL, self.window_BL), unused_B & rows_B
         self.window_BL = window_BL
-        self.window_masks_B = torch.where(unused_B, self.open_BL.sum(1), self.window_masks_B)
+        self.window_masks_B = torch.where(unused_B, self.num_open_B, self.window_masks_B)
 
     def tick(self, rows_B: Tensor | None, steps_B: Tensor | int = 1) -> None:
         """Advance the clock of the rows marked in `rows_B` (None: of all)."""

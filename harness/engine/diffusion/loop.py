@@ -262,7 +262,7 @@ def _advance(
         if any(standing.idle):
             after.idle_B = after.idle_B + torch.tensor(standing.idle, device=after.idle_B.device)
         complete = standing.complete(moved)
-        settled = method.waits and not any(complete) and after.layout_B is layout_B
+        settled = method.waits and not any(complete) and not any(standing.due) and after.layout_B is layout_B
         if not settled:
             after = _close_windows(method, after, complete, any(standing.held))
         now = standing if settled and standing.open_everywhere else None

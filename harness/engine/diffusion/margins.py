@@ -4,7 +4,7 @@ A decision stands as long as no number that it hangs on moves by as much as its 
 infinite where nothing was compared. Shapes: B rows, L positions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import NamedTuple
@@ -16,17 +16,22 @@ _AT_ONCE = 32
 """Steps whose margins are worked out together: by itself a step would spend a third of its operations on them."""
 
 
+Gap = Callable[..., Tensor]
+"""Returns, of tensors of positions, the smallest gap [B] in each row; equal ones are asked for all rows and steps."""
+
+
 class Noted(NamedTuple):
     """What decisions hung on: gaps by row, and tensors of positions from which gaps follow.
 
     `tokens` are gaps [B, L] and the positions that were decided; `bounds` and `rankings` what `nearest` and `across`
-    take.
+    take; `later` another function of that kind, with what it takes.
     """
 
     gaps: tuple[Tensor, ...] = ()
     bounds: tuple[tuple[Tensor, Tensor], ...] = ()
     tokens: tuple[tuple[Tensor, Tensor], ...] = ()
     rankings: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
+    later: tuple[tuple[Gap, tuple[Tensor, ...]], ...] = ()
 
     def and_(self, other: "Noted") -> "Noted":
         """Return what all of both hung on."""
@@ -37,6 +42,7 @@ class Noted(NamedTuple):
             bounds=self.bounds + other.bounds,
             tokens=self.tokens + other.tokens,
             rankings=self.rankings + other.rankings,
+            later=self.later + other.later,
         )
 
     def of_tokens(self) -> list[Tensor]:
@@ -48,11 +54,13 @@ class Noted(NamedTuple):
 
     def of_choices(self) -> list[Tensor]:
         """Return the smallest gaps by which positions were chosen, [B] each."""
-        found = [*self.gaps]
-        for kept, gap in ((self.bounds, nearest), (self.rankings, across)):
-            if kept:
-                gap_N = gap(*map(_together, zip(*kept, strict=True)))
-                found.append(gap_N if len(kept) == 1 else gap_N.view(len(kept), -1).amin(0))
+        found, kinds = [*self.gaps], dict[Gap, list[tuple[Tensor, ...]]]()
+        noted = [*((nearest, one) for one in self.bounds), *((across, one) for one in self.rankings), *self.later]
+        for gap, tensors in noted:
+            kinds.setdefault(gap, []).append(tensors)
+        for gap, kept in kinds.items():
+            gap_N = gap(*map(_together, zip(*kept, strict=True)))
+            found.append(gap_N if len(kept) == 1 else gap_N.view(len(kept), -1).amin(0))
         return found
 
 

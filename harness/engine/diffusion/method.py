@@ -29,6 +29,7 @@ from harness.engine.diffusion.policies import (
     Step,
     Stopper,
     Verifier,
+    Watchful,
     Window,
 )
 from harness.engine.shared.model import LanguageModel, ModelKind
@@ -170,8 +171,13 @@ class DiffusionMethod:
 
     @cached_property
     def waits(self) -> bool:
-        """Whether windows and the ends of rows stay as they are until a window is complete or positions move."""
+        """Whether windows and ends of rows stay as they are until a window is complete, positions move or it is due."""
         return gives_of(self.window).waits and gives_of(self.finish).waits
+
+    @cached_property
+    def watchful(self) -> list[Watchful]:
+        """Those of both that say when they change something all the same, where they wait."""
+        return [part for part in (self.window, self.finish) if self.waits and isinstance(part, Watchful)]
 
     @cached_property
     def narrowing(self) -> Narrowing | None:

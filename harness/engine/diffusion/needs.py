@@ -55,7 +55,7 @@ class Gives:
 
     | field | who | |
     |---|---|---|
-    | `waits` | window, finish | changes nothing until a window is complete or a position moves |
+    | `waits` | window, finish | changes nothing until a window is complete, positions move or it says it is `due` |
     | `cuts` | window | what lies behind it may be left out of a call |
     | `decides` | selector | chooses an open position wherever there is one and the quota is not 0 |
     | `steady` | scorer | candidates depend on the prediction alone, and nothing is left in the canvas |

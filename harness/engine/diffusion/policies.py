@@ -112,6 +112,15 @@ class Finish(Protocol):
         ...
 
 
+@runtime_checkable
+class Watchful(Protocol):
+    """A window or a finish that `waits`, but for the rows that it names."""
+
+    def due(self, canvas: Canvas) -> Tensor:
+        """Return the rows [B] that a call would change now although no window is complete and no position has moved."""
+        ...
+
+
 class Guidance(Protocol):
     """What the model is shown besides the canvas itself, and how its answers are combined."""
 

@@ -5,6 +5,7 @@ Shapes: B rows, L positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from itertools import compress
 from typing import Any
 
@@ -37,8 +38,8 @@ class Standing:
     """What the host knows of each row, from one transfer: all that the loop's own decisions hang on.
 
     How many positions are open, and which the next evaluation is `asked` for (`read_BL`, `read_B`); whether a policy
-    holds the row, the loop has given it up, its step was idle, and its last logits were no numbers. How many are
-    undecided is not asked (None) while a step is made: rows with an open position go on.
+    holds the row, the loop has given it up, its step was idle, its last logits were no numbers, its window or its end
+    is due to change. How many are undecided is not asked (None) while a step is made: rows with an open position go on.
     """
 
     open: list[int]
@@ -47,6 +48,7 @@ class Standing:
     given_up: list[int]
     idle: list[bool]
     broken: list[int]
+    due: list[int]
     read: list[int]
     read_BL: Tensor
     read_B: Tensor
@@ -71,6 +73,8 @@ class Standing:
         """
         columns = {} if work_B is None else {"idle": work_B}
         columns |= {} if broken is None else {"broken": broken.expand_as(canvas.held_B)}
+        due = [part.due(canvas) for part in method.watchful]
+        columns |= {"due": reduce(torch.logical_or, due)} if due else {}
         made = cls._told(canvas, asked(method, canvas) if method.waits else canvas.open_BL, columns)
         if work_B is None:
             return made
@@ -78,13 +82,12 @@ class Standing:
 
     @classmethod
     def _told(cls, canvas: Canvas, read_BL: Tensor, others: dict[str, Tensor]) -> "Standing":
-        open_BL = canvas.open_BL
-        open_B = open_BL.sum(1)
+        open_BL, open_B = canvas.open_BL, canvas.num_open_B
         read_B = open_B if read_BL is open_BL else read_BL.sum(1)
         columns = {"open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B, **others}
         columns |= {} if read_B is open_B else {"read": read_B}
         told = dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
-        defaults = {"undecided": None, "idle": [False] * canvas.num_rows, "broken": [], "read": told["open"]}
+        defaults = {"undecided": None, "idle": [False] * canvas.num_rows, "broken": [], "due": [], "read": told["open"]}
         return cls(**defaults | told, read_BL=read_BL, read_B=read_B)
 
     @property

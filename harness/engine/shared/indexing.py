@@ -24,6 +24,13 @@ def filled(shape: tuple[int, ...], fill: float, dtype: torch.dtype, device: torc
         return torch.full(shape, fill, dtype=dtype, device=device)
 
 
+@lru_cache(maxsize=256)
+def listed(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return these numbers; the same tensor to all, so that nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=torch.int64, device=device)
+
+
 def per_row(row_N: Tensor, rows: int) -> Tensor:
     """Return how many entries each of the rows has, [B]; unlike `bincount`, without waiting for the device."""
     none_B, one_1 = filled((rows,), 0, row_N.dtype, row_N.device), filled((1,), 1, row_N.dtype, row_N.device)

@@ -299,7 +299,17 @@ def top(score_BL: Tensor, open_BL: Tensor, count: Tensor | int) -> Tensor:
 
 def first(score_BL: Tensor, open_BL: Tensor, count: Tensor | int) -> Tensor:
     """Return the `count` ([B], or of every row) best positions of each row, all open ones before any other."""
-    order_BL = _open_first(score_BL, open_BL).argsort(dim=1, descending=True, stable=True)
+    return _leading(_open_first(score_BL, open_BL).argsort(dim=1, descending=True, stable=True), count)
+
+
+def least(value_BL: Tensor, among_BL: Tensor, count: Tensor | int) -> Tensor:
+    """Return the `count` positions of `among_BL` of least value (all of them where there are fewer), as `top` does."""
+    order_BL = torch.where(among_BL, value_BL, torch.inf).argsort(dim=1, stable=True)
+    return _leading(order_BL, count).logical_and_(among_BL)
+
+
+def _leading(order_BL: Tensor, count: Tensor | int) -> Tensor:
+    """Return the `count` positions that come first."""
     first_BL = positions(order_BL.shape[1], order_BL.device) < (count if isinstance(count, int) else count[:, None])
     # Every position has a rank, so that all of the copy is overwritten.
     return first_BL.expand_as(order_BL).scatter(1, order_BL, first_BL.expand_as(order_BL))
