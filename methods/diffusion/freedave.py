@@ -124,7 +124,8 @@ class FreeDave:
         made = left_in_window(made, chosen, origin_D, canvas) if as_published else made
         made.draft_from_B = torch.where(several_D > 0, canvas.clock_B[origin_D], SETTLED)
         if self.drafts is Drafts.tree:
-            return replace(made, stores={key: DraftsStore(store, origin_D) for key, store in stores.items()})
+            drafts_of = [origins.count(row) for row in range(canvas.num_rows)]
+            return replace(made, stores={key: DraftsStore(store, origin_D, drafts_of) for key, store in stores.items()})
         return made.with_stores(stores, origin_D)
 
     def _longest(self, canvas: Canvas, stepped: Canvas) -> list[int]:

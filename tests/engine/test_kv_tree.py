@@ -31,7 +31,7 @@ def test_a_draft_is_computed_as_in_a_row_of_its_own(kind: str):
     store, none_N = new_store(model, canvas), torch.zeros(0, dtype=torch.int64)
     forward_queries(asked(model, canvas, none_N, none_N), store, canvas.whole_BL)
     drafts = drafted(canvas)
-    tree, plain, ledger = DraftsStore(store, ROW_D), store.rows(ROW_D), Ledger()
+    tree, plain, ledger = DraftsStore(store, ROW_D, [3, 1]), store.rows(ROW_D), Ledger()
     for first in (torch.tensor([0, 2, 1, 3]), torch.tensor([3, 1, 8, 0])):
         query_DL = drafts.response_BL & (drafts.place_BL >= first[:, None])
         request = asked(model, drafts, *query_DL.nonzero(as_tuple=True), ledger)
@@ -48,8 +48,8 @@ def test_a_draft_is_computed_as_in_a_row_of_its_own(kind: str):
 def test_only_drafts_without_a_past_can_grow():
     """Guards slots behind a row, which growth would overwrite."""
     model, canvas = laid_out("masked_diffusion")
-    tree = DraftsStore(new_store(model, canvas), ROW_D).grown(20)
+    tree = DraftsStore(new_store(model, canvas), ROW_D, [3, 1]).grown(20)
     assert (tree.slots, tree.slot_DL.shape) == (20, (4, 19))
-    tree.write(torch.tensor([0]), torch.tensor([3]))
+    assert tree.take([1, 0, 2, 0]) == [20, 21, 21, 20] and tree.shared.slots == 23
     with pytest.raises(AssertionError, match="the slots behind are taken"):
         tree.grown(30)

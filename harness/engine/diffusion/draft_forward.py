@@ -3,19 +3,59 @@
 Shapes: D drafts, R rows of the model, L positions, E queries of all drafts, T queries of the widest row, S slots.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.shared.indexing import Busy, per_row, positions
+from harness.engine.shared.indexing import Busy, filled
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.records import Charge, Role
 
 
-def _place_in_row(row_E: Tensor, count_R: Tensor) -> Tensor:
-    """Return the place of every entry among those of its row, of which there are so many; rows in ascending order."""
-    return positions(len(row_E), row_E.device) - (count_R.cumsum(0) - count_R)[row_E]
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Where the queries of drafts stand in the rows of the model, whose places are counted through all rows.
+
+    `at_DL` is the place of every query, `from_T` what stands at each place: which position, counted through all drafts.
+    Shorter rows are padded by the first position of their first draft. `slot_T` is where its keys and values go, and
+    `queries` how many each row has, on the device `query_R`.
+    """
+
+    queries: Sequence[int]
+    query_R: Tensor
+    at_DL: Tensor
+    from_T: Tensor
+    slot_T: Tensor
+
+    @classmethod
+    def of(cls, store: DraftsStore, query_DL: Tensor) -> "_Rows":
+        """Lay the positions `query_DL` out, row by row and draft by draft, and have the store keep them apart."""
+        moves_DL, (_, width), device = store.moving(query_DL), query_DL.shape, query_DL.device
+        counts, moved = torch.stack([query_DL.sum(1), moves_DL.sum(1)]).tolist()
+        of_rows, rows = store.of_rows(counts), len(store.drafts)
+        queries = [sum(one) for one in of_rows]
+        longest = max(queries)
+        starts = [at for row, one in enumerate(of_rows) for at in accumulate(one[:-1], initial=row * longest)]
+        firsts = [draft * width for draft in accumulate(store.drafts[:-1], initial=0)]
+        numbers = torch.tensor([*starts, *store.take(moved), *queries, *firsts], device=device)
+        start_D, slot_D, query_R, first_R = numbers.split([len(starts), len(starts), rows, rows])
+        at_DL = query_DL.cumsum(1) + (start_D - 1)[:, None]
+        store.slot_DL = torch.where(moves_DL, moves_DL.cumsum(1) + (slot_D - 1)[:, None], store.slot_DL)
+        flat_E = torch.nonzero_static(query_DL.view(-1), size=sum(counts)).view(-1)
+        at_E = at_DL.view(-1).index_select(0, flat_E)
+        from_T = first_R[:, None].expand(-1, longest).reshape(-1).index_copy(0, at_E, flat_E)
+        behind_T = filled((rows * longest,), width, torch.int64, device)
+        slot_T = behind_T.index_copy(0, at_E, store.slot_DL.view(-1).index_select(0, flat_E))
+        return cls(queries=queries, query_R=query_R, at_DL=at_DL, from_T=from_T, slot_T=slot_T)
+
+    def take(self, x_DL: Tensor) -> Tensor:
+        """Return what positions have, [R, T]."""
+        return x_DL.reshape(-1).index_select(0, self.from_T).view(len(self.queries), -1)
 
 
 def forward_drafts(
@@ -26,40 +66,30 @@ def forward_drafts(
     Return aligned logits [N, V] of the read positions. Arguments are those of
     `harness.engine.diffusion.reuse.forward_queries`.
     """
-    drafts, draft_N, source_N = request.canvas, request.row_N, request.source_N
-    rows, width = len(store.drafts_R), drafts.tokens_BL.shape[1]
-    draft_E, position_E = query_DL.nonzero(as_tuple=True)
-    row_E = store.row_D[draft_E]
-    query_R = per_row(row_E, rows)
-    place_E, counts = _place_in_row(row_E, query_R), query_R.tolist()
-    longest, busy = max(counts), Busy(counts)
-    first_R = store.drafts_R.cumsum(0) - store.drafts_R
-    padding_R3 = torch.stack([torch.zeros_like(first_R), first_R, torch.full_like(first_R, width)], 1)
-    laid_out_RT3 = padding_R3[:, None].repeat(1, longest, 1)
-    laid_out_RT3[row_E, place_E] = torch.stack([position_E, draft_E, store.write(draft_E, position_E)], 1)
-    position_RT, draft_RT, slot_RT = laid_out_RT3.unbind(2)
-    place_DL = torch.zeros_like(drafts.tokens_BL)
-    place_DL[draft_E, position_E] = place_E
-    keys_R = torch.zeros_like(query_R).index_add(0, row_E, key_DL.sum(1)[draft_E])
-    head_R = per_row(store.row_D[draft_N], rows)
+    drafts, made = request.canvas, _Rows.of(store, query_DL)
+    rows, width, device = len(made.queries), query_DL.shape[1], query_DL.device
+    none_R, busy = filled((rows,), 0, torch.int64, device), Busy(made.queries)
+    draft_T, position_T = made.from_T // width, made.from_T % width
+    visible_TS = store.visible(key_DL, draft_T, position_T, request.model.spec.block_length)
+    seen_R = none_R.index_add(0, store.row_D, key_DL.sum(1) * query_DL.sum(1))
     window = ForwardRequest(
-        drafts.tokens_BL[draft_RT, position_RT],
-        positions_BT=position_RT,
-        slots_BT=slot_RT,
+        made.take(drafts.tokens_BL),
+        positions_BT=position_T.view(rows, -1),
+        slots_BT=made.slot_T.view(rows, -1),
         kv=store.shared,
         end=store.shared.slots,
-        visible_BTS=store.visible(key_DL, draft_RT, position_RT, request.model.spec.block_length),
+        visible_BTS=visible_TS.view(rows, -1, visible_TS.shape[1]),
         structured=False,
-        select_N=store.row_D[draft_N] * longest + place_DL[draft_N, source_N],
-        decided_at_BT=drafts.decided_at_BL[draft_RT, position_RT],
+        select_N=made.at_DL.view(-1).index_select(0, request.select_N),
+        decided_at_BT=made.take(drafts.decided_at_BL),
         observe=request.observe,
     )
     charge = Charge(
         role=role,
-        sample_B=busy(drafts.sample_B[first_R]),
-        query_B=busy(query_R),
-        keys_B=busy(keys_R / query_R),
-        head_B=busy(head_R),
-        reused=lambda: busy(query_R.new_zeros(rows, width).index_add(0, store.row_D, (key_DL & ~query_DL).long())),
+        sample_B=busy(none_R.index_copy(0, store.row_D, drafts.sample_B)),
+        query_B=busy(made.query_R),
+        keys_B=busy(seen_R / made.query_R),
+        head_B=busy(none_R.index_add(0, store.row_D, request.head_B)),
+        reused=lambda: busy(made.query_R.new_zeros(rows, width).index_add(0, store.row_D, (key_DL & ~query_DL).long())),
     )
     return request.call(window, charge)

@@ -192,7 +192,8 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
     if method.narrowing is not None and (standing is None or method.drafts):
         read_BL = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
     if standing is None or read_BL is not standing.read_BL:
-        return Places.marked(read_BL, read_BL.sum(1).tolist())
+        read_B = read_BL.sum(1)
+        return Places.marked(read_BL, read_B.tolist(), read_B)
     return Places.marked(read_BL, standing.read, standing.read_B)
 
 

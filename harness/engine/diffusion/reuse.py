@@ -180,14 +180,15 @@ def forward_queries(
     `queries` are those positions where they are gathered already, which spares a wait.
     """
     canvas, read_N = request.canvas, request.select_N
+    if isinstance(store, DraftsStore):
+        seen_BL = canvas.whole_BL if key_BL is None else key_BL
+        return forward_drafts(request, store, query_BL, key_DL=seen_BL, role=role)
     if queries is None:
         count_B, found = query_BL.sum(1), query_BL.view(-1).index_select(0, read_N).sum(0, keepdim=True)
         *counts, found = torch.cat([count_B, found]).tolist()
         assert found == len(read_N), "a position that is read is not computed"
         queries = Gathered.of(query_BL, count_B, counts)
     keys_B, key_BL = (canvas.length_B, canvas.whole_BL) if key_BL is None else (key_BL.sum(1), key_BL)
-    if isinstance(store, DraftsStore):
-        return forward_drafts(request, store, query_BL, key_DL=key_BL, role=role)
     busy, longest = Busy(queries.counts), queries.position_BT.shape[1]
     place_BL = queries.rank_BL + _starts(len(queries.counts), longest, read_N.device)[:, None]
     window = ForwardRequest(

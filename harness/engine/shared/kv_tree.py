@@ -2,14 +2,17 @@
 
 What a draft computes is kept in slots behind those of the row, until one draft goes on and the others are dropped: the
 tree of FreeDave's released code (arXiv:2510.00294; cychomatica/FreeDave: tree_attention).
-Shapes: D drafts, R rows of the model, L positions, E queries of all drafts, T queries of the widest row, S slots.
+Shapes: D drafts, R rows of the model, L positions, T queries, S slots.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from harness.engine.shared.indexing import filled, listed, positions
 from harness.engine.shared.model import Store
 
 
@@ -32,19 +35,19 @@ class TreeStore(Store, Protocol):
 
 
 class DraftsStore:
-    """The stores of drafts whose rows `row_D` share one: a `Store` with a row per draft.
+    """The stores of drafts that share those of their rows: a `Store` with a row per draft.
 
-    Drafts of a row stand together, rows in ascending order, none without a draft. `slot_DL` is where the positions of
-    a draft are. `slots` is what a draft sees as its own; the shared store has more, which hold what drafts of rows with
-    several have computed. A row's only draft writes in place.
+    Drafts of a row stand together, rows in ascending order: `drafts` are how many each has, one at least, and `row_D`
+    is the row of each draft. `slot_DL` is where the positions of a draft are. `slots` is what a draft sees as its own;
+    the shared store has more, which hold what drafts of rows with several have computed. A row's only draft writes in
+    place.
     """
 
-    def __init__(self, shared: Store, row_D: Tensor) -> None:
+    def __init__(self, shared: Store, row_D: Tensor, drafts: Sequence[int]) -> None:
         assert isinstance(shared, MovableStore), "keys and values that are not kept in slots cannot be shared by drafts"
-        self.shared, self.row_D, self.slots = shared, row_D, shared.slots
-        self.slot_DL = torch.arange(self.slots - 1, device=row_D.device).repeat(len(row_D), 1)
-        self.drafts_R = torch.bincount(row_D)
-        self._taken_R = torch.zeros_like(self.drafts_R)
+        self.shared, self.row_D, self.drafts, self.slots = shared, row_D, [*drafts], shared.slots
+        self.slot_DL = positions(self.slots - 1, row_D.device).expand(len(row_D), -1)
+        self._taken = [0] * len(self.drafts)
 
     def rows(self, index_B: Tensor) -> Store:
         """Return plain stores of the drafts `index_B`, in that order, repeats allowed."""
@@ -53,42 +56,49 @@ class DraftsStore:
 
     def grown(self, slots: int) -> "DraftsStore":
         """Return a store with more slots, which hold nothing yet; for drafts that have computed nothing so far."""
-        assert not bool(self._taken_R.any()), "the slots behind are taken"
-        return DraftsStore(self.shared.grown(slots), self.row_D)
+        assert not any(self._taken), "the slots behind are taken"
+        return DraftsStore(self.shared.grown(slots), self.row_D, self.drafts)
 
     def extended(self, rows: int) -> "DraftsStore":
         """Return a store with so many more rows, each of which is its own only draft; like `grown`, before any call."""
-        assert not bool(self._taken_R.any()), "drafts have computed something"
-        first = len(self.drafts_R)
+        assert not any(self._taken), "drafts have computed something"
+        first = len(self.drafts)
         more_D = torch.arange(first, first + rows, device=self.row_D.device)
-        return DraftsStore(self.shared.extended(rows), torch.cat([self.row_D, more_D]))
+        return DraftsStore(self.shared.extended(rows), torch.cat([self.row_D, more_D]), [*self.drafts, *[1] * rows])
 
-    def write(self, draft_E: Tensor, position_E: Tensor) -> Tensor:
-        """Return the slots [E] that these positions are to be written to, taking new ones; rows in ascending order."""
-        row_E, slot_E = self.row_D[draft_E], self.slot_DL[draft_E, position_E]
-        moves_E = (slot_E < self.slots) & (self.drafts_R[row_E] > 1)
-        # Positions that move get slots of their own, behind those that are taken.
-        moved_R = torch.zeros_like(self._taken_R).index_add_(0, row_E, moves_E.long())
-        first_R = self._taken_R - (moved_R.cumsum(0) - moved_R)
-        slot_E = torch.where(moves_E, self.slots + first_R[row_E] + moves_E.cumsum(0) - 1, slot_E)
-        self.slot_DL[draft_E, position_E] = slot_E
-        self._taken_R = self._taken_R + moved_R
-        needed = self.slots + int(self._taken_R.max())
+    def of_rows(self, counts: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return, for each row, what is counted of its drafts."""
+        ends = [*accumulate(self.drafts)]
+        return [tuple(counts[end - drafts : end]) for drafts, end in zip(self.drafts, ends, strict=True)]
+
+    def moving(self, query_DL: Tensor) -> Tensor:
+        """Return which of these positions are about to get a slot of their own, as other drafts see the present one."""
+        ends = [self.slots if drafts > 1 else 0 for drafts in self.drafts for _ in range(drafts)]
+        return query_DL & (self.slot_DL < listed(tuple(ends), self.row_D.device)[:, None])
+
+    def take(self, counts: Sequence[int]) -> list[int]:
+        """Return the first new slot of each draft, so many of which are taken behind those that are."""
+        firsts = []
+        for row, moved in enumerate(self.of_rows(counts)):
+            firsts += accumulate(moved[:-1], initial=self.slots + self._taken[row])
+            self._taken[row] += sum(moved)
+        needed = self.slots + max(self._taken)
         if self.shared.slots < needed:
             grown = self.shared.grown(needed)
             assert isinstance(grown, MovableStore)
             self.shared = grown
-        return slot_E
+        return firsts
 
-    def visible(self, key_DL: Tensor, draft_RT: Tensor, position_RT: Tensor, block: int | None) -> Tensor:
-        """Return the slots [R, T, S] that queries see: where their draft has the positions `key_DL`.
+    def visible(self, key_DL: Tensor, draft_T: Tensor, position_T: Tensor, block: int | None) -> Tensor:
+        """Return the slots [T, S] that queries see: where their draft has the positions `key_DL`.
 
         With `block`, the length of a model's blocks, no later block is seen.
         """
-        nowhere_DS = torch.zeros(len(key_DL), self.shared.slots, dtype=torch.int64, device=key_DL.device)
-        visible_RTS = nowhere_DS.bool().scatter(1, self.slot_DL, key_DL)[draft_RT]
+        shape, device = (len(key_DL), self.shared.slots), key_DL.device
+        nowhere_DS = filled(shape, False, torch.bool, device)
+        visible_TS = nowhere_DS.scatter(1, self.slot_DL, key_DL).index_select(0, draft_T)
         if block is None:
-            return visible_RTS
-        position_L = torch.arange(key_DL.shape[1], device=key_DL.device)
-        block_DS = nowhere_DS.scatter(1, self.slot_DL, (position_L // block).expand_as(key_DL))
-        return visible_RTS & (block_DS[draft_RT] <= (position_RT // block)[:, :, None])
+            return visible_TS
+        block_DL = (positions(key_DL.shape[1], device) // block).expand_as(key_DL)
+        block_DS = filled(shape, 0, torch.int64, device).scatter(1, self.slot_DL, block_DL)
+        return visible_TS & (block_DS.index_select(0, draft_T) <= (position_T // block)[:, None])
