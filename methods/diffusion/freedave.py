@@ -170,7 +170,7 @@ class FreeDave:
                 state = replace(target, memory=target.memory.with_(evaluated))
             else:
                 state = drafts.rows(index_B)
-                state.note_margins_of(target)
+                state.margins = state.margins.and_(target.margins)
             state = state if all(goes) else state.where(torch.tensor(goes, device=device), before)
             observe(before, seen, state)
 

@@ -54,7 +54,7 @@ class LookAhead:
             _SCORE: candidates.score_BL,
             _CONFIDENCE: candidates.confidence_BL,
             # Not to be read off the score, which is 0 where positions are inserted.
-            _KNOWN: candidates.score_BL.isfinite(),
+            _KNOWN: candidates.score_BL > -torch.inf,
         }
         if candidates.token_gap_BL is not None:
             canvas.memory[_TOKEN_GAP] = candidates.token_gap_BL

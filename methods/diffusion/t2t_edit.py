@@ -78,7 +78,7 @@ class Edit:
 
     def reads(self, canvas: Canvas) -> Tensor:
         """Return the committed positions of the window."""
-        return canvas.committed_BL & canvas.window_BL
+        return canvas.decided_here_BL
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Edit, and hold or let go; what this step committed cannot differ from its prediction."""

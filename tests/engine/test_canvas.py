@@ -5,6 +5,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.randomness import AHEAD, uniforms
 
 MASK, PAD = 9, 0
 
@@ -212,3 +213,28 @@ def test_rows_of_several_canvases_stand_one_behind_the_other():
     assert both.memory["seen"].tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 1, 0]]
     assert both.length_B.tolist() == [5, 4, 4]
     assert narrow.tokens_BL.shape == (1, 4)
+
+
+def test_draws_follow_the_clock_of_each_row():
+    """Guards numbers that are drawn for several steps at once: clocks part, jump, and pass the last of these steps."""
+    made, one = canvas([1, 2], [3]), torch.tensor([True, False])
+    ticks = [(None, 1), (one, 1), (None, 3), (~one, torch.tensor([0, AHEAD])), *[(None, 1)] * (AHEAD + 1)]
+    for rows_B, steps in ticks:
+        made.tick(rows_B, steps)
+        drawn_BL = uniforms(made.seed_B, made.clock_B, "order", 7)
+        assert torch.equal(made.uniforms("order"), drawn_BL[:, :5])
+        assert torch.equal(made.rows(torch.tensor([1])).uniforms("order"), drawn_BL[1:, :5])
+        assert torch.equal(made.widened(7).uniforms("order"), drawn_BL)
+
+
+def test_what_a_call_has_seen_is_reopened_as_it_is_remasked():
+    """Guards the shorter way of revisers that know what they take back."""
+    made, same = canvas([1, 2]), canvas([1, 2])
+    for each in (made, same):
+        each.commit(each.place_BL < 2, filled(each, 4))
+        each.tick(None)
+    again_BL = made.place_BL == 1
+    made.remask(again_BL)
+    same.reopen(again_BL & same.committed_BL, torch.tensor([1]))
+    for name in ("tokens_BL", "undecided_BL", "decided_at_BL", "remasked_B"):
+        assert torch.equal(getattr(made, name), getattr(same, name))

@@ -11,6 +11,7 @@ from harness.engine.diffusion import loop as diffusion
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod, Unscheduled
+from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.generation import DecodeError, Generation
 from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.engine.shared.prediction import Candidates, Prediction
@@ -221,3 +222,37 @@ def test_logits_that_are_no_numbers_end_the_run_and_name_the_row():
     with pytest.raises(DecodeError, match=r"scripted returned logits that are not numbers \(NaN\)") as caught:
         made(PLAIN, 1, 2, SICK)
     assert caught.value.sample == 2
+
+
+@dataclass(frozen=True)
+class Short:
+    """Cuts a row behind its first `most` positions once these are decided, and waits for the end of its window else."""
+
+    gives = Gives(waits=True)
+
+    most: int
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Cut rows."""
+        ends_B = self.decided_B(canvas) >= self.most
+        canvas.resize(torch.where(ends_B, canvas.prompt_length_B + self.most, canvas.length_B))
+
+    def decided_B(self, canvas: Canvas) -> Tensor:
+        """Return how many positions are decided."""
+        return canvas.committed_BL.sum(1)
+
+
+class ShortAtOnce(Short):
+    """Says when it cuts."""
+
+    def due(self, canvas: Canvas) -> Tensor:
+        """Return the rows to be cut."""
+        return self.decided_B(canvas) >= self.most
+
+
+def test_a_part_that_waits_is_called_when_it_is_due():
+    """Guards ends in the middle of a window, and parts that wait against being called in every step."""
+    for finish, calls in ((Short(2), LENGTH), (ShortAtOnce(2), 2)):
+        model = Scripted()
+        (one,) = made(replace(PLAIN, finish=finish), 1, model=model)
+        assert (one.tokens, model.calls) == ((1, 1), calls)

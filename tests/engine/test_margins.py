@@ -17,6 +17,10 @@ def made() -> Canvas:
     return Canvas.from_prompts([[2, 3]] * ROWS, gen_length=WIDTH - 2, mask_id=9, pad_id=0, seeds=range(ROWS))
 
 
+def doubled(slack_BL: Tensor, among_BL: Tensor) -> Tensor:
+    return nearest(2 * slack_BL, among_BL)
+
+
 def notes(steps: int) -> Iterator[dict[str, Any]]:
     """Yield what steps note: every kind, sometimes several of one, scores that share an infinity, and none."""
     draw = torch.Generator().manual_seed(steps)
@@ -28,6 +32,7 @@ def notes(steps: int) -> Iterator[dict[str, Any]]:
         yield told | {"rankings": (score_BL, chosen_BL & among_BL, among_BL)} if step % 3 else told
         if step % 5 == 1:
             yield {"bounds": (score_BL.double() - 0.5, among_BL), "gaps": torch.rand(ROWS, generator=draw)}
+            yield {"later": (doubled, (score_BL.double() - 0.4, among_BL))}
 
 
 def least(noted: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -40,6 +45,7 @@ def least(noted: dict[str, Any]) -> tuple[Tensor, Tensor]:
     found += [noted["gaps"].double()] if "gaps" in noted else []
     found += [nearest(*noted["bounds"]).double()] if "bounds" in noted else []
     found += [across(*noted["rankings"]).double()] if "rankings" in noted else []
+    found += [noted["later"][0](*noted["later"][1]).double()] if "later" in noted else []
     return token_B, torch.stack(found).amin(0)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from harness.engine.shared.model import ModelKind, ModelSpec
 from harness.engine.shared.places import Places
-from harness.engine.shared.prediction import Prediction, ScoreDtype, log_probability, rank_descending, top
+from harness.engine.shared.prediction import Prediction, ScoreDtype, least, log_probability, rank_descending, top
 
 SPEC = ModelSpec(
     name="none", kind=ModelKind.MASKED_DIFFUSION, vocab_size=3, max_length=4, layers=1, stop_ids=(0,), pad_id=0,
@@ -56,6 +56,15 @@ def test_every_row_has_its_own_count():
     """Guards against the largest or the mean count of the batch."""
     taken_BL = top(torch.zeros(3, 4), torch.ones(3, 4, dtype=torch.bool), torch.tensor([0, 1, 3]))
     assert taken_BL.sum(1).tolist() == [0, 1, 3]
+
+
+def test_the_least_are_the_top_of_the_other_order():
+    """Guards ties, closed positions and counts beyond what there is, and below nothing."""
+    value_BL, among_BL = torch.tensor([[0.5, 0.1, 0.5, -0.2, 0.5]] * 4), torch.tensor([[True, False, True, True, True]])
+    count_B = torch.tensor([-1, 2, 3, 9])
+    found_BL = least(value_BL, among_BL, count_B)
+    assert torch.equal(found_BL, top(-value_BL, among_BL, count_B))
+    assert found_BL.long().tolist() == [[0, 0, 0, 0, 0], [1, 0, 0, 1, 0], [1, 0, 1, 1, 0], [1, 0, 1, 1, 1]]
 
 
 def test_log_probability_is_that_of_the_softmax():

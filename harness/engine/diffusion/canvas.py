@@ -20,7 +20,7 @@ from harness.engine.shared.indexing import positions
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import RowsOf, Store
 from harness.engine.shared.positional import alike, levelled, moved
-from harness.engine.shared.randomness import row_keys, uniforms_of
+from harness.engine.shared.randomness import AHEAD, row_keys, uniforms_ahead
 
 SETTLED = 1 << 30
 """`draft_from` of rows without drafts."""
@@ -38,21 +38,18 @@ class Canvas:
     """Tokens and what is known about them.
 
     `undecided_BL` is only ever true in the response, where `decided_at_BL` is GIVEN. `window_BL` holds the positions
-    that may be committed now.
-    `clock_B` counts the steps of a row, those included that closed nothing; `opened_at_B` is where it stood when
-    the row's window opened; `window_masks_B` is the number of undecided positions when it opened, `window_index_B`
-    how many windows opened so far: whatever counts from the opening of a window goes by it. `calls_B` counts
-    evaluations; `first_call_B` how many there were when the first response position was last committed.
+    that may be committed now. `clock_B` counts the steps of a row, those included that closed nothing; `opened_at_B` is
+    where it stood when the row's window opened; `window_masks_B` is the number of undecided positions when it opened,
+    `window_index_B` how many windows opened so far: whatever counts from the opening of a window goes by it.
+    `calls_B` counts evaluations, `first_call_B` those there were when the first response position was last committed.
     `held_B` marks rows that a policy wants evaluated again although their window is complete; `held_calls_B` counts the
     evaluations made for that. `layout_B` counts how often the positions of a row moved or its end did. `draft_from_B`
     is the step, from 0, from which on decisions may be dropped by a verifier, `SETTLED` for none; `stopped_at_B` the
     one at which the stopper had everything committed (-1: it did not).
     `longest_B` is the greatest length that a row has had. `given_up_B` marks rows that the loop takes no further,
-    whatever is undecided or held. `margins` are the smallest gaps by which tokens and positions were decided.
-    `memory` holds what policies keep between steps.
-    `stores` holds keys and values; evaluations write them in place, so that of the copies of a canvas (not of its
-    rows) only the latest may be evaluated.
-    What follows from them is worked out by `once`.
+    whatever is undecided or held. `margins` are the smallest gaps by which tokens and positions were decided. `memory`
+    holds what policies keep between steps. `stores` holds keys and values; evaluations write them in place, so that of
+    the copies of a canvas (not of its rows) only the latest may be evaluated. What follows is worked out by `once`.
     """
 
     tokens_BL: Tensor
@@ -151,9 +148,7 @@ class Canvas:
     def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
         """Return the rows of all parts, one part behind the other, as wide as the widest; stores stay behind."""
         width = max(part.tokens_BL.shape[1] for part in parts)
-        parts = [part.copy() for part in parts]
-        for part in parts:
-            part._widen(width)
+        parts = [part.widened(width) for part in parts]
         tensors = alike(lambda *kept: torch.cat(kept), *(part._tensors() for part in parts))
         memory = Memory.joined([part.memory for part in parts], [part.num_rows for part in parts])
         return parts[0]._with(tensors, unpadded=all(part._unpadded for part in parts), memory=memory, stores={})
@@ -186,9 +181,7 @@ class Canvas:
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest."""
         width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
-        made, other = self.copy(), other.copy()
-        made._widen(width)
-        other._widen(width)
+        made, other = self.widened(width), other.widened(width)
 
         def merged(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs]))
@@ -278,7 +271,14 @@ class Canvas:
     def uniforms(self, purpose: str) -> Tensor:
         """Return float64 [B, L] in [0, 1), fixed by sample, step, purpose and position."""
         key_B, width = self.once(row_keys, (self.seed_B,), row_keys), self.tokens_BL.shape[1]
-        return self.once((purpose, width), (key_B, self.clock_B), lambda key, at: uniforms_of(key, at, purpose, width))
+        first_B, row_B = self._drawn_from[0], positions(self.num_rows, key_B.device)
+        ahead_BAL = self.once((purpose, width), (key_B, first_B), lambda *at: uniforms_ahead(*at, purpose, width))
+        return self.once((purpose,), (ahead_BAL, self.clock_B), lambda drawn, at_B: drawn[row_B, at_B - first_B])
+
+    @property
+    def _drawn_from(self) -> tuple[Tensor, int]:
+        """The clock that numbers were drawn from, and how many steps any row has made since at most."""
+        return self.once(uniforms_ahead, (self.clock_B,), lambda clock_B: (clock_B, 0))
 
     def commit(self, commit_BL: Tensor, tokens_BL: Tensor) -> None:
         """Decide undecided positions; a position that is not undecided is left as it is."""
@@ -331,10 +331,6 @@ class Canvas:
         """Keep what a decision of this step hung on, of which the gap follows later: a field of `Noted`, but `gaps`."""
         self.margins = self.margins.noting(Noted(**{kind: (one,) for kind, one in noted.items()}))
 
-    def note_margins_of(self, other: "Canvas") -> None:
-        """Keep all that `other`, with the same rows, has noted: this canvas hangs on its decisions, too."""
-        self.margins = Margins.of(alike(torch.minimum, self.margins.tensors, other.margins.tensors))
-
     def open_window(self, rows_B: Tensor, window_BL: Tensor) -> None:
         """Open the next window of the rows marked in `rows_B`: its clock restarts, and caches may compute all."""
         self.window_BL = torch.where(rows_B[:, None], window_BL, self.window_BL)
@@ -355,7 +351,10 @@ class Canvas:
 
     def tick(self, rows_B: Tensor | None, steps_B: Tensor | int = 1) -> None:
         """Advance the clock of the rows marked in `rows_B` (None: of all)."""
+        first_B, since = self._drawn_from
         self.clock_B = self.clock_B + (steps_B if rows_B is None else rows_B * steps_B)
+        if isinstance(steps_B, int) and 0 < steps_B < AHEAD - since:
+            self.known[uniforms_ahead] = (self.clock_B,), (first_B, since + steps_B)
 
     def resize(self, length_B: Tensor) -> None:
         """Grow rows by masks at the end, or cut them, so that row b has `length_B[b]` positions."""

@@ -267,7 +267,9 @@ def _advance(
         if not settled:
             after = _close_windows(method, after, complete, any(standing.held))
         now = standing if settled and standing.open_everywhere else None
-        if steps_B is not None and list(steps) != list(rows):
+        # Rows without a step are as they were, unless somebody may have changed them.
+        touched = method.revises or not settled or not after.memory.is_of(others.memory)
+        if steps_B is not None and list(steps) != list(rows) and touched:
             after, now = after.where(steps_B, others), None
         if observers:
             shown = replace(candidates, entropy_BL=prediction.entropy())

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness.engine.shared.positional import alike
+
 _AT_ONCE = 32
 """Steps whose margins are worked out together: by itself a step would spend a third of its operations on them."""
 
@@ -103,6 +105,10 @@ class Margins:
         """What they are when they are settled."""
         now = self.settled
         return {name: getattr(now, name) for name in _TENSORS}
+
+    def and_(self, other: "Margins") -> "Margins":
+        """Return the margins of rows that hang on the decisions of both."""
+        return Margins.of(alike(torch.minimum, self.tensors, other.tensors))
 
     def begun(self) -> "Margins":
         """Return the margins at the beginning of another step."""

@@ -205,6 +205,11 @@ class DiffusionMethod:
         return not isinstance(self.stopper, NeverStop)
 
     @cached_property
+    def revises(self) -> bool:
+        """Whether the reviser ever does."""
+        return not isinstance(self.reviser, NeverRevise)
+
+    @cached_property
     def drafts(self) -> bool:
         """Whether the verifier makes more of a step than the step."""
         return not isinstance(self.verifier, Unverified)

@@ -12,6 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from harness.engine.shared.indexing import positions
+
+AHEAD = 8
+"""Steps that are drawn for at once: one step's numbers take thirty operations, and those of several no more."""
+
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
 
 
@@ -52,7 +57,12 @@ def uniforms_of(key_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Ten
     """Return `uniforms` of rows whose `row_keys` are at hand."""
     salt = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=7).digest(), "big")
     row_B = _mix(key_B ^ (step_B * _GOLDEN + salt))
-    return _shift(_mix(row_B[:, None] + _spread(length, key_B.device)), 11).double() * 2.0**-53
+    return _shift(_mix(row_B[..., None] + _spread(length, key_B.device)), 11).double() * 2.0**-53
+
+
+def uniforms_ahead(key_B: Tensor, step_B: Tensor, purpose: str, length: int) -> Tensor:
+    """Return `uniforms_of` each row's step and of those behind it, [B, AHEAD, `length`]."""
+    return uniforms_of(key_B[:, None], step_B[:, None] + positions(AHEAD, step_B.device), purpose, length)
 
 
 @lru_cache(maxsize=256)
