@@ -4,12 +4,12 @@ A window leaves in the canvas's memory, under `VISIBLE`, how many positions of e
 Nothing is kept between calls.
 """
 
-import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves
+from harness.engine.shared.indexing import positions
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Charge
@@ -31,15 +31,21 @@ class CutSuffix:
         """Return aligned logits of the read positions, of which `narrow` has left the visible ones."""
         canvas = request.canvas
         length_B = _visible_B(canvas)
-        width = int(length_B.max())
+        width, seen_B1L = canvas.once(CutSuffix, (length_B,), _visible)
         visible = ForwardRequest(
             canvas.tokens_BL[:, :width],
-            visible_BTS=(torch.arange(width, device=length_B.device) < length_B[:, None])[:, None, :],
+            visible_BTS=seen_B1L,
             select_N=request.row_N * width + request.source_N,
             decided_at_BT=canvas.decided_at_BL[:, :width],
         )
         charge = Charge(sample_B=canvas.sample_B, query_B=length_B, keys_B=length_B, head_B=request.head_B)
         return request.call(visible, charge)
+
+
+def _visible(length_B: Tensor) -> tuple[int, Tensor]:
+    """Return the length of the longest row, and which positions each has; waits for the device."""
+    width = int(length_B.max())
+    return width, (positions(width, length_B.device) < length_B[:, None])[:, None, :]
 
 
 def _visible_B(canvas: Canvas) -> Tensor:

@@ -14,6 +14,7 @@ Invariant: k at least the response and p_roll = 1 equals no cache.
 """
 
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from harness.engine.diffusion.reuse import (
     store_of,
     top_probability,
 )
+from harness.engine.shared.indexing import filled as constant
 from harness.engine.shared.indexing import positions
 from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
@@ -73,12 +75,12 @@ class DualAdaptiveCache:
         return read_BL & query_BL
 
     def _importance(self, canvas: Canvas) -> Tensor:
-        return kept(canvas, _IMPORTANCE, torch.zeros_like(canvas.tokens_BL, dtype=torch.float64))
+        return kept(canvas, _IMPORTANCE, _nothing(canvas))
 
     def _masks(self, canvas: Canvas) -> Tensor:
         """Return the `k` masks that are next."""
         density_BL = certainty_density(canvas, self.sigma)
-        score_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(density_BL)) * density_BL
+        score_BL = kept(canvas, _CONFIDENCE, _nothing(canvas)) * density_BL
         score_BL = torch.where(canvas.undecided_BL, score_BL, 0.0)
         score_BL = score_BL + score_BL.amax(1, keepdim=True) * canvas.window_BL
         part_BL = canvas.once(DualAdaptiveCache, (canvas.window_BL,), lambda window_BL: _parts(canvas, window_BL))
@@ -101,12 +103,13 @@ class DualAdaptiveCache:
         logits_MV = forward_queries(watched, store_of(request), query_BL, queries=queries)
         told_BL = asked_BL & past.fresh_B[:, None] if self.frozen_conf else asked_BL
         sure_BL = places.put(top_probability(logits_MV.double(), spec), 0.0)
-        confidence_BL = kept(canvas, _CONFIDENCE, torch.zeros_like(sure_BL))
+        confidence_BL = kept(canvas, _CONFIDENCE, _nothing(canvas))
         canvas.memory |= {
             _CONFIDENCE: torch.where(told_BL, sure_BL, confidence_BL),
             _IMPORTANCE: rollout.flow_BLL.sum(1),
-            _SHIFT: torch.full_like(canvas.clock_B, spec.shift),
         }
+        if spec.shift:
+            canvas.memory[_SHIFT] = torch.full_like(canvas.clock_B, spec.shift)
         remember(canvas, past, query_BL)
         rank_BL = asked_BL.view(-1).cumsum(0).view_as(asked_BL) - 1
         return logits_MV.index_select(0, request.places.take(rank_BL))
@@ -121,13 +124,25 @@ class Rollout:
     def __init__(self, queries: Gathered) -> None:
         rows, width = queries.chosen_BL.shape
         self.queries = queries
-        self.flow_BLL = torch.eye(width, dtype=torch.float64, device=queries.chosen_BL.device).repeat(rows, 1, 1)
+        self.flow_BLL = _identity(width, queries.chosen_BL.device).expand(rows, -1, -1)
 
     def __call__(self, layer: int, attention_BTS: Tensor) -> None:
         """Multiply by one layer."""
         attention_BTS = attention_BTS.double()
         flow_BTL = attention_BTS @ self.flow_BLL + self.queries.take(self.flow_BLL)
         self.flow_BLL = self.queries.put(self.flow_BLL, flow_BTL / (attention_BTS.sum(2, keepdim=True) + 1))
+
+
+@lru_cache
+def _identity(width: int, device: torch.device) -> Tensor:
+    """Return the identity [L, L]; the same tensor to all, so that nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.eye(width, dtype=torch.float64, device=device)
+
+
+def _nothing(canvas: Canvas) -> Tensor:
+    """Return zeros [B, L]; nobody may write to them."""
+    return constant((*canvas.tokens_BL.shape,), 0.0, torch.float64, canvas.tokens_BL.device)
 
 
 def _parts(canvas: Canvas, window_BL: Tensor) -> Tensor:
@@ -146,6 +161,8 @@ def _sources_of(read_BL: Tensor, shift: int) -> Tensor:
 
 def _with_sources_of(canvas: Canvas, chosen_BL: Tensor) -> Tensor:
     """Return the chosen positions, and those that the logits of the undecided ones among them come from."""
+    if _SHIFT not in canvas.memory:
+        return chosen_BL
     shift_B1 = kept(canvas, _SHIFT, torch.zeros_like(canvas.clock_B))[:, None]
     reader_BL = canvas.position_L + shift_B1
     inside_BL, last = reader_BL < canvas.tokens_BL.shape[1], canvas.tokens_BL.shape[1] - 1

@@ -54,6 +54,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.diffusion.policies import Observe, Step
+from harness.engine.diffusion.standing import told
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
@@ -140,7 +141,7 @@ class FreeDave:
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Walk from each row's first draft as long as the real step leads to one whose prediction is known."""
         stores, drafts, device = drafts.stores, replace(drafts, stores={}), drafts.held_B.device
-        samples, opened, held = torch.stack([drafts.sample_B, drafts.open_BL.sum(1), drafts.held_B]).tolist()
+        samples, opened, held = told(drafts)
         unread = [not one and not other for one, other in zip(opened, held, strict=True)]
         row_of = [*accumulate((one != other for one, other in pairwise(samples)), initial=0)]
         at = [row_of.index(row) for row in range(row_of[-1] + 1)]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.policies import Observe, Step
+from harness.engine.diffusion.standing import told
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError, at_least
@@ -66,7 +67,8 @@ class LookAhead:
         """Return the branches, each row's base first, then by the rank of what they add."""
         memory, open_BL = stepped.memory, stepped.open_BL
         left_BL = open_BL & memory[_KNOWN] & (stepped.clock_B > canvas.clock_B)[:, None]
-        branches = (left_BL.sum(1).clamp(max=self.k - 1) * (open_BL.sum(1) > 1)).tolist()
+        counts = torch.stack([left_BL.sum(1), stepped.num_open_B], 1).tolist()
+        branches = [min(left, self.k - 1) if opened > 1 else 0 for left, opened in counts]
         made = [(row, nth, count) for row, count in enumerate(branches) for nth in range(count + 1)]
         origin_D, nth_D, count_D = torch.tensor(made, dtype=torch.int64, device=left_BL.device).unbind(1)
         score_BL = memory[_SCORE]
@@ -85,12 +87,12 @@ class LookAhead:
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Return each row's surest branch."""
-        told = torch.stack([drafts.sample_B.double(), self._confidence(drafts, prediction)], 1).tolist()
+        samples, confidences = told(drafts)[0], self._confidence(drafts, prediction).tolist()
         starts: list[int] = []
         best: list[int] = []
         gaps: list[float] = []
-        for _, of_row in groupby(enumerate(told), key=lambda one: one[1][0]):
-            sure = [(confidence, draft) for draft, (_, confidence) in of_row]
+        for _, of_row in groupby(range(len(samples)), key=samples.__getitem__):
+            sure = [(confidences[draft], draft) for draft in of_row]
             starts.append(sure[0][1])
             # The base loses ties, of the others the first wins.
             ranked = sorted(sure[1:] + sure[:1], key=lambda one: -one[0])
@@ -116,7 +118,7 @@ class LookAhead:
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
         p_N = surest(logits_NV)[1].exp().double()
         p_DL = torch.where(drafts.open_BL, prediction.scatter(p_N, torch.inf), torch.inf).sort(1).values
-        count_D = (drafts.open_BL.sum(1) * self.branch_topp).long().clamp(min=1)
+        count_D = (drafts.num_open_B * self.branch_topp).long().clamp(min=1)
         mean_D = p_DL.masked_fill(drafts.position_L >= count_D[:, None], 0.0).sum(1) / count_D
         return self.alpha * drafts.memory[_CREATION] + (1 - self.alpha) * mean_D
 

@@ -234,20 +234,25 @@ class Short:
 
     def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
         """Cut rows."""
-        ends_B = self.decided_B(canvas) >= self.most
+        ends_B = canvas.committed_BL.sum(1) >= self.most
         canvas.resize(torch.where(ends_B, canvas.prompt_length_B + self.most, canvas.length_B))
 
-    def decided_B(self, canvas: Canvas) -> Tensor:
-        """Return how many positions are decided."""
-        return canvas.committed_BL.sum(1)
 
+@dataclass(frozen=True)
+class ShortAtOnce:
+    """The same, which says when it cuts."""
 
-class ShortAtOnce(Short):
-    """Says when it cuts."""
+    gives = Gives(waits=True)
+
+    most: int
+
+    def __call__(self, canvas: Canvas, complete_B: Tensor) -> None:
+        """Cut rows."""
+        Short(self.most)(canvas, complete_B)
 
     def due(self, canvas: Canvas) -> Tensor:
         """Return the rows to be cut."""
-        return self.decided_B(canvas) >= self.most
+        return canvas.committed_BL.sum(1) >= self.most
 
 
 def test_a_part_that_waits_is_called_when_it_is_due():

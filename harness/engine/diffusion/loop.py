@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.standing import Standing, reads
+from harness.engine.diffusion.standing import Standing, read_counts, reads
 from harness.engine.diffusion.steps import Steps
 from harness.engine.diffusion.turnover import Arrivals, Turnover
 from harness.engine.shared.generation import GIVEN, Generation
@@ -193,7 +193,7 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
         read_BL = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
     if standing is None or read_BL is not standing.read_BL:
         read_B = read_BL.sum(1)
-        return Places.marked(read_BL, read_B.tolist(), read_B)
+        return Places.marked(read_BL, read_counts(canvas, read_B), read_B)
     return Places.marked(read_BL, standing.read, standing.read_B)
 
 

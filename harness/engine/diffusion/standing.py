@@ -25,6 +25,25 @@ def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
     return read_BL
 
 
+def told(canvas: Canvas) -> tuple[list[int], list[int], list[int]]:
+    """Return the sample, the number of open positions, and whether a policy holds it, of each row.
+
+    Waits for the device, unless `read_counts` has asked for these rows.
+    """
+    return canvas.once(told, (canvas.sample_B, canvas.open_BL, canvas.held_B), lambda *_: _columns(canvas))
+
+
+def read_counts(canvas: Canvas, read_B: Tensor) -> list[int]:
+    """Return `read_B` as the host knows it; the same transfer tells what `told` returns."""
+    counts, *known = _columns(canvas, read_B)
+    canvas.known[told] = (canvas.sample_B, canvas.open_BL, canvas.held_B), known
+    return counts
+
+
+def _columns(canvas: Canvas, *others_B: Tensor) -> list[list[int]]:
+    return torch.stack([*others_B, canvas.sample_B, canvas.num_open_B, canvas.held_B]).tolist()
+
+
 def asked(method: DiffusionMethod, canvas: Canvas) -> Tensor:
     """Return what the next evaluation is asked for: what is read, as a cache narrows it, unless drafts come first."""
     read_BL = reads(method, canvas)
