@@ -138,8 +138,9 @@ def _make(
     What is read is taken from the last one, that of the rows `answered_B` from the first.
     """
     store, canvas = store_of(request), request.canvas
-    logits_NV, made = torch.empty(0), []
-    query_CBL = torch.stack([call.query_BL for call in calls]) & canvas.whole_BL
+    logits_NV, made = None, []
+    query_CBL = torch.stack([call.query_BL for call in calls])
+    query_CBL = query_CBL if canvas.unpadded else query_CBL & canvas.whole_BL
     count_CB = query_CBL.sum(2)
     # One transfer for all calls: how much each computes, and which rows the first one is read for.
     told = (count_CB if answered_B is None else torch.cat([count_CB, answered_B[None]])).tolist()
@@ -152,14 +153,16 @@ def _make(
         made.append(query_BL)
         queries = Gathered.of(query_BL, count_B, counts)
         # Rows without a query see something, too: of nothing there is no mean.
-        key_BL = blocks.before(call.end_B.clamp(min=1)) & canvas.whole_BL
+        end_B = call.end_B if all(counts) else call.end_B.clamp(min=1)
+        key_BL = blocks.before(end_B) if canvas.unpadded else blocks.before(end_B) & canvas.whole_BL
         forward = partial(forward_queries, store=store, query_BL=query_BL, key_BL=key_BL, role=call.role)
         if read and all(read):
             logits_NV = forward(request, queries=queries)
             continue
         places, entry_M = request.places.within([row for row, one in enumerate(read) if one])
         made_NV = forward(replace(request, places=places), queries=queries)
-        if not len(logits_NV):
+        if logits_NV is None:
             logits_NV = made_NV.new_empty(len(request.row_N), made_NV.shape[1])
         logits_NV.index_copy_(0, entry_M, made_NV)
+    assert logits_NV is not None, "nothing was computed"
     return logits_NV, reduce(torch.logical_or, made)

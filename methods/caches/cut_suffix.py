@@ -32,10 +32,11 @@ class CutSuffix:
         canvas = request.canvas
         length_B = _visible_B(canvas)
         width, seen_B1L = canvas.once(CutSuffix, (length_B,), _visible)
+        whole = width == canvas.tokens_BL.shape[1]
         visible = ForwardRequest(
             canvas.tokens_BL[:, :width],
             visible_BTS=seen_B1L,
-            select_N=request.row_N * width + request.source_N,
+            select_N=request.select_N if whole else request.row_N * width + request.source_N,
             decided_at_BT=canvas.decided_at_BL[:, :width],
         )
         charge = Charge(sample_B=canvas.sample_B, query_B=length_B, keys_B=length_B, head_B=request.head_B)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Needs
 from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.policy import policy, probability
@@ -99,9 +100,8 @@ class Dependency:
     def _note_margins(self, confidence_BL: Tensor, open_BL: Tensor, rest_BL: Tensor, canvas: Canvas) -> None:
         """Note how near confidences were to their bounds."""
         known_BL = decided_before_end(canvas) & (confidence_BL > -torch.inf)
-        canvas.note(bounds=(confidence_BL - self.tau, open_BL | known_BL))
-        canvas.note(bounds=(confidence_BL - self.induce, open_BL))
-        canvas.note(bounds=(confidence_BL - self.low, rest_BL))
+        for bound, among_BL in ((self.tau, open_BL | known_BL), (self.induce, open_BL), (self.low, rest_BL)):
+            canvas.note(later=(Bound(bound), (confidence_BL, among_BL)))
 
     def _weights(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Return how much j attends to i, and where that counts, both [B, i, j]."""

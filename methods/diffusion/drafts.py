@@ -41,8 +41,8 @@ def chain(
     *,
     bounded: bool,
     exact: bool = False,
-) -> tuple[Canvas, list[Draft]]:
-    """Return up to `longest` drafts of every row, `stepped` first, and the canvas with the rows of all levels.
+) -> tuple[list[Canvas], list[Draft]]:
+    """Return up to `longest` drafts of every row, `stepped` first, and the canvases of all levels.
 
     A chain ends with a draft that is not useful, with what the prediction has read, where a step commits nothing, and
     where it moves or cuts positions. All rows of a level step together: those that have ended are not among the drafts.
@@ -61,7 +61,7 @@ def chain(
                 drafts[row].append(made)
                 there[row] = goes_on and longest[row] > len(levels)
         if not any(there):
-            return Canvas.cat(levels), [each for of_row in drafts for each in of_row]
+            return levels, [each for of_row in drafts for each in of_row]
         before, draft = draft, step(draft, prediction, there)
         levels.append(replace(draft, margins=stepped.margins) if exact else draft)
 

@@ -149,6 +149,9 @@ class DreamSelect:
     alg: Algorithm = Algorithm.entropy
     alg_temp: float | None = None
 
+    # The quota counts coins that fell at positions which a cache may leave out.
+    gives = Gives(decides_if_read=True)
+
     def __post_init__(self) -> None:
         at_least(0, alg_temp=self.alg_temp)
 

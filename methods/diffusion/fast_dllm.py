@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import across, prefix
+from harness.engine.diffusion.margins import Bound, across, prefix
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, top
@@ -38,7 +38,7 @@ class Threshold:
         if quota_B is not None:
             within_BL = top(candidates.score_BL, open_BL, quota_B)
             canvas.note(rankings=(candidates.score_BL, within_BL, open_BL))
-        canvas.note(bounds=(confidence_BL - self.threshold, within_BL))
+        canvas.note(later=(Bound(self.threshold), (confidence_BL, within_BL)))
         sure_BL = confidence_BL > self.threshold if self.strict else confidence_BL >= self.threshold
         return sure_BL if quota_B is None else within_BL & sure_BL
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.indexing import filled, listed
@@ -104,7 +105,7 @@ class SureOrInherited:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the sure and inherited positions."""
         inherited_BL = _inherited_BL(canvas)
-        canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL & ~inherited_BL))
+        canvas.note(later=(Bound(self.threshold), (candidates.confidence_BL, open_BL > inherited_BL)))
         return open_BL & ((candidates.confidence_BL > self.threshold) | inherited_BL)
 
 

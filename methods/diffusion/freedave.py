@@ -119,11 +119,12 @@ class FreeDave:
         else:
             chosen = [one for one in drafts if not one.level or (one.useful and one.live)]
         origins = [one.row for one in chosen]
-        numbers = [[one.at for one in chosen], origins, [origins.count(row) > 1 for row in origins]]
-        at_D, origin_D, several_D = torch.tensor(numbers, device=stepped.held_B.device)
-        made = levels.rows(at_D)
+        least = [0 if origins.count(row) > 1 else SETTLED for row in origins]
+        numbers = [[one.at for one in chosen], origins, least]
+        at_D, origin_D, least_D = torch.tensor(numbers, device=stepped.held_B.device)
+        made = Canvas.cat(levels, at_D)
         made = left_in_window(made, chosen, origin_D, canvas) if as_published else made
-        made.draft_from_B = torch.where(several_D > 0, canvas.clock_B[origin_D], SETTLED)
+        made.draft_from_B = torch.maximum(canvas.clock_B[origin_D], least_D)
         if self.drafts is Drafts.tree:
             drafts_of = [origins.count(row) for row in range(canvas.num_rows)]
             return replace(made, stores={key: DraftsStore(store, origin_D, drafts_of) for key, store in stores.items()})

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.margins import nearest
+from harness.engine.diffusion.margins import Bound, nearest
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.policy import policy, probability
@@ -42,7 +42,7 @@ class Variant(Enum):
 
 @dataclass(frozen=True)
 class Runs:
-    """Maximal stretches of open positions: the best of each, the first of equals.
+    """Maximal stretches of open positions: the best of each, the first of equals; of closed ones nothing is told.
 
     `run_BL` numbers them, `own_BL` are the scores of open positions, `most_BL` the greatest of each one's run.
     """
@@ -60,7 +60,7 @@ class Runs:
         own_BL, at_L = torch.where(open_BL, score_BL.double(), -torch.inf), positions(length, open_BL.device)
         most_BL = _greatest(own_BL, run_BL)
         nowhere_BR = filled((rows, length + 1), length, torch.int64, open_BL.device)
-        tied_BL = torch.where(open_BL & (own_BL == most_BL), at_L, length)
+        tied_BL = torch.where(own_BL == most_BL, at_L, length)
         first_BL = nowhere_BR.scatter_reduce(1, run_BL, tied_BL, "amin").gather(1, run_BL)
         return cls(run_BL, own_BL, most_BL, first_BL == at_L)
 
@@ -73,7 +73,7 @@ class Runs:
     def above(self, candidates: Candidates, open_BL: Tensor, tau: float, low: float) -> Tensor:
         """Return run maxima above `low` and open positions above `tau`."""
         confidence_BL = candidates.confidence_BL
-        return (self.best_BL & (confidence_BL > low)) | (open_BL & (confidence_BL > tau))
+        return open_BL & ((self.best_BL & (confidence_BL > low)) | (confidence_BL > tau))
 
 
 def _greatest(values_BL: Tensor, run_BL: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Hierarchy:
         )
         if self.variant is Variant.standard:
             return chosen_BL | best_BL
-        canvas.note(bounds=(candidates.confidence_BL - self.low, best_BL))
+        canvas.note(later=(Bound(self.low), (candidates.confidence_BL, best_BL)))
         confident_B1 = (open_BL & (candidates.confidence_BL >= self.low)).any(1, keepdim=True)
         return chosen_BL | (best_BL & ~confident_B1)
 
@@ -152,23 +152,24 @@ class HierarchyOfDoubted:
         return canvas.decided_here_BL
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
-        """Return the chosen open positions: at least one, as more are chosen than are doubted."""
+        """Return what is chosen, of which at least one is open, as more are chosen than are doubted."""
         again_BL, score_BL, confidence_BL = self.reads(canvas), candidates.score_BL, candidates.confidence_BL
-        doubted_BL = again_BL & (confidence_BL < self.rm)
+        # Rows without an open position make no step.
+        doubted_BL = again_BL & (confidence_BL < self.rm) & open_BL.any(1, keepdim=True)
         eligible_BL = open_BL | doubted_BL
         chosen_BL = Runs.of(score_BL, eligible_BL).above(candidates, eligible_BL, self.tau, self.low)
         left_BL = eligible_BL ^ chosen_BL
         # So many are missing; where more are chosen than need be, the number is negative, and none is added.
         added_BL = top(score_BL, left_BL, doubted_BL.sum(1) + 1 - chosen_BL.sum(1))
+        canvas.note(later=(Bound(self.rm), (confidence_BL, again_BL)))
         canvas.note(
-            bounds=(confidence_BL - self.rm, again_BL),
             rankings=(score_BL, added_BL, left_BL),
             later=(Above(self.tau, self.low), (score_BL, confidence_BL, eligible_BL, eligible_BL)),
         )
         chosen_BL = chosen_BL | added_BL
         canvas.memory[_EDITED] = edited_BL = doubted_BL & chosen_BL
         canvas.memory[_REMASKED] = doubted_BL ^ edited_BL
-        return open_BL & chosen_BL
+        return chosen_BL
 
 
 @policy("method/reviser", "hierarchy_remask")
@@ -179,11 +180,10 @@ class RemaskDoubted:
     """
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
-        """Revise the rows that have made a step."""
+        """Edit and mask again."""
         if _EDITED not in canvas.memory:
             return
-        stepped_B1 = commit_BL.any(1, keepdim=True)
         changed_BL = candidates.tokens_BL != canvas.tokens_BL
-        canvas.edit(canvas.memory[_EDITED] & stepped_B1 & changed_BL, candidates.tokens_BL)
-        remasked_BL = canvas.memory[_REMASKED] & stepped_B1
+        canvas.edit(canvas.memory[_EDITED] & changed_BL, candidates.tokens_BL)
+        remasked_BL = canvas.memory[_REMASKED]
         canvas.reopen(remasked_BL, remasked_BL.sum(1))

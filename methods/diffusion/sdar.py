@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, first, log_probability, surest
@@ -110,6 +111,6 @@ class Denoise:
             return best_BL
         sure_BL = open_BL & (candidates.confidence_BL > self.threshold)
         by_bound_B = sure_BL.sum(1) >= quota_B
-        canvas.note(bounds=(candidates.confidence_BL - self.threshold, open_BL))
+        canvas.note(later=(Bound(self.threshold), (candidates.confidence_BL, open_BL)))
         canvas.note(rankings=(candidates.score_BL, best_BL, open_BL & ~by_bound_B[:, None]))
         return torch.where(by_bound_B[:, None], sure_BL, best_BL)

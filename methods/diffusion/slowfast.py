@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction
@@ -98,7 +99,7 @@ class ExploreAndFill:
         estimate_B = (farthest_B + 1 - start_B).clamp(1, self.length)
         # Nothing before the farthest position that reaches the bound could change the estimate.
         looked_at_BL = canvas.open_BL & (canvas.place_BL >= farthest_B[:, None]) & pending_B[:, None]
-        canvas.note(bounds=(candidates.confidence_BL - self.conf_len, looked_at_BL))
+        canvas.note(later=(Bound(self.conf_len), (candidates.confidence_BL, looked_at_BL)))
         shifted_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
         made_BW = shifted_BW >= 0
         agree_B = made_BW.all(1) & (shifted_BW.double().std(1, correction=0) < self.stab_std)
@@ -106,7 +107,7 @@ class ExploreAndFill:
         found_B = torch.where(agree_B, estimate_B, mean_B)
         memory[_LENGTH] = torch.where(pending_B, found_B, memory[_LENGTH])
         memory[_ESTIMATES] = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
-        memory[_STABLE] = memory[_STABLE] | (agree_B & pending_B)
+        memory[_STABLE] = torch.where(pending_B, agree_B, memory[_STABLE])
 
 
 @policy("method/schedule", "slowfast")
@@ -135,6 +136,6 @@ class SurePair:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the pair or more; the loop adds the best one where there is none."""
-        canvas.note(bounds=(candidates.confidence_BL - self.high, open_BL))
+        canvas.note(later=(Bound(self.high), (candidates.confidence_BL, open_BL)))
         sure_BL = open_BL & (candidates.confidence_BL >= self.high)
         return sure_BL & (sure_BL.sum(1, keepdim=True) >= 2)

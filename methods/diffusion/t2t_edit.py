@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
@@ -85,7 +86,7 @@ class Edit:
         looked_at_BL, sure_BL = self.reads(canvas) & ~commit_BL, candidates.confidence_BL > self.tau_edit
         differs_BL = candidates.tokens_BL != canvas.tokens_BL
         changed_BL = looked_at_BL & differs_BL & sure_BL
-        canvas.note(bounds=(candidates.confidence_BL - self.tau_edit, looked_at_BL & differs_BL))
+        canvas.note(later=(Bound(self.tau_edit), (candidates.confidence_BL, looked_at_BL & differs_BL)))
         if candidates.token_gap_BL is not None:
             # What stays might have been edited, had another token been as sure.
             canvas.note(tokens=(candidates.token_gap_BL.abs(), looked_at_BL & sure_BL))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
+from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.indexing import filled, listed, positions
 from harness.engine.shared.model import ForwardRequest
@@ -135,8 +136,10 @@ class WideIn:
         cap_B = _caps(self, open_BL.shape[1], open_BL.device).index_select(0, open_BL.sum(1))
         sure_BL = open_BL & (candidates.confidence_BL > self.tau1)
         chosen_BL = top(candidates.score_BL, sure_BL, cap_B)
-        slack_BL = candidates.confidence_BL - self.tau1
-        canvas.note(bounds=(slack_BL, open_BL), rankings=(candidates.score_BL, chosen_BL, sure_BL))
+        canvas.note(
+            later=(Bound(self.tau1), (candidates.confidence_BL, open_BL)),
+            rankings=(candidates.score_BL, chosen_BL, sure_BL),
+        )
         return chosen_BL
 
 
@@ -176,6 +179,6 @@ class NarrowOut:
         failed_BL = looked_at_BL & (p_BL < self.tau2)
         last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(canvas.window_clock_B == 0, _FIRST_LIMIT)
         reopened_BL = least(p_BL, failed_BL, last_B - 1)
-        canvas.note(bounds=(p_BL - self.tau2, looked_at_BL), rankings=(p_BL, reopened_BL, failed_BL))
+        canvas.note(later=(Bound(self.tau2), (p_BL, looked_at_BL)), rankings=(p_BL, reopened_BL, failed_BL))
         canvas.reopen(reopened_BL, reopened_BL.sum(1))
         canvas.memory[_LAST] = closed_B

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.engine.diffusion.margins import Margins, Noted
 from harness.engine.diffusion.positional import laid_out, padding_mask
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.indexing import positions
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import RowsOf, Store
 from harness.engine.shared.positional import alike, levelled, moved
@@ -98,10 +98,7 @@ class Canvas:
         device: torch.device | str = "cpu",
         constraints: Sequence[dict[int, int]] | None = None,
     ) -> "Canvas":
-        """Lay out prompts with `gen_length` masks behind each.
-
-        `constraints` gives, per row, tokens fixed at places of the response (counted from its start).
-        """
+        """Lay out prompts with `gen_length` masks behind each; `constraints` are tokens by their place among these."""
         rows, given = len(prompts), [{}] * len(prompts) if constraints is None else constraints
         tokens_BL, undecided_BL = laid_out(prompts, given, gen_length, mask_id, pad_id)
         prompt_length_B = torch.tensor([len(p) for p in prompts])
@@ -125,7 +122,8 @@ class Canvas:
             longest_B=prompt_length_B + gen_length,
             margins=Margins.none(rows),
         )
-        return canvas._with({name: tensor.to(device) for name, tensor in canvas._tensors().items()})
+        unpadded = len({len(prompt) for prompt in prompts}) == 1
+        return canvas._with({name: one.to(device) for name, one in canvas._tensors().items()}, unpadded=unpadded)
 
     def _tensors(self) -> dict[str, Tensor]:
         own = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
@@ -142,16 +140,18 @@ class Canvas:
         """Return a copy with the rows of `index_D`, in that order, repeats allowed; `of` gives those of stores."""
         tensors = alike(lambda kept: kept.index_select(0, index_D), self._tensors())
         stores = {key: of(store, index_D) for key, store in self.stores.items()}
-        return self._with(tensors, unpadded=self._unpadded, memory=self.memory.rows(index_D), stores=stores)
+        return self._with(tensors, unpadded=self.unpadded, memory=self.memory.rows(index_D), stores=stores)
 
     @classmethod
-    def cat(cls, parts: Sequence["Canvas"]) -> "Canvas":
-        """Return the rows of all parts, one part behind the other, as wide as the widest; stores stay behind."""
+    def cat(cls, parts: Sequence["Canvas"], index_D: Tensor | None = None) -> "Canvas":
+        """Return the rows of all parts (or those of `index_D` of them), as wide as the widest; stores stay behind."""
         width = max(part.tokens_BL.shape[1] for part in parts)
         parts = [part.widened(width) for part in parts]
-        tensors = alike(lambda *kept: torch.cat(kept), *(part._tensors() for part in parts))
+        join = torch.cat if index_D is None else lambda kept: torch.cat(kept).index_select(0, index_D)
+        tensors = alike(lambda *kept: join(kept), *(part._tensors() for part in parts))
         memory = Memory.joined([part.memory for part in parts], [part.num_rows for part in parts])
-        return parts[0]._with(tensors, unpadded=all(part._unpadded for part in parts), memory=memory, stores={})
+        memory = memory if index_D is None else memory.rows(index_D)
+        return parts[0]._with(tensors, unpadded=all(part.unpadded for part in parts), memory=memory, stores={})
 
     def joined(self, fresh: "Canvas") -> "Canvas":
         """Return these rows and, behind them, others of which nothing is stored; as wide as the wider of both."""
@@ -182,11 +182,10 @@ class Canvas:
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest."""
         width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
         made, other = self.widened(width), other.widened(width)
-
-        def merged(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs]))
-
-        tensors = alike(merged, made._tensors(), other._tensors())
+        tensors = alike(
+            lambda mine, theirs: torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs])),
+            *(part._tensors() for part in (made, other)),
+        )
         return made._with(tensors, memory=made.memory.where(rows_B, other.memory))
 
     @property
@@ -241,7 +240,7 @@ class Canvas:
     def window_place_BL(self) -> Tensor:
         """Place of every position behind the first one of its row's window, negative before it."""
         at_L, width = self.position_L, self.tokens_BL.shape[1]
-        return at_L - torch.where(self.window_BL, at_L, width).amin(1, keepdim=True)
+        return self.once("in", (self.window_BL,), lambda in_BL: at_L - torch.where(in_BL, at_L, width).amin(1, True))
 
     @property
     def first_undecided_B(self) -> Tensor:
@@ -251,10 +250,12 @@ class Canvas:
     @property
     def whole_BL(self) -> Tensor:
         """Positions that are no padding."""
+        if self.unpadded:
+            return filled((*self.tokens_BL.shape,), True, torch.bool, self.tokens_BL.device)
         return self.once("whole", (self.position_L, self.length_B), lambda at_L, end_B: at_L < end_B[:, None])
 
     @property
-    def _unpadded(self) -> bool:
+    def unpadded(self) -> bool:
         """Whether it is known that no row is padded."""
         (length_B,), mask = self.known.get(_PADDING, ((None,), None))
         return length_B is self.length_B and mask is None
@@ -272,8 +273,8 @@ class Canvas:
         """Return float64 [B, L] in [0, 1), fixed by sample, step, purpose and position."""
         key_B, width = self.once(row_keys, (self.seed_B,), row_keys), self.tokens_BL.shape[1]
         first_B, row_B = self._drawn_from[0], positions(self.num_rows, key_B.device)
-        ahead_BAL = self.once((purpose, width), (key_B, first_B), lambda *at: uniforms_ahead(*at, purpose, width))
-        return self.once((purpose,), (ahead_BAL, self.clock_B), lambda drawn, at_B: drawn[row_B, at_B - first_B])
+        all_BAL = self.once((purpose, width), (key_B, first_B), lambda key, at: uniforms_ahead(key, at, purpose, width))
+        return self.once((purpose,), (all_BAL, self.clock_B), lambda all_BAL, at_B: all_BAL[row_B, at_B - first_B])
 
     @property
     def _drawn_from(self) -> tuple[Tensor, int]:

@@ -23,11 +23,12 @@ class _Rows:
 
     `at_DL` is the place of every query, `from_T` what stands at each place: which position, counted through all drafts.
     Shorter rows are padded by the first position of their first draft. `slot_T` is where its keys and values go, and
-    `queries` how many each row has, on the device `query_R`.
+    `queries` how many each row has, on the device `query_R`; `query_D` is how many each draft has.
     """
 
     queries: Sequence[int]
     query_R: Tensor
+    query_D: Tensor
     at_DL: Tensor
     from_T: Tensor
     slot_T: Tensor
@@ -36,7 +37,8 @@ class _Rows:
     def of(cls, store: DraftsStore, query_DL: Tensor) -> "_Rows":
         """Lay the positions `query_DL` out, row by row and draft by draft, and have the store keep them apart."""
         moves_DL, (_, width), device = store.moving(query_DL), query_DL.shape, query_DL.device
-        counts, moved = torch.stack([query_DL.sum(1), moves_DL.sum(1)]).tolist()
+        query_D = query_DL.sum(1)
+        counts, moved = torch.stack([query_D, moves_DL.sum(1)]).tolist()
         of_rows, rows = store.of_rows(counts), len(store.drafts)
         queries = [sum(one) for one in of_rows]
         longest = max(queries)
@@ -51,7 +53,9 @@ class _Rows:
         from_T = first_R[:, None].expand(-1, longest).reshape(-1).index_copy(0, at_E, flat_E)
         behind_T = filled((rows * longest,), width, torch.int64, device)
         slot_T = behind_T.index_copy(0, at_E, store.slot_DL.view(-1).index_select(0, flat_E))
-        return cls(queries=queries, query_R=query_R, at_DL=at_DL, from_T=from_T, slot_T=slot_T)
+        return cls(
+            queries=queries, query_R=query_R, query_D=query_D, at_DL=at_DL, from_T=from_T, slot_T=slot_T,
+        )  # fmt: skip
 
     def take(self, x_DL: Tensor) -> Tensor:
         """Return what positions have, [R, T]."""
@@ -71,7 +75,7 @@ def forward_drafts(
     none_R, busy = filled((rows,), 0, torch.int64, device), Busy(made.queries)
     draft_T, position_T = made.from_T // width, made.from_T % width
     visible_TS = store.visible(key_DL, draft_T, position_T, request.model.spec.block_length)
-    seen_R = none_R.index_add(0, store.row_D, key_DL.sum(1) * query_DL.sum(1))
+    seen_R = none_R.index_add(0, store.row_D, key_DL.sum(1) * made.query_D)
     window = ForwardRequest(
         made.take(drafts.tokens_BL),
         positions_BT=position_T.view(rows, -1),

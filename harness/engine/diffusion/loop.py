@@ -179,6 +179,7 @@ def evaluate(
         spec=model.spec,
         attention_BLL=attention.mean_BTS()[: canvas.num_rows] if attention else None,
         broken=broken,
+        open_BL=canvas.open_BL if method.narrowing is None else None,
     )
     once = method.drafts and method.steady
     return replace(prediction, said=method.scorer(prediction, canvas)) if once else prediction
@@ -192,7 +193,7 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
     if method.narrowing is not None and (standing is None or method.drafts):
         read_BL = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
     if standing is None or read_BL is not standing.read_BL:
-        read_B = read_BL.sum(1)
+        read_B = canvas.num_open_B if read_BL is canvas.open_BL else read_BL.sum(1)
         return Places.marked(read_BL, read_counts(canvas, read_B), read_B)
     return Places.marked(read_BL, standing.read, standing.read_B)
 
@@ -275,8 +276,7 @@ def _advance(
             shown = replace(candidates, entropy_BL=prediction.entropy())
             for observer in observers:
                 observer(before, shown, after)
-        idled += 1
-        steps = standing.idle
+        idled, steps = idled + 1, standing.idle
         if idled > IDLE_STEPS and any(steps):
             idle_B = torch.tensor(steps, device=after.held_B.device)
             endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))
@@ -320,7 +320,8 @@ def _choose(
     A row with a quota for which the selector chooses nothing commits its best position (forced).
     """
     open_BL = canvas.open_BL
-    open_BL = open_BL if open_BL is prediction.read_BL else open_BL & prediction.read_BL
+    all_read = open_BL is prediction.open_BL or open_BL is prediction.read_BL
+    open_BL = open_BL if all_read else open_BL & prediction.read_BL
     open_BL = open_BL if steps_B is None else open_BL & steps_B[:, None]
     open_everywhere = open_BL is prediction.read_BL and all(prediction.places.counts or [0])
     quota_B, noted = method.schedule.quota(canvas), canvas.margins
@@ -328,7 +329,7 @@ def _choose(
     # Margins are replaced, never changed: they are the same if the selector has noted nothing.
     by_score = canvas.margins is noted
     count_B, stop_B = commit_BL.sum(1), None
-    if not method.decides:
+    if not (method.decides or (all_read and method.decides_if_read)):
         forced_B = count_B == 0 if open_everywhere else open_BL.any(1) > count_B
         forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
         best_BL = best(candidates, open_BL, forced_B)

@@ -158,6 +158,17 @@ def nearest(slack_BL: Tensor, among_BL: Tensor) -> Tensor:
     return torch.where(among_BL, slack_BL.abs(), torch.inf).amin(1)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What `nearest` returns of values beside one bound."""
+
+    bound: float
+
+    def __call__(self, value_BL: Tensor, among_BL: Tensor) -> Tensor:
+        """Return it for every row."""
+        return nearest(value_BL - self.bound, among_BL)
+
+
 def across(score_BL: Tensor, chosen_BL: Tensor, among_BL: Tensor) -> Tensor:
     """Return the smallest gap in score between a chosen position of `among_BL` and one that is not.
 

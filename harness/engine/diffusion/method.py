@@ -195,6 +195,11 @@ class DiffusionMethod:
         return gives_of(self.selector).decides
 
     @cached_property
+    def decides_if_read(self) -> bool:
+        """Whether it needs nobody where all that is open was read."""
+        return gives_of(self.selector).decides_if_read
+
+    @cached_property
     def scheduled(self) -> bool:
         """Whether the schedule says how many positions close."""
         return not isinstance(self.schedule, Unscheduled)

@@ -58,6 +58,7 @@ class Gives:
     | `waits` | window, finish | changes nothing until a window is complete, positions move or it says it is `due` |
     | `cuts` | window | what lies behind it may be left out of a call |
     | `decides` | selector | chooses an open position wherever there is one and the quota is not 0 |
+    | `decides_if_read` | selector | the same where all open positions were read |
     | `steady` | scorer | candidates depend on the prediction alone, and nothing is left in the canvas |
     | `known_order` | scorer | what closes next depends on no prediction |
     | `guidance` | cache | computes rows that are not the canvas's |
@@ -71,6 +72,7 @@ class Gives:
     waits: bool = False
     cuts: bool = False
     decides: bool = False
+    decides_if_read: bool = False
     steady: bool = False
     known_order: bool = False
     guidance: bool = False

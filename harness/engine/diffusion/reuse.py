@@ -44,11 +44,16 @@ class Past:
 
         That is every position committed, edited or masked again since.
         """
-        return (self.stored_BL != _to_store(canvas)) & canvas.whole_BL
+        return _real(self.stored_BL != _to_store(canvas), canvas)
 
     def other_BL(self, canvas: Canvas) -> Tensor:
         """Return these, and positions that were computed and are no longer part of their row."""
-        return self.stored_BL != _to_store(canvas) * canvas.whole_BL
+        return self.stored_BL != _real(_to_store(canvas), canvas)
+
+
+def _real(x_BL: Tensor, canvas: Canvas) -> Tensor:
+    """Return `x_BL`, nothing where there is padding."""
+    return x_BL if canvas.unpadded else x_BL * canvas.whole_BL
 
 
 def _to_store(canvas: Canvas) -> Tensor:
@@ -75,7 +80,7 @@ def recall(canvas: Canvas, *, anew: bool = True) -> Past:
 
 def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
-    canvas.memory[_TOKENS] = torch.where(computed_BL, _to_store(canvas), past.stored_BL) * canvas.whole_BL
+    canvas.memory[_TOKENS] = _real(torch.where(computed_BL, _to_store(canvas), past.stored_BL), canvas)
     canvas.memory[_WHEN] = torch.stack([canvas.layout_B, canvas.window_index_B, past.calls_B + 1], 1)
 
 
@@ -224,7 +229,7 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = No
     `past` is what `recall` says, if that is at hand.
     """
     canvas = request.canvas
-    query_BL = with_sources(request, query_BL & canvas.whole_BL)
+    query_BL = with_sources(request, _real(query_BL, canvas))
     logits_NV = forward_queries(request, store_of(request), query_BL)
     remember(canvas, recall(canvas) if past is None else past, query_BL)
     return logits_NV

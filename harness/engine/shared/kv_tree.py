@@ -51,7 +51,7 @@ class DraftsStore:
 
     def rows(self, index_B: Tensor) -> Store:
         """Return plain stores of the drafts `index_B`, in that order, repeats allowed."""
-        padding_B1 = torch.full_like(index_B[:, None], self.slots - 1)
+        padding_B1 = filled((len(index_B), 1), self.slots - 1, torch.int64, index_B.device)
         return self.shared.gathered(self.row_D[index_B], torch.cat([self.slot_DL[index_B], padding_B1], 1))
 
     def grown(self, slots: int) -> "DraftsStore":

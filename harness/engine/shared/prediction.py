@@ -41,8 +41,8 @@ class Prediction:
     Logits of position i predict the token at i; the mask token's are -inf. `attention_BLL` is the attention of every
     position to every other, mean over layers and heads, if some policy asked for it.
 
-    What is at hand need not be worked out again: `broken` is whether some logit was not a number, and `said` the
-    candidates of a scorer that looks at nothing but predictions.
+    What is at hand need not be worked out again: `broken` is whether some logit was not a number, `said` the candidates
+    of a scorer that looks at nothing but predictions, and `open_BL` were open positions all of which were read.
     """
 
     logits_NV: Tensor
@@ -51,6 +51,7 @@ class Prediction:
     attention_BLL: Tensor | None = None
     broken: Tensor | None = None
     said: "Candidates | None" = None
+    open_BL: Tensor | None = None
 
     @classmethod
     def together(cls, parts: "Sequence[Prediction]") -> "Prediction":
