@@ -193,6 +193,8 @@ def forward_queries(
         *counts, found = torch.cat([count_B, found]).tolist()
         assert found == len(read_N), "a position that is read is not computed"
         queries = Gathered.of(query_BL, count_B, counts)
+    # No mask at all is faster than one that hides nothing.
+    masked = key_BL is not None or not canvas.unpadded
     keys_B, key_BL = (canvas.length_B, canvas.whole_BL) if key_BL is None else (key_BL.sum(1), key_BL)
     busy, longest = Busy(queries.counts), queries.position_BT.shape[1]
     place_BL = queries.rank_BL + _starts(len(queries.counts), longest, read_N.device)[:, None]
@@ -202,7 +204,7 @@ def forward_queries(
         slots_BT=queries.slot_BT,
         kv=store,
         end=canvas.tokens_BL.shape[1],
-        visible_BTS=key_BL[:, None, :],
+        visible_BTS=key_BL[:, None] if masked else None,
         select_N=place_BL.view(-1).index_select(0, read_N),
         decided_at_BT=queries.take(canvas.decided_at_BL),
         observe=request.observe,

@@ -23,7 +23,11 @@ _BESIDES = ("model", "method", "setting", "task", "template", "seed", "n", "meas
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """Runs as rows of plain values, oldest first; of runs that measured the same, the newest one that has it all."""
+    """Runs as rows of plain values; of runs that measured the same, the newest one that has it all.
+
+    They stand as the sweep asked for them that last did, whichever ended first, those that no sweep asked for before
+    all others, oldest first: so do panels and groups.
+    """
 
     store: Store
     runs: tuple[dict[str, Any], ...]
@@ -86,7 +90,8 @@ def select(store: Store, definition: Definition, filters: Filters | None = None)
     for column, values in (filters or {}).items():
         allowed[column] = allowed[column] & {*values} if column in definition.runs else {*values}
     columns = stored_columns([*_CONDITIONS, *_BESIDES, *filter(_of_runs, definition.columns)])
-    found = matching(Scan(store.folder), allowed, columns, names=read_requests(store).names())
+    asked = read_requests(store)
+    found = matching(Scan(store.folder), allowed, columns, names=asked.names())
     if not found:
         told = " ".join(f"{column}={','.join(sorted(values))}" for column, values in sorted(allowed.items()))
         raise ConfigError(
@@ -94,7 +99,9 @@ def select(store: Store, definition: Definition, filters: Filters | None = None)
         )
     if REUSED in definition.columns:
         _add_reuse(store, found)
-    selected = Selected(store=store, runs=_newest(found, definition), definition=definition)
+    place = {str(row["run_id"]): at for at, row in enumerate(asked.rows)}
+    runs = sorted(_newest(found, definition), key=lambda run: place.get(run["run_id"], -1))
+    selected = Selected(store=store, runs=tuple(runs), definition=definition)
     _refuse_mixtures(selected)
     return selected
 

@@ -1,5 +1,6 @@
 """A figure that shows its runs is left as it is."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from harness.results.figures.definition import Definition, read_definition
 from harness.results.figures.making import draw, files_of, save
 from harness.results.figures.scatter import TheoryPoint
 from harness.results.figures.selected import Selected, select
+from harness.results.requests import new_sweep, write_requests
 from harness.results.store import Store
 from tests.results.factory import add_run, add_sweep
 
@@ -20,6 +22,18 @@ def selected(tmp_path: Path) -> Selected:
     store = Store(root=tmp_path / "raw")
     add_sweep(store)
     return select(store, CALLS)
+
+
+def test_panels_stand_as_their_sweep_asked_for_them(tmp_path: Path) -> None:
+    """Guards a figure against another order of panels and colours whenever jobs that run beside each other end."""
+    store, created = Store(root=tmp_path / "raw"), datetime(2025, 1, 1, tzinfo=UTC)
+    for minutes, task in enumerate(("sort", "alone", "copy")):
+        add_run(store, task, task=task, minutes=minutes)
+    answered = {"name": "v0.1", "attempt": 1, "status": "ok", "resumed": False, "decodings": 2, "created": created}
+    asked = [{**answered, "setting_id": f"of_{task}", "run_id": task, "label": task} for task in ("copy", "sort")]
+    write_requests(store, new_sweep(), asked)
+    definition = read_definition({"name": "calls", "kind": "scatter", "x": "nfe", "y": "accuracy"}, "f")
+    assert select(store, definition).ids == ["alone", "copy", "sort"]
 
 
 def test_a_figure_stays_while_its_files_are_what_was_drawn(selected: Selected, tmp_path: Path) -> None:
