@@ -6,6 +6,7 @@ Shapes: B rows, D drafts, L positions.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class Draft:
     """A draft of a row, from 0, the `level`-th of it; `at` is its row among those of all levels.
 
     `useful` says that it can go on: within its window if the chain is bounded, else unfinished. `in_place`: its
-    positions are where those of its row are.
+    positions are where those of its row are. `sample`, `opened` and `held` are what the host is told of it.
     """
 
     row: int
@@ -30,6 +31,14 @@ class Draft:
     useful: bool
     live: bool
     in_place: bool
+    sample: int
+    opened: int
+    held: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is a draft that has completed its window."""
+        return bool(self.level) and not self.useful and self.in_place
 
 
 def chain(
@@ -54,11 +63,9 @@ def chain(
     while True:
         prediction, level = prediction.widened(draft.tokens_BL.shape[1]), len(levels) - 1
         told = _told(canvas, prediction, before, draft, bounded=bounded)
-        for row, (live, useful, in_place, goes_on) in enumerate(told):
+        for row, (state, goes_on) in enumerate(told):
             if there[row]:
-                at = level * len(rows) + row
-                made = Draft(row=row, level=level, at=at, useful=useful, live=live, in_place=in_place)
-                drafts[row].append(made)
+                drafts[row].append(Draft(row=row, level=level, at=level * len(rows) + row, **state))
                 there[row] = goes_on and longest[row] > len(levels)
         if not any(there):
             return levels, [each for of_row in drafts for each in of_row]
@@ -68,19 +75,19 @@ def chain(
 
 def _told(
     canvas: Canvas, prediction: Prediction, before: Canvas, draft: Canvas, *, bounded: bool
-) -> Iterator[tuple[bool, bool, bool, bool]]:
-    """Yield of each row of a level whether it is live, useful, in place, and may be stepped on; the host waits once."""
-    columns = [draft.undecided_BL.sum(1), draft.held_B, draft.given_up_B]
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Yield what a `Draft` says of each row of a level, and whether it may be stepped on; the host waits once."""
+    columns = [draft.sample_B, draft.num_open_B, draft.undecided_BL.sum(1), draft.held_B, draft.given_up_B]
     columns += [(draft.open_BL > prediction.read_BL).any(1), *([_inside(draft, canvas)] if bounded else [draft.held_B])]
     columns += [draft.window_index_B, canvas.window_index_B, draft.clock_B, before.clock_B]
     columns += [draft.layout_B, canvas.layout_B, before.layout_B]
-    for undecided, held, given_up, unread, inside, window, own_window, clock, last_clock, *layouts in torch.stack(
-        columns, 1
-    ).tolist():
-        layout, own_layout, last_layout = layouts
+    for sample, opened, undecided, held, given_up, unread, inside, *since in torch.stack(columns, 1).tolist():
+        window, own_window, clock, last_clock, layout, own_layout, last_layout = since
         live, in_place = bool(undecided or held) and not given_up, layout == own_layout
         useful = bool(inside) and window == own_window and in_place if bounded else live
-        yield live, useful, in_place, live and useful and not unread and clock > last_clock and layout == last_layout
+        goes_on = live and useful and not unread and clock > last_clock and layout == last_layout
+        state = {"live": live, "useful": useful, "in_place": in_place}
+        yield state | {"sample": sample, "opened": opened, "held": held}, goes_on
 
 
 def _inside(draft: Canvas, canvas: Canvas) -> Tensor:
@@ -114,7 +121,7 @@ def left_in_window(drafts: Canvas, chosen: Sequence[Draft], origin_D: Tensor, ca
 
     They cost what a draft costs, and tell what others lead to.
     """
-    ended = [bool(one.level) and not one.useful and one.in_place for one in chosen]
+    ended = [one.ended for one in chosen]
     if not any(ended):
         return drafts
     ended_D = torch.tensor(ended, device=origin_D.device)

@@ -54,7 +54,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.diffusion.policies import Observe, Step
-from harness.engine.diffusion.standing import told
+from harness.engine.diffusion.standing import Told, tell, told
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
@@ -114,7 +114,7 @@ class FreeDave:
         levels, drafts = chain(canvas, prediction, stepped, step, longest, bounded=bounded, exact=exact)
         as_published = self.reach is Reach.within or (bounded and not exact)
         if as_published:
-            counts = None if exact else canvas.open_BL.sum(1).clamp(max=self.draft_steps).tolist()
+            counts = None if exact else [min(opened, self.draft_steps) for opened in told(canvas).opened]
             chosen = to_evaluate(drafts, counts)
         else:
             chosen = [one for one in drafts if not one.level or (one.useful and one.live)]
@@ -125,6 +125,8 @@ class FreeDave:
         made = Canvas.cat(levels, at_D)
         made = left_in_window(made, chosen, origin_D, canvas) if as_published else made
         made.draft_from_B = torch.maximum(canvas.clock_B[origin_D], least_D)
+        opened = [0 if as_published and one.ended else one.opened for one in chosen]
+        tell(made, Told([one.sample for one in chosen], opened, [one.held for one in chosen]))
         if self.drafts is Drafts.tree:
             drafts_of = [origins.count(row) for row in range(canvas.num_rows)]
             return replace(made, stores={key: DraftsStore(store, origin_D, drafts_of) for key, store in stores.items()})

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.policies import Observe, Step
-from harness.engine.diffusion.standing import told
+from harness.engine.diffusion.standing import Told, read_counts, tell, told
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError, at_least
@@ -67,8 +67,9 @@ class LookAhead:
         """Return the branches, each row's base first, then by the rank of what they add."""
         memory, open_BL = stepped.memory, stepped.open_BL
         left_BL = open_BL & memory[_KNOWN] & (stepped.clock_B > canvas.clock_B)[:, None]
-        counts = torch.stack([left_BL.sum(1), stepped.num_open_B], 1).tolist()
-        branches = [min(left, self.k - 1) if opened > 1 else 0 for left, opened in counts]
+        counts = read_counts(stepped, left_BL.sum(1))
+        sample, opened, held = told(stepped)
+        branches = [min(left, self.k - 1) if more > 1 else 0 for left, more in zip(counts, opened, strict=True)]
         made = [(row, nth, count) for row, count in enumerate(branches) for nth in range(count + 1)]
         origin_D, nth_D, count_D = torch.tensor(made, dtype=torch.int64, device=left_BL.device).unbind(1)
         score_BL = memory[_SCORE]
@@ -83,11 +84,14 @@ class LookAhead:
             drafts.note(tokens=(memory[_TOKEN_GAP].index_select(0, origin_D).abs(), added_DL))
         creation_D = torch.where(added_DL, drafts.memory[_CONFIDENCE], 0.0).sum(1)
         drafts.memory[_CREATION] = torch.where(branch_D, creation_D, 1.0)
+        origins = [row for row, _, _ in made]
+        left_open = [opened[row] - (nth > 0) for row, nth, _ in made]
+        tell(drafts, Told([sample[row] for row in origins], left_open, [held[row] for row in origins]))
         return drafts
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Return each row's surest branch."""
-        samples, confidences = told(drafts)[0], self._confidence(drafts, prediction).tolist()
+        samples, confidences = told(drafts).sample, self._confidence(drafts, prediction).tolist()
         starts: list[int] = []
         best: list[int] = []
         gaps: list[float] = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,19 +25,35 @@ def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
     return read_BL
 
 
-def told(canvas: Canvas) -> tuple[list[int], list[int], list[int]]:
-    """Return the sample, the number of open positions, and whether a policy holds it, of each row.
+class Told(NamedTuple):
+    """What verifiers know of each row: its sample, how many positions are open, and whether a policy holds it."""
 
-    Waits for the device, unless `read_counts` has asked for these rows.
-    """
-    return canvas.once(told, (canvas.sample_B, canvas.open_BL, canvas.held_B), lambda *_: _columns(canvas))
+    sample: Sequence[int]
+    opened: Sequence[int]
+    held: Sequence[int]
 
 
-def read_counts(canvas: Canvas, read_B: Tensor) -> list[int]:
+def told(canvas: Canvas) -> Told:
+    """Return what the host knows of the rows; it waits for the device if nobody did, or told it."""
+    return canvas.once(told, _sources(canvas), lambda *_: Told(*_columns(canvas)))
+
+
+def tell(canvas: Canvas, known: Told) -> None:
+    """Have `told` return what is known of the rows already."""
+    canvas.known[told] = _sources(canvas), known
+
+
+def read_counts(canvas: Canvas, read_B: Tensor) -> Sequence[int]:
     """Return `read_B` as the host knows it; the same transfer tells what `told` returns."""
+    if read_B is canvas.num_open_B:
+        return told(canvas).opened
     counts, *known = _columns(canvas, read_B)
-    canvas.known[told] = (canvas.sample_B, canvas.open_BL, canvas.held_B), known
+    tell(canvas, Told(*known))
     return counts
+
+
+def _sources(canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
+    return canvas.sample_B, canvas.open_BL, canvas.held_B
 
 
 def _columns(canvas: Canvas, *others_B: Tensor) -> list[list[int]]:
