@@ -17,6 +17,7 @@ Invariants: refresh_interval = 1 equals no cache; so does a window that covers t
 
 from torch import Tensor
 
+from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives
 from harness.engine.diffusion.positional import last_marked
@@ -42,7 +43,7 @@ class PrefixCache:
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
         canvas = request.canvas
-        active_BL = canvas.window_place_BL >= 0
+        active_BL = canvas.once(PrefixCache, (canvas.window_BL,), lambda _: canvas.window_place_BL >= 0)
         return _evaluate(request, active_BL, self.refresh_interval)
 
 
@@ -63,8 +64,12 @@ class DualCache:
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits of the read positions."""
         canvas = request.canvas
-        active_BL = (canvas.window_place_BL >= 0) & (canvas.position_L <= last_marked(canvas.window_BL))
+        active_BL = canvas.once(DualCache, (canvas.window_BL,), lambda _: _from_first_to_last(canvas))
         return _evaluate(request, active_BL, self.refresh_interval)
+
+
+def _from_first_to_last(canvas: Canvas) -> Tensor:
+    return (canvas.window_place_BL >= 0) & (canvas.position_L <= last_marked(canvas.window_BL))
 
 
 def _check_interval(interval: int | None) -> None:

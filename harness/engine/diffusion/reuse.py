@@ -80,8 +80,12 @@ def recall(canvas: Canvas, *, anew: bool = True) -> Past:
 
 def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
-    canvas.memory[_TOKENS] = _real(torch.where(computed_BL, _to_store(canvas), past.stored_BL), canvas)
-    canvas.memory[_WHEN] = torch.stack([canvas.layout_B, canvas.window_index_B, past.calls_B + 1], 1)
+    stored_BL = _real(torch.where(computed_BL, _to_store(canvas), past.stored_BL), canvas)
+    calls_B, now = past.calls_B + 1, (canvas.layout_B, canvas.window_index_B)
+    canvas.memory[_TOKENS], canvas.memory[_WHEN] = stored_BL, torch.stack([*now, calls_B], 1)
+    # What `recall` finds as long as nothing moves and no window opens.
+    known = stored_BL, canvas.memory[_WHEN], *now
+    canvas.once((recall, True), known, lambda *_: Past(stored_BL=stored_BL, calls_B=calls_B))
 
 
 def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
