@@ -53,3 +53,10 @@ def at_least(least: int, **fields: float | None) -> None:
     for field, value in fields.items():
         if value is not None and value < least:
             raise FieldError(field, value, f"be at least {least}")
+
+
+def within(least: float, most: float, **fields: float) -> None:
+    """Raise FieldError for the first of a part's fields, given with their values, that does not lie in these bounds."""
+    for field, value in fields.items():
+        if not least <= value <= most:
+            raise FieldError(field, value, f"be from {least} to {most}")

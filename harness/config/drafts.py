@@ -10,10 +10,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from harness.config.catalogue import describe, read
+from harness.config.composition import plain
 from harness.config.content import tokenizer_folder
+from harness.config.located import loader_module
+from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.families import DRAFT, Method, asks
 from harness.engine.shared.model import ModelKind
 from harness.errors import ConfigError
+from harness.models.fit import misfit
 from harness.models.pool import Tokenizer
 from harness.models.text import TextTokenizer
 
@@ -37,15 +41,37 @@ def refuse_unfit(cfg: DictConfig, method: Method) -> None:
         roles = ", ".join(role for role in ROLES if role != TARGET)
         raise ConfigError(f"method={cfg.method.name}: asks a {min(unknown)}, and a run's models beside it are {roles}")
     for role in (role for role in ROLES if role != TARGET):
-        _refuse_unfit(cfg, role, asked.get(role, frozenset()))
+        _refuse_unfit(cfg, role, method, asked.get(role, frozenset()))
+    if cfg.draft is not None:
+        _refuse_assistant(cfg, method, plain(cfg, "draft"), plain(cfg, "model"))
 
 
-def _refuse_unfit(cfg: DictConfig, role: str, kinds: frozenset[ModelKind]) -> None:
+def _refuse_assistant(cfg: DictConfig, method: Method, draft: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an assistant that drafts for a library alone, and for that of another target.
+
+    A loader of assistants says what these read by a function `wants(model)` beside it, one of targets what these have
+    by `measures(model)`; both as far as files tell.
+    """
+    if draft["kind"] != ModelKind.ASSISTANT.value:
+        return
+    key, module = f"model@draft={draft['name']}", loader_module(draft)
+    if isinstance(method, AutoregressiveMethod) and not _drafts_for(method, draft):
+        raise ConfigError(
+            f"{key}: drafts for {module.LIBRARY}' own generation, and method={cfg.method.name} is none of it; "
+            f"{_fitting(cfg, DRAFT, method, asks(method)[DRAFT])}"
+        )
+    wants, measures = getattr(module, "wants", None), getattr(loader_module(target), "measures", None)
+    wanted, there = wants and wants(draft), measures and measures(target)
+    if wanted and there and (reason := misfit(wanted, target["name"], there)) is not None:
+        raise ConfigError(f"{key}: {reason}; use the assistant of this target")
+
+
+def _refuse_unfit(cfg: DictConfig, role: str, method: Method, kinds: frozenset[ModelKind]) -> None:
     model, name, key = cfg[ROLES[role]], cfg.method.name, key_of(role)
     one, none = _ASKED.get(role, (f"a {role}", f"no {role}; leave it out"))
     if model is None:
         if kinds:
-            raise ConfigError(f"{key}=null: method={name} asks {one}; {_fitting(cfg, role, kinds)}")
+            raise ConfigError(f"{key}=null: method={name} asks {one}; {_fitting(cfg, role, method, kinds)}")
         return
     if "name" not in model:
         raise ConfigError(f"{key}=null: no model is named, and {role}.{min(map(str, model))} is set; name it, too")
@@ -53,21 +79,35 @@ def _refuse_unfit(cfg: DictConfig, role: str, kinds: frozenset[ModelKind]) -> No
     if not kinds:
         raise ConfigError(f"{given}: method={name} asks {none}")
     if ModelKind(model.kind) not in kinds:
-        raise ConfigError(f"{given}: is {model.kind}, and method={name} cannot ask it; {_fitting(cfg, role, kinds)}")
+        raise ConfigError(
+            f"{given}: is {model.kind}, and method={name} cannot ask it; {_fitting(cfg, role, method, kinds)}"
+        )
     if model.tokenizer != cfg.model.tokenizer:
         raise ConfigError(
             f"{given}: reads {model.tokenizer}, model={cfg.model.name} reads {cfg.model.tokenizer}; "
-            f"{_fitting(cfg, role, kinds)}"
+            f"{_fitting(cfg, role, method, kinds)}"
         )
     if cfg.gen_length >= model.max_length:
         raise ConfigError(f"gen_length={cfg.gen_length}: {given} has {model.max_length} positions")
 
 
-def _fitting(cfg: DictConfig, role: str, kinds: frozenset[ModelKind]) -> str:
+def _fitting(cfg: DictConfig, role: str, method: Method, kinds: frozenset[ModelKind]) -> str:
     """Return how to go on: models of these kinds with the target's tokenizer, as far as a look at them tells."""
     names = [str(one["name"]) for one in describe("model") if ModelKind(str(one["kind"])) in kinds]
-    alike = [name for name in names if read("model", name)["tokenizer"] == cfg.model.tokenizer]
+    options = {name: read("model", name) for name in names}
+    alike = [
+        name
+        for name, one in options.items()
+        if one["tokenizer"] == cfg.model.tokenizer and (role != DRAFT or _drafts_for(method, one))
+    ]
     return f"name one of the target's vocabulary, such as {key_of(role)}={', '.join(alike)}"
+
+
+def _drafts_for(method: Method, draft: Mapping[str, Any]) -> bool:
+    """Say whether a model would draft for a method: assistants of a library do for its own generation alone."""
+    if draft["kind"] != ModelKind.ASSISTANT.value:
+        return True
+    return hasattr(loader_module(draft), "LIBRARY") is not isinstance(method, AutoregressiveMethod)
 
 
 @contextmanager

@@ -27,6 +27,11 @@ def function_at(key: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     return found
 
 
+def loader_module(model: Mapping[str, Any]) -> Any:
+    """Return the module of the loader of an option of the model group, which may say more of its models."""
+    return sys.modules[function_at("model.loader", model["loader"]).__module__]
+
+
 def _located(key: str, node: Mapping[str, Any]) -> object:
     target = str(node["_target_"])
     what, (top, *inner) = f"{key}._target_={target}", target.split(".")

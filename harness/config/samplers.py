@@ -1,6 +1,5 @@
 """Methods that leave decoding to a library: refusal of models that are not its own, before one is loaded."""
 
-import sys
 from typing import Any
 
 from omegaconf import DictConfig
@@ -8,9 +7,9 @@ from omegaconf import DictConfig
 from harness.config.build import user_key
 from harness.config.catalogue import describe, read
 from harness.config.composition import plain
-from harness.config.located import function_at
+from harness.config.located import loader_module
 from harness.config.words import refused_field
-from harness.engine.families import Method
+from harness.engine.families import DRAFT, Method, asks
 from harness.engine.own_sampler import OwnSamplerMethod
 from harness.errors import ConfigError, FieldError
 
@@ -18,27 +17,23 @@ from harness.errors import ConfigError, FieldError
 def refuse_unfit(cfg: DictConfig, method: Method) -> None:
     """Raise ConfigError where a sampler is a library's (`library`) and a model is not loaded by it (`LIBRARY`).
 
-    And for layers that the model does not have, where its files tell how many there are, and for an assistant of
-    another target, where its loader has a function `misfit(draft, target)` that says so.
+    And for layers that the model does not have, where its files tell how many there are.
     """
     library = getattr(method.sampler, "library", None) if isinstance(method, OwnSamplerMethod) else None
     if library is None:
         return
     assert isinstance(method, OwnSamplerMethod)
+    fitting = {"model": cfg.method.models, "draft": [kind.value for kind in asks(method).get(DRAFT, ())]}
     for section, key in (("model", "model"), ("draft", "model@draft")):
         if cfg[section] is not None and _library(plain(cfg, section)) != library:
-            fitting = [str(one["name"]) for one in describe("model") if one["kind"] in cfg.method.models]
-            known = [name for name in fitting if _library(read("model", name)) == library]
+            names = [str(one["name"]) for one in describe("model") if one["kind"] in fitting[section]]
+            known = [name for name in names if _library(read("model", name)) == library]
             raise ConfigError(
                 f"{key}={cfg[section].name}: method={cfg.method.name} is {library}' own generation, and this model is "
                 f"not one of its classes; use {', '.join(known)}"
             )
-    if cfg.draft is not None:
-        draft, misfit = plain(cfg, "draft"), getattr(_module(plain(cfg, "draft")), "misfit", None)
-        if misfit is not None and (reason := misfit(draft, plain(cfg, "model"))) is not None:
-            raise ConfigError(f"model@draft={draft['name']}: {reason}; use the assistant of this target")
     fit_layers, model = getattr(method.sampler, "fit_layers", None), plain(cfg, "model")
-    layers = _module(model).layers_of(model) if fit_layers is not None else None
+    layers = loader_module(model).layers_of(model) if fit_layers is not None else None
     if fit_layers is None or layers is None:
         return
     try:
@@ -49,8 +44,4 @@ def refuse_unfit(cfg: DictConfig, method: Method) -> None:
 
 
 def _library(model: dict[str, Any]) -> str | None:
-    return getattr(_module(model), "LIBRARY", None)
-
-
-def _module(model: dict[str, Any]) -> Any:
-    return sys.modules[function_at("model.loader", model["loader"]).__module__]
+    return getattr(loader_module(model), "LIBRARY", None)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from harness import files
 from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.models import checkpoint
+from harness.models.fit import Measures
 from harness.models.key_values import KeyValueStore
 from harness.models.pool import LoadedModel
 from harness.models.tokenizer import SymbolTokenizer
@@ -47,6 +48,16 @@ class EmbeddedModel:
     def new_store(self, rows: int, slots: int) -> KeyValueStore:
         """Allocate an empty key/value store."""
         return self.transformer.new_store(rows, slots)
+
+    @torch.no_grad()
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings [..., C] of tokens [...]."""
+        return self.transformer.embedding(tokens)
+
+    @torch.no_grad()
+    def head(self, states: Tensor) -> Tensor:
+        """Return raw logits [..., V] of states [..., C] that are behind a norm."""
+        return self.transformer.read_normed(states)
 
     # Not inference_mode: the loop goes on to write into the logits it gets.
     @torch.no_grad()
@@ -101,9 +112,28 @@ def checkpoint_folder(model: Mapping[str, Any]) -> Path:
     return Path(model["path"]) if model.get("path") else CHECKPOINTS / model["name"]
 
 
+def check(model: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a folder without a checkpoint, and for other positions than this was trained with."""
+    folder = checkpoint_folder(model)
+    if model.get("path") and not (folder / checkpoint.CONFIG).is_file():
+        raise ConfigError(
+            f"model.path={model['path']}: holds no {checkpoint.CONFIG}; name a folder that `decbench train` wrote, or "
+            "leave it out"
+        )
+    asked, there = model.get("max_length"), checkpoint.read_config(folder).max_length
+    if asked is not None and asked != there:
+        raise ConfigError(f"model.max_length={asked}: must be {there}, the positions of the checkpoint in {folder}")
+
+
 def layers_of(model: Mapping[str, Any]) -> int:
     """Return the number of layers of an option of the model group; raise DataError as `load` does."""
     return checkpoint.read_config(checkpoint_folder(model)).layers
+
+
+def measures(model: Mapping[str, Any]) -> Measures:
+    """Return channels, layers and tokens of an option of the model group; raise DataError as `load` does."""
+    config = checkpoint.read_config(checkpoint_folder(model))
+    return Measures(width=config.width, layers=config.layers, vocabulary=config.vocab_size)
 
 
 def experts_of(model: Mapping[str, Any]) -> int:

@@ -6,17 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.own_sampler import Called, Sampled
-from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind, ModelSpec, Part, Store
+from harness.engine.shared.model import (
+    NORMED,
+    ForwardRequest,
+    LanguageModel,
+    ModelKind,
+    ModelSpec,
+    Part,
+    Store,
+    Taps,
+)
 from harness.errors import ConfigError, DataError
 from harness.models import hf_generate, hub, text
+from harness.models.fit import published_measures
 from harness.models.hf_layers import LayerByLayer, layer_by_layer
 from harness.models.pool import LoadedModel
 from harness.models.public.weights import digest
 from harness.models.slots import SlotCache, SlotStore
 
+measures = published_measures
 LIBRARY = "transformers"
 """Whose own generation models that are loaded here can be asked for (`library` of a sampler)."""
 _PROBE = 9
@@ -63,6 +75,17 @@ class CausalModel:
         return SlotStore(self.spec.layers, rows, slots)
 
     @torch.no_grad()
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings [..., C] of tokens [...], without the norm that some classes have there."""
+        table = self.inner.get_input_embeddings()
+        return F.embedding(tokens, table.weight) if hasattr(table, "embed_norm") else table(tokens)
+
+    @torch.no_grad()
+    def head(self, states: Tensor) -> Tensor:
+        """Return raw logits [..., V] of states [..., C] that are behind a norm."""
+        return self.inner.get_output_embeddings()(states)
+
+    @torch.no_grad()
     def forward(self, request: ForwardRequest) -> Tensor:
         """Return raw logits.
 
@@ -70,7 +93,8 @@ class CausalModel:
         Raise TypeError for `observe` and `plan`, and for `part` where the class's layers are not known: they and fused
         attention have nothing to show.
         """
-        refused = request.part is not None and self.layers is None
+        part = request.part
+        refused = part is not None and self.layers is None and not _is_whole(part)
         if request.observe is not None or request.plan is not None or refused:
             raise TypeError(f"model {self.spec.name} does not show its attention and layers")
         kv, tokens_BT, positions_BT, select_N = request.kv, request.tokens_BT, request.places_BT(), request.select_N
@@ -82,20 +106,25 @@ class CausalModel:
         keys_BS = positions_BT if kv is None else torch.arange(end, device=tokens_BT.device)[None]
         mask_BTS = _visible(positions_BT, keys_BS, request.visible_BTS, request.structured)
         cache, mask_B1TS = SlotCache(store, slots_BT, end), _additive(mask_BTS, self.inner.dtype)
-        if request.part is not None and self.layers is not None:
-            x_BTC = self.layers.states(request.part, tokens_BT, positions_BT, mask_B1TS, cache)
+        if part is not None and self.layers is not None:
+            x_BTC = self.layers.states(part, tokens_BT, positions_BT, mask_B1TS, cache)
             return self.layers.read(request.selected(x_BTC))
         columns_C = None if select_N is None else torch.unique(select_N % width)
         arguments: dict[str, Any] = {self._cache: cache}
         if columns_C is not None and self._keeps_rows:
             arguments["logits_to_keep"] = columns_C
-        logits = self.inner(
+        if part is not None:
+            arguments["output_hidden_states"] = True
+        output = self.inner(
             input_ids=tokens_BT,
             position_ids=positions_BT,
             attention_mask=mask_B1TS,
             use_cache=True,
             **arguments,
-        ).logits
+        )
+        if part is not None:
+            _tap(part.taps, output.hidden_states)
+        logits = output.logits
         if select_N is None or columns_C is None:
             return logits
         if not self._keeps_rows:
@@ -117,6 +146,21 @@ class CausalModel:
         inner = getattr(draft, "inner", None)
         told = {"gen_length": gen_length, "seeds": seeds, "settings": given, "called": called, "draft": inner}
         return hf_generate.generate(self.inner, self.spec, prompts, **told)
+
+
+def _is_whole(part: Part) -> bool:
+    """Say whether a call runs all of a model on tokens, as the class itself does, and is only to be looked at."""
+    begun = part.first or part.states_BTC is not None or part.blend is not None
+    changed = part.end is not None or part.skipped or part.abreast > 1 or part.routing is not None
+    return not begun and not changed
+
+
+def _tap(taps: Taps, states: Sequence[Tensor]) -> None:
+    """Show taps the states that a class has kept: the last ones are behind the final norm."""
+    *inner, normed = states
+    for depth in taps.depths:
+        assert depth == NORMED or depth < len(inner), "what a class shows behind its last layer is normed"
+        taps(depth, normed if depth == NORMED else inner[depth])
 
 
 def _window_slots(positions_BT: Tensor, kv: Store | None) -> Tensor:

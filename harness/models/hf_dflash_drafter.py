@@ -5,7 +5,7 @@ class that fits it, `MuseGlimmerAssistantModel`. Its forward takes embeddings of
 and hidden states of the target's layers `target_layer_ids`, as wide as its own; the target's head reads what comes out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,8 @@ import torch
 from harness.engine.shared.model import ForwardRequest, ModelKind, ModelSpec
 from harness.errors import ConfigError, DataError
 from harness.models import hf_causal, hub
+from harness.models.block_drafter import TokensOfTarget
+from harness.models.fit import published_wants
 from harness.models.pool import LoadedModel
 from harness.models.public.weights import digest
 
@@ -23,7 +25,8 @@ LIBRARY = "transformers"
 
 GENERATOR, CLASS, SINCE = "DFlashTokenCandidateGenerator", "MuseGlimmerAssistantModel", (5, 24)
 _NEEDED = ("target_layer_ids", "block_size", "mask_token_id")
-_NAMES = {"width": ("hidden_size", "n_embd"), "layers": ("num_hidden_layers", "n_layer"), "vocabulary": ("vocab_size",)}
+
+wants = published_wants
 
 
 class BlockDrafter:
@@ -46,22 +49,6 @@ class BlockDrafter:
         raise TypeError(f"model {self.spec.name} drafts for transformers' own generation and for nobody else")
 
 
-class TokensOfTarget:
-    """The tokenizer of a model that has none: its tokens are its target's."""
-
-    def encode(self, text: str) -> NoReturn:
-        """Refuse."""
-        raise TypeError("an assistant reads no text")
-
-    def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]]) -> NoReturn:
-        """Refuse."""
-        raise TypeError("an assistant reads no text")
-
-    def decode(self, ids: object) -> NoReturn:
-        """Refuse."""
-        raise TypeError("an assistant writes no text")
-
-
 def require() -> None:
     """Raise ConfigError, with what would do, where transformers has no such generator; it is not imported for that."""
     if tuple(map(int, version("transformers").split(".")[:2])) < SINCE:
@@ -80,24 +67,6 @@ def check(model: Mapping[str, Any]) -> None:
             f"model={model['name']}: its {hub.CONFIG} says no {', no '.join(absent)}: it is no assistant of DFlash, "
             f"whose class is {CLASS}"
         )
-
-
-def misfit(draft: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
-    """Return why an assistant cannot draft for a target, as far as the files of both tell; None where it can."""
-    mine, its = hub.config_of(draft), hub.config_of(target)
-    if mine is None or its is None:
-        return None
-    told = {name: next((its[one] for one in names if one in its), None) for name, names in _NAMES.items()}
-    width, layers, vocabulary = told["width"], told["layers"], told["vocabulary"]
-    if width is not None and mine.get("hidden_size") != width:
-        return f"reads states of {mine.get('hidden_size')} channels, and {target['name']} has {width}"
-    last = max(mine.get("target_layer_ids") or [0])
-    if layers is not None and last >= layers:
-        return f"reads layer {last} (target_layer_ids), and {target['name']} has {layers}, from 0"
-    mask = mine.get("mask_token_id", 0)
-    if vocabulary is not None and mask >= vocabulary:
-        return f"masks with token {mask} (mask_token_id), and {target['name']} has {vocabulary}"
-    return None
 
 
 def load(

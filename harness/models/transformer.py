@@ -369,7 +369,10 @@ class Transformer(nn.Module):
 
     def read(self, x: Tensor) -> Tensor:
         """Return raw logits of hidden states, those behind the last layer or an earlier one."""
-        x = self.norm(x)
+        return self.read_normed(self.norm(x))
+
+    def read_normed(self, x: Tensor) -> Tensor:
+        """Return raw logits of hidden states that are behind a norm."""
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
     def _mask(self, request: ForwardRequest, positions_BT: Tensor, end: int) -> tuple[Tensor | None, bool]:

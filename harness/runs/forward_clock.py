@@ -1,10 +1,11 @@
 """The time that a model's own forwards take inside a decode, without waiting for the device in between."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from harness.engine.shared.assistant import LendsEnds
 from harness.engine.shared.device_clock import mark, seconds_between
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Store, experts_of, runs_parts
 
@@ -39,6 +40,14 @@ class ForwardClock:
     def experts(self) -> int:
         """Among how many experts the model's mixtures choose."""
         return experts_of(self.model)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return what the model has in front of its first layer."""
+        return cast(LendsEnds, self.model).embed(tokens)
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return what the model reads in states behind a norm."""
+        return cast(LendsEnds, self.model).head(states)
 
     def new_store(self, rows: int, slots: int) -> Store:
         """Return a store of the model."""

@@ -17,7 +17,11 @@ from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelKind
 from harness.results.gate.differences import smallest_decided
 
 options.register()
-DRAFTS = {ModelKind.CAUSAL: "tiny_ar_draft", ModelKind.MASKED_DIFFUSION: "tiny_mdm"}
+DRAFTS = {
+    ModelKind.CAUSAL: "tiny_ar_draft",
+    ModelKind.MASKED_DIFFUSION: "tiny_mdm",
+    ModelKind.ASSISTANT: "random_dflash",
+}
 KNOBS = {
     "layer_skip": ("method.exit=3",),
     "swift": ("method.r=0.5", "method.bayes_interval=0", "method.context_window=4", "method.threshold=0.3"),

@@ -1,7 +1,9 @@
 """transformers' DFlash on random weights: a block of masks drafted from the target's hidden states, in one call."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,10 +69,16 @@ def greedy(target: CausalModel) -> list[tuple[int, ...]]:
     return [one.tokens for one in run(target, AutoregressiveMethod(acceptor=Greedy()), PROMPTS, LENGTH)]
 
 
+def answered_to(
+    target: CausalModel, assistant: BlockDrafter, prompts: Sequence[Sequence[int]], **given: Any
+) -> list[Generation]:
+    """Return what the sampler answers."""
+    return own_sampler.decode(Models(target, assistant), OwnSamplerMethod(sampler=DFlash()), prompts, **given)
+
+
 def answered(target: CausalModel, assistant: BlockDrafter, ledger: Ledger) -> list[Generation]:
     """Return what the sampler answers to all prompts."""
-    given = {"gen_length": LENGTH, "seeds": range(len(PROMPTS)), "ledger": ledger}
-    return own_sampler.decode(Models(target, assistant), OwnSamplerMethod(sampler=DFlash()), PROMPTS, **given)
+    return answered_to(target, assistant, PROMPTS, gen_length=LENGTH, seeds=range(len(PROMPTS)), ledger=ledger)
 
 
 def test_answers_are_greedy_and_calls_of_both_are_counted(target: CausalModel, tmp_path: Path) -> None:

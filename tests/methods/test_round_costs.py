@@ -10,8 +10,10 @@ from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.model import LanguageModel, Models
 from harness.engine.shared.records import ForwardRecord, Ledger, Role
 from harness.models import random as random_models
+from harness.models import random_assistant
 from methods.autoregressive.aded import TrigramDrafter
 from methods.autoregressive.deer import DiffusionDrafter
+from methods.autoregressive.dflash import BlockDrafter, WholeLength
 from methods.autoregressive.dynamic_exit import DynamicExit
 from methods.autoregressive.easyspec import LayersAbreast
 from methods.autoregressive.greedy import Greedy
@@ -214,3 +216,14 @@ def test_layers_that_are_skipped_while_decoding() -> None:
     for speedup in (1.0, 2.0, 4.0):
         found = costs(AutoregressiveMethod(acceptor=Greedy(), layers=UnifiedSkip(speedup=speedup)))
         assert all((cost.loads, cost.positions) == ((0, L // speedup), ([], [1])) for cost in found)
+
+
+def test_an_assistant_that_drafts() -> None:
+    """L_d + L: one call over the block, whatever there is room for; the text costs it keys alone."""
+    shape = {"width": 16, "heads": 2, "reads": (1, 6), "block_size": 6, "mask_id": 5, "layers": L_D}
+    draft = random_assistant.load(name="draft", max_length=64, dtype=torch.float64, **shape).model
+    method = AutoregressiveMethod(acceptor=Greedy(), drafter=BlockDrafter(), draft_length=WholeLength())
+    for cost in costs(method, Models(TARGET, draft)):
+        verified(cost)
+        assert (cost.loads[0], cost.positions[0]) == ((L_D, [6]) if cost.drafted else (0, []))
+        assert cost.drafted <= 5

@@ -251,7 +251,13 @@ def test_classes_that_are_built_otherwise_refuse_parts(name: str, tmp_path: Path
     with pytest.raises(ConfigError, match=r"^model=mine: runs all of its layers or none, and the drafter"):
         run(model, METHODS["layer_skip"], PROMPTS[:1])
     with pytest.raises(TypeError, match="does not show its attention and layers"):
-        model.forward(ForwardRequest(TOKENS_BT, part=Part()))
+        model.forward(ForwardRequest(TOKENS_BT, part=Part(end=1)))
+    # All of it runs as ever, and shows the states that the class itself keeps.
+    taps, own = Taps({0, 1, NORMED}), model.inner(TOKENS_BT, output_hidden_states=True)
+    shown = model.forward(ForwardRequest(TOKENS_BT, part=Part(taps=taps)))
+    torch.testing.assert_close(shown, own.logits, rtol=0, atol=1e-12)
+    for depth, x_BTC in taps.states.items():
+        torch.testing.assert_close(x_BTC, own.hidden_states[depth], rtol=0, atol=1e-12)
 
 
 def test_a_class_that_scales_what_it_adds_is_not_taken_at_its_names(tmp_path: Path) -> None:

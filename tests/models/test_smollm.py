@@ -135,7 +135,10 @@ ASKED = [
     "Name three colours of the rainbow.",
     "Hi",
 ]
-WITHOUT = {"deer": "no masked-diffusion model of this vocabulary is known"}
+WITHOUT = {
+    "deer": "no masked-diffusion model of this vocabulary is known",
+    "dflash": "no assistant of this model is known",
+}
 DRAFTING = {
     "ar_greedy": "method=ar_greedy",
     "prompt_lookup": "method=prompt_lookup",

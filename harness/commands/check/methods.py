@@ -22,6 +22,7 @@ from harness.engine.families import Method, asks
 from harness.engine.shared.model import LanguageModel, ModelKind, Models
 from harness.errors import ConfigError
 from harness.models import random as random_models
+from harness.models import random_assistant
 
 MODELS = {"causal": "tiny_ar", "masked_diffusion": "random_mdm", "block_diffusion": "tiny_block"}
 """The option of each kind that a method is composed with."""
@@ -58,6 +59,9 @@ def beside_for(method: Method) -> dict[str, LanguageModel]:
 
 @cache
 def _smaller(kind: str) -> LanguageModel:
+    if kind == ModelKind.ASSISTANT.value:
+        shape = {"width": 32, "reads": (0, 3), "block_size": 4, "max_length": 64}
+        return random_assistant.load(name="draft", dtype=torch.float64, **shape).model
     # Of the same seed, and so flat that its best tokens are the target's at times: some drafts stand, some fall.
     return random_models.load(
         name="draft", kind=kind, seed=3, max_length=64, logit_deviation=1.0, dtype=torch.float64

@@ -3,13 +3,14 @@
 Shapes: B rows, T positions, C channels, M blended tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences
-from harness.engine.shared.model import Entering, Part
+from harness.engine.shared.model import Entering, Models, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
 
@@ -32,6 +33,15 @@ class TapsTarget(Protocol):
 
     def taps(self, layers: int) -> frozenset[int]:
         """Return the depths that it looks at, of a target of so many layers."""
+        ...
+
+
+@runtime_checkable
+class TapsForDraft(Protocol):
+    """A drafter that looks at those hidden states of the target, in `Round.states`, that its model reads."""
+
+    def taps_for(self, models: Models) -> Sequence[int]:
+        """Return the depths that it reads; raise ConfigError for a target that it cannot draft for."""
         ...
 
 

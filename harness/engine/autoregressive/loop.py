@@ -163,7 +163,7 @@ def take_round(
 ) -> Round:
     """Score the drafts in one call and commit those that stand, with the model's own token behind them."""
     role = _role(sequences, proposal)
-    part = part_of(method, sequences, role, model.spec.layers)
+    part = part_of(method, sequences, role, model)
     twin = method.acceptor.twin(sequences, model.spec.layers) if acts_as(method.acceptor, WeighsTwins) else None
     beside = None
     if twin is not None:

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.layers import Begun, RoutesExperts, RunsParts, TapsTarget
+from harness.engine.autoregressive.layers import Begun, RoutesExperts, RunsParts, TapsForDraft, TapsTarget
 from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
@@ -79,15 +79,16 @@ def running_parts(method: AutoregressiveMethod) -> Iterator[tuple[str, RunsParts
             yield slot.name, one
 
 
-def part_of(method: AutoregressiveMethod, sequences: Sequences, role: Role, layers: int) -> Part | None:
-    """Return what a call of the target runs, of so many layers, on what, and which states it shows; None if plain."""
+def part_of(method: AutoregressiveMethod, sequences: Sequences, role: Role, model: LanguageModel) -> Part | None:
+    """Return what a call of the target runs, on what, and which states it shows; None if plain."""
+    layers = model.spec.layers
     part, blend = method.layers.part(role, layers), method.feed.blend(sequences)
     if blend is not None:
         part = replace(part or Part(), blend=blend)
-    tapping = [one for one in (method.drafter, method.acceptor) if acts_as(one, TapsTarget)]
-    if not tapping:
-        return part
-    return replace(part or Part(), taps=Taps(frozenset().union(*(one.taps(layers) for one in tapping))))
+    tapped = [one.taps(layers) for one in (method.drafter, method.acceptor) if acts_as(one, TapsTarget)]
+    if acts_as(method.drafter, TapsForDraft) and isinstance(model, Models):
+        tapped.append(frozenset(method.drafter.taps_for(model)))
+    return replace(part or Part(), taps=Taps(frozenset().union(*tapped))) if tapped else part
 
 
 def refuse_layers(model: LanguageModel, method: AutoregressiveMethod) -> None:

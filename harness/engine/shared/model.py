@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from harness.engine.shared.assistant import Context
 from harness.engine.shared.routing import Routing, Twins
 
 AttentionObserver = Callable[[int, Tensor], None]
@@ -185,7 +186,8 @@ class ModelSpec:
 
     `shift` is 1 if the raw logits of position i predict token i+1 (Dream, and every causal model), else 0.
     `stop_ids` end an answer; `mask_id` is None for models without a mask token. `block_length` is that of a
-    block-diffusion model, counted from absolute position 0.
+    block-diffusion model, counted from absolute position 0, or of an assistant, which `reads` the states behind these
+    layers of its target, from 0.
     """
 
     name: str
@@ -198,6 +200,7 @@ class ModelSpec:
     mask_id: int | None = None
     shift: int = 0
     block_length: int | None = None
+    reads: tuple[int, ...] = ()
 
     def sources(self, position_N: Tensor) -> Tensor:
         """Return the positions whose raw logits predict `position_N`: one before, for shifted models."""
@@ -266,7 +269,7 @@ class ForwardRequest:
     each token was committed (-1: given); networks ignore it, the oracle reads the order from it. `observe` is shown the
     attention of every layer, computed beside the fused kernel; `plan` runs the layers of whole rows, without a store;
     `part` says which layers are run (default: all), tokens then giving no more than the shape where it has states.
-    Models without attention or layers refuse them; what runs parts says so (`runs_parts`).
+    Models without attention or layers refuse them; what runs parts says so (`runs_parts`). Assistants need a `context`.
     """
 
     tokens_BT: Tensor
@@ -282,6 +285,7 @@ class ForwardRequest:
     observe: AttentionObserver | None = None
     plan: LayerPlan | None = None
     part: Part | None = None
+    context: Context | None = None
 
     def places_BT(self) -> Tensor:
         """Return the positions of the tokens, also where none are given."""

@@ -74,7 +74,7 @@ def _share(f: Fields, name: str, width: int, heads: int) -> int:
 _ROPE_TYPE, _ROPE_NUMBERS = ("rope_type", "type"), ("rope_theta", "partial_rotary_factor")
 
 
-def _rope(f: Fields) -> dict[str, float]:
+def read_rope(f: Fields) -> dict[str, float]:
     """Return base and rotated part of rotary positions, which are fields of their own or inside `rope_parameters`."""
     found: dict[str, float] = {}
     for place in ("rope_parameters", "rope_scaling"):
@@ -118,7 +118,7 @@ def _read_qwen(
     f.require("attention_bias", None, qkv_bias)
     if any(kind != "full_attention" for kind in f.take("layer_types", list, [])):
         raise f.error("layer_types", "the loader knows full_attention only")
-    heads, rope = f.take("num_attention_heads", int), _rope(f)
+    heads, rope = f.take("num_attention_heads", int), read_rope(f)
     rotated = rope.get("partial_rotary_factor", 1.0)
     if rotated > 1 or (rotated < 1 and not partly_rotated):
         raise f.error("partial_rotary_factor", "the family rotates whole heads" if rotated < 1 else "is above 1")
@@ -202,7 +202,7 @@ def read_llada2(f: Fields) -> TransformerConfig:
     for switch in ("use_qk_norm", "moe_router_enable_expert_bias", "use_rmsnorm"):
         f.require(switch, True, None)
     f.require("num_nextn_predict_layers", None, 0)
-    if _rope(f).get("partial_rotary_factor") is None:
+    if read_rope(f).get("partial_rotary_factor") is None:
         raise f.error("partial_rotary_factor", "is missing")
     dense = _read_qwen(f, head_width=_head_width(f), qk_norm=True, partly_rotated=True)
     width, active = f.take("moe_intermediate_size", int), f.take("num_experts_per_tok", int)

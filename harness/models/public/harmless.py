@@ -68,3 +68,5 @@ LLADA2 = QWEN | {
     "norm_topk_prob",  # the family's code divides where several experts are chosen, whatever it says
     *("rotary_dim", "moe_shared_expert_intermediate_size"),  # its code multiplies other fields instead
 }
+
+ASSISTANT = _COMMON | {"vocab_size", "tie_word_embeddings"}  # its target has the embeddings and the head

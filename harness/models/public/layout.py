@@ -100,9 +100,14 @@ def parts(config: TransformerConfig, names: Names) -> dict[str, Part]:
     """Return, for every tensor of a checkpoint, the rows that it fills; a tied head has no tensor."""
     tensors = [*_outside(config, names)]
     for layer in range(config.layers):
-        tensors += _attention(config, names, layer)
-        tensors += _feed_forward(config, names, layer)
+        tensors += layer_parts(config, names, layer)
     return dict(tensors)
+
+
+def layer_parts(config: TransformerConfig, names: Names, layer: int) -> Iterator[tuple[str, Part]]:
+    """Yield the tensors of one layer, each with the rows that it fills."""
+    yield from _attention(config, names, layer)
+    yield from _feed_forward(config, names, layer)
 
 
 def _outside(c: TransformerConfig, names: Names) -> Iterator[tuple[str, Part]]:

@@ -5,20 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import DataError
 from harness.files import sha256
 from harness.models.hub import CONFIG
 from harness.models.public.layout import Part
 from harness.models.text import FILES as TOKENIZER_FILES
-from harness.models.transformer import Transformer
 
 _DIGEST_LENGTH = 64
 
 
 @torch.no_grad()
-def fill(model: Transformer, files: Sequence[Path], parts: Mapping[str, Part], *, copies: Mapping[str, str]) -> None:
+def fill(model: nn.Module, files: Sequence[Path], parts: Mapping[str, Part], *, copies: Mapping[str, str]) -> None:
     """Copy every tensor of `files` to the rows that `parts` names, in the dtype and on the device of the model.
 
     `copies` are tensors that some checkpoints hold twice: name to the in-tree parameter that they must equal. Raise
@@ -28,7 +27,7 @@ def fill(model: Transformer, files: Sequence[Path], parts: Mapping[str, Part], *
     from safetensors import SafetensorError, safe_open
 
     parameters, left, second = dict(model.named_parameters()), {*parts}, []
-    device = str(model.embedding.weight.device)
+    device = str(next(iter(parameters.values())).device)
     for file in files:
         try:
             with safe_open(file, framework="pt", device=device) as tensors:
