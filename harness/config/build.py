@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, astuple, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +31,7 @@ from harness.models.pool import LoadedModel
 from harness.models.pool import load_model as from_pool
 from tasks.task import Task
 
+_MANY: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 _PLAIN: dict[Any, str] = {int: "a whole number", str: "a text", bool: "true or false"}
 
 
@@ -111,6 +112,7 @@ def _policy(method: DictConfig, slot: str) -> object:
         raise ConfigError(f"method.{slot}: no policy is chosen; name one in the method's defaults, or its _target_")
     cls = class_at(f"method.{slot}", values)
     values.pop("_target_")
+    _refuse_other_lists(method, slot, cls, values)
     try:
         return cls(**values)
     except FieldError as error:
@@ -119,6 +121,17 @@ def _policy(method: DictConfig, slot: str) -> object:
         raise ConfigError(f"method.{slot}: {error}") from error
     except ValueError as error:
         raise ConfigError(f"method.{slot}: {error}") from error
+
+
+def _refuse_other_lists(method: DictConfig, slot: str, cls: type, values: Mapping[str, object]) -> None:
+    """Raise ConfigError for what is no list of the type that a policy's field says; OmegaConf looks at no entry."""
+    for name, hint in get_type_hints(cls).items():
+        kind = get_args(hint)[0] if get_origin(hint) is tuple and get_args(hint)[1:] == (...,) else None
+        if kind not in _MANY or name not in values:
+            continue
+        value, allowed = values[name], (int, float) if kind is float else (kind,)
+        if not isinstance(value, list | tuple) or any(type(one) not in allowed for one in value):
+            raise words.refused(user_key(method, slot, name), value, f"must be a list of {_MANY[kind]}, written [a,b]")
 
 
 def _plain(value: object) -> object:

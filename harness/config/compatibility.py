@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from omegaconf import DictConfig
 
@@ -16,12 +16,16 @@ from harness.engine.diffusion.fit import refuse_arrivals
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
 from harness.engine.shared.model import ModelKind
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.models import hub
+from harness.models.tokenizer import SymbolTokenizer
 from tasks.task import Task
 
 MOST_THREADS = 1024
 """More than any machine has use for; libraries of numbers end the process where threads cannot be had."""
+
+_WHOLE = 1 << 63
+"""Whole numbers beyond have no place in tensors."""
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 GRAPHS = ("auto", "on", "off")
@@ -96,6 +100,7 @@ def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
     drafts.refuse_unfit(cfg, method)
     layers.refuse_unfit(cfg, method)
     samplers.refuse_unfit(cfg, method)
+    _worded(cfg, method)
     return method
 
 
@@ -115,16 +120,18 @@ def _finite(cfg: DictConfig, builder: build.Builder) -> None:
     # What a protocol says has reached the others.
     sections = {key: builder.values.raw(cfg, key) for key in map(str, cfg) if key != "protocol"}
     for key, value in _numbers(sections):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise refused(key, value, "must be a finite number")
+        if isinstance(value, int) and not -_WHOLE <= value < _WHOLE:
+            raise refused(key, value, f"must lie from {-_WHOLE} to {_WHOLE - 1}")
 
 
 def _numbers(node: object, key: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the floats in a config, with their keys."""
+    """Yield the numbers in a config, with their keys."""
     inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, value in inner:
         yield from _numbers(value, f"{key}.{name}" if key else str(name))
-    if isinstance(node, float):
+    if isinstance(node, int | float):
         yield key, node
 
 
@@ -153,6 +160,7 @@ def _device(cfg: DictConfig) -> None:
 def check_kinds(cfg: DictConfig) -> None:
     """Raise ConfigError for a device that cannot be, or a method that is not for models of this kind."""
     _device(cfg)
+    _positions(cfg)
     if cfg.model.kind in cfg.method.models:
         return
     fitting = [str(m["name"]) for m in describe("model") if m["kind"] in cfg.method.models]
@@ -160,6 +168,28 @@ def check_kinds(cfg: DictConfig) -> None:
         f"method={cfg.method.name}: does not run on model={cfg.model.name}, which is {cfg.model.kind}; "
         f"it runs on {', '.join(fitting)}"
     )
+
+
+def _positions(cfg: DictConfig) -> None:
+    for section in drafts.ROLES.values():
+        model = cfg.get(section) or {}
+        for key, none_fits in (("max_length", False), ("block_length", True)):
+            value = model.get(key)
+            fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if key in model and not fits and not (none_fits and value is None):
+                raise refused(f"{section}.{key}", value, "must be a whole number of at least 1")
+
+
+def _worded(cfg: DictConfig, method: Method) -> None:
+    """Raise ConfigError for texts of a method that a model cannot read; those with tokenizers of text read all."""
+    if cfg.model.tokenizer != "symbols":
+        return
+    for slot in fields(method):
+        in_tokens = getattr(getattr(method, slot.name), "in_tokens", None)
+        try:
+            _ = in_tokens and in_tokens(SymbolTokenizer().encode, ())
+        except DataError as error:
+            raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {slot.name}: {error}") from None
 
 
 def _lengths(cfg: DictConfig, read: Collection[str]) -> None:

@@ -19,7 +19,7 @@ def refuse_absent_model(argv: Sequence[str]) -> None:
     if any("," in value for value in given.values()):
         return
     option = read("model", name)
-    for key in ("hub_id", "path"):
+    for key in ("hub_id", "path", "package", "file"):
         if f"model.{key}" in given:
             option[key] = None if given[f"model.{key}"] == "null" else given[f"model.{key}"].strip("'\"")
     if "package" in option:

@@ -13,6 +13,10 @@ _OMEGACONF = {
     r"Value '(.*)' of type '\w+' could not be converted to Integer": "must be a whole number",
     r"Value '(.*)' of type '\w+' could not be converted to Float": "must be a number",
     r"Value '(.*)' is not a valid bool.*": "must be true or false",
+    r"Incompatible value 'None' for field of type 'int'": "must be a whole number",
+    r"Incompatible value 'None' for field of type 'float'": "must be a number",
+    r"Incompatible value 'None' for field of type 'bool'": "must be true or false",
+    r"Incompatible value 'None' for field of type '.*'": "must have a value",
     r".*is not a ListConfig.*": "must be a list, written [a,b], without quotes around it",
     r".*is not a DictConfig.*": "must be a mapping, written {{a:1}}",
     r"Interpolation key '(.*)' not found": "refers to {0}, which is not there",
@@ -41,9 +45,9 @@ def unreadable(group: DictConfig, key: str, error: BaseException) -> ConfigError
     typed = OmegaConf.to_container(group, resolve=False)
     for name in key.split(".")[1:]:
         typed = typed.get(name) if isinstance(typed, dict) else None
-    if isinstance(error, MissingMandatoryValue) or typed is None:
+    if isinstance(error, MissingMandatoryValue):
         return ConfigError(f"{key}: {reason(error)}")
-    return refused(key, typed, reason(error))
+    return refused(key, "null" if typed is None else typed, reason(error))
 
 
 def reason(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from harness.engine.shared.generation import Outside
 from harness.engine.shared.model import ModelSpec
 from harness.engine.shared.randomness import seeded
 from harness.engine.shared.records import Role
+from harness.engine.shared.shortage import out_of_memory
 from harness.errors import DataError
 from harness.models.text import one_line
 
@@ -120,7 +121,7 @@ def generate(
     """Return what `inner.generate` answers greedily to each prompt, with `settings` on top.
 
     `draft` is the module of the model that drafts, if there is one. Raise DataError, in one line, for what the class
-    cannot do.
+    cannot do; not for want of memory, which is the caller's to mend.
     """
     draft = _twin(inner) if draft is inner else draft
     return [
@@ -165,6 +166,8 @@ def _of_prompt(
             )
         # Classes that run all of their layers whatever the config says fail at an exit with an IndexError.
         except (ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
+            if out_of_memory(error):
+                raise
             raise DataError(f"model={spec.name}: transformers' generate: {one_line(error)}") from error
     tokens = said[0, len(prompt) :].tolist()
     return Sampled(

@@ -3,10 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
@@ -28,11 +24,3 @@ class Room:
     def halved(self) -> "Room":
         """Return half of it."""
         return Room(rows=max(1, self.rows // 2), tokens=None if self.tokens is None else self.tokens // 2)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Say whether a device, or this machine, has not had the memory for a call."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    # What the processor's allocator raises has no class of its own.
-    return isinstance(error, RuntimeError) and any(one in str(error).lower() for one in _MESSAGES)

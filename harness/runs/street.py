@@ -12,13 +12,14 @@ import torch
 from harness.engine.families import Method
 from harness.engine.shared.generation import DecodeError, Generation
 from harness.engine.shared.randomness import sample_seed
+from harness.engine.shared.shortage import out_of_memory
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json, prompt_digest
 from harness.results.schemas import BUDGET, COUNTED, SAMPLES, STEPS, without_names
 from harness.runs.decode_batch import Decoded, Seconds, decode_batch, decode_stream, with_room
 from harness.runs.measure import Measure
 from harness.runs.progress import Progress
-from harness.runs.room import Room, out_of_memory
+from harness.runs.room import Room
 from harness.runs.votes import answer_in, answer_of, elected, of_drafts
 from tasks.task import Sample, Task
 

@@ -29,13 +29,14 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.asking import append, go_on, of_rows
+from harness.engine.autoregressive.branching import MOST_ROWS
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, log_probability, token_gap
 from harness.engine.shared.records import Ledger
-from harness.errors import FieldError, at_least
+from harness.errors import FieldError, at_least, within
 
 
 @policy("method/acceptor", "lookahead_rerank")
@@ -49,7 +50,8 @@ class LookaheadRerank:
     judges_drafts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        at_least(1, B=self.B, L=self.L)
+        within(1, MOST_ROWS, B=self.B)
+        at_least(1, L=self.L)
         if self.theta < 0:
             raise FieldError("theta", self.theta, "be at least 0 (0 pauses at every token)")
 

@@ -30,12 +30,16 @@ from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.autoregressive.trees import MOST_NODES
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
-from harness.errors import at_least
+from harness.errors import at_least, within
 from methods.autoregressive.trigrams import WORDS, Search, Table, adapted, read_corpus, trie
+
+_MOST_ITERATIONS = 100_000
+"""Each is some hundred steps of Python, for every round of every row."""
 
 SEARCHED = "aded.searched_BL"
 """What is kept between rounds: the lengths at which the text was searched."""
@@ -52,7 +56,9 @@ class TrigramDrafter:
     score_bug: bool = False
 
     def __post_init__(self) -> None:
-        at_least(1, num_draft=self.num_draft, iterations=self.iterations, output=self.output)
+        at_least(1, output=self.output)
+        within(1, MOST_NODES, num_draft=self.num_draft)
+        within(1, _MOST_ITERATIONS, iterations=self.iterations)
         _ = self._table
 
     @cached_property

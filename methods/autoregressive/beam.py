@@ -17,18 +17,18 @@ probabilities are those of raw logits. The prompt is computed once, in one row.
 Invariants: one beam equals greedy decoding; T tokens take T calls and 1 + B (T - 1) rows, where the vocabulary has B.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.branching import Branch, Spread
+from harness.engine.autoregressive.branching import MOST_ROWS, Branch, Spread
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
-from harness.errors import at_least
+from harness.errors import within
 
 TOKEN, SUM, GAP = "beam.token_B", "beam.log_p_B", "beam.gap_B"
 """What a hypothesis is told: its next token, its log probability with it, and the distance to being another one."""
@@ -40,11 +40,14 @@ class Beams:
 
     num_beams: int = 5
     length_penalty: float = 1.0
+    goes_with: ClassVar[Mapping[str, str]] = {"acceptor": "of_beam"}
     drafts: ClassVar[bool] = False
     votes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        at_least(1, num_beams=self.num_beams)
+        within(1, MOST_ROWS, num_beams=self.num_beams)
+        # Beyond, powers of lengths are no numbers any more.
+        within(-10, 10, length_penalty=self.length_penalty)
 
     @property
     def synchronous(self) -> bool:
@@ -105,6 +108,8 @@ class Beams:
 @policy("method/acceptor", "of_beam")
 class OfBeam:
     """Take the token that a hypothesis was kept with (`branching=beam`)."""
+
+    goes_with: ClassVar[Mapping[str, str]] = {"branching": "beam"}
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Return the hypotheses' tokens."""

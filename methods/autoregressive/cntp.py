@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.autoregressive.asking import append, go_on, of_rows
+from harness.engine.autoregressive.branching import MOST_ROWS
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.model import LanguageModel
@@ -41,7 +42,7 @@ from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
 from harness.engine.shared.sampling import invert
-from harness.errors import FieldError, at_least
+from harness.errors import FieldError, within
 from methods.autoregressive.sample import Law
 
 _SAME_NUM = 6
@@ -89,7 +90,7 @@ class Cautious:
             raise FieldError("temperature", self.temperature, "be above 0: the trials are drawn")
         if self.H_hi <= self.H_lo:
             raise FieldError("H_hi", self.H_hi, f"be above H_lo={self.H_lo}")
-        at_least(1, N_max=self.N_max)
+        within(1, MOST_ROWS, N_max=self.N_max)
         if self.max_trial_len < 0:
             raise FieldError("max_trial_len", self.max_trial_len, "be at least 0 (0: no bound)")
 

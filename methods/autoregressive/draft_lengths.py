@@ -24,7 +24,7 @@ from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
-from harness.errors import ConfigError
+from harness.errors import FieldError
 
 LENGTH = "heuristic.length_B"
 """What the schedule keeps between rounds: the length of the next draft of each row."""
@@ -38,7 +38,7 @@ class HeuristicLength:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ConfigError(f"draft_length.length must be >= 1 (the floor of the schedule), got {self.length}")
+            raise FieldError("length", self.length, "be at least 1, the floor of the schedule")
 
     def limit(self, sequences: Sequences) -> Tensor:
         """Return the present length of every row."""
@@ -61,9 +61,9 @@ class ConfidenceLength:
 
     def __post_init__(self) -> None:
         if self.length < 0:
-            raise ConfigError(f"draft_length.length must be >= 0 (0 drafts nothing), got {self.length}")
+            raise FieldError("length", self.length, "be at least 0, which drafts nothing")
         if not 0 <= self.threshold <= 1:
-            raise ConfigError(f"draft_length.threshold must be in [0, 1] (0 never stops), got {self.threshold}")
+            raise FieldError("threshold", self.threshold, "lie in [0, 1]; 0 never stops")
 
     def limit(self, sequences: Sequences) -> Tensor:
         """Return `length` for every row."""

@@ -36,7 +36,7 @@ from harness.engine.shared.model import ForwardRequest, LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import surest
 from harness.engine.shared.records import Charge, Ledger, Role
-from harness.errors import FieldError, at_least
+from harness.errors import FieldError, within
 from methods.autoregressive.layer_skip import draft_to
 from methods.autoregressive.sample import Law
 from methods.autoregressive.self_draft import SelfDraft, sure
@@ -50,6 +50,10 @@ _SAID, _VALID = "del.said_BT", "del.valid_BT"
 
 _LOGITS = 2**25
 """The most logits that are read at once."""
+
+
+_MOST = 4096
+"""Lengths that are compared in every round, and places of a prompt whose states of all layers are kept."""
 
 
 @policy("method/drafter", "del")
@@ -70,9 +74,9 @@ class DynamicExit:
         Law(self.temperature, 0, 1.0)
         if not 0 < self.w <= 1:
             raise FieldError("w", self.w, "lie in (0, 1] (1 forgets nothing)")
-        at_least(1, gamma_max=self.gamma_max)
-        if self.prompt_window < 0:
-            raise FieldError("prompt_window", self.prompt_window, "be at least 0 (0 learns nothing from prompts)")
+        within(1, _MOST, gamma_max=self.gamma_max)
+        # 0 learns nothing from prompts.
+        within(0, _MOST, prompt_window=self.prompt_window)
 
     def fit_layers(self, layers: int) -> None:
         """Raise FieldError for a model whose only exit is its end."""
@@ -109,7 +113,8 @@ class DynamicExit:
         """Keep the hidden states of a round until they are read, and what the last layer said there."""
         memory, before, layers = completed.after.memory, completed.before, max(completed.states)
         if completed.role is Role.PREFILL:
-            memory[_PROMPT] = self._of_prompt(completed, layers)
+            if self.prompt_window:
+                memory[_PROMPT] = self._of_prompt(completed, layers)
             return
         prediction, width = completed.prediction, completed.proposal.tokens_BK.shape[1] + 1
         seen_BTDC = _by_exit(completed.states, layers)
@@ -146,7 +151,7 @@ class DynamicExit:
         if COUNTS[0] in memory:
             new = [self.w * memory[name] + one for name, one in zip(COUNTS, new, strict=True)]
         fresh_B, second_B = _fresh(sequences), sequences.rounds_B == 2
-        if bool(second_B.any()):
+        if self.prompt_window and bool(second_B.any()):
             prompt = self._prompt_counts(model, sequences, second_B, ledger)
             new = [one + other for one, other in zip(new, prompt, strict=True)]
         if _PROMPT in memory and not bool(fresh_B.any()):

@@ -30,12 +30,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.branching import Branch, Spread
+from harness.engine.autoregressive.branching import MOST_ROWS, Branch, Spread
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.randomness import forked_seeds
-from harness.errors import FieldError, at_least
+from harness.errors import FieldError, within
 
 
 @policy("method/branching", "samples")
@@ -50,7 +50,7 @@ class Samples:
     votes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        at_least(1, N=self.N)
+        within(1, MOST_ROWS, N=self.N)
         if not 0 <= self.k <= self.N:
             raise FieldError("k", self.k, f"lie in [0, N={self.N}] (0 waits for all)")
 

@@ -33,13 +33,13 @@ from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences
-from harness.engine.autoregressive.trees import ANCHOR, Node
+from harness.engine.autoregressive.trees import ANCHOR, MOST_NODES, Node
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
-from harness.errors import ConfigError
+from harness.errors import FieldError, at_least, within
 
 WINDOW, FILLED, KEYS, GRAMS = (f"lookahead.{name}" for name in ("window_BNC", "filled_B", "keys_BE", "grams_BEN"))
 """What is kept between rounds: the window [B, N - 1, columns], its last row [B] that is filled, and what was put into
@@ -87,11 +87,16 @@ class Lookahead:
     G: int = 7
 
     def __post_init__(self) -> None:
-        for name, least in (("N", 2), ("W", 1), ("G", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        at_least(2, N=self.N)
+        at_least(1, W=self.W, G=self.G)
+        within(1, MOST_NODES, N=self.N, W=self.W, G=self.G)
+        if self.nodes > MOST_NODES:
+            must = (
+                f"need no more than {MOST_NODES} tokens per call with W={self.W} and G={self.G}, and needs {self.nodes}"
+            )
+            raise FieldError("N", self.N, must)
         if self.N + self.W < 4:
-            raise ConfigError(f"W must be at least 2 with N=2 (the last token alone is no window), got {self.W}")
+            raise FieldError("W", self.W, "be at least 2 with N=2: the last token alone is no window")
 
     @property
     def nodes(self) -> int:

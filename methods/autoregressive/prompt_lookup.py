@@ -28,7 +28,7 @@ from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Ledger
-from harness.errors import ConfigError
+from harness.errors import at_least
 
 
 class Prefer(Enum):
@@ -48,8 +48,7 @@ class PromptLookup:
     nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.max_ngram < 1:
-            raise ConfigError(f"max_ngram must be at least 1, got {self.max_ngram}")
+        at_least(1, max_ngram=self.max_ngram)
 
     def propose(self, model: LanguageModel, sequences: Sequences, limit_B: Tensor, ledger: Ledger) -> Proposal:
         """Return up to `limit_B` tokens per row, none where nothing stood before."""

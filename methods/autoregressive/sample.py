@@ -26,7 +26,7 @@ from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, token_gap
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.sampling import invert
-from harness.errors import ConfigError
+from harness.errors import FieldError
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Law:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ConfigError(f"temperature must be >= 0 (0 is greedy), got {self.temperature}")
+            raise FieldError("temperature", self.temperature, "be at least 0, which is greedy")
         if self.top_k < 0:
-            raise ConfigError(f"top_k must be >= 0 (0 keeps all tokens), got {self.top_k}")
+            raise FieldError("top_k", self.top_k, "be at least 0, which keeps all tokens")
         if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be in (0, 1] (1 keeps all tokens), got {self.top_p}")
+            raise FieldError("top_p", self.top_p, "lie in (0, 1]; 1 keeps all tokens")
 
     def probabilities(self, logits_NV: Tensor) -> Tensor:
         """Return float64 probabilities after temperature, top-k, then top-p over what top-k left (ties: lowest id).

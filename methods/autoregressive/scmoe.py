@@ -126,6 +126,11 @@ class SelfContrast:
                 raise FieldError(name, getattr(self, name), "be above 0")
 
     @property
+    def twins(self) -> bool:
+        """Say whether both passes are one call."""
+        return self.batched
+
+    @property
     def calls_beside(self) -> int:
         """Return how many calls a token takes beside the loop's."""
         return 0 if self.batched else 1

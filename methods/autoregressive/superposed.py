@@ -29,6 +29,7 @@ Invariants: calls = gen_length, whatever k is; k tokens are generated per call; 
 decoding up to its first stop token.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -36,13 +37,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.branching import Spread, fork
+from harness.engine.autoregressive.branching import MOST_ROWS, Spread, fork
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.model import Blend
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
-from harness.errors import FieldError, at_least
+from harness.errors import ConfigError, FieldError, within
 from methods.autoregressive.ngrams import Ngrams, read_documents
 
 TOKENS, SCORES = "superposed.tokens_BJG", "superposed.score_BJ"
@@ -140,10 +141,11 @@ class Superposed:
     A: float = 0.54
     weights: tuple[float, ...] = (0.01, 0.04, 0.15, 0.18, 0.12)
     corpus_file: str | None = None
+    goes_with: ClassVar[Mapping[str, str]] = {"feed": "superposed", "revision": "superposed"}
     judges_drafts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        at_least(1, k=self.k)
+        within(1, MOST_ROWS, k=self.k)
         if self.T <= 0:
             raise FieldError("T", self.T, "be above 0: probabilities are blended")
         if self.n < 2 * self.k:
@@ -162,6 +164,10 @@ class Superposed:
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Return the last token of the best draft of each row, which knows all of them."""
+        if self.k >= (vocabulary := prediction.spec.vocab_size):
+            raise ConfigError(
+                f"method.k={self.k}: must be below the {vocabulary} tokens of model={prediction.spec.name}"
+            )
         drafts, stop_ids = _Drafts.of(sequences, self.k), prediction.spec.stop_ids
         place_B = sequences.length_B - sequences.prompt_length_B
         log_p_BV = (prediction.logits_NV.double() / self.T).log_softmax(-1)
@@ -215,6 +221,7 @@ class Superposed:
 class Superposition:
     """Feed the last tokens of all drafts of a row as one (`acceptor=superposed`)."""
 
+    goes_with: ClassVar[Mapping[str, str]] = {"acceptor": "superposed"}
     of_draft: ClassVar[bool] = False
 
     def fit_layers(self, layers: int) -> None:
@@ -235,6 +242,8 @@ class Superposition:
 @policy("method/revision", "superposed")
 class BestDrafts:
     """Have rows say what their best draft does, and all of the best where they end (`acceptor=superposed`)."""
+
+    goes_with: ClassVar[Mapping[str, str]] = {"acceptor": "superposed"}
 
     def __call__(self, sequences: Sequences, stop_ids: tuple[int, ...]) -> Sequences:
         """Return the rows; one that ends is followed by as many as it has further answers."""

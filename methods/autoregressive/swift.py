@@ -44,12 +44,13 @@ from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.parts import ask_groups
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
+from harness.engine.autoregressive.trees import MOST_NODES
 from harness.engine.autoregressive.windows import Window
 from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
-from harness.errors import FieldError, at_least
+from harness.errors import FieldError, at_least, within
 from methods.autoregressive.comb import LEVELS, Comb
 from methods.autoregressive.layer_search import Rules, Search, require_optimiser
 from methods.autoregressive.sample import Law
@@ -80,6 +81,8 @@ class Swift:
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)
+        within(0, 1, threshold=self.threshold)
+        within(1, MOST_NODES, tree_nodes=self.tree_nodes)
         if not 0 <= self.r < 1:
             raise FieldError("r", self.r, "lie in [0, 1) (0 skips nothing; all cannot be skipped)")
         at_least(1, opt_interval=self.opt_interval, context_window=self.context_window)

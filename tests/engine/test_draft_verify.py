@@ -11,7 +11,7 @@ from harness.engine.autoregressive.loop import evaluate
 from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.records import Ledger, Role
-from harness.errors import ConfigError
+from harness.errors import FieldError
 from harness.models.embedded import EmbeddedModel
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.sample import KeyedSample
@@ -190,7 +190,7 @@ def test_logits_that_are_not_numbers_are_an_error() -> None:
 
 def test_a_negative_draft_length_is_refused() -> None:
     """The message names key and value."""
-    with pytest.raises(ConfigError, match=r"draft_length\.length must be >= 0 .* got -1"):
+    with pytest.raises(FieldError, match=r"^length=-1: must be at least 0, which drafts nothing$"):
         FixedLength(length=-1)
 
 

@@ -126,15 +126,15 @@ def test_the_probability_is_that_of_the_law_drawn_from() -> None:
 def test_bad_lengths_are_refused() -> None:
     """The messages name key and value, and what would do."""
     for length, said in (
-        (lambda: HeuristicLength(length=0), "draft_length.length must be >= 1"),
-        (lambda: ConfidenceLength(length=-1), "draft_length.length must be >= 0"),
-        (lambda: ConfidenceLength(threshold=1.5), r"draft_length.threshold must be in \[0, 1\]"),
+        (lambda: HeuristicLength(length=0), "^length=0: must be at least 1"),
+        (lambda: ConfidenceLength(length=-1), "^length=-1: must be at least 0"),
+        (lambda: ConfidenceLength(threshold=1.5), r"^threshold=1.5: must lie in \[0, 1\]"),
         (
             lambda: AutoregressiveMethod(acceptor=Greedy(), drafter=PromptLookup(), draft_length=ConfidenceLength()),
             "ConfidenceLength: decides behind every token, and PromptLookup does not draft one by one; use",
         ),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ValueError, match=said):
             length()
 
 

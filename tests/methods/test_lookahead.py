@@ -6,7 +6,7 @@ import torch
 from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger
-from harness.errors import ConfigError
+from harness.errors import FieldError
 from harness.models.embedded import EmbeddedModel
 from methods.autoregressive.greedy import Greedy
 from methods.autoregressive.lookahead import Lookahead
@@ -111,7 +111,7 @@ def test_a_window_that_does_not_fit_rests() -> None:
 @pytest.mark.parametrize(("name", "value"), [("N", 1), ("W", 0), ("G", 0)])
 def test_sizes_that_are_none_are_refused(name: str, value: int) -> None:
     """The message names key and value."""
-    with pytest.raises(ConfigError, match=f"{name} must be at least {value + 1}, got {value}"):
+    with pytest.raises(FieldError, match=f"^{name}={value}: must be at least {value + 1}"):
         Lookahead(**{name: value})
-    with pytest.raises(ConfigError, match="W must be at least 2 with N=2"):
+    with pytest.raises(FieldError, match=r"^W=1: must be at least 2 with N=2"):
         Lookahead(N=2, W=1)

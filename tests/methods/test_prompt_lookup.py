@@ -6,7 +6,7 @@ import torch
 from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.records import Ledger, Role
-from harness.errors import ConfigError
+from harness.errors import FieldError
 from methods.autoregressive.prompt_lookup import Prefer, PromptLookup
 from methods.autoregressive.sample import KeyedSample
 from tests.engine.causal import PROMPTS, continue_greedily, random_causal, run, with_drafts
@@ -87,5 +87,5 @@ def test_a_text_that_repeats_itself_costs_a_call_per_draft() -> None:
 
 def test_a_length_that_is_none_is_refused() -> None:
     """The message names key, range and value."""
-    with pytest.raises(ConfigError, match=r"max_ngram must be at least 1, got 0"):
+    with pytest.raises(FieldError, match=r"^max_ngram=0: must be at least 1"):
         PromptLookup(max_ngram=0)

@@ -1,7 +1,8 @@
 """SCMoE: a plain reading of its contrast, greedy decoding at the ends of its knobs, and keys that are kept apart."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from harness.config import build
 from harness.config.compatibility import fit_decoding
 from harness.config.composition import compose
 from harness.engine.autoregressive.method import AutoregressiveMethod
+from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.model import ForwardRequest, Part
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
@@ -251,3 +253,20 @@ def test_a_model_without_these_experts_is_refused() -> None:
         fit_decoding(compose(["model=tiny_ar", "method=scmoe", "method.weak_routing=random"]), build.Builder())
     with pytest.raises(ConfigError, match=r"method\.acceptor\.weak_ranks=\[1\].*\(model=random\)$"):
         run(random_causal(), contrasted(), PROMPTS)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A feed of which all tokens of a round share a slot."""
+
+    merges: ClassVar[bool] = True
+
+    def blend(self, sequences: Sequences) -> None:
+        return None
+
+
+def test_twins_are_fed_tokens() -> None:
+    """Guards a line in place of a failed assertion; two calls, one after the other, are fed what there is."""
+    with pytest.raises(ConfigError, match=r"^feed=Merged: SelfContrast has each row computed twice in one call"):
+        AutoregressiveMethod(acceptor=SelfContrast(batched=True), feed=Merged())
+    AutoregressiveMethod(acceptor=SelfContrast(), feed=Merged())

@@ -13,7 +13,7 @@ from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import ForwardRequest, Models
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.records import Ledger, Role
-from harness.errors import ConfigError
+from harness.errors import FieldError
 from harness.models.embedded import EmbeddedModel
 from harness.models.key_values import KeyValueStore
 from harness.runs.forward_clock import ForwardClock
@@ -264,13 +264,13 @@ def test_logits_of_a_draft_that_are_not_numbers_name_it() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ModelDrafter(temperature=-1.0), r"temperature must be >= 0 .* got -1"),
-        (lambda: Rejection(temperature=-1.0), r"temperature must be >= 0 .* got -1"),
-        (lambda: Rejection(top_k=-1), r"top_k must be >= 0 .* got -1"),
-        (lambda: Rejection(top_p=0.0), r"top_p must be in .* got 0"),
+        (lambda: ModelDrafter(temperature=-1.0), r"^temperature=-1.0: must be at least 0"),
+        (lambda: Rejection(temperature=-1.0), r"^temperature=-1.0: must be at least 0"),
+        (lambda: Rejection(top_k=-1), r"^top_k=-1: must be at least 0"),
+        (lambda: Rejection(top_p=0.0), r"^top_p=0.0: must lie in"),
     ],
 )
 def test_knobs_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
     """The message names key, range and value."""
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(FieldError, match=message):
         make()

@@ -164,3 +164,24 @@ def test_other_models_layers_and_knobs_are_refused(models: Models, tmp_path: Pat
     told = {"gen_length": 2, "seeds": [0], "called": lambda *_, **__: None}
     with pytest.raises(DataError, match=r"^model=mine: transformers' generate: "):
         models.target.sample([[3]], settings={"no_such_knob": 1}, **told)  # type: ignore[attr-defined]
+
+
+def test_want_of_memory_is_not_taken_for_a_fault_of_the_class(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the runner's second try with fewer rows, which a refusal in words would have kept from it."""
+    assert isinstance(models.target, CausalModel)
+
+    def fails_with(error: Exception) -> None:
+        def generate(*arguments: object, **named: object) -> None:
+            raise error
+
+        monkeypatch.setattr(models.target.inner, "generate", generate, raising=False)
+
+    allocator = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+    for shortage in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(allocator)):
+        fails_with(shortage)
+        with pytest.raises(RuntimeError) as caught:
+            answered(models, "hf_greedy", Ledger())
+        assert caught.value is shortage
+    fails_with(RuntimeError("shapes do not fit"))
+    with pytest.raises(DataError, match=r"^model=mine: transformers' generate: .*shapes do not fit"):
+        answered(models, "hf_greedy", Ledger())

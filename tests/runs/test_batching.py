@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from harness.config.composition import compose
+from harness.engine.shared.shortage import out_of_memory
 from harness.errors import ConfigError
 from harness.results.store import Store
 from harness.runs.decode_batch import decode_batch, decode_stream
-from harness.runs.room import Room, out_of_memory
+from harness.runs.room import Room
 from harness.runs.runner import run
 from tests.conftest import RunDecbench
 

@@ -16,6 +16,9 @@ from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
 from harness.engine.shared.randomness import forked_seeds
 
+MOST_ROWS = 4096
+"""Rows of one sample: more than any method was published with, and as many as small models have memory for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:

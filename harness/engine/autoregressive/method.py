@@ -3,7 +3,7 @@
 Shapes: B rows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from harness.engine.autoregressive.drafting import (
 from harness.engine.autoregressive.layers import AllLayers, Feed, Layers, Merges, Tokens
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import ReadsStates
+from harness.engine.autoregressive.twins import WeighsTwins
 from harness.engine.shared.model import LanguageModel
-from harness.engine.shared.policy import policy
+from harness.engine.shared.policy import REGISTRY, policy
 from harness.engine.shared.records import Ledger
-from harness.errors import ConfigError
+from harness.errors import ConfigError, FieldError
 
 
 @policy("method/drafter", "empty")
@@ -45,7 +46,7 @@ class FixedLength:
 
     def __post_init__(self) -> None:
         if self.length < 0:
-            raise ConfigError(f"draft_length.length must be >= 0 (0 drafts nothing), got {self.length}")
+            raise FieldError("length", self.length, "be at least 0, which drafts nothing")
 
     def limit(self, sequences: Sequences) -> Tensor:
         """Return `length` for every row."""
@@ -68,6 +69,7 @@ class AutoregressiveMethod:
     revision: Revision = field(default_factory=NeverRevise)
 
     def __post_init__(self) -> None:
+        self._refuse_alone()
         takes = self.branching.drafts and getattr(self.acceptor, "judges_drafts", True)
         if not takes and not isinstance(self.drafter, EmptyDrafter):
             raise ConfigError(
@@ -77,6 +79,11 @@ class AutoregressiveMethod:
         if isinstance(self.feed, Merges) and not (alone and isinstance(self.revision, NeverRevise)):
             raise ConfigError(
                 f"feed={type(self.feed).__name__}: tokens that share a slot are neither drafted, forked nor taken back"
+            )
+        if isinstance(self.acceptor, WeighsTwins) and self.acceptor.twins and not isinstance(self.feed, Tokens):
+            raise ConfigError(
+                f"feed={type(self.feed).__name__}: {type(self.acceptor).__name__} has each row computed twice in one "
+                "call, which is fed tokens; use method/feed=tokens"
             )
         if isinstance(self.draft_length, StopsDrafting) and not isinstance(self.drafter, DraftsStepwise):
             raise ConfigError(
@@ -88,3 +95,14 @@ class AutoregressiveMethod:
                 f"draft_length={type(self.draft_length).__name__}: reads hidden states of the drafter, and "
                 f"{type(self.drafter).__name__} shows none; use method/drafter=model"
             )
+
+    def _refuse_alone(self) -> None:
+        """Raise ConfigError for a policy without those of other slots that it works with: `goes_with`, by names."""
+        for slot in fields(self):
+            part = getattr(self, slot.name)
+            for other, name in getattr(part, "goes_with", {}).items():
+                if type(getattr(self, other)) is not REGISTRY.get((f"method/{other}", name)):
+                    raise ConfigError(
+                        f"{slot.name}={type(part).__name__}: works with method/{other}={name} alone, and not with "
+                        f"{type(getattr(self, other)).__name__}; choose that, or another {slot.name}"
+                    )

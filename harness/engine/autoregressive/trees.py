@@ -13,6 +13,9 @@ from torch import Tensor
 
 from harness.engine.autoregressive.sequences import first
 
+MOST_NODES = 4096
+"""Tokens of one tree; each has keys and values of its own, and sees a mask over all of them."""
+
 ANCHOR = -1
 """The parent of what follows the last committed token."""
 

@@ -20,8 +20,13 @@ from harness.engine.shared.routing import Routing
 class WeighsTwins(Acceptor, Protocol):
     """An acceptor that may have the target's calls compute a twin of every row, and weighs the two; it takes no drafts.
 
-    It is asked the same before every call of a generation.
+    `twins` says whether it ever does, with these parameters; it is asked the same before every call of a generation.
     """
+
+    @property
+    def twins(self) -> bool:
+        """Say whether rows may have twins."""
+        ...
 
     def twin(self, sequences: Sequences, layers: int) -> Routing | None:
         """Return the routing of the twins in the next call, of a target of so many layers; None: there are none."""
