@@ -55,6 +55,7 @@ from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.diffusion.policies import Observe, Step
 from harness.engine.diffusion.standing import Told, tell, told
+from harness.engine.shared.indexing import flags
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
@@ -175,7 +176,7 @@ class FreeDave:
             else:
                 state = drafts.rows(index_B)
                 state.margins = state.margins.and_(target.margins)
-            state = state if all(goes) else state.where(torch.tensor(goes, device=device), before)
+            state = state if all(goes) else state.where(flags(tuple(goes), device), before)
             observe(before, seen, state)
 
 

@@ -36,9 +36,8 @@ class _Rows:
     @classmethod
     def of(cls, store: DraftsStore, query_DL: Tensor) -> "_Rows":
         """Lay the positions `query_DL` out, row by row and draft by draft, and have the store keep them apart."""
-        moves_DL, (_, width), device = store.moving(query_DL), query_DL.shape, query_DL.device
-        query_D = query_DL.sum(1)
-        counts, moved = torch.stack([query_D, moves_DL.sum(1)]).tolist()
+        query_D, (_, width), device = query_DL.sum(1), query_DL.shape, query_DL.device
+        moves_DL, counts, moved = store.moving(query_DL, query_D)
         of_rows, rows = store.of_rows(counts), len(store.drafts)
         queries = [sum(one) for one in of_rows]
         longest = max(queries)
@@ -63,19 +62,19 @@ class _Rows:
 
 
 def forward_drafts(
-    request: EvaluationRequest, store: DraftsStore, query_DL: Tensor, *, key_DL: Tensor, role: Role
+    request: EvaluationRequest, store: DraftsStore, query_DL: Tensor, *, key_DL: Tensor, keys_D: Tensor, role: Role
 ) -> Tensor:
     """Compute the positions `query_DL` of all drafts, the rows of the request: one row of the model for those of a row.
 
     Return aligned logits [N, V] of the read positions. Arguments are those of
-    `harness.engine.diffusion.reuse.forward_queries`.
+    `harness.engine.diffusion.reuse.forward_queries`; `keys_D` is how many keys each draft sees.
     """
     drafts, made = request.canvas, _Rows.of(store, query_DL)
     rows, width, device = len(made.queries), query_DL.shape[1], query_DL.device
     none_R, busy = filled((rows,), 0, torch.int64, device), Busy(made.queries)
     draft_T, position_T = made.from_T // width, made.from_T % width
     visible_TS = store.visible(key_DL, draft_T, position_T, request.model.spec.block_length)
-    seen_R = none_R.index_add(0, store.row_D, key_DL.sum(1) * made.query_D)
+    seen_R = none_R.index_add(0, store.row_D, keys_D * made.query_D)
     window = ForwardRequest(
         made.take(drafts.tokens_BL),
         positions_BT=position_T.view(rows, -1),

@@ -19,6 +19,7 @@ from harness.engine.diffusion.standing import Standing, read_counts, reads
 from harness.engine.diffusion.steps import Steps
 from harness.engine.diffusion.turnover import Arrivals, Turnover
 from harness.engine.shared.generation import GIVEN, Generation
+from harness.engine.shared.indexing import flags
 from harness.engine.shared.model import AttentionMean, LanguageModel
 from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Candidates, Prediction, best
@@ -252,7 +253,7 @@ def _advance(
     while any(steps):
         before, width = after.copy(), after.tokens_BL.shape[1]
         prediction, candidates = prediction.widened(width), candidates.widened(width)
-        steps_B = None if all(steps) else torch.tensor(steps, device=after.held_B.device)
+        steps_B = None if all(steps) else flags(tuple(steps), after.held_B.device)
         commit_BL, count_B, work_B = _choose(method, candidates, after, prediction, steps_B)
         after.decide(commit_BL, candidates.tokens_BL, count_B)
         method.reviser(after, prediction, candidates, commit_BL)
@@ -260,10 +261,9 @@ def _advance(
         standing = Standing.within(method, after, steps, work_B, prediction.broken)
         if any(standing.broken):
             prediction.require_numbers(canvas.sample_B)
-        moved = [step and not idle for step, idle in zip(steps, standing.idle, strict=True)]
         if any(standing.idle):
-            after.idle_B = after.idle_B + torch.tensor(standing.idle, device=after.idle_B.device)
-        complete = standing.complete(moved)
+            after.idle_B = after.idle_B + flags(tuple(standing.idle), after.idle_B.device)
+        complete = standing.complete([made and not idle for made, idle in zip(steps, standing.idle, strict=True)])
         settled = method.waits and not any(complete) and not any(standing.due) and after.layout_B is layout_B
         if not settled:
             after = _close_windows(method, after, complete, any(standing.held))
@@ -278,17 +278,23 @@ def _advance(
                 observer(before, shown, after)
         idled, steps = idled + 1, standing.idle
         if idled > IDLE_STEPS and any(steps):
-            idle_B = torch.tensor(steps, device=after.held_B.device)
+            idle_B = flags(tuple(steps), after.held_B.device)
             endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))
             after.given_up_B, now = after.given_up_B | endless_B, None
             steps = (idle_B & ~endless_B).tolist()
         if any(steps):
             others, layout_B = after.copy(), after.layout_B
+            prediction = _still_read(prediction, before, after) if settled and not method.revises else prediction
             after.begin_step()
             if not method.steady:
                 prediction = prediction.widened(after.tokens_BL.shape[1])
                 candidates = method.scorer(prediction, after)
     return after, now
+
+
+def _still_read(prediction: Prediction, before: Canvas, after: Canvas) -> Prediction:
+    """Return the prediction, which has read what is open if it had before a step that only closed positions."""
+    return replace(prediction, open_BL=after.open_BL) if prediction.open_BL is before.open_BL else prediction
 
 
 def _before_commit(
@@ -357,7 +363,7 @@ def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
 
 
 def _close_windows(method: DiffusionMethod, canvas: Canvas, complete: Sequence[bool], held: bool) -> Canvas:
-    complete_B = torch.tensor(complete, device=canvas.held_B.device)
+    complete_B = flags(tuple(complete), canvas.held_B.device)
     if method.scheduled and any(complete):
         surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
         canvas.idle_B = canvas.idle_B + surplus_B

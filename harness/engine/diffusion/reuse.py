@@ -189,9 +189,9 @@ def forward_queries(
     `queries` are those positions where they are gathered already, which spares a wait.
     """
     canvas, read_N = request.canvas, request.select_N
+    keys_B, key_BL = (canvas.length_B, canvas.whole_BL) if key_BL is None else (key_BL.sum(1), key_BL)
     if isinstance(store, DraftsStore):
-        seen_BL = canvas.whole_BL if key_BL is None else key_BL
-        return forward_drafts(request, store, query_BL, key_DL=seen_BL, role=role)
+        return forward_drafts(request, store, query_BL, key_DL=key_BL, keys_D=keys_B, role=role)
     if queries is None:
         count_B, found = query_BL.sum(1), query_BL.view(-1).index_select(0, read_N).sum(0, keepdim=True)
         *counts, found = torch.cat([count_B, found]).tolist()
@@ -199,7 +199,6 @@ def forward_queries(
         queries = Gathered.of(query_BL, count_B, counts)
     # No mask at all is faster than one that hides nothing.
     masked = key_BL is not None or not canvas.unpadded
-    keys_B, key_BL = (canvas.length_B, canvas.whole_BL) if key_BL is None else (key_BL.sum(1), key_BL)
     busy, longest = Busy(queries.counts), queries.position_BT.shape[1]
     place_BL = queries.rank_BL + _starts(len(queries.counts), longest, read_N.device)[:, None]
     window = ForwardRequest(

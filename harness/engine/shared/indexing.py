@@ -31,6 +31,13 @@ def listed(numbers: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
+@lru_cache(maxsize=256)
+def flags(marked: tuple[bool, ...], device: torch.device) -> Tensor:
+    """Return which are marked; the same tensor to all, so that nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.tensor(marked, dtype=torch.bool, device=device)
+
+
 def per_row(row_N: Tensor, rows: int) -> Tensor:
     """Return how many entries each of the rows has, [B]; unlike `bincount`, without waiting for the device."""
     none_B, one_1 = filled((rows,), 0, row_N.dtype, row_N.device), filled((1,), 1, row_N.dtype, row_N.device)

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine.shared.indexing import filled, listed, positions
+from harness.engine.shared.indexing import filled, flags, positions
 from harness.engine.shared.model import Store
 
 
@@ -71,10 +71,19 @@ class DraftsStore:
         ends = [*accumulate(self.drafts)]
         return [tuple(counts[end - drafts : end]) for drafts, end in zip(self.drafts, ends, strict=True)]
 
-    def moving(self, query_DL: Tensor) -> Tensor:
-        """Return which of these positions are about to get a slot of their own, as other drafts see the present one."""
-        ends = [self.slots if drafts > 1 else 0 for drafts in self.drafts for _ in range(drafts)]
-        return query_DL & (self.slot_DL < listed(tuple(ends), self.row_D.device)[:, None])
+    def moving(self, query_DL: Tensor, query_D: Tensor) -> tuple[Tensor, list[int], list[int]]:
+        """Return which of these positions need a slot of their own, as other drafts see the present one.
+
+        And how many of each draft there are, `query_D`, and how many of these; waits for the device, once.
+        """
+        several = tuple(drafts > 1 for drafts in self.drafts for _ in range(drafts))
+        moves_DL = query_DL & flags(several, self.row_D.device)[:, None]
+        if not any(self._taken):
+            counts = query_D.tolist()
+            return moves_DL, counts, [count * one for count, one in zip(counts, several, strict=True)]
+        moves_DL = moves_DL & (self.slot_DL < self.slots)
+        counts, moved = torch.stack([query_D, moves_DL.sum(1)]).tolist()
+        return moves_DL, counts, moved
 
     def take(self, counts: Sequence[int]) -> list[int]:
         """Return the first new slot of each draft, so many of which are taken behind those that are."""
