@@ -14,7 +14,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.families import Method
 from harness.engine.shared.drafts import Drafting
 from harness.engine.shared.generation import Generation
-from harness.engine.shared.model import LanguageModel
+from harness.engine.shared.model import LanguageModel, Models
 from harness.engine.shared.records import Asked, Counts, ForwardRecord, Ledger, Loads
 from harness.errors import DataError
 from harness.models.pool import LoadedModel
@@ -97,11 +97,15 @@ def with_room(loaded: LoadedModel, ids: list[int], *, gen_length: int, where: st
     """Return the ids of a prompt; raise DataError, beginning with `where`, if there are none or no room is left."""
     if not ids:
         raise DataError(f"{where}: the prompt is empty; give it at least one token")
-    longest = loaded.model.spec.max_length
+    longest, named = loaded.model.spec.max_length, f"model={model}"
+    target = loaded.model.target if isinstance(loaded.model, Models) else loaded.model
+    for role, one in loaded.beside.items():
+        if one.model.spec.max_length == longest < target.spec.max_length:
+            named = f"model@{role}={one.model.spec.name}"
     if len(ids) + gen_length > longest:
         raise DataError(
             f"{where}: {len(ids)} prompt tokens and gen_length={gen_length} exceed the {longest} "
-            f"positions of model={model}; shorten the prompt or lower gen_length"
+            f"positions of {named}; shorten the prompt or lower gen_length"
         )
     return ids
 

@@ -16,6 +16,7 @@ from harness.config.overrides import parse
 from harness.errors import ConfigError, DataError, FieldError
 from tasks.settings import MOST_SAMPLES
 
+DRAFTED = "model=tiny_ar model@draft=random_dflash method=dflash"
 SLIPS = {
     "modle=tiny_mdm": "modle: no such key; did you mean model?",
     "results=here": "results: no such key; did you mean results_dir?",
@@ -61,6 +62,31 @@ SLIPS = {
     "task.lengths=[3": "task.lengths=[3: cannot be read",
     "hydra/launcher=rq": "hydra/launcher=rq: is not installed; for joblib and slurm: pip install",
     "split=0": "split=0: must be at least 1",
+    "model=tiny_ar method=ar_greedy method/acceptor=of_beam": "acceptor=OfBeam: works with method/branching=beam alone",
+    "model=tiny_ar method=ar_greedy method/branching=beam": "branching=Beams: works with method/acceptor=of_beam alone",
+    "model=tiny_ar method=superposed method/acceptor=greedy": "feed=Superposition: works with method/accept",
+    "model=tiny_ar method=swift method.attention=3": "method.attention=3: must be a list of whole numbers, wr",
+    "model=tiny_ar method=swift method.tree=null": "method.tree=None: must be a list of whole numbers",
+    "model=tiny_ar method=staged_prompting method.stages=3": "method.stages=3: must be a list of texts",
+    "model=tiny_moe method=scmoe method.weak_ranks=[x]": "method.weak_ranks=['x']: must be a list of whole numbers",
+    "model=tiny_ar method=swift method.threshold=1e30": "method.threshold=1e30: must be from 0 to 1",
+    f"model=tiny_ar method=lookahead method.W={10**9}": f"method.W={10**9}: must be from 1 to 4096",
+    "model=tiny_ar method=lookahead method.N=1000 method.W=1000": "method.N=1000: must need no more than 4096 tokens",
+    f"model=tiny_ar method=beam method.num_beams={10**9}": f"method.num_beams={10**9}: must be from 1 to 4096",
+    f"model=tiny_ar method=aded method.iterations={10**9}": f"method.iterations={10**9}: must be from 1 to 100000",
+    "model=tiny_ar model@draft=tiny_ar_draft method=speculative method.K=-1": "method.K=-1: must be at least 0, whi",
+    f"model=tiny_ar method=prompt_lookup method.num_tokens={10**22}": f"method.num_tokens={10**22}: must lie from",
+    "model=tiny_ar method=prompt_lookup method.num_tokens=null": "method.num_tokens=null: must be a whole number",
+    "model=tiny_ar method=ar_greedy model.max_length=x": "model.max_length=x: must be a whole number of at least 1",
+    "model=tiny_ar method=ar_greedy model.max_length=0": "model.max_length=0: must be a whole number of at least 1",
+    "model=tiny_ar method=ar_greedy model.max_length=100": "model.max_length=100: must be 128, the positions",
+    "model=tiny_ar method=ar_greedy model.path=/nowhere": "model.path=/nowhere: holds no config.json; name a folder",
+    "model=tiny_ar method=budget_forcing": "method=budget_forcing model=tiny_ar: revision: symbol 'Wait' at place 0",
+    f"{DRAFTED} draft.loader.reads=[-1]": ("draft.loader.reads=[-1]: must name layers of the target, from 0"),
+    f"{DRAFTED} draft.loader.reads=3": "draft.loader.reads=3: must be a list of whole numbers",
+    f"{DRAFTED} draft.loader.reads=[x]": "draft.loader.reads=['x']: must be a list of whole numbers",
+    f"{DRAFTED} draft.loader.block_size=1": "draft.loader.block_size=1: must be from 2 to 4096",
+    f"{DRAFTED} draft.loader.block_size={10**9}": f"draft.loader.block_size={10**9}: must be from 2 to 4096",
     "split=2 measure=timed": "split=2: the seconds of a timed run belong together; leave split out",
 }
 

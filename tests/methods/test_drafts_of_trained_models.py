@@ -209,7 +209,9 @@ def test_keys_and_values_behind_a_round_are_those_of_a_fresh_forward(name: str) 
     model, method = loaded(words, "float64")
     prompts = prompts_of("list_repeat_list", f"model={target}", samples=6)
     stood = stores_are_fresh(model, method, prompts, 16)
-    assert stood > 3 or isinstance(method.drafter, EmptyDrafter)
+    # What nobody has trained hits a token now and then.
+    least = 1 if "model@draft=random_dflash" in words else 4
+    assert stood >= least or isinstance(method.drafter, EmptyDrafter)
 
 
 @pytest.mark.parametrize("method", ["lookahead", "aded"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from harness.config.composition import compose
+from harness.errors import DataError
 from harness.results.schemas import COUNTED, COUNTERS, LOADS
 from harness.results.store import Store
 from harness.runs.runner import run
@@ -58,3 +59,10 @@ def test_seconds_of_drafts_are_apart(results_dir: Path) -> None:
     assert all(0 < one["draft_s"] < one["forward_s"] for one in samples) and 0 < row["draft_s"] < row["forward_s"]
     assert made(results_dir, "model=tiny_ar", "method=prompt_lookup", "measure=timed")[0]["draft_s"] == 0
     assert made(results_dir, "model=tiny_ar", "method=ar_greedy", "measure=timed")[0]["draft_s"] is None
+
+
+def test_a_prompt_that_fills_the_drafts_positions_names_the_draft(results_dir: Path) -> None:
+    """Guards a line that sent its reader to the target, which has room."""
+    drafted = ["model=tiny_ar", "model@draft=random_dflash", "method=dflash", "gen_length=30"]
+    with pytest.raises(DataError, match=r"exceed the 40 positions of model@draft=random_dflash; shorten the prompt or"):
+        made(results_dir, *drafted, "draft.max_length=40")
