@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,15 +151,15 @@ def together(model: LanguageModel, beside: Mapping[str, LanguageModel]) -> Langu
 class _Watched(ForwardClock):
     """A model of which is seen, besides, how many positions every call takes through the layers.
 
-    The feed-forward part of a layer is shown what the layer computes, and nothing that comes from memory. What models
-    beside it are asked is seen among the target's calls, in their order.
+    A layer is given what it computes, and nothing that comes from memory; one that is run in parts, by a plan, shows it
+    to its feed-forward part. What models beside it are asked is seen among the target's calls, in their order.
     """
 
     def __init__(self, model: LanguageModel, beside: Mapping[str, LanguageModel] = MappingProxyType({})) -> None:
         super().__init__(model)
         modules = [one for one in (model, *getattr(model, "__dict__", {}).values()) if isinstance(one, torch.nn.Module)]
         self._blocks = [block for one in modules for block in one.modules() if isinstance(block, Block)]
-        self._seen = 0
+        self._seen, self._whole = 0, False
         self.layer_tokens: list[int | None] = []
         self.beside = {role: _Watched(one) for role, one in beside.items()}
         for one in self.beside.values():
@@ -168,10 +169,20 @@ class _Watched(ForwardClock):
     def layers(self) -> Iterator[None]:
         """Watch the layers for as long as this lasts."""
 
-        def see(module: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            self._seen += arguments[0].shape[:-1].numel()
+        def enter(block: torch.nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+            _, feeds = named.get("halves", (True, True))
+            self._whole = True
+            self._seen += arguments[0].shape[:-1].numel() if feeds else 0
 
-        hooks = [block.feed_forward.register_forward_pre_hook(see) for block in self._blocks]
+        def leave(*_: object) -> None:
+            self._whole = False
+
+        def feed(module: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            self._seen += 0 if self._whole else arguments[0].shape[:-1].numel()
+
+        hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in self._blocks]
+        hooks += [block.register_forward_hook(leave) for block in self._blocks]
+        hooks += [block.feed_forward.register_forward_pre_hook(feed) for block in self._blocks]
         try:
             with ExitStack() as watched:
                 for one in self.beside.values():
