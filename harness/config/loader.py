@@ -9,7 +9,6 @@ The rule: what a method's file says about a slot is about the policy that the fi
 would merge it all the same and fail; here it reaches the file's own choice only.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -36,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from harness.config import options, plugins, words
 from harness.config.option_files import ASSUMED
 from harness.config.plugin import Plugin
-from harness.config.sections import Whole, assembled, chosen, is_in
+from harness.config.sections import Whole, assembled, chosen, copied, is_in
 from harness.errors import MissingDependency, RunFailed, one_line
 
 ROOT = "bench"
@@ -104,6 +103,8 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._read = _Completed(self.repository)
+        self._files: dict[str, list[ResultDefault] | None] = {}
+        self._put: dict[tuple[object, ...], ConfigResult] = {}
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Return the config with its `hydra` node."""
@@ -142,6 +143,27 @@ class Loader(ConfigLoaderImpl):
 
     def files_of(self, option: str, slots: Mapping[str, Any]) -> list[ResultDefault] | None:
         """Return the files of an option with some of its slots chosen; None if one is about more than its section."""
+        if option not in self._files:
+            self._files[option] = self._listed(option, {})
+        own = self._files[option]
+        return self._exchanged(own, slots) or self._listed(option, slots) if own and slots else own
+
+    def _exchanged(self, files: Sequence[ResultDefault], slots: Mapping[str, Any]) -> list[ResultDefault] | None:
+        """Put the files of slots in the place of those that there are; None where that is more than an exchange.
+
+        Hydra finds the same files, but makes a config of all choices for each.
+        """
+        made = list(files)
+        for slot, name in slots.items():
+            path = f"{slot}/{name}"
+            places = [at for at, one in enumerate(made) if str(one.config_path).rpartition("/")[0] == slot]
+            found = self._read.load_config(path) if self._read.config_exists(path) else None
+            if len(places) != 1 or found is None or found.defaults_list or found.header.get("package"):
+                return None
+            made[places[0]] = replace(made[places[0]], config_path=path)
+        return made
+
+    def _listed(self, option: str, slots: Mapping[str, Any]) -> list[ResultDefault] | None:
         given = [f"{slot}={name}" for slot, name in slots.items()]
         parsed = OverridesParser.create().parse_overrides(given)
         found = create_defaults_list(self._read, option, parsed, prepend_hydra=False, skip_missing=False)
@@ -149,6 +171,12 @@ class Loader(ConfigLoaderImpl):
         chosen = all(one.external_override for one in found.overrides.override_metadata.values())
         inner = all(is_in(section, file) and not self._leaves(str(file.config_path)) for file in found.defaults)
         return found.defaults if chosen and inner else None
+
+    def said(self, section: str, files: list[ResultDefault]) -> frozenset[str]:
+        """Return the keys of a section that files about the root have."""
+        repo = _Wired(self._read, files, only=section)
+        node = super()._compose_config_from_defaults_list(files, repo)._get_node(section)
+        return frozenset(map(str, node)) if isinstance(node, DictConfig) and not node._is_missing() else frozenset()
 
     def merged(self, section: str, files: list[ResultDefault]) -> DictConfig:
         """Return a section as files make it that are about it or about the root."""
@@ -176,10 +204,20 @@ class Loader(ConfigLoaderImpl):
         return OverridesParser.create().parse_overrides(overrides), self._read
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        """Return a config where it is put; what merging changes is a copy."""
+        path = str(default.config_path)
+        if not isinstance(repo, _Wired) or path.rpartition("/")[0] == "method":
+            return self._loaded(default, repo)
+        key = path, default.package, default.primary, repo.only if path in repo.cut else None
+        if key not in self._put:
+            self._put[key] = self._loaded(default, repo)
+        return replace(self._put[key], config=copied(self._put[key].config))
+
+    def _loaded(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
         kept = repo.load_config(str(default.config_path))
         # Merging changes the config that it starts from, and one without a package is no copy yet.
-        return replace(loaded, config=copy.deepcopy(loaded.config)) if kept is loaded else loaded
+        return replace(loaded, config=copied(loaded.config)) if kept is loaded else loaded
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         return super()._compose_config_from_defaults_list(defaults, _Wired(repo, defaults))
@@ -255,7 +293,7 @@ class _Wired(CachingConfigRepository):
             return replace(found, config=OmegaConf.masked_copy(found.config, str(self.only)))
         if found is None or group != "method":
             return found
-        made = replace(found, config=copy.deepcopy(found.config))
+        made = replace(found, config=copied(found.config))
         assert isinstance(made.config, DictConfig)
         with open_dict(made.config):
             for own in found.defaults_list or []:

@@ -38,10 +38,10 @@ class Whole:
 def assembled(loader: "Loader", choices: Sequence[Override]) -> DictConfig:
     """Return the config of some choices, which may be written to."""
     whole, apart = _parts(loader, choices)
-    return _copied(whole.cfg, None, apart)
+    return copied(whole.cfg, instead=apart)
 
 
-def _copied(node: Any, parent: Any, instead: Mapping[Any, DictConfig] = MappingProxyType({})) -> Any:
+def copied(node: Any, parent: Any = None, instead: Mapping[Any, DictConfig] = MappingProxyType({})) -> Any:
     """Return a copy of a config's node and all below it, as deepcopy makes it in ten times the time.
 
     What `instead` has by key takes the place of the node's own.
@@ -50,9 +50,9 @@ def _copied(node: Any, parent: Any, instead: Mapping[Any, DictConfig] = MappingP
     made.__dict__.update(node.__dict__, _parent=parent, _metadata=_metadata(node._metadata), _flags_cache=None)
     content = node.__dict__.get("_content")
     if isinstance(content, dict):
-        made.__dict__["_content"] = {key: _copied(instead.get(key, one), made) for key, one in content.items()}
+        made.__dict__["_content"] = {key: copied(instead.get(key, one), made) for key, one in content.items()}
     elif isinstance(content, list):
-        made.__dict__["_content"] = [_copied(one, made) for one in content]
+        made.__dict__["_content"] = [copied(one, made) for one in content]
     return made
 
 
@@ -103,20 +103,49 @@ def _apart(
     place, given = _place(loader, section, rest), dict(choices)
     if place is None:
         return None
-    files = loader.files_of(f"{section}/{given.pop(section, place.option)}", {**place.slots, **given})
+    option = {section: given.pop(section)} if section in given else {}
+    files = loader.files_of(f"{section}/{option.get(section, place.option)}", {**place.slots, **given})
     if files is None:
         return None
+    if given and not place.said & {slot.partition("/")[2] for slot in given}:
+        base = _apart(loader, section, tuple(option.items()), rest)
+        if base is not None and (made := _exchanged(loader, section, base, given, files)) is not None:
+            return made
     return loader.merged(section, [*place.before, *files, *place.behind])
+
+
+def _exchanged(
+    loader: "Loader", section: str, base: DictConfig, slots: Mapping[str, str], files: Sequence[ResultDefault]
+) -> DictConfig | None:
+    """Return a section like `base` but for some slots, about which nothing says anything but the files of these.
+
+    Merging all files anew takes twenty times as long. None where a slot has no file of its own.
+    """
+    own = {str(file.config_path): file for file in files}
+    made = copied(base)
+    for slot, name in slots.items():
+        key, file = slot.partition("/")[2], own.get(f"{slot}/{name}")
+        if file is None or key not in made:
+            return None
+        content = made.__dict__["_content"]
+        node = loader.merged(section, [file]).__dict__["_content"][key]
+        if node._metadata.object_type is not content[key]._metadata.object_type:
+            content[key] = copied(node, made)
+    return made
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the files of a section's option stand: between others of the root; `slots` are fixed for any option."""
+    """Where the files of a section's option stand: between others of the root; `slots` are fixed for any option.
+
+    `said` are the keys of the section that those others have something to say about.
+    """
 
     option: str | None
     slots: Mapping[str, Any]
     before: Sequence[ResultDefault]
     behind: Sequence[ResultDefault]
+    said: frozenset[str]
 
 
 @lru_cache(maxsize=256)
@@ -131,7 +160,7 @@ def _place(loader: "Loader", section: str, rest: tuple[str, ...]) -> _Place | No
     first = whole.files.index(own[0])
     before = [file for file in whole.files[:first] if not file.package]
     behind = [file for file in whole.files[first:] if not file.package]
-    return _Place(whole.options[section], slots, before, behind)
+    return _Place(whole.options[section], slots, before, behind, loader.said(section, [*before, *behind]))
 
 
 def is_in(section: str, file: ResultDefault) -> bool:
