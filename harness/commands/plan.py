@@ -19,14 +19,17 @@ _HEADER = ("job", "model", "setting", "task", "state", "calls", "seconds", "basi
 
 
 def main(argv: Sequence[str], *, as_json: bool) -> int:
-    """Print the jobs that the overrides describe, and what those that are new will cost; return 0."""
+    """Print the jobs that the overrides describe, and what those that are new will cost.
+
+    Returns 2, as `run` with the same arguments does, where a job that is refused keeps all from running, else 0.
+    """
     planned = plan(expand(argv))
     entries = list(_entries(planned))
     if as_json:
         sys.stdout.write(json.dumps({"jobs": entries, "totals": _totals(entries)}) + "\n")
     else:
         _print(planned, entries)
-    return 0
+    return 2 if planned.impossible else 0
 
 
 def _entries(planned: Plan) -> Iterator[dict[str, Any]]:
@@ -104,5 +107,5 @@ def _lines(planned: Plan, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
         known = [totals["calls_known"], totals["seconds_known"]]
         parts = [f"{one} (known of {n} of {new})" for one, n in zip(told, known, strict=True) if n]
         yield f"expected of the new ones: {', '.join(parts) or 'nothing is known'}; loading is not included"
-    if planned.refused and planned.stops:
+    if planned.impossible:
         yield "as it stands nothing runs; on_error=record leaves out what is refused"

@@ -57,7 +57,7 @@ def latex_text(text: str) -> str:
 def _exact(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return canonical_json(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -55,6 +55,25 @@ def value_of(row: Mapping[str, Any], column: str) -> Any:
     return place
 
 
+def require_places(rows: Collection[Mapping[str, Any]], columns: Iterable[str], where: str) -> None:
+    """Raise ConfigError, with the nearest one, for a `config.` place that none of some runs has."""
+    for column in columns:
+        if not rows or not column.startswith(_CONFIG) or any(value_of(row, column) is not None for row in rows):
+            continue
+        known = {place for row in rows for place in _places(_parsed(row["config"]), "config")}
+        if column not in known:
+            close = difflib.get_close_matches(column, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "decbench results show RUN shows a configuration"
+            raise ConfigError(f"{where}: these runs have no {column}; {hint}")
+
+
+def _places(value: Any, place: str) -> Iterator[str]:
+    yield place
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _places(inner, f"{place}.{key}")
+
+
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Any:
     return json.loads(text)
@@ -98,6 +117,22 @@ def _passes(
     if column == "name" and value is not None:
         return value in allowed
     return any(_equals(value, text) for text in allowed)
+
+
+def why_none(scan: Scan, filters: Mapping[str, Collection[str]], names: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Say of filters that no run passes which of them none passes alone, and what comes near or is there."""
+    rows = as_rows(scan.rows(scan.attempts, stored_columns(["run_id", *filters]))) if filters else []
+    for column, allowed in filters.items():
+        if not rows or any(_passes(row, column, allowed, names) for row in rows):
+            continue
+        values = [value_of(row, column) for row in rows]
+        values += [name for several in names.values() for name in several] if column == "name" else []
+        known = sorted({"null" if value is None else str(value) for value in values})
+        begun = [one for one in known if one.startswith(tuple(allowed))]
+        near = [close for text in sorted(allowed) for close in difflib.get_close_matches(text, known, n=1)]
+        close = listed(begun or near, _SHOWN)
+        told = f"did you mean {close}?" if close else f"runs have {listed(known, _SHOWN)}"
+        yield f"{column}={','.join(sorted(allowed))}: no run has it; {told}"
 
 
 def _equals(value: object, text: str) -> bool:

@@ -6,6 +6,7 @@ from harness.config.job import Job, Refused
 from harness.errors import RunFailed
 from harness.results.store import Store
 from harness.runs.launching import carry_out, task_of
+from harness.runs.machine import BUSY
 from harness.runs.plan import Plan, Planned
 from harness.runs.progress import Progress, Silent, SweepProgress
 from harness.runs.runner import RunRecord, forget_batches, perform, skip, taken
@@ -19,7 +20,12 @@ def execute(plan: Plan, console: Console) -> list[RunRecord]:
     failure; where not, these are stored as skipped and failed.
     """
     plan.require_possible()
-    return _launched(plan, console) if plan.launched and plan.waiting else _inline(plan, console)
+    records = _launched(plan, console) if plan.launched and plan.waiting else _inline(plan, console)
+    made = [one for one in records if not one.resumed]
+    if disturbed := sum(BUSY in (one.row.get("warnings") or ()) for one in made):
+        runs = f"{disturbed} of {len(made)} runs: " if len(made) > 1 else ""
+        console.print(f"{runs}{BUSY}", highlight=False, soft_wrap=True)
+    return records
 
 
 def _inline(plan: Plan, console: Console) -> list[RunRecord]:

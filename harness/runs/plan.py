@@ -64,9 +64,14 @@ class Plan:
         """The jobs that have to run."""
         return tuple(one for one in self.jobs if isinstance(one.job, Job) and one.stored is None)
 
+    @property
+    def impossible(self) -> bool:
+        """Whether nothing runs, because a job is refused and that stops the others."""
+        return self.stops and bool(self.refused)
+
     def require_possible(self) -> None:
         """Raise ConfigError, naming the first job that cannot be and why, where such a job stops the others."""
-        if not self.stops or not self.refused:
+        if not self.impossible:
             return
         first, others = self.refused[0], len(self.jobs) - len(self.refused)
         assert isinstance(first.job, Refused)

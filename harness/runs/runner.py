@@ -163,8 +163,8 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     wall_s = time.perf_counter() - started
     grading = job.task.grading()
     found = [*cautions, *walked.warnings, *metrics.unfinished_warnings(samples)]
-    found += [BUSY] if timed and seen.busy else []
-    warnings = [*grading.warnings, *found]
+    # Of a sweep it is said once, at its end.
+    warnings = [*grading.warnings, *found, *([BUSY] if timed and seen.busy else [])]
     for warning in found:
         _LOG.warning("%s: %s", job.run_id, warning)
     row = _row(plain, (job.setting_id, job.run_id), cfg.overrides) | {"status": "ok", "warnings": warnings}

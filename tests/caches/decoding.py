@@ -21,6 +21,8 @@ from harness.models.embedded import EmbeddedModel
 
 PROMPTS = [[2, 30 + i, *range(76, 76 + i), 4] for i in range(1, 9)]
 LENGTH = 16
+APART = (slice(0, 1), slice(1, 4), slice(4, 8))
+"""Rows of the prompts, alone and in batches of three and four."""
 STEPWISE = ("method=threshold", "method.threshold=1.1")
 PARALLEL = ("method=threshold", "method.threshold=0.3", "method.block_length=8")
 

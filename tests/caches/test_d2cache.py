@@ -190,7 +190,7 @@ def test_short_gaps_are_filled():
 def test_the_nucleus_is_of_what_is_not_chosen_yet(shift: int):
     """Guards that every call adds one to the masks, the last token and, on shifted models, what predicts the masks."""
     knobs = (CACHE, "method.cache.k=2", "method.cache.p_roll=0")
-    made = run(*STEPWISE, *knobs, model=random_model(shift=shift), prompts=ONE)
+    made, looked_at = run(*STEPWISE, *knobs, model=random_model(shift=shift), prompts=ONE), 0
     for call, (computed, logits) in enumerate(zip(made.positions, made.logits, strict=True)):
         last = [P + j for j in range(G) if made.generations[0].decided_at[j] == call - 1]
         masks = [i for i in computed if i >= P and made.generations[0].decided_at[i - P] >= call]
@@ -198,6 +198,8 @@ def test_the_nucleus_is_of_what_is_not_chosen_yet(shift: int):
             chosen = {*masks, *last, *(i - shift for i in masks)}
             assert len(logits) == min(2, G - call)
             assert len(set(computed) - chosen) == 1
+            looked_at += 1
+    assert looked_at
 
 
 def test_frozen_confidences_are_those_of_the_first_call():

@@ -95,6 +95,7 @@ def test_a_wrong_part_is_named(rule: str, folder: Path, call_decbench: RunDecben
     assert process.returncode == 1, process.stdout + process.stderr
     assert f"broken: {rule.strip()}: " in process.stdout and said in process.stdout
     assert f"  see: decbench check method=wrong kind=masked_diffusion rule={rule.strip()}\n" in process.stdout
+    assert process.stdout.count("  see: ") == 1, "what a method breaks alone is not told again of every cache"
 
 
 @pytest.mark.parametrize("claims", [True, False])
@@ -123,13 +124,13 @@ def test_what_says_that_it_is_lossless_is_compared(claims: bool, folder: Path, c
 
 def test_a_part_that_keeps_the_rules_passes(call_decbench: RunDecbench):
     """Guards a method beside FreeDave and the caches that it is not refused, and the output for programs."""
-    process = call_decbench("check", "method=frechet", "kind=block_diffusion", "--json")
+    process = call_decbench("check", "method=dus", "kind=block_diffusion", "--json")
     told = json.loads(process.stdout)
     assert process.returncode == 0 and told["broken"] == 0
     tried = {(one["rule"], one["subject"]) for one in told["rules"]}
-    assert {("batch", "method=frechet kind=block_diffusion"),
-            ("freedave", "method=frechet method/verifier=freedave kind=block_diffusion"),
-            ("given", "method=frechet method/cache=block_causal kind=block_diffusion")} <= tried  # fmt: skip
+    assert {("batch", "method=dus kind=block_diffusion"),
+            ("freedave", "method=dus method/verifier=freedave kind=block_diffusion"),
+            ("given", "method=dus method/cache=block_causal kind=block_diffusion")} <= tried  # fmt: skip
 
 
 @pytest.mark.parametrize("words", ["cache=prefix kind=block_diffusion", "task=list_sort", "model=random_mdm",

@@ -58,7 +58,9 @@ def test_a_plan_tells_what_is_stored_new_and_refused(
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr("harness.config.build.load_model", None)
     asked = ("plan", *SMALL, "method=llada,threshold", "task.samples=2,4,0")
-    told = json.loads(call_decbench(*asked, "--json").stdout)
+    process = call_decbench(*asked, "on_error=record", "--json")
+    told = json.loads(process.stdout)
+    assert process.returncode == 0
     assert [one["state"] for one in told["jobs"]] == ["stored", "new", "refused", "new", "new", "refused"]
     assert told["jobs"][1]["calls"] == 4 * 8 and told["jobs"][1]["basis"] == "1 run of this method on this task"
     assert told["jobs"][2]["reason"] == "task.samples=0: must be at least 1"
@@ -83,6 +85,14 @@ def test_a_piped_plan_has_one_line_per_job(call_decbench: RunDecbench):
     assert lines[5] == "4 jobs: 0 stored, 2 new, 2 refused"
     assert lines[7] == "as it stands nothing runs; on_error=record leaves out what is refused"
     assert call_decbench("run", "--dry-run", *SMALL, *knobs).stdout == process.stdout
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_plan_that_cannot_be_carried_out_ends_as_its_run_would(more: list[str], call_decbench: RunDecbench):
+    """Guards scripts that plan before they submit: the exit code is that of `run`."""
+    refused = ("task.samples=0", *SMALL)
+    assert call_decbench("plan", *refused, *more).returncode == call_decbench("run", *refused, *more).returncode == 2
+    assert call_decbench("plan", *SMALL, "task.samples=1", *more).returncode == 0
 
 
 @pytest.mark.parametrize("wrong", ["repetitions=0", "repetitions=1.5", "warmup=-1", "warmup=true"])

@@ -20,7 +20,10 @@ def folder(tmp_path: Path) -> Path:
     """Store two runs on the same samples, one on another task, and one that failed."""
     store = Store(root=tmp_path / "store")
     add_run(store, "aa01", correct=[True, False], nfe=[4, 4], minutes=0)
-    add_run(store, "aa02", correct=[True, True], nfe=[2, 2], method="fast", setting="fast k=2", minutes=1)
+    config = '{"a": {"b": 0.5, "none": null}, "list": [1]}'
+    add_run(
+        store, "aa02", correct=[True, True], nfe=[2, 2], method="fast", setting="fast k=2", config=config, minutes=1
+    )
     add_run(store, "bb03", task="sort", minutes=2)
     store.write(run_row("cc04", status="failed", error="out of memory", minutes=3))
     return tmp_path
@@ -77,7 +80,8 @@ def test_attempts_are_listed_on_demand(folder: Path, call_decbench: RunDecbench)
         (["list", "copy"], "copy: nothing is made of this"),
         (["list", "--jsn"], "--jsn: no such option; did you mean --json?"),
         (["export", "--format", "xls"], "--format=xls: no such format; known: csv, markdown, latex"),
-        (["export", "--columns=taks"], "--columns=taks: runs have no such column; did you mean task?"),
+        (["export", "--columns=taks"], "--columns=taks: runs have no column taks; did you mean task?"),
+        (["export", "--columns=config.a.bb"], "--columns: these runs have no config.a.bb; did you mean config.a.b?"),
         (["export", "--output", "no/such/file"], "--output=no/such/file: cannot be written"),
         (["delete"], "delete: needs runs, or filters"),
         (["delete", "aa01"], "nobody is there to be asked; add --yes"),
@@ -89,6 +93,26 @@ def test_a_wrong_request_ends_in_one_line(folder: Path, call_decbench: RunDecben
     said = call_decbench("results", *words, "results_dir=store")
     assert said.returncode == 2 and message in said.stderr and len(said.stderr.strip().splitlines()) == 1
     assert len(Store(root=folder / "store").attempts()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["run_id=aa"], "run_id=aa: no run has it; did you mean aa01, aa02?"),
+        (["task=copy", "setting=fsat k=2"], "setting=fsat k=2: no run has it; did you mean fast k=2?"),
+        (["config.a.b=9"], "config.a.b=9: no run has it; runs have 0.5, null"),
+        (["name=zz"], "name=zz: no run has it; runs have synthetic"),
+    ],
+)
+@pytest.mark.parametrize("what", [["list"], ["export"], ["delete", "--yes"]], ids=lambda words: words[0])
+def test_filters_that_find_nothing_say_what_there_is(
+    folder: Path, call_decbench: RunDecbench, words: list[str], hint: str, what: list[str]
+):
+    """Guards the beginning of a run_id, and a typo in a value, against looking like a store without runs."""
+    said = call_decbench("results", *what, *words, "results_dir=store")
+    assert said.returncode == 0 and said.stderr == f"{hint}\n"
+    both = call_decbench("results", *what, "task=sort", "method=fast", "results_dir=store")
+    assert (both.returncode, both.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
@@ -205,6 +229,13 @@ def test_runs_are_exported_for_other_programs(folder: Path, call_decbench: RunDe
     words = ("--format=markdown", "--columns=setting,nfe")
     markdown = call_decbench("results", "export", "method=fast", *words, "results_dir=store").stdout
     assert markdown == "| setting | nfe |\n| --- | --- |\n| fast k=2 | 2 |\n"
+
+
+def test_places_of_a_configuration_are_exported(folder: Path, call_decbench: RunDecbench):
+    """Guards `config.`: what chooses among runs can be read out of them; a null, and a run that lacks it, are empty."""
+    words = ("--columns=run_id,config.a.b,config.a.none,config.list", "task=copy", "status=ok", "results_dir=store")
+    said = call_decbench("results", "export", *words)
+    assert said.stdout.splitlines() == ["run_id,config.a.b,config.a.none,config.list", "aa01,,,", "aa02,0.5,,[1]"]
 
 
 def test_signs_of_latex_are_written_as_text():

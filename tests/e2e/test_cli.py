@@ -1,10 +1,13 @@
 """The command, as a user types it; in a process of its own where that is the point."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,9 @@ from harness.results.store import Store
 from tests.conftest import RunDecbench
 
 RUN = ("run", "model=random_mdm", "task.samples=4")
+IMPORTED = (
+    "import sys; from harness.cli import main; main(sys.argv[2:]); print({*sys.argv[1].split()} & {*sys.modules})"
+)
 
 
 @pytest.mark.parametrize("command", ["", "list methods", "list models", "list tasks", "list experiments"])
@@ -51,15 +57,18 @@ def test_methods_are_listed_for_programs(run_decbench: RunDecbench):
     )
 
 
-def test_a_run_prints_json_for_programs(call_decbench: RunDecbench, tmp_path: Path):
-    """Guards the last line of `run --json`, resume on the second call, and runs against importing torch's compiler."""
-    code = "import sys; from harness.cli import main; sys.exit(main(sys.argv[1:]) or 'sympy' in sys.modules)"
-    command = [sys.executable, "-c", code, *RUN, "results_dir=store", "--json"]
+def test_a_run_imports_no_library_that_it_does_not_need(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards the seconds before and after decoding, those of torch's compiler (sympy) among them; the last line of
+    `run --json`; and resume on the second call.
+    """
+    run = [*RUN, "results_dir=store", "--json"]
+    command = [sys.executable, "-c", IMPORTED, "sympy scipy matplotlib transformers wandb", *run]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    second = call_decbench(*RUN, "results_dir=store", "--json")
-    assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout.splitlines()[-1])["runs"][0]["status"] == "ok"
-    assert json.loads(second.stdout.splitlines()[-1])["runs"][0]["resumed"]
+    *_, summary, imported = first.stdout.splitlines() or [""] * 2
+    assert imported == "set()", first.stderr
+    assert json.loads(summary)["runs"][0]["status"] == "ok"
+    again = call_decbench(*run)
+    assert json.loads(again.stdout.splitlines()[-1])["runs"][0]["resumed"]
 
 
 @pytest.mark.parametrize(
@@ -94,11 +103,6 @@ def test_a_typo_ends_in_one_line_of_a_process(run_decbench: RunDecbench):
     assert process.stderr == "decbench run: method=thresold: no such method; did you mean threshold?\n"
 
 
-IMPORTED = (
-    "import sys; from harness.cli import main; main(sys.argv[2:]); print({*sys.argv[1].split()} & {*sys.modules})"
-)
-
-
 @pytest.mark.parametrize(
     "request_",
     ["run method=thresold", "run modle=x", "plan task=list_srt", "show model=tiny_mdn", "generate hi model=x"],
@@ -110,15 +114,15 @@ def test_a_name_that_is_none_is_told_before_a_framework_is_imported(request_: st
     assert process.stdout == "set()\n" and "no such" in process.stderr
 
 
-def test_a_run_and_its_table_import_no_library_of_statistics_or_pictures(tmp_path: Path):
-    """Guards the seconds before and after decoding."""
-    command = [sys.executable, "-c", IMPORTED, "scipy matplotlib transformers wandb", *RUN]
+def test_what_is_planned_and_stored_is_told_without_them(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards the same for a plan and a list, which need no pandas either."""
+    assert call_decbench(*RUN).returncode == 0
+    both = "import sys; from harness.cli import main; main(sys.argv[2:]); main(['results', 'list'])"
+    code = f"{both}; print({{*sys.argv[1].split()}} & {{*sys.modules}})"
+    command = [sys.executable, "-c", code, "scipy matplotlib transformers wandb pandas", "plan", *RUN[1:]]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert process.stdout.endswith("set()\n"), process.stderr
-    for stored in (["plan", *RUN[1:]], ["results", "list"]):
-        command = [sys.executable, "-c", IMPORTED, "scipy matplotlib transformers wandb pandas", *stored]
-        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert process.stdout.endswith("set()\n") and "1 " in process.stdout, process.stderr
+    assert "1 jobs: 1 stored" in process.stdout and "1 runs in results/raw" in process.stdout
 
 
 def test_show_names_types_and_paper(call_decbench: RunDecbench):
@@ -151,25 +155,60 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, call_decbench: RunD
     assert Store(root=tmp_path / "store").read("runs").num_rows == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_command_that_is_asked_to_end_says_how_to_go_on(tmp_path: Path, number: signal.Signals):
-    """Guards sweeps on clusters, which end jobs by SIGTERM, and terminals that are closed."""
-    sweep = ["run", "model=random_mdm", "task.samples=8", "seed=range(0,40)", "results_dir=store"]
+LONG = ("run", "model=random_mdm", "task.samples=8", "seed=range(0,40)", "results_dir=store")
+GOES_ON = "interrupted; finished runs and batches are stored"
+
+
+def wait_for_a_run(folder: Path, going_on: Callable[[], bool]) -> None:
+    """Return when a run is stored, or nothing makes one any more."""
+    while going_on() and not any((folder / "store" / "runs").glob("[!.]*.parquet")):
+        time.sleep(0.01)
+
+
+def test_a_command_that_is_asked_to_end_says_how_to_go_on(tmp_path: Path):
+    """Guards sweeps on clusters, which end jobs by SIGTERM."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *sweep],
+        [sys.executable, "-m", "harness", *LONG],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore some
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),  # a shell's background jobs ignore some
     )
-    folder = tmp_path / "store" / "runs"
-    while process.poll() is None and not (folder.is_dir() and any(folder.glob("[!.]*.parquet"))):
-        time.sleep(0.01)
-    process.send_signal(number)
+    wait_for_a_run(tmp_path, lambda: process.poll() is None)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
-    assert process.returncode == 128 + number
-    assert errors.decode().splitlines()[-1].startswith("interrupted; finished runs and batches are stored")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.decode().splitlines()[-1].startswith(GOES_ON)
     assert Store(root=tmp_path / "store").read("runs").num_rows >= 1
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Hear signals as a command on a terminal does, whatever started the tests."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None), signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in zip((signal.SIGHUP, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_terminal_ends_a_command_in_the_same_way(tmp_path: Path, number: signal.Signals, call_decbench: RunDecbench):
+    """Guards terminals that are closed, and Ctrl-C."""
+    ended = threading.Event()
+
+    def interrupt() -> None:
+        wait_for_a_run(tmp_path, lambda: not ended.is_set())
+        if not ended.is_set():
+            os.kill(os.getpid(), number)
+
+    asking = threading.Thread(target=interrupt)
+    asking.start()
+    said = call_decbench(*LONG)
+    ended.set()
+    asking.join()
+    assert said.returncode == 128 + number and said.stderr.splitlines()[-1].startswith(GOES_ON)
+    assert 1 <= Store(root=tmp_path / "store").read("runs").num_rows < 40
 
 
 def test_a_command_that_stores_nothing_does_not_say_so_when_it_is_interrupted(

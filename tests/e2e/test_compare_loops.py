@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_loops"
+LENGTH = 8
 LOOP = '''
 import torch
 
@@ -134,16 +139,43 @@ class BlockWiseDiffusionLLM:
 }
 
 
-def run(folder: Path, *loops: str) -> subprocess.CompletedProcess[str]:
-    named = [word for loop in loops or ["llada"] for word in ("--loop", loop)]
-    command = [sys.executable, str(SCRIPT), str(folder), *named, "--vocab", "512", "--batch", "2", "--rounds", "1"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Found = Callable[..., list[dict[str, Any]]]
+ARGUMENTS = ("--vocab", "512", "--batch", "2", "--rounds", "1")
 
 
-def found_in(folder: Path, *loops: str) -> list[dict[str, Any]]:
-    done = run(folder, *loops)
-    assert not done.returncode, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])["loops"]
+# First words of the modules that the stand-ins are.
+STANDING_IN = {"generate", "generation_utils", "llada", "model", "dinfer", "compare_loops"}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Give the script as a module, with answers of two small blocks; what it imports goes with the test."""
+    spec = spec_from_loader("compare_loops", SourceFileLoader("compare_loops", str(SCRIPT)))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare_loops", module)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec.loader.exec_module(module)
+    for name, value in (("PROMPT", 8), ("LENGTH", LENGTH), ("BLOCK", LENGTH // 2)):
+        monkeypatch.setattr(module, name, value)
+    yield module
+    for name in [name for name in sys.modules if name.partition(".")[0] in STANDING_IN]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def found_in(script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Found:
+    """Return what calls the script, and gives what its last line says of every loop."""
+
+    def found_in(folder: Path, *loops: str) -> list[dict[str, Any]]:
+        named = [word for loop in loops or ["llada"] for word in ("--loop", loop)]
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), *named, *ARGUMENTS])
+        script.main()
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])["loops"]
+        assert len(found) == max(1, len(loops))
+        return found
+
+    return found_in
 
 
 def written(folder: Path, files: dict[str, str]) -> None:
@@ -155,44 +187,46 @@ def written(folder: Path, files: dict[str, str]) -> None:
         file.write_text(text)
 
 
-def test_a_checkout_is_timed_beside_ours(tmp_path: Path) -> None:
+def test_a_checkout_is_timed_beside_ours(tmp_path: Path, found_in: Found) -> None:
     """Guards the comparison that releases are judged by: real loops, one model, equal tokens, a floor."""
     (tmp_path / "generate.py").write_text(LOOP)
     (found,) = found_in(tmp_path)
-    assert found["tokens_equal"] and found["calls"] == 32 and found["bar"] == 0.95
+    assert found["tokens_equal"] and found["calls"] == LENGTH and found["bar"] == 0.95
     assert 0 < found["floor"] < found["ours_over_theirs"] * 1.5
 
 
 @pytest.mark.slow
 def test_a_loop_that_decides_otherwise_does_not_pass(tmp_path: Path) -> None:
-    """Guards ratios of loops that do not do the same."""
+    """Guards ratios of loops that do not do the same, by the script as a program."""
     (tmp_path / "generate.py").write_text(LOOP.replace("argmax(1)", "argmin(1)"))
-    (found,) = found_in(tmp_path)
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "--loop", "llada", *ARGUMENTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    (found,) = json.loads(done.stdout.splitlines()[-1])["loops"]
     assert not found["tokens_equal"] and not found["passed"]
 
 
-def test_a_folder_without_the_function_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_the_function_is_named(tmp_path: Path, found_in: Found) -> None:
     """Guards against a traceback for a folder that was mistyped."""
-    done = run(tmp_path / "nothing")
-    assert done.returncode and "has no generate.generate that can be imported" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    with pytest.raises(SystemExit, match=r"^[^\n]*has no generate.generate that can be imported[^\n]*$"):
+        found_in(tmp_path / "nothing")
 
 
-def test_loops_that_keep_keys_and_values_are_timed(tmp_path: Path) -> None:
+def test_loops_that_keep_keys_and_values_are_timed(tmp_path: Path, found_in: Found) -> None:
     """Guards what a public loop sees of our store: a prefix that it cuts, a window in the middle, several rows."""
     written(tmp_path, {"llada/generate.py": CACHED})
     for found in found_in(tmp_path, "fast_dllm_prefix", "fast_dllm_dual"):
         assert found["tokens_equal"] and found["calls"] == found["their_calls"]
 
 
-def test_a_loop_that_is_mixed_into_a_model_is_timed(tmp_path: Path) -> None:
+def test_a_loop_that_is_mixed_into_a_model_is_timed(tmp_path: Path, found_in: Found) -> None:
     """Guards Dream's: logits shifted by one, positional arguments, and output of its own that is no JSON."""
     (tmp_path / "generation_utils.py").write_text(MIXED_IN)
     (found,) = found_in(tmp_path, "dream")
-    assert found["tokens_equal"] and found["their_calls"] == 32 >= found["calls"]
+    assert found["tokens_equal"] and found["their_calls"] == LENGTH >= found["calls"]
 
 
-def test_a_loop_that_is_assembled_is_timed(tmp_path: Path) -> None:
+def test_a_loop_that_is_assembled_is_timed(tmp_path: Path, found_in: Found) -> None:
     """Guards dInfer's: keys and values in one list, windows named by their ends."""
     written(tmp_path, {f"python/dinfer/decoding/{name}.py": text for name, text in PARTS.items()})
     for found in found_in(tmp_path, "dinfer", "dinfer_dual"):

@@ -16,9 +16,9 @@ from harness.runs.sweep import expand
 from tests.models.public import miniature
 from tests.models.public.miniature import KINDS
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
 TABLES = [name for name in names("experiment") if name.startswith("paper_") and name != "paper_smoke"]
-COMMANDS = [shlex.split(line) for line in re.findall(r"`(decbench run -m experiment=paper_(?!smoke).*?)`", README)]
+COMMANDS = [shlex.split(line) for line in re.findall(r"`(decbench run -m experiment=paper_(?!smoke).*?)`", PAGE)]
 # Method, block, steps and answer length of one point of each, as the papers' scripts have them.
 POINTS = {
     "paper_llada": ["model=llada_1_5", "task=gsm8k", "llada", 16, None, 256],
@@ -35,7 +35,7 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_table_has_its_command() -> None:
-    """Guards the table of the README, in both directions."""
+    """Guards the table of the page on models, in both directions."""
     assert sorted(words[-1].removeprefix("experiment=") for words in COMMANDS) == TABLES == sorted(POINTS)
 
 
@@ -63,6 +63,6 @@ def test_a_point_runs_on_a_miniature(tmp_path: Path, results_dir: Path) -> None:
 
 
 def test_the_commands_of_the_bench_can_be_read() -> None:
-    """Guards the other commands of the README that a machine without a GPU does not execute."""
-    lines = re.findall(r"^decbench bench(?! --).*$", README, re.MULTILINE)
+    """Guards the other commands of the page on models that a machine without a GPU does not execute."""
+    lines = re.findall(r"^decbench bench(?! --).*$", PAGE, re.MULTILINE)
     assert [options(shlex.split(line, comments=True)[2:]).shrink for line in lines] == [1, 28]

@@ -232,6 +232,7 @@ def test_the_trace_tells_of_the_path_that_stands() -> None:
         ledger = Ledger(traced=True)
         trace = RoundTrace(Work(ledger))
         run(MODEL, with_drafts(Greedy(), drafter), PROMPTS[:2], ledger=ledger, observers=[trace])
+        assert {row["sample"] for row in trace.rows} == {0, 1}
         for row in trace.rows:
             sample, places, n = row["sample"], row["positions"], row["n_accepted"]
             assert isinstance(places, list) and isinstance(n, int) and isinstance(row["drafted"], list)

@@ -117,6 +117,7 @@ def test_every_segment_ends_where_it_may():
     """Guards the ends of trials: a mark, the end, or the longest that is allowed."""
     rounds: list[Round] = []
     run(MODEL, cntp(stop_ids=STOPS, max_trial_len=3, variant=Trials.same_num), PROMPTS[:1], observers=[rounds.append])
+    assert len(rounds) > 1
     for one in rounds:
         length, last = int(one.after.length_B), int(one.after.tokens_BL[0, one.after.length_B - 1])
         taken = length - int(one.before.length_B)

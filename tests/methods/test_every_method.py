@@ -6,7 +6,7 @@ import pytest
 
 from harness.commands.check.methods import MODELS, beside_for, model_for
 from harness.commands.check.rules import RULES
-from harness.commands.check.subject import LENGTH, Subject
+from harness.commands.check.subject import LENGTH, PROMPTS, Subject
 from harness.config import options
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
@@ -24,6 +24,8 @@ CACHED = [f"{method} method/cache={cache}" for method in BLOCKWISE for cache in 
 # A sampler that comes with its model has no other model to run on here; its own tests load a miniature.
 IN_TREE = [name for name in names("method") if read("method", name)["family"] != "own_sampler"]
 METHODS = [*IN_TREE, *CACHED, GREEDY]
+# Half of what `decbench check` decodes: alone, in a batch of three and what is left of it, and beginning in turn.
+ROWS = PROMPTS[::2]
 BROKEN = {("oracle", "counting"): "the model was called"}
 """What is not kept and is said to be: a bound is given its answer for nothing."""
 
@@ -38,7 +40,7 @@ def subject(words: str) -> Subject:
                 made.fit_kind(ModelKind(kind))
         except ValueError:
             continue
-        return Subject(words=words, method=made, model=model_for(made, kind), beside=beside_for(made))
+        return Subject(words=words, method=made, model=model_for(made, kind), beside=beside_for(made), prompts=ROWS)
     raise AssertionError(f"no model for {words}")
 
 

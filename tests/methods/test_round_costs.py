@@ -88,6 +88,7 @@ def costs(method: AutoregressiveMethod, model: LanguageModel = TARGET, length: i
         first, *rounds = mine
         assert (first.loads, first.positions) == ((0, L), ([], [len(text)])), "the prompt's call drafts nothing"
         found += rounds
+    assert found
     return found
 
 

@@ -134,9 +134,11 @@ def test_the_pool_frees_one_model_before_it_loads_another() -> None:
     def load_other() -> LoadedModel:
         gc.collect()
         assert held() is None
-        return make()
+        loaded.append(make())
+        return loaded[0]
 
-    pool.load_model("b", load_other)
+    loaded: list[LoadedModel] = []
+    assert pool.load_model("b", load_other) is loaded[0]
 
 
 @pytest.mark.usefixtures("empty_pool")

@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 Reader = Callable[[Path], tuple[int, list[tuple[str, int]]]]
-"""Joins runs with samples and says which attempts are the newest good ones, as README tells users to."""
+"""Joins runs with samples and says which attempts are the newest good ones, as docs/results.md tells users to."""
 
 
 def in_pandas(folder: Path) -> tuple[int, list[tuple[str, int]]]:
@@ -219,7 +219,9 @@ def test_columns_that_an_older_file_lacks_read_as_null(store: Store) -> None:
 def test_a_file_says_its_columns_once(store: Store) -> None:
     """Guards against files of one row of which two thirds repeat what the columns say: thousands are opened at once."""
     add_run(store, "a")
-    for file in store.root.glob("*/*.parquet"):
+    files = [*store.root.glob("*/*.parquet")]
+    assert {file.parent.name for file in files} == {"runs", "samples"}
+    for file in files:
         told = pq.read_metadata(file).metadata
         assert told.keys() == {b"table", b"schema_version"}
         assert pq.read_schema(file).equals(SCHEMAS[file.parent.name])

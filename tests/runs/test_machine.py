@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from rich.console import Console
 
+from harness.config.composition import compose
 from harness.results.schemas import RUNS
 from harness.results.store import Store
 from harness.runs import machine
+from harness.runs.execution import execute
 from harness.runs.machine import BUSY, Observed, observed
+from harness.runs.plan import plan
 from harness.runs.runner import run
+from harness.runs.sweep import expand
 from tests.runs.test_runner import composed
 
 CUDA = torch.device("cuda", 0)
@@ -143,3 +149,16 @@ def test_a_timed_run_on_a_busy_machine_says_so(
     (stored,) = Store(root=results_dir).read("runs").to_pylist()
     assert (stored["busy"], stored["energy_joules"], stored["warnings"]) == (True, None, warned)
     assert {"busy", "energy_joules"} < {*RUNS.names}
+
+
+def test_a_sweep_says_once_that_it_was_not_alone(
+    results_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Guards a screen of sixty runs against sixty times the same line, and what is taken from the store."""
+    monkeypatch.setattr(machine, "_busy", lambda before, after: True)
+    small = ("model=random_mdm", "gen_length=4", "task.samples=1", "measure.repetitions=1")
+    said, sweep = StringIO(), [*small, "measure=timed", f"results_dir={results_dir}"]
+    run(compose([*sweep, "seed=0"]))
+    execute(plan(expand([*sweep, "seed=0,1,2"])), Console(file=said, width=200))
+    assert said.getvalue().count(BUSY) == 1 and f"2 of 2 runs: {BUSY}\n" in said.getvalue()
+    assert BUSY not in caplog.text

@@ -16,6 +16,7 @@ def traced(folder: Path, *overrides: str) -> tuple[list[dict[str, Any]], Rows]:
     """Run two samples and return their rows, and the rows of their steps by sample."""
     run(compose(["task.samples=2", "batch_size=2", "measure=traced", f"results_dir={folder}", *overrides]))
     samples, steps = (Store(root=folder).read(table).to_pylist() for table in ("samples", "steps"))
+    assert len(samples) == 2 and steps
     by_sample: Rows = {one["sample_id"]: [] for one in samples}
     for step in steps:
         by_sample[step["sample_id"]].append(step)

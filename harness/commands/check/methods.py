@@ -143,8 +143,8 @@ def _on_model(name: str, overrides: list[str], chosen: str) -> Iterator[Trial]:
     yield from _rules(made, RULES)
 
 
-def _rules(made: Subject, rules: Sequence[str] | dict) -> Iterator[Trial]:
-    yield from (Trial(rule=rule, words=made.words, run=partial(RULES[rule], made)) for rule in rules)
+def _rules(made: Subject, rules: Sequence[str] | dict, alone: str | None = None) -> Iterator[Trial]:
+    yield from (Trial(rule=rule, words=made.words, run=partial(RULES[rule], made), alone=alone) for rule in rules)
 
 
 def _beside(base: Subject, method: DiffusionMethod, kind: ModelKind) -> Iterator[Trial]:
@@ -158,7 +158,7 @@ def _beside(base: Subject, method: DiffusionMethod, kind: ModelKind) -> Iterator
     for name, one in matrix.caches().items():
         if not isinstance(one, NoCache) and reason_against(method, kind, cache=one) is None:
             cached = _variant(base, f"method/cache={name}", replace(method, cache=one))
-            yield from _rules(replace(cached, prompts=PROMPTS[:_ROWS]), _LOOKS)
+            yield from _rules(replace(cached, prompts=PROMPTS[:_ROWS]), _LOOKS, base.words)
 
 
 def _variant(base: Subject, override: str, method: Method) -> Subject:

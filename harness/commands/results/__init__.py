@@ -10,7 +10,8 @@
   migrate                                     bring a store of older columns to the present ones
 
 RUN is the beginning of a run_id; compare takes several with commas, seeds of one setting, and with --seeds all that
-differ from it in the seed alone. Columns are those of the table `runs`; column=null finds what is not known.
+differ from it in the seed alone. Columns are those of the table `runs`, and places of a configuration, such as
+config.method.threshold; column=null finds what is not known.
 """
 
 import sys

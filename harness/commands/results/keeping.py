@@ -10,7 +10,7 @@ from harness.results.migration import migrate
 from harness.results.parts import Attempt
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
-from harness.results.selection import attempt_of, matching, parse_filters
+from harness.results.selection import attempt_of, matching, parse_filters, why_none
 
 
 def delete_runs(argv: Sequence[str]) -> int:
@@ -65,7 +65,10 @@ def _chosen(words: Words, names: Mapping[str, Collection[str]]) -> list[Attempt]
         raise ConfigError(f"delete {' '.join(words.rest)}: takes runs or filters, not both")
     ids = {attempt_of(scan.attempts, run).run_id for run in words.names}
     if words.filters:
-        rows = matching(scan, parse_filters(words.filters), (), every_attempt=True, names=names)
+        filters = parse_filters(words.filters)
+        rows = matching(scan, filters, (), every_attempt=True, names=names)
+        if not rows:
+            sys.stderr.writelines(f"{line}\n" for line in why_none(scan, filters, names))
         passing = {(row["setting_id"], row["attempt"]) for row in rows}
         return [one for one in scan.attempts if (one.setting_id, one.number) in passing]
     return [one for one in scan.attempts if one.run_id in ids]

@@ -6,15 +6,22 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.results.words import none_left, parse
-from harness.config.catalogue import nearest
+from harness.commands.results.words import Words, none_left, parse
 from harness.errors import ConfigError, DataError, listed
 from harness.results.export import FORMATS, as_markdown
 from harness.results.parts import as_rows
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
 from harness.results.schemas import RUNS
-from harness.results.selection import attempt_of, matching, parse_filters
+from harness.results.selection import (
+    attempt_of,
+    matching,
+    parse_filters,
+    require_column,
+    require_places,
+    value_of,
+    why_none,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,10 +36,7 @@ def list_runs(argv: Sequence[str]) -> int:
     """Print one line per run that passes the filters."""
     words = parse(argv, flags=("--all", "--json"))
     none_left(words.names)
-    requests, filters = read_requests(words.store), parse_filters(words.filters)
-    rows = matching(
-        Scan(words.store.folder), filters, _LISTED, every_attempt="--all" in words.flags, names=requests.names()
-    )
+    rows = _found(words, _LISTED, every_attempt="--all" in words.flags)
     if "--json" in words.flags:
         sys.stdout.write(json.dumps(rows, default=str) + "\n")
         return 0
@@ -78,14 +82,23 @@ def export_runs(argv: Sequence[str]) -> int:
         raise ConfigError(f"--format={form}: no such format; known: {', '.join(FORMATS)}")
     chosen = words.options.get("--columns")
     columns = tuple(chosen.split(",")) if chosen else tuple(RUNS.names) if form == "csv" else _EXPORTED
-    if unknown := [name for name in columns if name not in RUNS.names]:
-        raise ConfigError(f"--columns={unknown[0]}: runs have no such column; {nearest(unknown[0], RUNS.names)}")
-    names = read_requests(words.store).names()
-    rows = matching(Scan(words.store.folder), parse_filters(words.filters), columns, names=names)
-    text = FORMATS[form](rows, columns)
+    for name in columns:
+        require_column(name, f"--columns={name}")
+    rows = _found(words, columns)
+    require_places(rows, columns, "--columns")
+    text = FORMATS[form]([{name: value_of(row, name) for name in columns} for row in rows], columns)
     if not words.written("--output", text):
         sys.stdout.write(text)
     return 0
+
+
+def _found(words: Words, columns: Sequence[str], *, every_attempt: bool = False) -> list[dict[str, Any]]:
+    """Return the runs that pass the filters; say on stderr why there are none."""
+    scan, filters, names = Scan(words.store.folder), parse_filters(words.filters), read_requests(words.store).names()
+    rows = matching(scan, filters, columns, every_attempt=every_attempt, names=names)
+    if not rows:
+        sys.stderr.writelines(f"{line}\n" for line in why_none(scan, filters, names))
+    return rows
 
 
 def _grid(rows: Sequence[Mapping[str, Any]]) -> "Table":

@@ -63,7 +63,7 @@ def test_nothing_is_removed_from_inside() -> None:
 def test_texts_that_break_parsers_are_wrong_answers() -> None:
     """A canvas full of brackets that ends the whole run with a MemoryError."""
     for text in ("(" * 10_000, "-" * 10_000 + "1", "x = '\0'", "\ud800", "[" * 95 + "f" * 95, "lambda:" * 3000 + "1"):
-        assert extract_code(text, "f", HEADER)[0] is None or "\n" in text
+        assert extract_code(text, "f", HEADER)[0] is None, text[:9]
 
 
 def test_many_lines_of_prose_are_given_up() -> None:
