@@ -81,7 +81,7 @@ class Swift:
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)
-        within(0, 1, threshold=self.threshold)
+        at_least(0, threshold=self.threshold)
         within(1, MOST_NODES, tree_nodes=self.tree_nodes)
         if not 0 <= self.r < 1:
             raise FieldError("r", self.r, "lie in [0, 1) (0 skips nothing; all cannot be skipped)")

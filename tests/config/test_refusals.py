@@ -69,7 +69,7 @@ SLIPS = {
     "model=tiny_ar method=swift method.tree=null": "method.tree=None: must be a list of whole numbers",
     "model=tiny_ar method=staged_prompting method.stages=3": "method.stages=3: must be a list of texts",
     "model=tiny_moe method=scmoe method.weak_ranks=[x]": "method.weak_ranks=['x']: must be a list of whole numbers",
-    "model=tiny_ar method=swift method.threshold=1e30": "method.threshold=1e30: must be from 0 to 1",
+    "model=tiny_ar method=swift method.threshold=-1": "method.threshold=-1.0: must be at least 0",
     f"model=tiny_ar method=lookahead method.W={10**9}": f"method.W={10**9}: must be from 1 to 4096",
     "model=tiny_ar method=lookahead method.N=1000 method.W=1000": "method.N=1000: must need no more than 4096 tokens",
     f"model=tiny_ar method=beam method.num_beams={10**9}": f"method.num_beams={10**9}: must be from 1 to 4096",

@@ -123,7 +123,11 @@ def test_a_pause_is_at_theta_and_above():
 
 @pytest.mark.parametrize(
     ("knobs", "told"),
-    [({"B": 0}, "B=0: must be at least 1"), ({"L": 0}, "L=0: must be at"), ({"theta": -1.0}, "theta=-1.0: must be at")],
+    [
+        ({"B": 0}, "B=0: must be from 1 to"),
+        ({"L": 0}, "L=0: must be at"),
+        ({"theta": -1.0}, "theta=-1.0: must be at"),
+    ],
 )
 def test_knobs_out_of_range_are_refused(knobs: dict[str, float], told: str):
     """Guards the line that names key, value and range."""

@@ -80,5 +80,5 @@ def test_a_hypothesis_is_charged_to_its_sample():
 
 def test_no_beam_is_refused():
     """Guards the line that names key, value and range."""
-    with pytest.raises(FieldError, match="num_beams=0: must be at least 1"):
+    with pytest.raises(FieldError, match="num_beams=0: must be from 1 to 4096"):
         Beams(num_beams=0)

@@ -151,7 +151,7 @@ def test_marks_are_found_in_tokens():
     [
         ({"temperature": 0}, "temperature=0: must be above 0"),
         ({"H_hi": 0.0}, "H_hi=0.0: must be above H_lo=0.01"),
-        ({"N_max": 0}, "N_max=0: must be at least 1"),
+        ({"N_max": 0}, "N_max=0: must be from 1 to 4096"),
         ({"max_trial_len": -1}, "max_trial_len=-1: must be at least 0"),
     ],
 )

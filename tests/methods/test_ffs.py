@@ -97,7 +97,7 @@ def test_a_row_without_an_answer_does_not_count_if_one_is_required():
 
 @pytest.mark.parametrize(
     ("knobs", "told"),
-    [({"N": 0}, "N=0: must be at least 1"), ({"N": 2, "k": 3}, r"k=3: must lie in \[0, N=2\]")],
+    [({"N": 0}, "N=0: must be from 1 to 4096"), ({"N": 2, "k": 3}, r"k=3: must lie in \[0, N=2\]")],
 )
 def test_knobs_out_of_range_are_refused(knobs: dict[str, int], told: str):
     """Guards the line that names key, value and range."""

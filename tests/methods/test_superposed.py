@@ -140,7 +140,7 @@ def test_ngrams_are_weighed_frequencies() -> None:
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        ({"k": 0}, "k=0: must be at least 1"),
+        ({"k": 0}, "k=0: must be from 1 to 4096"),
         ({"T": 0.0}, r"T=0.0: must be above 0"),
         ({"k": 5}, "n=9: must be at least 10"),
         ({"A": 1.0}, r"A=1.0: must lie in \[0, 1\)"),
