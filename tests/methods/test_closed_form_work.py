@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import cast
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config.build import build_method
@@ -13,8 +14,9 @@ from harness.engine.autoregressive import loop as draft_verify
 from harness.engine.autoregressive.layers import RoutesExperts
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import asks
-from harness.engine.shared.model import Models
+from harness.engine.shared.model import ModelKind, Models
 from harness.engine.shared.records import Counts, Ledger
+from harness.models import random_assistant
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from tests.caches.decoding import LENGTH, decode_with, queries_per_call, random_model
 from tests.engine.causal import MIXTURE, random_causal
@@ -124,11 +126,16 @@ WORK: dict[str, dict[str, int | list[int]]] = {
     "prompt_lookup": {"num_tokens=0": [P, *(G - 1) * [1]]},
     # Without a mask there is nothing to ask; with some, the test of the method replays it.
     "deer": {"K=0": [P, *(G - 1) * [1]]},
+    # An assistant that nobody trained, of blocks of 4, is right about nothing: a block, and as many drafts as fit.
+    "dflash": {"": [P, *(one for room in range(G - 2, 0, -1) for one in (4, 1 + min(3, room))), 1]},
     # What the model repeats is known behind its third token, four of them deep: five tokens a call, or two.
     "aded": {"": [P, 1, 1, 1, 5, 5, 2], "num_draft=1": [P, 1, 1, 1, *6 * [2]]},
     # The window grows by a row and loses a column per call; before it is full there is nothing to draft.
     "lookahead": {"N=18 W=1": [P, *((f + 1) * (17 - f) for f in range(G - 1))]},
 }
+ASSISTANT = random_assistant.load(
+    name="assistant", width=16, heads=2, reads=(0, 3), block_size=4, mask_id=5, max_length=64, dtype=torch.float64
+).model
 CONTEXT_FREE = ClosedFormModel(ClosedForm(vocab_size=12, mask_id=11, eos_id=0, a1=4, f1=1.3, a2=0, f2=0, f3=0))
 
 
@@ -142,10 +149,11 @@ def queries_of(method: str, cfg: DictConfig) -> tuple[list[int], Counts]:
     made, prompt = build_method(cfg), list(range(2, 2 + P))
     if not isinstance(made, DiffusionMethod):
         ledger = Ledger()
-        # A draft that is the target itself is right about everything.
         routes = any(isinstance(getattr(made, slot.name), RoutesExperts) for slot in fields(made))
         target = random_causal(layers=4, experts=MIXTURE if routes else None)
-        model = Models(target, target) if asks(made) else target
+        # A draft that is the target itself is right about everything.
+        draft = ASSISTANT if ModelKind.ASSISTANT in asks(made).get("draft", ()) else target
+        model = Models(target, draft) if asks(made) else target
         draft_verify.decode(model, made, [prompt], gen_length=G, seeds=[0], ledger=ledger)
         return queries_per_call(ledger), ledger.counts([0])[0]
     model = random_model()
