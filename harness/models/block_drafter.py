@@ -21,7 +21,7 @@ from harness.errors import ConfigError, FieldError, within
 from harness.models.key_values import KeyValueStore
 from harness.models.pool import LoadedModel
 from harness.models.rotary import Rotary
-from harness.models.transformer import Block, RMSNorm, TransformerConfig
+from harness.models.transformer import Block, RMSNorm, TransformerConfig, unset
 
 _MOST_DRAFTED = 4096
 
@@ -65,9 +65,7 @@ class BlockTransformer(nn.Module):
         cls, shape: BlockShape, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "BlockTransformer":
         """Allocate a drafter whose weights hold garbage until they are loaded; draws no random numbers."""
-        with torch.device("meta"):
-            model = cls(shape)
-        return model.to(dtype)._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device))
+        return unset(lambda: cls(shape), device, dtype)
 
     def forward(self, request: ForwardRequest) -> Tensor:
         """Return the states [B, T, C] of a block, which the target's head reads."""

@@ -12,6 +12,9 @@ from harness.models.pool import LoadedModel
 from harness.models.tokenizer import SymbolTokenizer
 from harness.models.transformer import Attention, TransformerConfig
 
+_NO_SHAPE = {"_target_", "seed", "dtype", "device"}
+"""Of a loader's arguments, those that tell nothing of an assistant's shape."""
+
 
 def wants(model: Mapping[str, Any]) -> Wants | None:
     """Return what an option of the model group reads of its target, None where its arguments are none of a model's."""
@@ -24,7 +27,8 @@ def wants(model: Mapping[str, Any]) -> Wants | None:
 
 def check(model: Mapping[str, Any]) -> None:
     """Raise ConfigError for arguments of an option of the model group that no assistant can have."""
-    told = {name: value for name, value in model["loader"].items() if name not in ("_target_", "seed")}
+    told = {**(load.__kwdefaults__ or {}), **model["loader"]}
+    told = {name: value for name, value in told.items() if name not in _NO_SHAPE}
     if not _are_whole(told["reads"]):
         raise ConfigError(f"model.loader.reads={told['reads']}: must be a list of whole numbers, written [a,b]")
     try:
@@ -75,11 +79,11 @@ def _shape(
     reads: Sequence[int],
     block_size: int,
     max_length: int,
-    layers: int = 2,
-    heads: int = 4,
-    kv_heads: int = 2,
-    feed_forward_width: int = 64,
-    mask_id: int = SymbolTokenizer.mask_id,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    feed_forward_width: int,
+    mask_id: int,
 ) -> BlockShape:
     return BlockShape(
         layers=TransformerConfig(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ class Attention(Enum):
 Pick = Callable[[Tensor], Tensor]
 """Returns the entries [N, ...] of some positions of [B, T, ...]."""
 
+_Made = TypeVar("_Made", bound=nn.Module)
 _WHOLE = Part()
 _SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "feed_forward_width", "max_length")
 
@@ -281,6 +283,14 @@ class PlannedLayer:
         return self.mask.expand(rows, -1, -1, -1).gather(2, index)
 
 
+def unset(make: Callable[[], _Made], device: torch.device | str, dtype: torch.dtype) -> _Made:
+    """Return what `make` makes, with weights that hold garbage until they are loaded; draws no random numbers."""
+    with torch.device("meta"):
+        model = make()
+    # Not to_empty(), which like normal_() on the meta device imports torch's compiler: a second for every command.
+    return model.to(dtype)._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device))
+
+
 class Transformer(nn.Module):
     """Token ids to raw logits, for the positions somebody reads and no others; weights are for the maker to set.
 
@@ -302,10 +312,7 @@ class Transformer(nn.Module):
         cls, config: TransformerConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "Transformer":
         """Allocate a transformer whose weights hold garbage until they are loaded; draws no random numbers."""
-        with torch.device("meta"):
-            model = cls(config)
-        # Not to_empty(), which like normal_() on the meta device imports torch's compiler: a second for every command.
-        return model.to(dtype)._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device))
+        return unset(lambda: cls(config), device, dtype)
 
     def new_store(self, rows: int, slots: int) -> KeyValueStore:
         """Allocate an empty key/value store for `rows` sequences of up to `slots` positions."""

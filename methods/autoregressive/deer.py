@@ -29,10 +29,10 @@ from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import LanguageModel, ModelKind, Models, ModelSpec
 from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import require_numbers
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.sampling import invert
@@ -103,8 +103,6 @@ def _asked(draft: LanguageModel, canvas: Canvas, row_N: Tensor, position_N: Tens
     places = Places.of(row_N, position_N, (canvas.num_rows, canvas.tokens_BL.shape[1]))
     request = EvaluationRequest(ledger=ledger, model=draft, canvas=canvas, places=places, role=Role.DRAFT)
     logits_NV = request.forward_whole()
-    if bool((broken_N := logits_NV.isnan().any(-1)).any()):
-        sample = int(canvas.sample_B[row_N[broken_N.nonzero()[0, 0]]])
-        raise DecodeError(f"model {draft.spec.name} returned logits that are not numbers (NaN)", sample=sample)
+    require_numbers(logits_NV, canvas.sample_B[row_N], draft.spec.name)
     mask_1 = torch.tensor([draft.spec.mask_id], device=logits_NV.device)
     return logits_NV.index_fill(1, mask_1, -torch.inf)

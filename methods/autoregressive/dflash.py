@@ -32,9 +32,9 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.shared.assistant import Context, LendsEnds
-from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.model import NORMED, ForwardRequest, LanguageModel, ModelKind, Models
 from harness.engine.shared.policy import policy
+from harness.engine.shared.prediction import require_numbers
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Charge, Ledger, Role
 from harness.engine.shared.sampling import invert
@@ -143,9 +143,7 @@ def _asked(model: Models, depths: list[int], sequences: Sequences, busy_B: Tenso
         idle_B=None if len(at_R) == rows else sample_B[~busy_B],
     )
     logits_NV = ledger.call(model.draft, request, charge)
-    if bool((broken_N := logits_NV.isnan().any(-1)).any()):
-        sample = int(sample_B[broken_N.nonzero()[0, 0] // (block - 1)])
-        raise DecodeError(f"model {spec.name} returned logits that are not numbers (NaN)", sample=sample)
+    require_numbers(logits_NV, sample_B.repeat_interleave(block - 1), spec.name)
     return logits_NV.view(rows, block - 1, -1)
 
 

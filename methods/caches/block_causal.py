@@ -37,7 +37,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Needs
-from harness.engine.diffusion.reuse import Gathered, forward_queries, remember, store_of
+from harness.engine.diffusion.reuse import Gathered, forward_queries, real, remember, store_of
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
@@ -139,8 +139,7 @@ def _make(
     """
     store, canvas = store_of(request), request.canvas
     logits_NV, made = None, []
-    query_CBL = torch.stack([call.query_BL for call in calls])
-    query_CBL = query_CBL if canvas.unpadded else query_CBL & canvas.whole_BL
+    query_CBL = real(torch.stack([call.query_BL for call in calls]), canvas)
     count_CB = query_CBL.sum(2)
     # One transfer for all calls: how much each computes, and which rows the first one is read for.
     told = (count_CB if answered_B is None else torch.cat([count_CB, answered_B[None]])).tolist()
@@ -154,7 +153,7 @@ def _make(
         queries = Gathered.of(query_BL, count_B, counts)
         # Rows without a query see something, too: of nothing there is no mean.
         end_B = call.end_B if all(counts) else call.end_B.clamp(min=1)
-        key_BL = blocks.before(end_B) if canvas.unpadded else blocks.before(end_B) & canvas.whole_BL
+        key_BL = real(blocks.before(end_B), canvas)
         forward = partial(forward_queries, store=store, query_BL=query_BL, key_BL=key_BL, role=call.role)
         if read and all(read):
             logits_NV = forward(request, queries=queries)

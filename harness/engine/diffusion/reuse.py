@@ -44,14 +44,14 @@ class Past:
 
         That is every position committed, edited or masked again since.
         """
-        return _real(self.stored_BL != _to_store(canvas), canvas)
+        return real(self.stored_BL != _to_store(canvas), canvas)
 
     def other_BL(self, canvas: Canvas) -> Tensor:
         """Return these, and positions that were computed and are no longer part of their row."""
-        return self.stored_BL != _real(_to_store(canvas), canvas)
+        return self.stored_BL != real(_to_store(canvas), canvas)
 
 
-def _real(x_BL: Tensor, canvas: Canvas) -> Tensor:
+def real(x_BL: Tensor, canvas: Canvas) -> Tensor:
     """Return `x_BL`, nothing where there is padding."""
     return x_BL if canvas.unpadded else x_BL * canvas.whole_BL
 
@@ -80,7 +80,7 @@ def recall(canvas: Canvas, *, anew: bool = True) -> Past:
 
 def remember(canvas: Canvas, past: Past, computed_BL: Tensor) -> None:
     """Keep for the next call that an evaluation has computed and stored the positions `computed_BL`."""
-    stored_BL = _real(torch.where(computed_BL, _to_store(canvas), past.stored_BL), canvas)
+    stored_BL = real(torch.where(computed_BL, _to_store(canvas), past.stored_BL), canvas)
     calls_B, now = past.calls_B + 1, (canvas.layout_B, canvas.window_index_B)
     canvas.memory[_TOKENS], canvas.memory[_WHEN] = stored_BL, torch.stack([*now, calls_B], 1)
     # What `recall` finds as long as nothing moves and no window opens.
@@ -234,7 +234,7 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = No
     `past` is what `recall` says, if that is at hand.
     """
     canvas = request.canvas
-    query_BL = with_sources(request, _real(query_BL, canvas))
+    query_BL = with_sources(request, real(query_BL, canvas))
     logits_NV = forward_queries(request, store_of(request), query_BL)
     remember(canvas, recall(canvas) if past is None else past, query_BL)
     return logits_NV

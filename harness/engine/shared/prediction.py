@@ -34,6 +34,12 @@ class ScoreDtype(Enum):
         return logits.to(torch.float64 if self is ScoreDtype.float64 else torch.float32)
 
 
+def require_numbers(logits_NV: Tensor, sample_N: Tensor, model: str) -> None:
+    """Raise DecodeError naming the first sample for which a model has returned logits that are NaN; waits for them."""
+    for sample in sample_N[logits_NV.isnan().any(-1)][:1].tolist():
+        raise DecodeError(f"model {model} returned logits that are not numbers (NaN)", sample=sample)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """Aligned logits [N, V] of the positions of a canvas that were read, its `places`.
@@ -128,11 +134,8 @@ class Prediction:
 
     def require_numbers(self, sample_B: Tensor) -> None:
         """Raise DecodeError naming the first sample whose logits are NaN, if `broken` says that there are some."""
-        if self.broken is None or not bool(self.broken):
-            return
-        for row in self.row_N[self.logits_NV.isnan().any(-1)][:1].tolist():
-            told = f"model {self.spec.name} returned logits that are not numbers (NaN)"
-            raise DecodeError(told, sample=int(sample_B[row]))
+        if self.broken is not None and bool(self.broken):
+            require_numbers(self.logits_NV, sample_B[self.row_N], self.spec.name)
 
     def rows(self, index_B: Tensor | Sequence[int]) -> "Prediction":
         """Return the prediction of the rows of `index_B`, in that order, repeats allowed."""
