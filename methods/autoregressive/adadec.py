@@ -32,6 +32,7 @@ from harness.engine.autoregressive.asking import append, go_on, of_rows
 from harness.engine.autoregressive.branching import MOST_ROWS
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, log_probability, token_gap
@@ -57,7 +58,7 @@ class LookaheadRerank:
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Take the most probable token."""
-        token_B = prediction.logits_NV.argmax(-1)
+        token_B = at_largest(prediction.logits_NV)
         gap_B1 = token_gap(prediction.logits_NV, token_B)[:, None]
         return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B, token_gap_BT=gap_B1)
 
@@ -65,7 +66,7 @@ class LookaheadRerank:
         self, model: LanguageModel, prediction: Prediction, proposal: Proposal, sequences: Sequences, ledger: Ledger
     ) -> Verdict:
         """Return the most probable token of each row, or what looking ahead decides."""
-        logits_BV, token_B = prediction.logits_NV, prediction.logits_NV.argmax(-1)
+        logits_BV, token_B = prediction.logits_NV, at_largest(prediction.logits_NV)
         entropy_B = _entropy(logits_BV)
         paused_B = entropy_B >= self.theta
         gap_B = torch.where(paused_B, torch.inf, token_gap(logits_BV, token_B))
@@ -135,7 +136,7 @@ class _Ahead:
             if not len(going_D):
                 return
             logits_DV = go_on(model, rows, self.at_C[going_D], ledger)
-            token_D = logits_DV.argmax(-1)
+            token_D = at_largest(logits_DV)
             self.rows = append(rows, self.at_C[going_D], token_D)
             self.score_C = self.score_C.index_add(0, going_D, log_probability(logits_DV, token_D))
             self.length_C = self.length_C.index_add(0, going_D, torch.ones_like(going_D))

@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.sampling import invert
 from methods.autoregressive.sample import Law
 
@@ -26,7 +27,7 @@ def drawn(
     """Return the `step`-th tokens of the rows `row_R`, and the law that they were drawn from, [B, V] (None at 0)."""
     q_BV = None
     if temperature == 0:
-        token_R = logits_RV.argmax(-1)
+        token_R = at_largest(logits_RV)
     else:
         q_RV = Law(temperature, 0, 1.0).probabilities(logits_RV)
         token_R = invert(q_RV, uniform_B[row_R])

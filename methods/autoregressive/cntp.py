@@ -36,6 +36,7 @@ from harness.engine.autoregressive.asking import append, go_on, of_rows
 from harness.engine.autoregressive.branching import MOST_ROWS
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction
@@ -139,7 +140,7 @@ class Cautious:
         return Law(self.temperature, self.top_k, self.top_p)
 
     def _sure(self, logits_BV: Tensor, sequences: Sequences) -> Verdict:
-        token_B = logits_BV.argmax(-1)
+        token_B = at_largest(logits_BV)
         if self.do_sample:
             uniform_B = uniforms(sequences.seed_B, sequences.length_B, "token", 1).squeeze(1)
             token_B = invert(self._law.probabilities(logits_BV), uniform_B)
@@ -174,7 +175,7 @@ class Cautious:
         seed_T, position_T, number_T = trials.seed_B[busy_R], trials.length_B[busy_R], number_R[busy_R]
         uniform_T = uniforms(seed_T, position_T, "token", int(number_T.max()) + 1).gather(1, number_T[:, None])[:, 0]
         drawn_T = invert(p_TV, uniform_T)
-        return drawn_T if self.do_sample else torch.where(alone_R[busy_R], p_TV.argmax(-1), drawn_T)
+        return drawn_T if self.do_sample else torch.where(alone_R[busy_R], at_largest(p_TV), drawn_T)
 
 
 def _ends_with(piece: str, marks: str) -> bool:

@@ -29,6 +29,7 @@ from harness.engine.autoregressive.drafting import Proposal
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel, ModelKind, Models, ModelSpec
 from harness.engine.shared.places import Places
 from harness.engine.shared.policy import policy
@@ -64,7 +65,7 @@ class DiffusionDrafter:
         place_N = position_N - canvas.prompt_length_B[row_N]
         uniform_BK, laws = uniforms(sequences.seed_B, sequences.length_B, "draft", most), None
         if self.temperature == 0:
-            token_N = logits_NV.argmax(-1)
+            token_N = at_largest(logits_NV)
         else:
             q_NV = Law(self.temperature, 0, 1.0).probabilities(logits_NV)
             token_N = invert(q_NV, uniform_BK[busy_R[row_N], place_N])

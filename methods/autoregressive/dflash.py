@@ -32,6 +32,7 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.shared.assistant import Context, LendsEnds
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import NORMED, ForwardRequest, LanguageModel, ModelKind, Models
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import require_numbers
@@ -98,7 +99,7 @@ class BlockDrafter:
         count_B, drafts = limit_B.clamp(0, block - 1), block - 1
         logits_BKV = _asked(model, self.taps_for(model), sequences, count_B > 0, ledger)
         if self.temperature == 0:
-            return Proposal(tokens_BK=logits_BKV.argmax(-1), count_B=count_B)
+            return Proposal(tokens_BK=at_largest(logits_BKV), count_B=count_B)
         q_BKV = Law(self.temperature, 0, 1.0).probabilities(logits_BKV.flatten(0, 1)).unflatten(0, (-1, drafts))
         uniform_BK = uniforms(sequences.seed_B, sequences.length_B, "draft", drafts)
         token_N = invert(q_BKV.flatten(0, 1), uniform_BK.flatten())

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences, first
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import surest
@@ -123,7 +124,7 @@ class DynamicExit:
             depth_D = torch.arange(1, layers, device=shallow_BTDC.device)
             below_BD = depth_D <= completed.proposal.begun.layers_B[:, None]
             seen_BTDC = torch.where(below_BD[:, None, :, None], shallow_BTDC, seen_BTDC)
-        said_BL = prediction.scatter(prediction.logits_NV.argmax(-1), -1)
+        said_BL = prediction.scatter(at_largest(prediction.logits_NV), -1)
         place_BT = before.length_B[:, None] + torch.arange(width, device=said_BL.device)
         memory[_SEEN] = seen_BTDC
         memory[_SAID] = said_BL.gather(1, place_BT.clamp(max=said_BL.shape[1] - 1))

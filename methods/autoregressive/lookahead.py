@@ -34,6 +34,7 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.trees import ANCHOR, MOST_NODES, Node
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
@@ -134,7 +135,7 @@ class Lookahead:
         memory, before, rows = completed.after.memory, completed.before, completed.before.num_rows
         entry, proposal = completed.proposal.entries(), completed.proposal
         said_BT = torch.zeros(rows, proposal.tokens_BK.shape[1] + 1, dtype=torch.int64, device=entry[0].device)
-        said = said_BT.index_put(entry, completed.prediction.logits_NV.argmax(-1)).tolist()
+        said = said_BT.index_put(entry, at_largest(completed.prediction.logits_NV)).tolist()
         last = before.tokens_BL.gather(1, before.length_B[:, None] - 1)[:, 0].tolist()
         ends, beside = proposal.fed_B.tolist(), beside_B.tolist()
         windows, found = _windows(before, self), []

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Prediction, token_gap
 from harness.engine.shared.randomness import uniforms
@@ -88,7 +89,7 @@ class KeyedSample:
     def draw(self, logits_NV: Tensor, seed_N: Tensor, position_N: Tensor) -> Tensor:
         """Return one token per entry, a function of its logits, seed and absolute position."""
         if self.temperature == 0:
-            return logits_NV.argmax(-1)
+            return at_largest(logits_NV)
         # The CDF runs over token ids, not over ranks: nearly equal logits that swap ranks hardly move it.
         return invert(self.probabilities(logits_NV), uniforms(seed_N, position_N, "token", 1).squeeze(1))
 

@@ -46,6 +46,7 @@ from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.stopping import Drafted
 from harness.engine.autoregressive.trees import MOST_NODES
 from harness.engine.autoregressive.windows import Window
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
 from harness.engine.shared.randomness import uniforms
@@ -188,7 +189,7 @@ class Swift:
         )
         groups = [(part, mine_B & due_B) for part, mine_B in _groups(sets_BH)]
         said = ask_groups(model, window, groups, sequences, ledger, Role.DRAFT)
-        right_N = said.logits_NV.argmax(-1) == said.gather(sequences.tokens_BL)
+        right_N = at_largest(said.logits_NV) == said.gather(sequences.tokens_BL)
         return said.scatter(right_N.double(), 0.0).sum(1) / width
 
 

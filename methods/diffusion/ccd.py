@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import (
     Candidates,
@@ -72,7 +73,7 @@ class Contextual:
         all_NDV = self._with_past(logits_NV.softmax(-1), prediction, canvas)
         mean_NV = all_NDV.mean(1)
         entropy_N = torch.special.entr(mean_NV).sum(-1)
-        best_N, log_mean_NV = mean_NV.argmax(-1), mean_NV.log()
+        best_N, log_mean_NV = at_largest(mean_NV), mean_NV.log()
         ordered_N = -entropy_N if self.order is MeanOrder.entropy else log_probability(log_mean_NV, best_N)
         told_KN = [log_p_N, ordered_N, log_p_N.exp(), behind_N, -token_gap(log_mean_NV, best_N)]
         surest_BL, ordered_BL, p_BL, behind_BL, mean_behind_BL = prediction.places.put(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.largest import largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
 from harness.errors import FieldError, at_least
@@ -57,7 +58,7 @@ class Credit:
 
     def _earn(self, prediction: Prediction, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Return leaders and credit after this step: the past decayed, and what the present leaders earn."""
-        p_N, leader_N = prediction.logits_NV.float().softmax(-1).max(-1)
+        p_N, leader_N = (one_N1[:, 0] for one_N1 in largest(prediction.logits_NV.float().softmax(-1)))
         leader_B1L = prediction.scatter(leader_N, 0)[:, None]
         earned_B1L = torch.where(canvas.open_BL, prediction.scatter(p_N**self.gam, 0.0), 0.0)[:, None]
         if _CREDIT not in canvas.memory:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.shared.largest import largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
@@ -112,7 +113,7 @@ class CanvasGrowth:
     def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor | None:
         """Search the length, and have those rows evaluated again; of the others remember what is unsure."""
         p_NV, end = self.score_dtype.cast(prediction.logits_NV).softmax(-1), end_id(canvas)
-        p_N, best_N = p_NV.max(-1)
+        p_N, best_N = (one_N1[:, 0] for one_N1 in largest(p_NV))
         sight_B = self._end_confidence(p_NV[:, end] * (best_N == end), canvas, prediction)
         room_B = canvas.length_B < self._longest(canvas, prediction)
         grows_B, gap_B = room_B & (sight_B < self.eos_grow), sight_B - self.eos_grow

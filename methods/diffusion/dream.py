@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import gap_of_drawn
 from harness.engine.diffusion.needs import Gives
+from harness.engine.shared.largest import at_largest, two_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
 from harness.engine.shared.sampling import invert, keep_top
@@ -121,7 +122,7 @@ class DreamScore:
         if self.temperature > 0:
             tokens_N = invert(p_NV, prediction.gather(canvas.uniforms("token")))
         else:
-            tokens_N = p_NV.argmax(-1)
+            tokens_N = at_largest(p_NV)
         score_BL = prediction.scatter(self._score(p_NV, tokens_N), -torch.inf)
         return Candidates(
             tokens_BL=prediction.scatter(tokens_N, 0),
@@ -132,7 +133,7 @@ class DreamScore:
 
     def _score(self, p_NV: Tensor, tokens_N: Tensor) -> Tensor:
         if self.alg is Algorithm.topk_margin:
-            best_N2 = p_NV.topk(2, dim=-1).values
+            best_N2 = two_largest(p_NV)
             return best_N2[:, 0] - best_N2[:, 1]
         if self.alg is Algorithm.entropy:
             return (p_NV * (p_NV + 1e-10).log()).sum(-1)

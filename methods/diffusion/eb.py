@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across, prefix
 from harness.engine.diffusion.needs import Gives
+from harness.engine.shared.largest import at_largest, two_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
 from harness.errors import at_least
@@ -38,7 +39,7 @@ class EntropyBudgetScore:
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        tokens_N = logits_NV.argmax(-1)
+        tokens_N = at_largest(logits_NV)
         p_NV = logits_NV.softmax(-1)
         negative_entropy_N = -torch.special.entr(p_NV).sum(-1)
         if self.proxy is Proxy.entropy:
@@ -46,7 +47,7 @@ class EntropyBudgetScore:
         elif self.proxy is Proxy.confidence:
             score_N = log_probability(logits_NV, tokens_N)
         else:
-            best_N2 = p_NV.topk(2, dim=-1).values
+            best_N2 = two_largest(p_NV)
             score_N = best_N2[:, 0] - best_N2[:, 1]
         return Candidates(
             tokens_BL=prediction.scatter(tokens_N, 0),

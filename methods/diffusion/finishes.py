@@ -16,6 +16,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.diffusion.positional import last_marked
 from harness.engine.shared.indexing import listed
+from harness.engine.shared.largest import largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import at_least
@@ -119,8 +120,8 @@ class PredictEos:
             return
         stops = listed(canvas.stop_ids, canvas.tokens_BL.device)
         # In float32 several sure ends round to 1, and the first would win for being the first.
-        best_N = prediction.logits_NV.double().softmax(-1).max(-1)
-        p_N = best_N.values * torch.isin(best_N.indices, stops)
+        most_N1, best_N1 = largest(prediction.logits_NV.double().softmax(-1))
+        p_N = (most_N1 * torch.isin(best_N1, stops))[:, 0]
         canvas.memory[_END] = p_BL = prediction.latest(p_N, canvas.memory.get(_END))
         seen_BL = self.ahead | (canvas.position_L <= last_marked(canvas.window_BL))
         ends_BL = canvas.undecided_BL & (p_BL > 0) & seen_BL

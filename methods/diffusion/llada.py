@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.drawing import draw
 from harness.engine.diffusion.needs import Gives
+from harness.engine.shared.largest import two_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, first, log_probability
 from harness.errors import FieldError, at_least
@@ -130,7 +131,7 @@ def measure(
         return -prediction.position_N.to(logits_NV.dtype), log_p_N.exp()
     p_NV = logits_NV.softmax(-1)
     if order is Order.margin:
-        best_N2 = p_NV.topk(2, dim=-1).values
+        best_N2 = two_largest(p_NV)
         value_N = best_N2[:, 0] - best_N2[:, 1]
     else:
         value_N = -torch.special.entr(p_NV).sum(-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, lead
@@ -58,7 +59,7 @@ class Agreement:
         """Return candidates of all read positions."""
         reference_BL = canvas.memory[_REFERENCE]
         logits_NV = self.score_dtype.cast(prediction.logits_NV)
-        tokens_BL = prediction.scatter(logits_NV.argmax(-1), 0)
+        tokens_BL = prediction.scatter(at_largest(logits_NV), 0)
         canvas.memory[_LEAD] = prediction.scatter(lead(logits_NV, prediction.gather(reference_BL)), 0)
         agrees_BL = canvas.open_BL & (tokens_BL == reference_BL)
         stuck_B1 = ~agrees_BL.any(1, keepdim=True)

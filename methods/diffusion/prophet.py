@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.generation import GIVEN, DecodeError
+from harness.engine.shared.largest import two_largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype
@@ -166,7 +167,7 @@ class AnswerGap:
     def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
         """Return which rows are clear."""
         answer_BL = self.answer(canvas)
-        best_N2 = self.score_dtype.cast(prediction.logits_NV).topk(2, dim=-1).values
+        best_N2 = two_largest(self.score_dtype.cast(prediction.logits_NV))
         gap_BL = torch.where(answer_BL, prediction.scatter(best_N2[:, 0] - best_N2[:, 1], 0), 0)
         count_B = answer_BL.sum(1)
         mean_B = gap_BL.double().sum(1) / count_B.clamp(min=1)

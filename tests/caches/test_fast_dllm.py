@@ -1,17 +1,22 @@
 """Fast-dLLM's prefix and dual cache: what is computed, and that nothing else differs from no cache."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.reuse import Gathered
 from harness.engine.shared.records import Ledger
 from harness.errors import DataError
+from methods.caches import fast_dllm
 from methods.caches.fast_dllm import DualCache, PrefixCache
 from tests.caches.decoding import (
     LENGTH,
     PARALLEL,
     PROMPTS,
     STEPWISE,
+    decode_with,
     method_of,
     models,
     random_model,
@@ -20,8 +25,9 @@ from tests.caches.decoding import (
 )
 from tests.engine.asking import asked
 from tests.methods.closed_form import PROMPT, replay
+from tests.methods.test_every_step import allowed, method_for
 
-CACHES = ["prefix", "dual"]
+CACHES = {"prefix": PrefixCache, "dual": DualCache}
 P, G = len(PROMPT), LENGTH
 
 
@@ -104,6 +110,37 @@ def test_a_token_that_changes_outside_of_the_window_is_heard_of(cache: PrefixCac
     assert computed() == [4, 4]
     canvas.remask((canvas.place_BL == 1) & torch.tensor([[True], [False]]))
     assert [computed(), computed()] == [[10, 4], [4, 4]]
+
+
+OFTEN = {"llada", "threshold", "t2t_edit", "prophet", "hierarchy_remask", "adablock"}
+SHOWN = [
+    pytest.param(one.row, one.column, one.kind.value, marks=[] if one.row in OFTEN else [pytest.mark.slow])
+    for one in allowed()
+    if one.column in CACHES
+]
+
+
+@pytest.mark.parametrize(("name", "cache", "kind"), SHOWN)
+def test_what_the_host_knows_of_a_window_changes_no_call(
+    name: str, cache: str, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards calls that look at no token, whatever a policy reads, edits, stops or moves, and whenever rows leave."""
+    method = replace(method_for(name, kind), cache=CACHES[cache]())
+    made = decode_with(method, random_model(kind), PROMPTS[1::2])
+    monkeypatch.setattr(fast_dllm, "compute_again", lambda *_: None)
+    looked = decode_with(method, random_model(kind), PROMPTS[1::2])
+    assert (made.generations, made.counts) == (looked.generations, looked.counts)
+    assert made.queries == looked.queries and all(map(torch.equal, made.logits, looked.logits))
+
+
+def test_a_window_that_stays_is_asked_for_once(monkeypatch: pytest.MonkeyPatch):
+    """Guards the stream of a device: nothing is read of a call's positions but where a window opens."""
+    method, model = method_of(*STEPWISE, "method.block_length=8", "method/cache=dual"), random_model()
+    asked_at: list[int] = []
+    real = Gathered.of.__func__
+    monkeypatch.setattr(Gathered, "of", classmethod(lambda cls, *told: asked_at.append(1) or real(cls, *told)))
+    made = decode_with(method, model, PROMPTS[:2])
+    assert len(made.queries) == LENGTH and len(asked_at) == 2 * LENGTH // 8
 
 
 def test_what_is_read_outside_of_the_window_is_computed():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.shared.largest import at_largest
 from harness.engine.shared.prediction import Prediction, log_probability, surest
 from harness.engine.shared.sampling import invert
 
@@ -14,7 +15,7 @@ from harness.engine.shared.sampling import invert
 def draw_tokens(logits_NV: Tensor, prediction: Prediction, canvas: Canvas, temperature: float) -> Tensor:
     """Return one token per read position: lowest-id argmax at temperature 0, else a sample."""
     if temperature == 0:
-        return logits_NV.argmax(-1)
+        return at_largest(logits_NV)
     uniform_N = prediction.gather(canvas.uniforms("token"))
     return invert((logits_NV.float() / temperature).softmax(-1), uniform_N)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.standing import Standing, read_counts, reads
+from harness.engine.diffusion.standing import Standing, read_counts, reads, tell_inside
 from harness.engine.diffusion.steps import Steps
 from harness.engine.diffusion.turnover import Arrivals, Turnover
 from harness.engine.shared.generation import GIVEN, Generation
@@ -256,6 +256,8 @@ def _advance(
         steps_B = None if all(steps) else flags(tuple(steps), after.held_B.device)
         commit_BL, count_B, work_B = _choose(method, candidates, after, prediction, steps_B)
         after.decide(commit_BL, candidates.tokens_BL, count_B)
+        if not method.stops:
+            tell_inside(before, after)
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(steps_B)
         standing = Standing.within(method, after, steps, work_B, prediction.broken)

@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.draft_forward import forward_drafts
 from harness.engine.diffusion.evaluation import EvaluationRequest
+from harness.engine.diffusion.standing import outside
 from harness.engine.shared.indexing import Busy, filled, positions
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Layer, ModelSpec, Store
@@ -21,6 +22,7 @@ from harness.engine.shared.records import Charge, Role
 _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
 _TOKENS, _WHEN = "cache.tokens_BS", "cache.layout_window_calls_B3"
+_UP_TO_DATE, _NEVER = "reuse.up_to_date", ((None, None), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Past:
     """What is known of a canvas's earlier evaluations: with which token each position was last computed.
 
     `stored_BL` is that token plus 1, 0 where there is none. `calls_B` counts the evaluations since the row's window
-    opened, wherever that and the positions moved since.
+    opened, wherever that and the positions moved since; those of `compute_again` go without.
     """
 
     stored_BL: Tensor
@@ -148,6 +150,12 @@ class Gathered:
         """The place in T of each chosen position."""
         return self.chosen_BL.cumsum(1) - 1
 
+    @cached_property
+    def place_BL(self) -> Tensor:
+        """The same, counted through all rows."""
+        (rows, longest), device = self.position_BT.shape, self.position_BT.device
+        return self.rank_BL + positions(rows * longest, device)[::longest][:, None] if longest else self.rank_BL
+
     @property
     def _row_B1(self) -> Tensor:
         return positions(len(self.counts), self.position_BT.device)[:, None]
@@ -199,8 +207,7 @@ def forward_queries(
         queries = Gathered.of(query_BL, count_B, counts)
     # No mask at all is faster than one that hides nothing.
     masked = key_BL is not None or not canvas.unpadded
-    busy, longest = Busy(queries.counts), queries.position_BT.shape[1]
-    place_BL = queries.rank_BL + _starts(len(queries.counts), longest, read_N.device)[:, None]
+    busy = Busy(queries.counts)
     window = ForwardRequest(
         queries.take(canvas.tokens_BL),
         positions_BT=queries.position_BT,
@@ -208,7 +215,7 @@ def forward_queries(
         kv=store,
         end=canvas.tokens_BL.shape[1],
         visible_BTS=key_BL[:, None] if masked else None,
-        select_N=place_BL.view(-1).index_select(0, read_N),
+        select_N=queries.place_BL.view(-1).index_select(0, read_N),
         decided_at_BT=queries.take(canvas.decided_at_BL),
         observe=request.observe,
     )
@@ -223,11 +230,6 @@ def forward_queries(
     return request.call(window, charge)
 
 
-def _starts(rows: int, width: int, device: torch.device) -> Tensor:
-    """Return where each row begins if they stand one behind the other."""
-    return positions(rows * width, device)[::width]
-
-
 def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = None) -> Tensor:
     """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these.
 
@@ -237,6 +239,32 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = No
     query_BL = with_sources(request, real(query_BL, canvas))
     logits_NV = forward_queries(request, store_of(request), query_BL)
     remember(canvas, recall(canvas) if past is None else past, query_BL)
+    return logits_NV
+
+
+def up_to_date(canvas: Canvas) -> None:
+    """Know that what is stored of all positions was computed with the tokens that they have, in the present window."""
+    canvas.known[_UP_TO_DATE] = (canvas.memory[_TOKENS], canvas.window_BL), outside(canvas)
+
+
+def compute_again(request: EvaluationRequest, query_BL: Tensor) -> Tensor | None:
+    """Compute and keep `query_BL`, which holds the window, if the host knows that nothing else has changed or is read.
+
+    Return None where it does not: the window is another one than at the call that `up_to_date` followed, a policy has
+    changed other tokens or reads elsewhere, or drafts share what is stored. Nobody waits for the device, but where the
+    window has just opened.
+    """
+    canvas, ((tokens_BS, window_BL), since_BL) = request.canvas, request.canvas.known.get(_UP_TO_DATE, _NEVER)
+    stayed = window_BL is canvas.window_BL and tokens_BS is canvas.memory.get(_TOKENS) and outside(canvas) is since_BL
+    inside = request.places.known_BL is canvas.open_BL and not request.model.spec.shift
+    store = canvas.stores.get(_STORE)
+    if not (stayed and inside) or store is None or isinstance(store, DraftsStore):
+        return None
+    known = query_BL, canvas.length_B
+    queries = canvas.once(Gathered, known, lambda query_BL, _: Gathered.of(real(query_BL, canvas)))
+    logits_NV = forward_queries(request, store_of(request), queries.chosen_BL, queries=queries)
+    canvas.memory[_TOKENS] = real(_to_store(canvas), canvas)
+    up_to_date(canvas)
     return logits_NV
 
 

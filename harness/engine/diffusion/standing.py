@@ -52,6 +52,16 @@ def read_counts(canvas: Canvas, read_B: Tensor) -> Sequence[int]:
     return counts
 
 
+def outside(canvas: Canvas) -> Tensor:
+    """Return the tokens of this canvas or of an earlier one, from which these differ in the present window at most."""
+    return canvas.once(outside, (canvas.tokens_BL, canvas.window_BL), lambda tokens_BL, _: tokens_BL)
+
+
+def tell_inside(before: Canvas, after: Canvas) -> None:
+    """Have `outside` know that a step has changed tokens of the window only, which is the same one."""
+    after.known[outside] = (after.tokens_BL, after.window_BL), outside(before)
+
+
 def _sources(canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
     return canvas.sample_B, canvas.open_BL, canvas.held_B
 

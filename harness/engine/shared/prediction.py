@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.engine.shared.generation import DecodeError
 from harness.engine.shared.indexing import filled, positions
+from harness.engine.shared.largest import largest
 from harness.engine.shared.model import ModelSpec
 from harness.engine.shared.places import Places
 
@@ -245,7 +246,7 @@ def surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    most_N1, tokens_N1 = logits_NV.max(-1, keepdim=True)
+    most_N1, tokens_N1 = largest(logits_NV)
     others_NV = (logits_NV - most_N1).scatter_(-1, tokens_N1, -torch.inf)
     behind_N = others_NV.amax(-1)
     return tokens_N1[:, 0], others_NV.exp_().sum(-1).log1p_().neg_(), behind_N

@@ -6,13 +6,15 @@ Shapes: N read positions, V vocabulary.
 import torch
 from torch import Tensor
 
+from harness.engine.shared.largest import at_largest
+
 
 def invert(p_NV: Tensor, uniform_N: Tensor) -> Tensor:
     """Return the token at which the cumulative distribution passes each uniform; sums in float64."""
     cumulative_NV = p_NV.double().cumsum(-1)
     target_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]
     # Tokens of probability 0 are never drawn: the first strict passing is looked for.
-    return (cumulative_NV > target_N1).to(torch.uint8).argmax(-1)
+    return at_largest((cumulative_NV > target_N1).to(torch.uint8))
 
 
 def keep_top(logits_NV: Tensor, *, top_p: float | None, top_k: int | None) -> Tensor:
