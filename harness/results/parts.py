@@ -49,6 +49,10 @@ class Attempt:
         """Name of its file in every table."""
         return f"{self.setting_id}.{self.number:06d}.{self.run_id}.{self.status}.parquet"
 
+    def is_about(self, name: str | None) -> bool:
+        """Whether it is an attempt at this setting, or of this run; None is all."""
+        return name is None or name in (self.setting_id, self.run_id)
+
     @property
     def ok(self) -> bool:
         """Whether it succeeded."""

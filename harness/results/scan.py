@@ -18,19 +18,24 @@ class Scan:
     """What lies in a store when it is made, from the names of files alone; rows are read when they are asked for.
 
     `attempts` are by setting and number; `single` are those with files of their own, `packs` hold the others. What is
-    no regular file, or has another name, is passed over.
+    no regular file, or has another name, is passed over. With `about`, a setting or a run, it knows those attempts
+    alone, and takes no longer for them in a store of thousands than names take to be listed.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, about: str | None = None) -> None:
         self.folder = folder
+        self._about = about
         self._runs: dict[Attempt, pa.Table | None] = {}
         self._look()
 
     def _look(self) -> None:
         names = self.folder.names("runs")
-        self.single = {attempt for name in names if (attempt := Attempt.parse(name)) is not None}
-        self.packs = [Pack(folder=self.folder, name=name) for name in sorted(names) if PACK.fullmatch(name)]
-        self._packed = {attempt: pack for pack in self.packs for attempt in pack.attempts}
+        self.packs = [Pack(folder=self.folder, name=name) for name in sorted(filter(PACK.fullmatch, names))]
+        about = self._about
+        names = names if about is None else [name for name in names if about in name]
+        self.single = {one for name in names if (one := Attempt.parse(name)) is not None and one.is_about(about)}
+        packed = ((one, pack) for pack in self.packs for one in (pack.attempts if about is None else pack.told))
+        self._packed = {one: pack for one, pack in packed if one.is_about(about)}
         self.attempts = sorted({*self.single, *self._packed})
 
     def run(self, attempt: Attempt) -> pa.Table | None:

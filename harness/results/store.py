@@ -118,11 +118,11 @@ class Store:
 
     def completed(self, run_id: str) -> Row | None:
         """Return the row of the newest good attempt of a run that is whole, samples and steps included, or None."""
-        return Scan(self.folder).completed(run_id)
+        return Scan(self.folder, about=run_id).completed(run_id)
 
     def latest_of(self, setting_id: str) -> Row | None:
         """Return the row of the newest good attempt at a setting, whatever produced it, or None."""
-        scan = Scan(self.folder)
+        scan = Scan(self.folder, about=setting_id)
         good = [one for one in scan.attempts if one.setting_id == setting_id and one.ok]
         rows = map(scan.run, reversed(good))
         return next((as_rows(row)[0] for row in rows if row is not None), None)
@@ -148,7 +148,8 @@ class Store:
             number += 1
 
     def _numbers(self, setting_id: str) -> set[int]:
-        return {one.number for one in self.attempts() if one.setting_id == setting_id}
+        scan = Scan(self.folder, about=setting_id)
+        return {one.number for one in scan.attempts if one.setting_id == setting_id}
 
 
 @dataclass(frozen=True, kw_only=True)

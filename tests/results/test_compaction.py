@@ -9,6 +9,8 @@ import pytest
 from harness.results.compaction import compact, delete
 from harness.results.files import Folder
 from harness.results.packs import Pack
+from harness.results.parts import Attempt
+from harness.results.scan import Scan
 from harness.results.store import Store
 from tests.results.factory import add_run, run_row
 from tests.results.interruption import interrupt
@@ -164,3 +166,26 @@ def test_a_scan_opens_no_file_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     opened.clear(), looked.clear()
     store.read("samples")
     assert len(opened) == len({*opened}) == 2 and looked == ["runs"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_of_one_run_no_other_is_looked_at(store: Store, packed: bool, monkeypatch: pytest.MonkeyPatch):
+    """Guards sweeps of thousands: storing one run more looks at names alone, and at no pack twice."""
+    scan, runs = Scan(store.folder), ("a", "b", "d", "e", "nothing")
+    known = {run: scan.completed(run) for run in runs}
+    if packed:
+        compact(store)
+        assert store.completed("a")
+    monkeypatch.setattr(Pack, "attempts", property(lambda _: pytest.fail("a pack is looked into again")))
+    parsed: list[str] = []
+    real = Attempt.parse
+    monkeypatch.setattr(Attempt, "parse", lambda name: parsed.append(name) or real(name))
+    for run in runs:
+        parsed.clear()
+        about = Scan(store.folder, about=run)
+        assert about.attempts == [one for one in scan.attempts if one.run_id == run]
+        assert all(run in name for name in parsed)
+        assert about.completed(run) == known[run]
+    assert [one.run_id for one in Scan(store.folder, about="of_d").attempts] == ["d", "e"]
+    add_run(store, "e", setting_id="of_d")
+    assert [one.number for one in Scan(store.folder, about="of_d").attempts] == [1, 2, 3]
