@@ -3,6 +3,7 @@
 Shapes: B rows, L positions.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -103,23 +104,25 @@ def generations(finished: Sequence[Canvas]) -> list[Generation]:
         "stopped_at": done.stopped_at_B,
         "calls": done.calls_B,
     }
-    told = torch.stack(
-        [*numbers.values(), done.prompt_length_B, done.length_B, done.undecided_BL.any(1) | done.held_B], 1
-    ).tolist()
-    noted = done.margins.settled
-    margins = torch.stack([noted.token_B, noted.choice_B], 1).tolist()
-    decisions = torch.stack([tokens_BL, decided_at_BL], 1).tolist()
-    made = [
-        Generation(
-            **dict(zip(numbers, told, strict=True)),
-            tokens=tuple(tokens[start:end]),
-            decided_at=tuple(decided_at[start:end]),
-            out_of_budget=bool(unfinished),
-            token_margin=known_margin(token_margin),
-            choice_margin=known_margin(choice_margin),
+    unfinished_B, noted = done.undecided_BL.any(1) | done.held_B, done.margins.settled
+    columns_BN = torch.stack([*numbers.values(), done.prompt_length_B, done.length_B, unfinished_B], 1)
+    margins_B2 = torch.stack([noted.token_B, noted.choice_B], 1).double()
+    # One transfer: margins as the whole numbers that have their bits.
+    rows = torch.cat([columns_BN, margins_B2.view(torch.int64), tokens_BL, decided_at_BL], 1).tolist()
+    known, width = columns_BN.shape[1], tokens_BL.shape[1]
+    made = []
+    for row in rows:
+        *told, start, end, unfinished = row[:known]
+        token_margin, choice_margin = struct.unpack("2d", struct.pack("2q", *row[known : known + 2]))
+        tokens, decided_at = row[known + 2 : known + 2 + width], row[known + 2 + width :]
+        made.append(
+            Generation(
+                **dict(zip(numbers, told, strict=True)),
+                tokens=tuple(tokens[start:end]),
+                decided_at=tuple(decided_at[start:end]),
+                out_of_budget=bool(unfinished),
+                token_margin=known_margin(token_margin),
+                choice_margin=known_margin(choice_margin),
+            )
         )
-        for (*told, start, end, unfinished), (token_margin, choice_margin), (tokens, decided_at) in zip(
-            told, margins, decisions, strict=True
-        )
-    ]
     return sorted(made, key=lambda generation: generation.sample)
