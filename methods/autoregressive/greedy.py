@@ -7,9 +7,8 @@ Invariants: without drafts, `nfe` = `tokens_out`, `nfe_prefill` = 1, `query_toke
 
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences
-from harness.engine.shared.largest import at_largest
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Prediction, token_gap
+from harness.engine.shared.prediction import Prediction, leading
 
 
 @policy("method/acceptor", "greedy")
@@ -18,6 +17,5 @@ class Greedy:
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Return the longest agreeing prefix and the most probable token behind it."""
-        tokens_N = at_largest(prediction.logits_NV)
-        gap_N = token_gap(prediction.logits_NV, tokens_N)
+        tokens_N, gap_N = leading(prediction.logits_NV)
         return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)

@@ -36,10 +36,9 @@ from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop
 from harness.engine.autoregressive.stopping import KeepGoing
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import NORMED, LanguageModel, ModelKind, Models, Part, Store, Taps
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Prediction, token_gap
+from harness.engine.shared.prediction import Prediction, leading
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.sampling import invert
@@ -169,8 +168,7 @@ class Rejection:
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Return the drafts that stand before the first that falls, and the token drawn in its place or behind all."""
         if self.temperature == 0:
-            tokens_N = at_largest(prediction.logits_NV)
-            gap_N = token_gap(prediction.logits_NV, tokens_N)
+            tokens_N, gap_N = leading(prediction.logits_NV)
             return Verdict.exact_match(prediction, tokens_N, proposal, sequences, gap_N)
         p_NV = Law(self.temperature, self.top_k, self.top_p).probabilities(prediction.logits_NV)
         if proposal.tree is not None:

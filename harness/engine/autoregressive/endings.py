@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from harness.engine.autoregressive.branching import Branch, Branching
 from harness.engine.autoregressive.drafting import Round
@@ -41,8 +42,7 @@ class Endings:
         how the rows stand. Raises DecodeError if the round's logits are not numbers.
         """
         self.rounds += 1
-        last_B = sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)
-        stopped_B = is_stop(last_B, self.stop_ids)
+        stopped_B = is_stop(_last(sequences, completed), self.stop_ids)
         finished_B = stopped_B | (sequences.length_B == sequences.limit_B)
         columns, broken = [finished_B, sequences.length_B, sequences.computed_B], completed.prediction.broken
         columns += [] if broken is None else [broken.expand_as(finished_B)]
@@ -96,3 +96,11 @@ class Endings:
             readable=self.readable(sample, tokens),
             memory={name: float(one[row]) for name, one in kept.items()},
         )
+
+
+def _last(sequences: Sequences, completed: Round) -> Tensor:
+    """Return the last token of each row behind a round, which the verdict tells where it is all that was emitted."""
+    verdict, told = completed.verdict, sequences.tokens_BL is completed.after.tokens_BL
+    if told and verdict.further is None and not completed.proposal.tokens_BK.shape[1]:
+        return verdict.token_B
+    return sequences.tokens_BL.gather(1, sequences.length_B[:, None] - 1).squeeze(1)

@@ -271,12 +271,14 @@ def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part
     tokens_BL, store = sequences.tokens_BL, sequences.store
     if proposal.tree is not None:
         tokens_BL = F.pad(tokens_BL, (0, store.slots - tokens_BL.shape[1]), value=model.spec.pad_id)
-    read_B, end_B, told = sequences.length_B - 1, sequences.length_B, ()
+    end_B, told = sequences.length_B, ()
     if proposal.tokens_BK.shape[1]:
-        end_B = end_B + proposal.fed_B
+        read_B, end_B = end_B - 1, end_B + proposal.fed_B
     else:
         lengths, computed = sequences.told("length_B", "computed_B")
-        told = (sequences.computed_B, computed), (end_B, lengths), (read_B, [length - 1 for length in lengths])
+        reads = [length - 1 for length in lengths]
+        read_B = sequences.computed_B if computed == reads else end_B - 1
+        told = (sequences.computed_B, computed), (end_B, lengths), (read_B, reads)
     return Window(
         tokens_BL=write_behind(tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.fed_B),
         start_B=sequences.computed_B,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.trees import Tree
-from harness.engine.shared.indexing import positions
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import ForwardRequest, LanguageModel, Part, Store
 from harness.engine.shared.places import Places
 from harness.engine.shared.prediction import Prediction
@@ -60,8 +60,8 @@ def ask(
     starts, ends, reads = _on_host(start_B, window)
     counts = [end - start for start, end in zip(starts, ends, strict=True)]
     read = sum(max(0, end - max(start, first_read)) for start, end, first_read in zip(starts, ends, reads, strict=True))
-    query_B, offset_T, end = end_B - start_B, positions(max(counts), start_B.device), max(ends)
-    slot_BT, real_BT = start_B[:, None] + offset_T, None
+    query_B, offset_T, end = _less(end_B, start_B, counts), positions(max(counts), start_B.device), max(ends)
+    slot_BT, real_BT = start_B[:, None] if len(offset_T) == 1 else start_B[:, None] + offset_T, None
     if min(counts) < len(offset_T):
         # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
         # because the last token of a generation is never fed; writing slot 0 again could round it differently.
@@ -87,12 +87,17 @@ def ask(
         select_N=read_N,
         part=_fed(window.part, len(offset_T)),
     )
-    logits_NV = ledger.call(model, request, _charge(window, query_B, sequences.sample_B, role))
+    head_B = _less(end_B, window.read_B, [last - first for last, first in zip(ends, reads, strict=True)])
+    # Of rows that are all fed as much it is known without the device how many keys a query sees beside those before.
+    mean = (counts[0] + 1) / 2 if min(counts) == len(offset_T) else (query_B + 1) / 2
+    charge = _charge(window, query_B, head_B, start_B + mean, sequences.sample_B, role)
+    logits_NV = ledger.call(model, request, charge)
     broken = logits_NV.amax().isnan() if read else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
     row_N = read_N if len(offset_T) == 1 else read_N // len(offset_T)
-    position_N = position_BT.reshape(-1).index_select(0, read_N) + model.spec.shift
+    position_N = position_BT.reshape(-1)
+    position_N = (position_N if read == len(position_N) else position_N.index_select(0, read_N)) + model.spec.shift
     rows, width = tokens_BL.shape
     made = Prediction(
         logits_NV=logits_NV,
@@ -128,10 +133,17 @@ def _fed(part: Part | None, width: int) -> Part | None:
     return replace(part, states_BTC=part.states_BTC[:, :width])
 
 
-def _charge(window: Window, query_B: Tensor, sample_B: Tensor, role: Purpose) -> Charge:
-    start_B, head_B, width = window.start_B, window.end_B - window.read_B, window.tokens_BL.shape[1]
+def _less(later_B: Tensor, earlier_B: Tensor, told: Sequence[int]) -> Tensor:
+    """Return `later_B` less `earlier_B`, which the host knows to be `told`."""
+    if min(told) == max(told):
+        return filled((len(told),), told[0], later_B.dtype, later_B.device)
+    return later_B - earlier_B
+
+
+def _charge(window: Window, query_B: Tensor, head_B: Tensor, keys_B: Tensor, sample_B: Tensor, role: Purpose) -> Charge:
+    """Return what a call is charged; `keys_B` is how many keys a query of a chain sees, in the mean."""
+    start_B, width = window.start_B, window.tokens_BL.shape[1]
     idle_B = sample_B[query_B == 0] if window.busy_R is not None else None
-    keys_B = start_B + (query_B + 1) / 2
     if window.tree is not None:
         behind_B = query_B - head_B + 1
         seen_B = (start_B + (behind_B + 1) / 2) * behind_B + (window.read_B + 1) * (head_B - 1)

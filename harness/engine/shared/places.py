@@ -17,14 +17,14 @@ from harness.engine.shared.indexing import filled, per_row
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Positions of a canvas of `shape` [B, L], by their place `flat_N` in it: rows one behind the other.
+    """Positions of a canvas of `shape` [B, L].
 
-    What is at hand need not be worked out again: `known_BL` marks them, `counts` is how many of each row, in whose
-    order they then stand, and `counted_B` is that on the device.
+    What is at hand need not be worked out again: `known_N` is their place in it, rows one behind the other, `known_BL`
+    marks them, `counts` is how many of each row, in whose order they then stand, and `counted_B` is that on the device.
     """
 
-    flat_N: Tensor
     shape: tuple[int, int]
+    known_N: Tensor | None = None
     known_BL: Tensor | None = None
     counts: Sequence[int] | None = None
     counted_B: Tensor | None = None
@@ -32,7 +32,7 @@ class Places:
     @classmethod
     def of(cls, row_N: Tensor, position_N: Tensor, shape: tuple[int, int]) -> "Places":
         """Return the positions `position_N` of the rows `row_N`."""
-        made = cls(flat_N=row_N * shape[1] + position_N, shape=shape)
+        made = cls(shape=shape)
         vars(made).update(row_N=row_N, position_N=position_N)
         return made
 
@@ -41,7 +41,12 @@ class Places:
         """Return the positions that are marked, so many of each row, in ascending order; waits for nothing."""
         rows, width = marked_BL.shape
         flat_N = torch.nonzero_static(marked_BL.view(-1), size=sum(counts)).view(-1)
-        return cls(flat_N=flat_N, shape=(rows, width), known_BL=marked_BL, counts=counts, counted_B=counted_B)
+        return cls(known_N=flat_N, shape=(rows, width), known_BL=marked_BL, counts=counts, counted_B=counted_B)
+
+    @cached_property
+    def flat_N(self) -> Tensor:
+        """The place of each position in the canvas, rows one behind the other."""
+        return self.row_N * self.shape[1] + self.position_N if self.known_N is None else self.known_N
 
     @cached_property
     def row_N(self) -> Tensor:
@@ -91,7 +96,7 @@ class Places:
         numbers = torch.tensor([*chain(*entries), *moves, *rows], dtype=torch.int64, device=self.flat_N.device)
         entry_N, moved_N, index_B = numbers.split([len(moves), len(moves), len(rows)])
         made = Places(
-            flat_N=self.flat_N.index_select(0, entry_N) + moved_N,
+            known_N=self.flat_N.index_select(0, entry_N) + moved_N,
             shape=(len(rows), width),
             known_BL=self.marked_BL.index_select(0, index_B),
             counts=[counts[row] for row in rows],
@@ -106,13 +111,13 @@ class Places:
         entry_M = torch.tensor(entries, dtype=torch.int64, device=self.flat_N.device)
         some = frozenset(rows)
         kept = [count if row in some else 0 for row, count in enumerate(counts)]
-        return Places(flat_N=self.flat_N.index_select(0, entry_M), shape=self.shape, counts=kept), entry_M
+        return Places(known_N=self.flat_N.index_select(0, entry_M), shape=self.shape, counts=kept), entry_M
 
     def only(self, some_BL: Tensor) -> tuple["Places", Tensor]:
         """Return those that are marked in `some_BL` too, and which of N each of them is."""
         entry_M = self.take(some_BL).nonzero().squeeze(1)
         flat_M = self.flat_N.index_select(0, entry_M)
-        return Places(flat_N=flat_M, shape=self.shape, known_BL=self.marked_BL & some_BL), entry_M
+        return Places(known_N=flat_M, shape=self.shape, known_BL=self.marked_BL & some_BL), entry_M
 
     def widened(self, width: int) -> "Places":
         """Return the same positions of a canvas that has grown to `width`."""
@@ -120,7 +125,7 @@ class Places:
         if not extra:
             return self
         return Places(
-            flat_N=self.flat_N + self.row_N * extra,
+            known_N=self.flat_N + self.row_N * extra,
             shape=(self.shape[0], width),
             known_BL=F.pad(self.marked_BL, (0, extra)),
             counts=self.counts,

@@ -68,7 +68,7 @@ class Prediction:
         flat_N = torch.cat([one.places.flat_N for one in parts])
         order_N = flat_N.argsort(stable=True)
         logits_NV = torch.cat([one.logits_NV for one in parts]).index_select(0, order_N)
-        return replace(parts[0], logits_NV=logits_NV, places=Places(flat_N=flat_N[order_N], shape=parts[0].shape))
+        return replace(parts[0], logits_NV=logits_NV, places=Places(known_N=flat_N[order_N], shape=parts[0].shape))
 
     @property
     def row_N(self) -> Tensor:
@@ -267,6 +267,19 @@ def _log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     of_all_N = parts_NV.sum(-1).log_().add_(most_N)
     others_N = parts_NV.scatter_(-1, at_N1, 0.0).sum(-1)
     return torch.where(chosen_N == most_N, -others_N.log1p_(), chosen_N - of_all_N)
+
+
+def leading(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the most probable token (the lowest of equals), and by how much its log p exceeds every other's, [N]."""
+    made = [_leading_of(block_NV) for (block_NV,) in _blocks(logits_NV)]
+    tokens_N, gap_N = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
+    return tokens_N, gap_N
+
+
+def _leading_of(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    most_N1, tokens_N1 = largest(logits_NV)
+    others_NV = logits_NV.scatter(-1, tokens_N1, -torch.inf)
+    return tokens_N1[:, 0], most_N1[:, 0] - others_NV.amax(-1)
 
 
 def token_gap(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
