@@ -38,6 +38,7 @@ class Proposal:
     one each hangs, -1 on the last committed token; siblings stand in the order in which they are tried. Their
     distributions are then those of one law without the siblings before, unless they are `independent` draws. Behind the
     drafts of such a row may stand `beside_B` more tokens, which the call computes and nobody accepts.
+    `told` are the `count_B` that the host knows, and their numbers.
     """
 
     tokens_BK: Tensor
@@ -47,6 +48,7 @@ class Proposal:
     independent: bool = False
     beside_B: Tensor | None = None
     begun: Begun | None = None
+    told: tuple[Tensor, Sequence[int]] | None = None
 
     @classmethod
     def empty(cls, sequences: Sequences) -> Self:
@@ -73,6 +75,12 @@ class Proposal:
         """Number of tokens that a call computes behind the committed ones, drafts and those beside them."""
         return self.count_B if self.beside_B is None else self.count_B + self.beside_B
 
+    @property
+    def fed(self) -> Sequence[int]:
+        """The same as numbers; the host waits for the device where it does not know them."""
+        known_B, counts = self.told or (None, ())
+        return counts if self.fed_B is known_B else self.fed_B.tolist()
+
     @cached_property
     def tree(self) -> Tree | None:
         """The tree of the tokens; None where they follow one another."""
@@ -86,12 +94,14 @@ class Proposal:
         if self.parent_BK is not None:
             return self._clip_tree(self.parent_BK, count_B, count_B if beside_B is None else beside_B)
         count_B = torch.minimum(self.count_B, count_B)
-        width, q_BKV = int(count_B.max()), self.probabilities_BKV
+        counts, q_BKV = count_B.tolist(), self.probabilities_BKV
+        width = max(counts)
         return replace(
             self,
             tokens_BK=self.tokens_BK[:, :width],
             count_B=count_B,
             probabilities_BKV=None if q_BKV is None else q_BKV[:, :width],
+            told=(count_B, counts),
         )
 
     def _clip_tree(self, parent_BK: Tensor, depth_B: Tensor, beside_B: Tensor) -> Self:

@@ -14,6 +14,7 @@ from harness.engine.autoregressive.drafting import Round
 from harness.engine.autoregressive.sequences import Sequences, is_stop
 from harness.engine.shared.generation import Generation, known_margin
 from harness.engine.shared.model import keep_rows
+from harness.engine.shared.transfer import read_rows
 
 
 @dataclass(kw_only=True)
@@ -45,25 +46,24 @@ class Endings:
         stopped_B = is_stop(_last(sequences, completed), self.stop_ids)
         finished_B = stopped_B | (sequences.length_B == sequences.limit_B)
         columns, broken = [finished_B, sequences.length_B, sequences.computed_B], completed.prediction.broken
-        columns += [] if broken is None else [broken.expand_as(finished_B)]
-        finished, lengths, computed, *broken = torch.stack(columns).tolist()
+        columns += [sequences.sample_B, *([] if broken is None else [broken.expand_as(finished_B)])]
+        finished, lengths, computed, samples, *broken = torch.stack(columns).tolist()
         if broken and any(broken[0]):
             completed.prediction.require_numbers(completed.before.sample_B)
         sequences.known.update(length_B=(sequences.length_B, lengths), computed_B=(sequences.computed_B, computed))
         if not self._ended and not any(finished):
             return sequences, []
-        known = len(self.results)
-        for row in finished_B.nonzero().squeeze(1).tolist():
-            branch = self._branch(sequences, row, bool(stopped_B[row]))
+        known, going_on = len(self.results), [row for row, done in enumerate(finished) if not done]
+        ending = [row for row, done in enumerate(finished) if done]
+        for branch in self._branches(sequences, ending, stopped_B) if ending else ():
             self._ended.setdefault(branch.generation.sample, []).append(branch)
-        here = set(sequences.sample_B.tolist())
-        for sample in [one for one in self._ended if one in here]:
-            rows_R = ((sequences.sample_B == sample) & ~finished_B).nonzero().squeeze(1)
-            if not len(rows_R) or self.branching.over(self._ended[sample], sequences, rows_R):
-                aborted = int(sequences.generated_B[rows_R].sum())
+        for sample in [one for one in self._ended if one in set(samples)]:
+            rows = [row for row in going_on if samples[row] == sample]
+            rows_R = torch.tensor(rows, dtype=torch.int64, device=finished_B.device)
+            if not rows or self.branching.over(self._ended[sample], sequences, rows_R):
+                aborted = int(sequences.generated_B[rows_R].sum()) if rows else 0
                 self.results.append(self._result(self._ended.pop(sample), aborted))
-                finished_B[rows_R] = True
-        going_on = [row for row, done in enumerate(finished_B.tolist()) if not done]
+                going_on = [row for row in going_on if samples[row] != sample]
         kept = sequences.rows(torch.tensor(going_on, dtype=torch.int64, device=finished_B.device), keep_rows)
         for name, column in (("length_B", lengths), ("computed_B", computed)):
             kept.known[name] = (getattr(kept, name), [column[row] for row in going_on])
@@ -75,27 +75,39 @@ class Endings:
         generated = aborted + sum(one.generation.tokens_generated for one in ended)
         return replace(best, tokens_generated=generated, calls=self.rounds - self._began[best.sample], **further)
 
-    def _branch(self, sequences: Sequences, row: int, stopped: bool) -> Branch:
-        response = slice(int(sequences.prompt_length_B[row]), int(sequences.length_B[row]))
-        sample, tokens = int(sequences.sample_B[row]), tuple(sequences.tokens_BL[row, response].tolist())
-        generation = Generation(
-            sample=sample,
-            tokens=tokens,
-            decided_at=tuple(sequences.decided_at_BL[row, response].tolist()),
-            idle=0,
-            forced=0,
-            remasked=0,
-            tokens_generated=int(sequences.generated_B[row]),
-            first_call=0,
-            token_margin=known_margin(float(sequences.token_margin_B[row])),
+    def _branches(self, sequences: Sequences, rows: Sequence[int], stopped_B: Tensor) -> list[Branch]:
+        """Return what rows have come to; the host waits for the device once."""
+        numbers_BK = torch.stack(
+            [sequences.sample_B, sequences.prompt_length_B, sequences.length_B, sequences.generated_B, stopped_B], 1
         )
-        kept = {name: one for name, one in sequences.memory.items() if one.ndim == 1}
-        return Branch(
-            generation=generation,
-            stopped=stopped,
-            readable=self.readable(sample, tokens),
-            memory={name: float(one[row]) for name, one in kept.items()},
-        )
+        kept = {name: one.double() for name, one in sequences.memory.items() if one.ndim == 1}
+        kept_BK = torch.stack([sequences.token_margin_B.double(), *kept.values()], 1)
+        parts = numbers_BK, kept_BK, sequences.tokens_BL, sequences.decided_at_BL
+        index_R = torch.tensor(rows, device=stopped_B.device)
+        told = read_rows(*(part_BX.index_select(0, index_R) for part_BX in parts))
+        made = []
+        for (sample, start, end, generated, stopped), (margin, *memory), tokens, decided_at in told:
+            response = tuple(tokens[start:end])
+            generation = Generation(
+                sample=sample,
+                tokens=response,
+                decided_at=tuple(decided_at[start:end]),
+                idle=0,
+                forced=0,
+                remasked=0,
+                tokens_generated=generated,
+                first_call=0,
+                token_margin=known_margin(margin),
+            )
+            made.append(
+                Branch(
+                    generation=generation,
+                    stopped=bool(stopped),
+                    readable=self.readable(sample, response),
+                    memory=dict(zip(kept, memory, strict=True)),
+                )
+            )
+        return made
 
 
 def _last(sequences: Sequences, completed: Round) -> Tensor:

@@ -271,14 +271,14 @@ def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part
     tokens_BL, store = sequences.tokens_BL, sequences.store
     if proposal.tree is not None:
         tokens_BL = F.pad(tokens_BL, (0, store.slots - tokens_BL.shape[1]), value=model.spec.pad_id)
-    end_B, told = sequences.length_B, ()
+    lengths, computed = sequences.told("length_B", "computed_B")
+    ends, reads = lengths, [length - 1 for length in lengths]
+    read_B = sequences.computed_B if computed == reads else sequences.length_B - 1
+    end_B = sequences.length_B
     if proposal.tokens_BK.shape[1]:
-        read_B, end_B = end_B - 1, end_B + proposal.fed_B
-    else:
-        lengths, computed = sequences.told("length_B", "computed_B")
-        reads = [length - 1 for length in lengths]
-        read_B = sequences.computed_B if computed == reads else end_B - 1
-        told = (sequences.computed_B, computed), (end_B, lengths), (read_B, reads)
+        end_B = end_B + proposal.fed_B
+        ends = [length + count for length, count in zip(lengths, proposal.fed, strict=True)]
+    told = (sequences.computed_B, computed), (end_B, ends), (read_B, reads)
     return Window(
         tokens_BL=write_behind(tokens_BL, sequences.length_B, proposal.tokens_BK, proposal.fed_B),
         start_B=sequences.computed_B,

@@ -3,7 +3,6 @@
 Shapes: B rows, L positions.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +14,7 @@ from harness.engine.diffusion.standing import Standing
 from harness.engine.shared.generation import UNDECIDED, Generation, known_margin
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import LanguageModel, keep_rows
+from harness.engine.shared.transfer import read_rows
 
 Arrivals = Callable[[int, int], Canvas | None]
 """Return rows that begin now, beside so many that go on, of that width; None where nobody waits or there is no room."""
@@ -105,24 +105,17 @@ def generations(finished: Sequence[Canvas]) -> list[Generation]:
         "calls": done.calls_B,
     }
     unfinished_B, noted = done.undecided_BL.any(1) | done.held_B, done.margins.settled
-    columns_BN = torch.stack([*numbers.values(), done.prompt_length_B, done.length_B, unfinished_B], 1)
-    margins_B2 = torch.stack([noted.token_B, noted.choice_B], 1).double()
-    # One transfer: margins as the whole numbers that have their bits.
-    rows = torch.cat([columns_BN, margins_B2.view(torch.int64), tokens_BL, decided_at_BL], 1).tolist()
-    known, width = columns_BN.shape[1], tokens_BL.shape[1]
-    made = []
-    for row in rows:
-        *told, start, end, unfinished = row[:known]
-        token_margin, choice_margin = struct.unpack("2d", struct.pack("2q", *row[known : known + 2]))
-        tokens, decided_at = row[known + 2 : known + 2 + width], row[known + 2 + width :]
-        made.append(
-            Generation(
-                **dict(zip(numbers, told, strict=True)),
-                tokens=tuple(tokens[start:end]),
-                decided_at=tuple(decided_at[start:end]),
-                out_of_budget=bool(unfinished),
-                token_margin=known_margin(token_margin),
-                choice_margin=known_margin(choice_margin),
-            )
+    columns_BK = torch.stack([*numbers.values(), done.prompt_length_B, done.length_B, unfinished_B], 1)
+    rows = read_rows(columns_BK, torch.stack([noted.token_B, noted.choice_B], 1), tokens_BL, decided_at_BL)
+    made = [
+        Generation(
+            **dict(zip(numbers, told, strict=True)),
+            tokens=tuple(tokens[start:end]),
+            decided_at=tuple(decided_at[start:end]),
+            out_of_budget=bool(unfinished),
+            token_margin=known_margin(token_margin),
+            choice_margin=known_margin(choice_margin),
         )
+        for (*told, start, end, unfinished), (token_margin, choice_margin), tokens, decided_at in rows
+    ]
     return sorted(made, key=lambda generation: generation.sample)
