@@ -15,6 +15,7 @@ judged by the open positions of its window. A branch that would leave none is no
 Invariants: k = 1 is the method without branches; rounds are counted by nfe, evaluated branches by nfe_total.
 """
 
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.policies import Observe, Step
-from harness.engine.diffusion.standing import Told, read_counts, tell, told
+from harness.engine.diffusion.standing import Told, outside, read_counts, tell, told
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError, at_least
@@ -66,8 +67,12 @@ class LookAhead:
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the branches, each row's base first, then by the rank of what they add."""
         memory, open_BL = stepped.memory, stepped.open_BL
-        left_BL = open_BL & memory[_KNOWN] & (stepped.clock_B > canvas.clock_B)[:, None]
-        counts = read_counts(stepped, left_BL.sum(1))
+        if prediction.open_BL is canvas.open_BL and outside(stepped) is outside(canvas):
+            # Whatever is open has been read, and no row waits.
+            left_BL, counts = open_BL, told(stepped).opened
+        else:
+            left_BL = open_BL & memory[_KNOWN] & (stepped.clock_B > canvas.clock_B)[:, None]
+            counts = read_counts(stepped, left_BL.sum(1))
         sample, opened, held = told(stepped)
         branches = [min(left, self.k - 1) if more > 1 else 0 for left, more in zip(counts, opened, strict=True)]
         made = [(row, nth, count) for row, count in enumerate(branches) for nth in range(count + 1)]
@@ -115,7 +120,8 @@ class LookAhead:
                 confidence_BL=before.memory[_CONFIDENCE],
             )
             observe(before, said, chosen.rows(torch.tensor(further, device=device)))
-        return chosen, prediction.rows(best)
+        read = prediction.open_BL is drafts.open_BL
+        return chosen, replace(prediction.rows(best), open_BL=chosen.open_BL if read else None)
 
     def _confidence(self, drafts: Canvas, prediction: Prediction) -> Tensor:
         """Return the mean top-1 probability of each draft's least sure open positions, mixed with its creation."""

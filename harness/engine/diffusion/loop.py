@@ -256,7 +256,7 @@ def _advance(
         steps_B = None if all(steps) else flags(tuple(steps), after.held_B.device)
         commit_BL, count_B, work_B = _choose(method, candidates, after, prediction, steps_B)
         after.decide(commit_BL, candidates.tokens_BL, count_B)
-        if not method.stops:
+        if all(steps) and not method.stops:
             tell_inside(before, after)
         method.reviser(after, prediction, candidates, commit_BL)
         after.tick(steps_B)

@@ -58,7 +58,7 @@ def outside(canvas: Canvas) -> Tensor:
 
 
 def tell_inside(before: Canvas, after: Canvas) -> None:
-    """Have `outside` know that a step has changed tokens of the window only, which is the same one."""
+    """Have `outside` know that all rows have made a step that changed tokens of the window only, the same one."""
     after.known[outside] = (after.tokens_BL, after.window_BL), outside(before)
 
 
@@ -131,7 +131,9 @@ class Standing:
         read_B = open_B if read_BL is open_BL else read_BL.sum(1)
         columns = {"open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B, **others}
         columns |= {} if read_B is open_B else {"read": read_B}
-        told = dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
+        sample, *numbers = torch.stack([canvas.sample_B, *columns.values()]).tolist()
+        told = dict(zip(columns, numbers, strict=True))
+        tell(canvas, Told(sample, told["open"], told["held"]))
         defaults = {"undecided": None, "idle": [False] * canvas.num_rows, "broken": [], "due": [], "read": told["open"]}
         return cls(**defaults | told, read_BL=read_BL, read_B=read_B)
 
