@@ -87,21 +87,17 @@ def ask(
         select_N=read_N,
         part=_fed(window.part, len(offset_T)),
     )
-    head_B = _less(end_B, window.read_B, [last - first for last, first in zip(ends, reads, strict=True)])
-    # Of rows that are all fed as much it is known without the device how many keys a query sees beside those before.
-    mean = (counts[0] + 1) / 2 if min(counts) == len(offset_T) else (query_B + 1) / 2
-    charge = _charge(window, query_B, head_B, start_B + mean, sequences.sample_B, role)
-    logits_NV = ledger.call(model, request, charge)
+    heads = [last - first_read for last, first_read in zip(ends, reads, strict=True)]
+    logits_NV = ledger.call(model, request, _charge(window, query_B, counts, heads, sequences.sample_B, role))
     broken = logits_NV.amax().isnan() if read else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
     row_N = read_N if len(offset_T) == 1 else read_N // len(offset_T)
     position_N = position_BT.reshape(-1)
     position_N = (position_N if read == len(position_N) else position_N.index_select(0, read_N)) + model.spec.shift
-    rows, width = tokens_BL.shape
     made = Prediction(
         logits_NV=logits_NV,
-        places=Places.of(row_N, position_N, (rows, width)),
+        places=Places.of(row_N, position_N, (len(tokens_BL), tokens_BL.shape[1])),
         spec=model.spec,
         broken=broken,
     )
@@ -140,9 +136,14 @@ def _less(later_B: Tensor, earlier_B: Tensor, told: Sequence[int]) -> Tensor:
     return later_B - earlier_B
 
 
-def _charge(window: Window, query_B: Tensor, head_B: Tensor, keys_B: Tensor, sample_B: Tensor, role: Purpose) -> Charge:
-    """Return what a call is charged; `keys_B` is how many keys a query of a chain sees, in the mean."""
+def _charge(
+    window: Window, query_B: Tensor, counts: Sequence[int], heads: Sequence[int], sample_B: Tensor, role: Purpose
+) -> Charge:
+    """Return what a call is charged that feeds each row `counts` tokens, of which `heads` are read."""
     start_B, width = window.start_B, window.tokens_BL.shape[1]
+    head_B = _less(window.end_B, window.read_B, heads)
+    # Of rows that are all fed as much it is known without the device how many keys a query sees in the mean.
+    keys_B = start_B + ((counts[0] + 1) / 2 if min(counts) == max(counts) else (query_B + 1) / 2)
     idle_B = sample_B[query_B == 0] if window.busy_R is not None else None
     if window.tree is not None:
         behind_B = query_B - head_B + 1

@@ -280,10 +280,7 @@ def _advance(
                 observer(before, shown, after)
         idled, steps = idled + 1, standing.idle
         if idled > IDLE_STEPS and any(steps):
-            idle_B = flags(tuple(steps), after.held_B.device)
-            endless_B = idle_B & (idled > IDLE_STEPS + method.schedule.surplus(canvas))
-            after.given_up_B, now = after.given_up_B | endless_B, None
-            steps = (idle_B & ~endless_B).tolist()
+            steps, now = _give_up(after, steps, idled > IDLE_STEPS + method.schedule.surplus(canvas)), None
         if any(steps):
             others, layout_B = after.copy(), after.layout_B
             prediction = _still_read(prediction, before, after) if settled and not method.revises else prediction
@@ -292,6 +289,13 @@ def _advance(
                 prediction = prediction.widened(after.tokens_BL.shape[1])
                 candidates = method.scorer(prediction, after)
     return after, now
+
+
+def _give_up(canvas: Canvas, idle: Sequence[bool], endless_B: Tensor) -> list[bool]:
+    """Take idle rows no further that are so without end; return those that step again."""
+    idle_B = flags(tuple(idle), canvas.held_B.device)
+    canvas.given_up_B = canvas.given_up_B | (idle_B & endless_B)
+    return (idle_B & ~endless_B).tolist()
 
 
 def _still_read(prediction: Prediction, before: Canvas, after: Canvas) -> Prediction:
