@@ -5,9 +5,9 @@ Everything a generation changes is here, so rows can be copied, dropped and repe
 samples.
 """
 
-import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import is_
 from typing import Any
 
 import torch
@@ -174,8 +174,8 @@ class Canvas:
 
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one; it shares tensors, which nobody changes."""
-        made = copy.copy(self)
-        made.memory, made.stores, made.known = self.memory.copy(), dict(self.stores), dict(self.known)
+        made, own = object.__new__(Canvas), {"memory": self.memory.copy(), "stores": dict(self.stores)}
+        made.__dict__.update(self.__dict__, known=dict(self.known), **own)
         return made
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
@@ -211,7 +211,7 @@ class Canvas:
     def once(self, name: Hashable, sources: tuple[Tensor, ...], make: Callable[..., Any]) -> Any:
         """Return what `make` makes of tensors of the canvas, worked out once as long as they are the same."""
         known = self.known.get(name)
-        if known is None or any(one is not other for one, other in zip(known[0], sources, strict=True)):
+        if known is None or not all(map(is_, known[0], sources)):
             known = self.known[name] = (sources, make(*sources))
         return known[1]
 

@@ -121,10 +121,10 @@ class Margins:
 
     def noting(self, noted: Noted) -> "Margins":
         """Return the margins with what the present step hangs on, too."""
-        return Margins(
-            token_B=self.token_B, choice_B=self.choice_B, step_token_B=self.step_token_B,
-            step_choice_B=self.step_choice_B, far_B=self.far_B, earlier=self.earlier, step=self.step.and_(noted),
-        )  # fmt: skip
+        made = object.__new__(Margins)
+        made.__dict__.update(self.__dict__, step=self.step.and_(noted))
+        made.__dict__.pop("settled", None)  # which is of what was noted before
+        return made
 
     @cached_property
     def settled(self) -> "Margins":
