@@ -42,7 +42,7 @@ def test_a_command_of_the_page_succeeds(
 def test_the_page_has_a_part_of_every_kind():
     """Guards against an extraction that finds nothing, and against a page of another interface."""
     assert len(FILES) == 14 and LINES[0] == "export DECBENCH_PATH=$PWD"
-    assert f"\nInterface {INTERFACE}. " in PAGE
+    assert f"\nInterface {INTERFACE}. " in PAGE and f"`INTERFACE = {INTERFACE}`" in PAGE
 
 
 @pytest.mark.parametrize("line", re.findall(r"^decbench .*$", DRAFTS, re.MULTILINE))

@@ -1,7 +1,7 @@
 """The interface that plug-ins are written for: what docs/plugins.md says of methods, policies, caches, tasks, models.
 
-A plug-in may say which one it means: `interface: 1` in a `plugin.yaml` beside its groups or modules, which may also
-give its `name`, or `INTERFACE = 1` in its package. One that was written for another interface is left out, with what
+A plug-in may say which one it means: `interface: 2` in a `plugin.yaml` beside its groups or modules, which may also
+give its `name`, or `INTERFACE = 2` in its package. One that was written for another interface is left out, with what
 changed.
 """
 

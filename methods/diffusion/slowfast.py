@@ -25,15 +25,15 @@ from harness.errors import at_least
 from methods.caches.cut_suffix import VISIBLE
 
 _START, _FILLED, _LENGTH = "slowfast.start_B", "slowfast.filled_B", "slowfast.length_B"
-_FILLS_AT, _ESTIMATES, _STABLE = "slowfast.fills_at_B", "slowfast.estimates_BW", "slowfast.stable_B"
+_FILLS_AT, _SEEKS_TO, _ESTIMATES = "slowfast.fills_at_B", "slowfast.seeks_to_B", "slowfast.estimates_BW"
 
 
 @policy("method/window", "slowfast")
 class ExploreAndFill:
     """Open the rest of a block for exploring steps, then what lies before the estimated length.
 
-    Blocks have `length` positions; `start`, `filled` and the estimated length count places. The cycle fills from the
-    clock `fills_at` on.
+    Blocks have `length` positions; `start` counts places of the response, `filled` and the estimated length those of
+    the block. The cycle fills from the clock `fills_at` on, and estimates before `seeks_to`; 0 is no estimate.
     """
 
     gives = Gives(waits=True, cuts=True)
@@ -57,15 +57,14 @@ class ExploreAndFill:
         if new:
             for name in (_START, _FILLED, _LENGTH):
                 memory[name] = torch.zeros_like(canvas.clock_B)
-            memory[_FILLS_AT] = canvas.clock_B + self.k_explore
-            memory[_STABLE] = torch.zeros_like(canvas.held_B)
-            memory[_ESTIMATES] = canvas.clock_B.new_full((canvas.num_rows, self.stab_window), -1)
+            memory[_FILLS_AT] = memory[_SEEKS_TO] = canvas.clock_B + self.k_explore
+            memory[_ESTIMATES] = canvas.clock_B.new_zeros(canvas.num_rows, self.stab_window)
         self._go_on(canvas)
-        fills_at_B, reached_B = memory[_FILLS_AT], memory[_START] + memory[_LENGTH]
-        reached_end_B = torch.minimum(canvas.prompt_length_B + reached_B, canvas.length_B)
+        fills_at_B, length_B = memory[_FILLS_AT], memory[_LENGTH]
+        reached_end_B = torch.minimum(canvas.prompt_length_B + memory[_START] + length_B, canvas.length_B)
         memory[VISIBLE] = torch.where(canvas.clock_B > fills_at_B, reached_end_B, canvas.length_B)
-        end_B = torch.where(canvas.clock_B < fills_at_B, memory[_START] + self.length, reached_B)
-        window_BL = self._between(canvas, memory[_START] + memory[_FILLED], end_B)
+        end_B = torch.where(canvas.clock_B < fills_at_B, self.length, length_B)
+        window_BL = canvas.response_BL & self._between(canvas, memory[_FILLED], end_B)
         if new:
             canvas.open_window(torch.ones_like(canvas.held_B), window_BL)
         else:
@@ -75,39 +74,43 @@ class ExploreAndFill:
         """Explore again where the estimated length is full, and in the next block where this one is decided."""
         memory = canvas.memory
         start_B, filled_B, length_B = memory[_START], memory[_FILLED], memory[_LENGTH]
-        left_BL = self._between(canvas, start_B + filled_B, start_B + length_B) & canvas.undecided_BL
-        over_B = (canvas.clock_B >= memory[_FILLS_AT]) & ~left_BL.any(1)
+        left_BL = self._between(canvas, filled_B, length_B) & canvas.undecided_BL
+        over_B = (canvas.clock_B >= memory[_FILLS_AT]) > left_BL.any(1)
         first_B = canvas.first_undecided_B // self.length * self.length
-        moved_B = (first_B > start_B) & canvas.undecided_BL.any(1)
+        moved_B = first_B > start_B
         memory[_START] = torch.where(moved_B, first_B, start_B)
         memory[_FILLED] = torch.where(over_B, length_B, filled_B).masked_fill(moved_B, 0)
         again_B = over_B | moved_B
-        memory[_FILLS_AT] = torch.where(again_B, canvas.clock_B + self.k_explore, memory[_FILLS_AT])
+        fills_at_B = canvas.clock_B + self.k_explore
+        for name in (_FILLS_AT, _SEEKS_TO):
+            memory[name] = torch.where(again_B, fills_at_B, memory[name])
         memory[_LENGTH] = length_B.masked_fill(again_B, 0)
-        memory[_STABLE] = memory[_STABLE].masked_fill(again_B, False)
-        memory[_ESTIMATES] = memory[_ESTIMATES].masked_fill(again_B[:, None], -1)
+        memory[_ESTIMATES] = memory[_ESTIMATES].masked_fill(again_B[:, None], 0)
 
-    def _between(self, canvas: Canvas, first_B: Tensor, end_B: Tensor) -> Tensor:
-        return canvas.response_BL & (canvas.place_BL >= first_B[:, None]) & (canvas.place_BL < end_B[:, None])
+    def _within(self, canvas: Canvas) -> Tensor:
+        """Return how many positions of its row's block each position ends; at most 0 before the block."""
+        known = canvas.place_BL, canvas.memory[_START]
+        return canvas.once(ExploreAndFill, known, lambda place_BL, start_B: place_BL - (start_B - 1)[:, None])
+
+    def _between(self, canvas: Canvas, filled_B: Tensor, end_B: Tensor) -> Tensor:
+        within_BL = self._within(canvas)
+        return (within_BL > filled_B[:, None]) & (within_BL <= end_B[:, None])
 
     def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """Estimate the length in exploring steps; no row has to be evaluated again."""
-        memory, start_B = canvas.memory, canvas.memory[_START]
-        pending_B = (canvas.clock_B < memory[_FILLS_AT]) > memory[_STABLE]
+        memory, within_BL = canvas.memory, self._within(canvas)
+        pending_B = canvas.clock_B < memory[_SEEKS_TO]
         reached_BL = canvas.open_BL & (candidates.confidence_BL >= self.conf_len)
-        farthest_B = torch.where(reached_BL, canvas.place_BL, (start_B + memory[_FILLED])[:, None]).amax(1)
-        estimate_B = (farthest_B + 1 - start_B).clamp(1, self.length)
+        estimate_B = torch.where(reached_BL, within_BL, (memory[_FILLED] + 1)[:, None]).amax(1)
         # Nothing before the farthest position that reaches the bound could change the estimate.
-        looked_at_BL = canvas.open_BL & (canvas.place_BL >= farthest_B[:, None]) & pending_B[:, None]
+        looked_at_BL = canvas.open_BL & (within_BL >= estimate_B[:, None]) & pending_B[:, None]
         canvas.note(later=(Bound(self.conf_len), (candidates.confidence_BL, looked_at_BL)))
-        shifted_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
-        made_BW = shifted_BW >= 0
-        agree_B = made_BW.all(1) & (shifted_BW.double().std(1, correction=0) < self.stab_std)
-        mean_B = (shifted_BW * made_BW).sum(1) // made_BW.sum(1)
-        found_B = torch.where(agree_B, estimate_B, mean_B)
+        memory[_ESTIMATES] = last_BW = torch.cat([memory[_ESTIMATES][:, 1:], estimate_B[:, None]], 1)
+        count_B = last_BW.count_nonzero(1)
+        agree_B = (count_B == self.stab_window) & (last_BW.double().std(1, correction=0) < self.stab_std)
+        found_B = torch.where(agree_B, estimate_B, last_BW.sum(1) // count_B)
         memory[_LENGTH] = torch.where(pending_B, found_B, memory[_LENGTH])
-        memory[_ESTIMATES] = torch.where(pending_B[:, None], shifted_BW, memory[_ESTIMATES])
-        memory[_STABLE] = torch.where(pending_B, agree_B, memory[_STABLE])
+        memory[_SEEKS_TO] = torch.where(agree_B, canvas.clock_B, memory[_SEEKS_TO])
 
 
 @policy("method/schedule", "slowfast")

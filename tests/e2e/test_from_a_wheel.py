@@ -19,31 +19,31 @@ PLUGIN = {
 requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
 [project]
-name = "swift-decoders"
+name = "hasty-decoders"
 version = "1.0"
 [project.entry-points."decbench.plugins"]
-swift = "swift_decoders"
+hasty = "hasty_decoders"
 [tool.setuptools]
-packages = ["swift_decoders"]
+packages = ["hasty_decoders"]
 [tool.setuptools.package-data]
 "*" = ["**/*.yaml"]
 """,
-    "swift_decoders/__init__.py": "INTERFACE = 1\n",
-    "swift_decoders/rule.py": '''
+    "hasty_decoders/__init__.py": "INTERFACE = 2\n",
+    "hasty_decoders/rule.py": '''
 """Closes all there is."""
 
 from harness.engine.shared.policy import policy
 
 
-@policy("method/selector", "swift")
-class Swift:
+@policy("method/selector", "hasty")
+class Hasty:
     """Close every open position at once."""
 
     def __call__(self, candidates, open_BL, quota_B, canvas):
         return open_BL
 ''',
-    "swift_decoders/conf/method/swift.yaml": """
-defaults: [window: blocks, scorer: confidence, selector: swift, _self_]
+    "hasty_decoders/conf/method/hasty.yaml": """
+defaults: [window: blocks, scorer: confidence, selector: hasty, _self_]
 family: diffusion
 summary: Close a block in one step.
 models: [masked_diffusion, block_diffusion]
@@ -52,7 +52,7 @@ window: {length: "${..block_length}"}
 """,
 }
 RUN = ("run", "model=tiny_mdm", "task=list_copy", "task.samples=4", "results_dir=store", "--json")
-METHODS = "method=mine,swift,llada,threshold,eb"
+METHODS = "method=mine,hasty,llada,threshold,eb"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -70,9 +70,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / "decbench" / name if copy is shutil.copytree else _made(folder / "decbench") / name)
     for name, text in PLUGIN.items():
-        _made((folder / "swift" / name).parent)
-        (folder / "swift" / name).write_text(text)
-    pip("wheel", "--no-build-isolation", "--wheel-dir", folder / "dist", folder / "decbench", folder / "swift")
+        _made((folder / "hasty" / name).parent)
+        (folder / "hasty" / name).write_text(text)
+    pip("wheel", "--no-build-isolation", "--wheel-dir", folder / "dist", folder / "decbench", folder / "hasty")
     pip("install", "--target", folder / "site", *(folder / "dist").glob("*.whl"))
     return folder / "site"
 
@@ -106,7 +106,7 @@ def runs(process: subprocess.CompletedProcess[str]) -> list[tuple[str, bool]]:
 @pytest.mark.timeout(1800)
 def test_a_researcher_writes_checks_compares_edits_and_exports(site: Path, decbench: Command, tmp_path: Path):
     """Guards the whole way of a new user: packages without data, parts that only a checkout finds, old results."""
-    assert "swift" in decbench("list", "methods").stdout
+    assert "hasty" in decbench("list", "methods").stdout
     made = decbench("new", "method", "mine", "--into", "parts")
     assert made.returncode == 0, made.stderr
     checked = decbench("check", "method=mine", "kind=block_diffusion")
@@ -123,8 +123,8 @@ def test_a_researcher_writes_checks_compares_edits_and_exports(site: Path, decbe
     assert "changed mine" in said
     exported = decbench("results", "export", "results_dir=store", "--columns=setting,accuracy,nfe,run_id")
     rows = list(csv.DictReader(exported.stdout.splitlines()))
-    assert sorted(row["setting"] for row in rows) == ["eb", "llada", "mine", "mine", "swift", "threshold"]
+    assert sorted(row["setting"] for row in rows) == ["eb", "hasty", "llada", "mine", "mine", "threshold"]
     calls = {row["nfe"] for row in rows if row["setting"] == "mine"}
     assert len(calls) == 2 and "16.0" in calls
-    where = decbench("show", "method=swift").stdout
+    where = decbench("show", "method=hasty").stdout
     assert str(site) in where
