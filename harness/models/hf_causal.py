@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engine.own_sampler import Called, Sampled
+from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import (
     NORMED,
     ForwardRequest,
@@ -48,6 +49,8 @@ class CausalModel:
         # Renamed in transformers 5.24.
         self._cache = "cache" if "cache" in arguments else "past_key_values"
         self._keeps_rows = "logits_to_keep" in arguments
+        # A model asks all of its parameters.
+        self._dtype = inner.dtype
 
     @property
     def device(self) -> torch.device:
@@ -103,13 +106,14 @@ class CausalModel:
         assert isinstance(store, SlotStore)
         slots_BT = _window_slots(positions_BT, kv) if request.slots_BT is None else request.slots_BT
         end = store.slots if request.end is None else request.end
-        keys_BS = positions_BT if kv is None else torch.arange(end, device=tokens_BT.device)[None]
+        keys_BS = positions_BT if kv is None else positions(end, tokens_BT.device)[None]
         mask_BTS = _visible(positions_BT, keys_BS, request.visible_BTS, request.structured)
-        cache, mask_B1TS = SlotCache(store, slots_BT, end), _additive(mask_BTS, self.inner.dtype)
+        cache, mask_B1TS = SlotCache(store, slots_BT, end), _additive(mask_BTS, self._dtype)
         if part is not None and self.layers is not None:
             x_BTC = self.layers.states(part, tokens_BT, positions_BT, mask_B1TS, cache)
             return self.layers.read(request.selected(x_BTC))
-        columns_C = None if select_N is None else torch.unique(select_N % width)
+        # Of one column there is nothing to choose, and looking for columns waits for the device.
+        columns_C = None if select_N is None or width == 1 else torch.unique(select_N % width)
         arguments: dict[str, Any] = {self._cache: cache}
         if columns_C is not None and self._keeps_rows:
             arguments["logits_to_keep"] = columns_C
@@ -125,9 +129,9 @@ class CausalModel:
         if part is not None:
             _tap(part.taps, output.hidden_states)
         logits = output.logits
-        if select_N is None or columns_C is None:
+        if select_N is None:
             return logits
-        if not self._keeps_rows:
+        if columns_C is None or not self._keeps_rows:
             return logits.flatten(0, 1)[select_N]
         return logits[select_N // width, torch.searchsorted(columns_C, select_N % width)]
 
@@ -179,8 +183,8 @@ def _visible(positions_BT: Tensor, keys_BS: Tensor, visible_BTS: Tensor | None, 
 
 def _additive(mask_BTS: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask to add to scores; a boolean one is taken for numbers by eager attention, in silence."""
-    hidden = torch.zeros(mask_BTS.shape, dtype=dtype, device=mask_BTS.device)
-    return hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)[:, None]
+    seen, hidden = (filled((), one, dtype, mask_BTS.device) for one in (0.0, torch.finfo(dtype).min))
+    return torch.where(mask_BTS, seen, hidden)[:, None]
 
 
 def layers_of(model: Mapping[str, Any]) -> int | None:

@@ -6,9 +6,10 @@ again. Shapes: B rows, K key/value heads, T new positions, S slots, D head width
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from harness.engine.shared.indexing import positions
 
 
 class SlotStore:
@@ -67,13 +68,12 @@ class SlotStore:
 
     def write(self, layer: int, slots_BT: Tensor, keys_BKTD: Tensor, values_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """Replace slots of one layer in place; return all its keys and values."""
-        stored = []
+        stored, rows_B1 = [], positions(self.num_rows, slots_BT.device)[:, None]
         for held, new in ((self.keys, keys_BKTD), (self.values, values_BKTD)):
             buffer = held[layer]
             if buffer is None:
                 buffer = new.new_zeros(self.num_rows, new.shape[1], self.slots, new.shape[3])
                 held[layer] = buffer
-            rows_B1 = torch.arange(self.num_rows, device=new.device)[:, None]
             buffer[rows_B1, :, slots_BT] = new.transpose(1, 2)
             stored.append(buffer)
         return stored[0], stored[1]

@@ -229,6 +229,8 @@ def _blocks(logits_NV: Tensor, *others_N: Tensor) -> Iterator[tuple[Tensor, ...]
     """Yield logits by blocks of positions, and what belongs to them: what is made of them takes a block's memory."""
     size, (count, vocab) = logits_NV.numel(), logits_NV.shape
     rows = count if size <= _ONE_BLOCK else min(-(-count // 4), max(1, _BLOCK // vocab))
+    if rows >= count:
+        return iter([(logits_NV, *others_N)])
     return zip(*(one.split(max(1, rows)) for one in (logits_NV, *others_N)), strict=True)
 
 
