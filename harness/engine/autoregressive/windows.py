@@ -60,9 +60,9 @@ def ask(
     starts, ends, reads = _on_host(start_B, window)
     counts = [end - start for start, end in zip(starts, ends, strict=True)]
     read = sum(max(0, end - max(start, first_read)) for start, end, first_read in zip(starts, ends, reads, strict=True))
-    query_B, offset_T, end = _less(end_B, start_B, counts), positions(max(counts), start_B.device), max(ends)
-    slot_BT, real_BT = start_B[:, None] if len(offset_T) == 1 else start_B[:, None] + offset_T, None
-    if min(counts) < len(offset_T):
+    query_B, end, offset_T = _less(end_B, start_B, counts), max(ends), positions(width := max(counts), start_B.device)
+    slot_BT, real_BT = start_B[:, None] if width == 1 else start_B[:, None] + offset_T, None
+    if min(counts) < width:
         # A padding query stands at position 0, so that it sees a key, and writes to the last slot, which is free
         # because the last token of a generation is never fed; writing slot 0 again could round it differently.
         real_BT = offset_T < query_B[:, None]
@@ -85,16 +85,16 @@ def ask(
         visible_BTS=visible_BTS,
         structured=visible_BTS is None,
         select_N=read_N,
-        part=_fed(window.part, len(offset_T)),
+        part=_fed(window.part, width),
     )
     heads = [last - first_read for last, first_read in zip(ends, reads, strict=True)]
     logits_NV = ledger.call(model, request, _charge(window, query_B, counts, heads, sequences.sample_B, role))
     broken = logits_NV.amax().isnan() if read else None
     if model.spec.mask_id is not None:
         logits_NV[:, model.spec.mask_id] = -torch.inf
-    row_N = read_N if len(offset_T) == 1 else read_N // len(offset_T)
+    row_N = read_N if width == 1 else read_N // width
     position_N = position_BT.reshape(-1)
-    position_N = (position_N if read == len(position_N) else position_N.index_select(0, read_N)) + model.spec.shift
+    position_N = (position_N if read == width * len(counts) else position_N.index_select(0, read_N)) + model.spec.shift
     made = Prediction(
         logits_NV=logits_NV,
         places=Places.of(row_N, position_N, (len(tokens_BL), tokens_BL.shape[1])),
