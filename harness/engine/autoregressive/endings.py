@@ -57,7 +57,8 @@ class Endings:
         ending = [row for row, done in enumerate(finished) if done]
         for branch in self._branches(sequences, ending, stopped_B) if ending else ():
             self._ended.setdefault(branch.generation.sample, []).append(branch)
-        for sample in [one for one in self._ended if one in set(samples)]:
+        here = {*samples}
+        for sample in [one for one in self._ended if one in here]:
             rows = [row for row in going_on if samples[row] == sample]
             rows_R = torch.tensor(rows, dtype=torch.int64, device=finished_B.device)
             if not rows or self.branching.over(self._ended[sample], sequences, rows_R):
