@@ -32,10 +32,9 @@ from harness.engine.autoregressive.asking import append, go_on, of_rows
 from harness.engine.autoregressive.branching import MOST_ROWS
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences, is_stop
-from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Prediction, log_probability, token_gap
+from harness.engine.shared.prediction import Prediction, leading, log_probability
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError, at_least, within
 
@@ -58,18 +57,17 @@ class LookaheadRerank:
 
     def __call__(self, prediction: Prediction, proposal: Proposal, sequences: Sequences) -> Verdict:
         """Take the most probable token."""
-        token_B = at_largest(prediction.logits_NV)
-        gap_B1 = token_gap(prediction.logits_NV, token_B)[:, None]
-        return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B, token_gap_BT=gap_B1)
+        token_B, gap_B = leading(prediction.logits_NV)
+        return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B, token_gap_BT=gap_B[:, None])
 
     def judge(
         self, model: LanguageModel, prediction: Prediction, proposal: Proposal, sequences: Sequences, ledger: Ledger
     ) -> Verdict:
         """Return the most probable token of each row, or what looking ahead decides."""
-        logits_BV, token_B = prediction.logits_NV, at_largest(prediction.logits_NV)
-        entropy_B = _entropy(logits_BV)
+        logits_BV, entropy_B = prediction.logits_NV, _entropy(prediction.logits_NV)
+        token_B, gap_B = leading(logits_BV)
         paused_B = entropy_B >= self.theta
-        gap_B = torch.where(paused_B, torch.inf, token_gap(logits_BV, token_B))
+        gap_B = torch.where(paused_B, torch.inf, gap_B)
         gap_B, made_B = torch.minimum(gap_B, (entropy_B - self.theta).abs()), (~paused_B).long()
         sure_K, busy_K = (~paused_B).nonzero().squeeze(1), paused_B.nonzero().squeeze(1)
         rows, logits_KV = append(sequences, sure_K, token_B[sure_K]), logits_BV[busy_K]
@@ -136,12 +134,12 @@ class _Ahead:
             if not len(going_D):
                 return
             logits_DV = go_on(model, rows, self.at_C[going_D], ledger)
-            token_D = at_largest(logits_DV)
+            token_D, gap_D = leading(logits_DV)
             self.rows = append(rows, self.at_C[going_D], token_D)
             self.score_C = self.score_C.index_add(0, going_D, log_probability(logits_DV, token_D))
             self.length_C = self.length_C.index_add(0, going_D, torch.ones_like(going_D))
             self.entropies_C.append(_spread(_entropy(logits_DV), going_D, len(self.at_C), torch.inf))
-            self.gaps_C.append(_spread(token_gap(logits_DV, token_D), going_D, len(self.at_C), torch.inf))
+            self.gaps_C.append(_spread(gap_D, going_D, len(self.at_C), torch.inf))
             self.logits_CV.append(_spread(logits_DV, going_D, len(self.at_C), 0.0))
 
     def chosen(self, theta: float | None) -> tuple[Sequences, Tensor, Tensor, Tensor]:

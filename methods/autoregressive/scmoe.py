@@ -39,10 +39,9 @@ from torch import Tensor
 from harness.engine.autoregressive.drafting import Proposal, Verdict
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.autoregressive.windows import Window, ask
-from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel, Part
 from harness.engine.shared.policy import policy
-from harness.engine.shared.prediction import Prediction, token_gap
+from harness.engine.shared.prediction import Prediction, leading
 from harness.engine.shared.randomness import uniforms
 from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.routing import Routing
@@ -197,9 +196,8 @@ class SelfContrast:
 
     def _verdict(self, logits_BV: Tensor, prediction: Prediction, sequences: Sequences) -> Verdict:
         if not self.sample:
-            token_B = at_largest(logits_BV)
-            gap_B1 = token_gap(logits_BV, token_B)[:, None]
-            return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B, token_gap_BT=gap_B1)
+            token_B, gap_B = leading(logits_BV)
+            return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B, token_gap_BT=gap_B[:, None])
         uniform_B = uniforms(sequences.seed_B, prediction.position_N, "token", 1).squeeze(1)
         token_B = invert(logits_BV.double().softmax(-1), uniform_B)
         return Verdict(accepted_B=torch.zeros_like(token_B), token_B=token_B)

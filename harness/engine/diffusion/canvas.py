@@ -174,8 +174,8 @@ class Canvas:
 
     def copy(self) -> "Canvas":
         """Return a copy that can be changed without changing this one; it shares tensors, which nobody changes."""
-        made, own = object.__new__(Canvas), {"memory": self.memory.copy(), "stores": dict(self.stores)}
-        made.__dict__.update(self.__dict__, known=dict(self.known), **own)
+        made, memory = object.__new__(Canvas), self.memory.copy()
+        made.__dict__.update(self.__dict__, memory=memory, stores=dict(self.stores), known=dict(self.known))
         return made
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":

@@ -154,7 +154,7 @@ class Gathered:
     def place_BL(self) -> Tensor:
         """The same, counted through all rows."""
         (rows, longest), device = self.position_BT.shape, self.position_BT.device
-        return self.rank_BL + positions(rows * longest, device)[::longest][:, None] if longest else self.rank_BL
+        return self.rank_BL + positions(rows * longest, device)[::longest][:, None]
 
     @property
     def _row_B1(self) -> Tensor:
@@ -262,7 +262,7 @@ def compute_again(request: EvaluationRequest, query_BL: Tensor) -> Tensor | None
         return None
     known = query_BL, canvas.length_B
     queries = canvas.once(Gathered, known, lambda query_BL, _: Gathered.of(real(query_BL, canvas)))
-    logits_NV = forward_queries(request, store_of(request), queries.chosen_BL, queries=queries)
+    logits_NV = forward_queries(request, store, queries.chosen_BL, queries=queries)
     canvas.memory[_TOKENS] = real(_to_store(canvas), canvas)
     up_to_date(canvas)
     return logits_NV

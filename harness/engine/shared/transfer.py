@@ -20,7 +20,7 @@ def read_rows(*parts_BK: Tensor) -> list[list[Any]]:
     ends = pairwise(accumulate((part_BK.shape[1] for part_BK in parts_BK), initial=0))
     spans = [(slice(*span), part_BK.is_floating_point()) for span, part_BK in zip(ends, parts_BK, strict=True)]
     rows = torch.cat(whole, 1).tolist()
-    return [[_floats(row[span]) if broken else row[span] for span, broken in spans] for row in rows]
+    return [[_floats(row[span]) if float_ else row[span] for span, float_ in spans] for row in rows]
 
 
 def _whole(part_BK: Tensor) -> Tensor:
