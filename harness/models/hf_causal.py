@@ -33,7 +33,8 @@ measures = published_measures
 LIBRARY = "transformers"
 """Whose own generation models that are loaded here can be asked for (`library` of a sampler)."""
 _PROBE = 9
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
+# Of float64 models too some classes round parts to float32: norms, attention weights.
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-2}
 _LOW_PRECISION_TOLERANCE = 0.25
 
 

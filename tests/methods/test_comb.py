@@ -55,14 +55,22 @@ def chain(tokens: list[list[int]]) -> Proposal:
 
 
 def test_a_place_has_candidates_by_how_sure_its_token_is() -> None:
-    """Guards the levels, which are not reached by the level itself, and that the chain's token is the first."""
-    comb, probabilities = Comb(candidates=RELEASED, nodes=99), (0.96, 0.95, 0.81, 0.8, 0.51, 0.5, 0.2)
+    """Guards the levels, and that the chain's token is the first."""
+    comb, probabilities = Comb(candidates=RELEASED, nodes=99), (0.96, 0.94, 0.81, 0.79, 0.51, 0.49, 0.2)
     grown(comb, sure_of(*probabilities), [*range(7)], 7)
     made = comb.around(chain([[3]] * 7), sequences_of(7))
     assert made.count_B.tolist() == [3, 5, 5, 8, 8, 10, 10]
     assert made.tokens_BK[0, :3].tolist() == [3, 11, 10]
     assert made.tokens_BK[-1].tolist() == [3, 11, 10, 9, 8, 7, 6, 5, 4, 2]
     assert made.parent_BK is not None and bool((made.parent_BK[0, :3] == -1).all())
+
+
+def test_a_level_is_not_reached_by_itself() -> None:
+    """Guards the bound, by a probability that no machine rounds: two tokens are as likely, and all others cannot be."""
+    comb, even_1V = Comb(candidates=RELEASED, nodes=99), torch.full((1, 12), -1e4, dtype=torch.float64)
+    even_1V[:, [3, 11]] = 0.0
+    grown(comb, even_1V, [0], 1)
+    assert comb.around(chain([[3]]), sequences_of(1)).count_B.tolist() == [10]
 
 
 def test_leaves_hang_where_the_chain_does() -> None:
