@@ -14,7 +14,7 @@ Invariants: tau2 = 0 never takes back; a step that takes back closes more than t
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -23,8 +23,9 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.margins import Bound
 from harness.engine.diffusion.needs import Gives, Needs
+from harness.engine.diffusion.standing import number_of
 from harness.engine.shared.indexing import filled, listed, positions
-from harness.engine.shared.model import ForwardRequest
+from harness.engine.shared.model import ForwardRequest, ModelSpec
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, least, log_probability, top
 from harness.engine.shared.records import Charge
@@ -44,7 +45,7 @@ class ShadowBlock:
     def evaluate(self, request: EvaluationRequest) -> Tensor:
         """Return aligned logits; those of committed positions come from their shadows."""
         canvas, known = request.canvas, (request.canvas.window_BL, request.canvas.whole_BL)
-        shadow = canvas.once(_Shadow, known, _Shadow.of)
+        shadow = canvas.once(_Shadow, known, partial(_Shadow.of, request.model.spec))
         rows, added = len(canvas.tokens_BL), shadow.positions_BT.shape[1] - canvas.tokens_BL.shape[1]
         masks_BK, never_BK = (
             filled((rows, added), value, torch.int64, canvas.tokens_BL.device) for value in (canvas.mask_id, -1)
@@ -53,7 +54,7 @@ class ShadowBlock:
             torch.cat([canvas.tokens_BL, masks_BK], 1),
             positions_BT=shadow.positions_BT,
             visible_BTS=shadow.visible_BTS,
-            select_N=self._read_from(request, shadow),
+            select_N=request.places.take(torch.where(canvas.committed_BL, shadow.shadow_BL, shadow.own_BL)),
             decided_at_BT=torch.cat([canvas.decided_at_BL, never_BK], 1),
         )
         charge = Charge(
@@ -64,19 +65,13 @@ class ShadowBlock:
         )
         return request.call(with_shadows, charge)
 
-    def _read_from(self, request: EvaluationRequest, shadow: "_Shadow") -> Tensor:
-        """Return the place, of those computed, that each read position is predicted at."""
-        places, source_N = request.places, request.select_N
-        decided_N = places.take(request.canvas.committed_BL)
-        return torch.where(decided_N, _at(shadow.shadow_BL, source_N), _at(shadow.own_BL, source_N))
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Shadow:
     """What a call with shadows looks like: the same as long as the window is.
 
-    `own_BL` and `shadow_BL` are the places of each position and of its shadow (its own where it has none), rows one
-    behind the other; `query_B` is how many positions each row has, shadows included.
+    `own_BL` and `shadow_BL` are the places, rows one behind the other, that a position's logits are those of: as it is,
+    and without its token where it has a shadow; `query_B` is how many positions each row has, shadows included.
     """
 
     query_B: Tensor
@@ -86,7 +81,7 @@ class _Shadow:
     shadow_BL: Tensor
 
     @classmethod
-    def of(cls, window_BL: Tensor, whole_BL: Tensor) -> "_Shadow":
+    def of(cls, spec: ModelSpec, window_BL: Tensor, whole_BL: Tensor) -> "_Shadow":
         """Put the positions of every window behind the canvas; waits for the device."""
         (rows, width), device, count_B = window_BL.shape, window_BL.device, window_BL.sum(1)
         order_BK = window_BL.long().argsort(dim=1, descending=True, stable=True)[:, : int(count_B.max())]
@@ -94,17 +89,15 @@ class _Shadow:
         positions_BT = torch.cat([positions(width, device).expand(rows, -1), order_BK], 1)
         total = positions_BT.shape[1]
         own_BL = positions(rows * total, device).view(rows, total)[:, :width]
+        shadow_BL = torch.where(window_BL, own_BL[:, :1] + width + window_BL.cumsum(1) - 1, own_BL)
+        source_L = spec.sources(positions(width, device))
         return cls(
             query_B=whole_BL.sum(1) + count_B,
             positions_BT=positions_BT,
             visible_BTS=_visible(positions_BT, torch.cat([whole_BL, real_BK], 1), width),
-            own_BL=own_BL,
-            shadow_BL=torch.where(window_BL, own_BL[:, :1] + width + window_BL.cumsum(1) - 1, own_BL),
+            own_BL=own_BL.index_select(1, source_L),
+            shadow_BL=shadow_BL.index_select(1, source_L),
         )
-
-
-def _at(values_BL: Tensor, flat_N: Tensor) -> Tensor:
-    return values_BL.reshape(-1).index_select(0, flat_N)
 
 
 def _visible(positions_BT: Tensor, keys_BT: Tensor, width: int) -> Tensor:
@@ -133,7 +126,7 @@ class WideIn:
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; the loop adds the best one where there is none."""
-        cap_B = _caps(self, open_BL.shape[1], open_BL.device).index_select(0, open_BL.sum(1))
+        cap_B = _caps(self, open_BL.shape[1], open_BL.device).index_select(0, number_of(canvas, open_BL))
         sure_BL = open_BL & (candidates.confidence_BL > self.tau1)
         chosen_BL = top(candidates.score_BL, sure_BL, cap_B)
         canvas.note(
@@ -177,7 +170,9 @@ class NarrowOut:
         closed_B = commit_BL.sum(1)
         looked_at_BL = (self.reads(canvas) > commit_BL) & (closed_B > 1)[:, None]
         failed_BL = looked_at_BL & (p_BL < self.tau2)
-        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(canvas.window_clock_B == 0, _FIRST_LIMIT)
+        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(
+            canvas.clock_B == canvas.opened_at_B, _FIRST_LIMIT
+        )
         reopened_BL = least(p_BL, failed_BL, last_B - 1)
         canvas.note(later=(Bound(self.tau2), (p_BL, looked_at_BL)), rankings=(p_BL, reopened_BL, failed_BL))
         canvas.reopen(reopened_BL, reopened_BL.sum(1))

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.method import DiffusionMethod
-from harness.engine.diffusion.standing import Standing, read_counts, reads, tell_inside
+from harness.engine.diffusion.standing import Standing, all_open, number_of, read_counts, reads, tell_inside
 from harness.engine.diffusion.steps import Steps
 from harness.engine.diffusion.turnover import Arrivals, Turnover
 from harness.engine.shared.generation import GIVEN, Generation
@@ -194,7 +194,7 @@ def _asked_for(method: DiffusionMethod, canvas: Canvas, standing: Standing | Non
     if method.narrowing is not None and (standing is None or method.drafts):
         read_BL = method.narrowing.narrow(canvas, read_BL, method.schedule.quota(canvas))
     if standing is None or read_BL is not standing.read_BL:
-        read_B = canvas.num_open_B if read_BL is canvas.open_BL else read_BL.sum(1)
+        read_B = number_of(canvas, read_BL)
         return Places.marked(read_BL, read_counts(canvas, read_B), read_B)
     return Places.marked(read_BL, standing.read, standing.read_B)
 
@@ -335,14 +335,14 @@ def _choose(
     all_read = open_BL is prediction.open_BL or open_BL is prediction.read_BL
     open_BL = open_BL if all_read else open_BL & prediction.read_BL
     open_BL = open_BL if steps_B is None else open_BL & steps_B[:, None]
-    open_everywhere = open_BL is prediction.read_BL and all(prediction.places.counts or [0])
+    somewhere = all_read and steps_B is None and all_open(canvas)
     quota_B, noted = method.schedule.quota(canvas), canvas.margins
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     # Margins are replaced, never changed: they are the same if the selector has noted nothing.
     by_score = canvas.margins is noted
     count_B, stop_B = commit_BL.sum(1), None
     if not (method.decides or (all_read and method.decides_if_read)):
-        forced_B = count_B == 0 if open_everywhere else open_BL.any(1) > count_B
+        forced_B = count_B == 0 if somewhere else open_BL.any(1) > count_B
         forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
         best_BL = best(candidates, open_BL, forced_B)
         commit_BL, count_B = commit_BL | best_BL, count_B + forced_B

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import compress
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,17 @@ def read_counts(canvas: Canvas, read_B: Tensor) -> Sequence[int]:
     counts, *known = _columns(canvas, read_B)
     tell(canvas, Told(*known))
     return counts
+
+
+def number_of(canvas: Canvas, some_BL: Tensor) -> Tensor:
+    """Return how many of these positions each row has; of open ones it is known."""
+    return canvas.num_open_B if some_BL is canvas.open_BL else some_BL.sum(1)
+
+
+def all_open(canvas: Canvas) -> bool:
+    """Say whether the host knows that every row has an open position; it does not wait."""
+    sources, known = canvas.known.get(told, ((), None))
+    return known is not None and all(map(is_, sources, _sources(canvas))) and all(known.opened)
 
 
 def outside(canvas: Canvas) -> Tensor:
@@ -127,8 +139,7 @@ class Standing:
 
     @classmethod
     def _told(cls, canvas: Canvas, read_BL: Tensor, others: dict[str, Tensor]) -> "Standing":
-        open_BL, open_B = canvas.open_BL, canvas.num_open_B
-        read_B = open_B if read_BL is open_BL else read_BL.sum(1)
+        open_B, read_B = canvas.num_open_B, number_of(canvas, read_BL)
         columns = {"open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B, **others}
         columns |= {} if read_B is open_B else {"read": read_B}
         sample, *numbers = torch.stack([canvas.sample_B, *columns.values()]).tolist()
