@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import configure_log
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness.config.composition import compose
+from harness.config.loader import ROOT, loader
 from harness.config.source_digest import Reader
 from harness.errors import RunFailed
 from harness.results.store import Store
@@ -67,6 +71,27 @@ def test_a_group_has_one_model(models: str, jobs: int, groups: list[list[int]]):
 def test_a_long_sweep_is_sent_in_few_jobs(launcher: dict[str, Any], tasks: int, jobs: int):
     """Guards the time of a sweep: each job carries all of it along, and composes the launcher's config anew."""
     assert launching._jobs(OmegaConf.create(launcher), tasks) == jobs
+
+
+def test_a_launcher_leaves_the_logging_of_others_alone():
+    """Guards a process that somebody else leads: launchers set its logging, which closes handlers and their streams.
+
+    That of absl, which others import, is what stood for the standard error then: a notebook's, a test's.
+    """
+    closed: list[str] = []
+
+    class Watched(logging.StreamHandler):
+        def close(self) -> None:
+            closed.append("closed")
+            super().close()
+
+    handler, chosen = Watched(io.StringIO()), ["launch=joblib"]
+    compose(chosen)  # which makes the parts known to the loader
+    config = loader().load_configuration(ROOT, chosen, RunMode.MULTIRUN)
+    # What each of Hydra's launchers begins with.
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    assert closed == []
+    handler.close()
 
 
 def test_a_job_carries_out_its_group(monkeypatch: pytest.MonkeyPatch):
