@@ -68,9 +68,10 @@ def decode(
     | `arrivals` | number and width of the rows that go on, when others have finished; it returns rows that begin |
     """
     turnover = Turnover(model=model, method=method, arrivals=arrivals, on_finished=on_finished, at_once=canvas.num_rows)
-    canvas, standing = turnover.start(canvas)
-    if not canvas.num_rows:
+    begun, standing = turnover.start(canvas)
+    if begun is None:
         return turnover.results()
+    canvas = begun
     room, step = _room(canvas), Steps(partial(take_step, method))
     observe = partial(_show, method, observers if on_verified is None else [on_verified])
     prediction, calls = evaluate(model, method, canvas, ledger, standing), 1
@@ -81,13 +82,13 @@ def decode(
         stepped, known = (taken, None) if taken else _advance(method, canvas, prediction, observers)
         stood = known or Standing.of(method, stepped)
         stepped, standing = turnover.part(stepped, stood)
-        if method.drafts and not all(stood.live):
+        if method.drafts and stepped is not None and not all(stood.live):
             keep = [row for row, live in enumerate(stood.live) if live]
             canvas, prediction = replace(canvas, stores={}).rows(stood.index_of(stood.live)), prediction.rows(keep)
             canvas.stores = dict(stepped.stores)
         on_progress(turnover.finished, calls)
         fresh = turnover.fresh(stepped)
-        if fresh is None and not stepped.num_rows:
+        if fresh is None and stepped is None:
             return turnover.results()
         room = room if fresh is None else min(room, calls + _room(fresh))
         stepped, drafts = _propose(method, canvas, prediction, stepped, fresh, step)
@@ -135,7 +136,7 @@ def _propose(
     method: DiffusionMethod,
     canvas: Canvas,
     prediction: Prediction,
-    stepped: Canvas,
+    stepped: Canvas | None,
     fresh: Canvas | None,
     step: Callable[..., Canvas],
 ) -> tuple[Canvas, Canvas]:
@@ -143,10 +144,11 @@ def _propose(
 
     These two are one object where that is the step itself.
     """
+    if stepped is None:
+        assert fresh is not None, "the loop ends when nobody is left"
+        return fresh, fresh
     if fresh is None:
         return stepped, method.verifier.propose(canvas, prediction, stepped, step)
-    if not stepped.num_rows:
-        return fresh, fresh
     width = max(fresh.tokens_BL.shape[1], stepped.tokens_BL.shape[1])
     canvas, stepped, prediction = canvas.widened(width), stepped.widened(width), prediction.widened(width)
     drafts = method.verifier.propose(canvas, prediction, stepped, step)

@@ -38,42 +38,44 @@ class Turnover:
     _ended: list[Canvas] = field(default_factory=list)
     _made: list[Generation] = field(default_factory=list)
 
-    def start(self, canvas: Canvas) -> tuple[Canvas, Standing | None]:
-        """Return the first rows, and how they stand if that is known: none if nobody has anything to decide."""
+    def start(self, canvas: Canvas) -> tuple[Canvas | None, Standing | None]:
+        """Return the first rows, and how they stand if that is known; None if nobody has anything to decide."""
         begun, standing = self.begin(canvas)
-        if begun.num_rows:
-            return begun, standing
-        fresh = self.fresh(begun)
-        return (begun, standing) if fresh is None else (fresh, None)
+        return (self.fresh(None), None) if begun is None else (begun, standing)
 
-    def begin(self, canvas: Canvas) -> tuple[Canvas, Standing]:
+    def begin(self, canvas: Canvas) -> tuple[Canvas | None, Standing | None]:
         """Return new rows as the first evaluation finds them, without those that leave nothing to decide."""
         canvas = canvas.copy()
         self.method.preparation(self.model, canvas)
         self.method.window.update(canvas)
         return self.part(canvas, Standing.of(self.method, canvas))
 
-    def part(self, canvas: Canvas, standing: Standing) -> tuple[Canvas, Standing]:
-        """Return the rows that go on, and how they stand; take the others. The stores of `canvas` are used up."""
+    def part(self, canvas: Canvas, standing: Standing) -> tuple[Canvas | None, Standing | None]:
+        """Return the rows that go on (None: nobody), and how they stand; take the others.
+
+        The stores of `canvas` are used up.
+        """
         live = standing.live
         if all(live):
             return canvas, standing
-        ended, bare = standing.index_of([not one for one in live]), replace(canvas, memory=Memory(), stores={})
-        self._ended.append(bare.rows(ended) if any(live) else bare)
-        self.finished += len(ended)
+        ended, bare = [not one for one in live], replace(canvas, memory=Memory(), stores={})
+        self._ended.append(bare.rows(standing.index_of(ended)) if any(live) else bare)
+        self.finished += sum(ended)
         if sum(part.num_rows for part in self._ended) >= self.at_once:
             self._tell()
+        if not any(live):
+            return None, None
         keep = standing.index_of(live)
         return canvas.rows(keep, keep_rows), standing.rows(live, keep)
 
-    def fresh(self, beside: Canvas) -> Canvas | None:
+    def fresh(self, beside: Canvas | None) -> Canvas | None:
         """Return rows that begin now beside others, None where there are none, or nobody has made room for them."""
         if self._asked_at == self.finished:
             return None
-        self._asked_at = self.finished
-        while (canvas := self.arrivals(beside.num_rows, beside.tokens_BL.shape[1])) is not None:
+        self._asked_at, shape = self.finished, (0, 0) if beside is None else (*beside.tokens_BL.shape,)
+        while (canvas := self.arrivals(*shape)) is not None:
             begun, _ = self.begin(canvas)
-            if begun.num_rows:
+            if begun is not None:
                 return begun
         return None
 
@@ -104,7 +106,8 @@ def generations(finished: Sequence[Canvas]) -> list[Generation]:
         "stopped_at": done.stopped_at_B,
         "calls": done.calls_B,
     }
-    unfinished_B, noted = done.undecided_BL.any(1) | done.held_B, done.margins.settled
+    # No step is the last one any more: what all hung on is worked out together.
+    unfinished_B, noted = done.undecided_BL.any(1) | done.held_B, done.margins.begun().settled
     columns_BK = torch.stack([*numbers.values(), done.prompt_length_B, done.length_B, unfinished_B], 1)
     rows = read_rows(columns_BK, torch.stack([noted.token_B, noted.choice_B], 1), tokens_BL, decided_at_BL)
     made = [
