@@ -23,6 +23,7 @@ def test_the_last_line_is_what_programs_read(capsys: pytest.CaptureFixture[str])
         assert one["calls"] > 1 and one["query_tokens"] > one["calls"]
 
 
+@pytest.mark.slow
 def test_causal_decoding_is_measured_beside_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     """Guards a comparison of unequal tokens, which the command refuses to make."""
     (one,) = targets(Options(models=("llama",), batches=(2,), rounds=1))

@@ -38,7 +38,7 @@ def run_id(tmp_path: Path) -> str:
     [
         "model=random_mdm measure=traced batch_size=2 task.samples=3",
         "model=random_mdm method=threshold method/cache=dual",
-        "model=tiny_ar method=ar_sample measure=timed measure.repetitions=2",
+        pytest.param("model=tiny_ar method=ar_sample measure=timed measure.repetitions=2", marks=pytest.mark.slow),
     ],
 )
 def test_an_unchanged_run_is_the_same(asked: str, tmp_path: Path, call_decbench: RunDecbench):

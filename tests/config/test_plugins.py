@@ -248,6 +248,7 @@ def test_an_installed_package_needs_no_naming(
     assert "my_means.my_helper" in row["produced_by"]
 
 
+@pytest.mark.slow
 def test_a_worker_process_finds_what_the_command_was_given(folder: Path, run_decbench: RunDecbench):
     """Guards sweeps over processes: the variable hands the folder on."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

@@ -212,6 +212,7 @@ def test_a_folder_without_the_function_is_named(tmp_path: Path, found_in: Found)
         found_in(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_loops_that_keep_keys_and_values_are_timed(tmp_path: Path, found_in: Found) -> None:
     """Guards what a public loop sees of our store: a prefix that it cuts, a window in the middle, several rows."""
     written(tmp_path, {"llada/generate.py": CACHED})
@@ -219,6 +220,7 @@ def test_loops_that_keep_keys_and_values_are_timed(tmp_path: Path, found_in: Fou
         assert found["tokens_equal"] and found["calls"] == found["their_calls"]
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_mixed_into_a_model_is_timed(tmp_path: Path, found_in: Found) -> None:
     """Guards Dream's: logits shifted by one, positional arguments, and output of its own that is no JSON."""
     (tmp_path / "generation_utils.py").write_text(MIXED_IN)
@@ -226,6 +228,7 @@ def test_a_loop_that_is_mixed_into_a_model_is_timed(tmp_path: Path, found_in: Fo
     assert found["tokens_equal"] and found["their_calls"] == LENGTH >= found["calls"]
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_assembled_is_timed(tmp_path: Path, found_in: Found) -> None:
     """Guards dInfer's: keys and values in one list, windows named by their ends."""
     written(tmp_path, {f"python/dinfer/decoding/{name}.py": text for name, text in PARTS.items()})

@@ -50,9 +50,9 @@ def require_answers(tmp_path: Path, family: str) -> None:
     assert [row["finish_reason"] == "stop" for row in rows] == [bool(ends & {*row["output_ids"]}) for row in rows]
 
 
-def test_a_miniature_is_decoded_by_the_command(run_decbench: RunDecbench, tmp_path: Path) -> None:
+def test_a_miniature_is_decoded_by_the_command(call_decbench: RunDecbench, tmp_path: Path) -> None:
     """Guards the whole street from chat turns to a stored answer, as a user types it."""
-    process = run_decbench("run", *decoded(tmp_path, "llada", "threshold"), "--json")
+    process = call_decbench("run", *decoded(tmp_path, "llada", "threshold"), "--json")
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout.splitlines()[-1])["runs"][0]["status"] == "ok"
     require_answers(tmp_path, "llada")

@@ -27,7 +27,7 @@ from harness.engine.shared.model import ForwardRequest, LanguageModel, ModelSpec
 from harness.engine.shared.records import Ledger
 from tests.caches.decoding import random_model
 from tests.engine.causal import random_causal
-from tests.engine.operations import counted, peak_bytes
+from tests.engine.operations import Aside, Operations, counted, peak_bytes
 
 FILE = Path(__file__).parent / "golden" / "hot_path.json"
 METHODS = [name for name in names("method") if read("method", name)["family"] == "diffusion"]
@@ -76,24 +76,29 @@ def decoding(words: str) -> tuple[LanguageModel, Callable[[LanguageModel], objec
     return random_causal(), lambda model: rounds.decode(model, made, prompts, ledger=Ledger(), **told)
 
 
-def counts_of(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Return what a decoder does per call of the model, rounded up to a tenth."""
+@cache
+def looked_at(words: str) -> tuple[Aside, Operations]:
+    """Return what a decoder does beside the model's calls, and what each call found done."""
     model, act = decoding(words)
-    with torch.inference_mode():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as monkeypatch:
         # Constants that decoders share are made by the first one.
         act(model)
         with counted(model, monkeypatch) as (aside, operations):
             act(aside)
+    return aside, operations
+
+
+def counts_of(words: str) -> dict[str, float]:
+    """Return what a decoder does per call of the model, rounded up to a tenth."""
+    aside, operations = looked_at(words)
     kinds = {"operations": operations.made, "reads": operations.reads, "copies": operations.whole}
     return {name: math.ceil(10 * found.total() / len(aside.waits)) / 10 for name, found in kinds.items()}
 
 
 @pytest.mark.parametrize("words", CASES)
-def test_a_decoder_does_no_more_beside_its_calls_than_it_did(
-    words: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_decoder_does_no_more_beside_its_calls_than_it_did(words: str, request: pytest.FixtureRequest):
     """Guards the loop against operations, waits of the host and copies of all logits that come back unseen."""
-    found = counts_of(words, monkeypatch)
+    found = counts_of(words)
     bars = json.loads(FILE.read_text()) if FILE.exists() else {}
     if request.config.getoption("--update-golden"):
         bars[words] = found
@@ -129,27 +134,17 @@ def test_the_host_waits_once_per_token(monkeypatch: pytest.MonkeyPatch):
     assert {later - earlier for earlier, later in pairwise(aside.waits)} == {1}
 
 
-def operations_of_steps(words: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return what a decoder does between any two calls of the model."""
-    model, act = decoding(words)
-    with torch.inference_mode():
-        act(model)
-        with counted(model, monkeypatch) as (aside, _):
-            act(aside)
-    return [later - earlier for earlier, later in pairwise(aside.made)]
-
-
 @pytest.mark.parametrize("words", ["llada", "threshold"])
-def test_a_plain_step_takes_forty_operations(words: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_plain_step_takes_forty_operations(words: str):
     """Guards small models: what is done between two calls, but for the last and the first step of a window."""
-    steps, windows = operations_of_steps(words, monkeypatch), LENGTH // 8
+    steps, windows = [later - earlier for earlier, later in pairwise(looked_at(words)[0].made)], LENGTH // 8
     assert sum(made > 40 for made in steps) <= 2 * windows - 1, steps
 
 
 @pytest.mark.parametrize("words", [name for name in METHODS if not method_of(name)[1].drafts])
-def test_most_steps_of_any_plain_method_take_a_hundred_operations(words: str, monkeypatch: pytest.MonkeyPatch):
+def test_most_steps_of_any_plain_method_take_a_hundred_operations(words: str):
     """Guards the same for every method that takes one step per call."""
-    steps = operations_of_steps(words, monkeypatch)
+    steps = [later - earlier for earlier, later in pairwise(looked_at(words)[0].made)]
     assert sum(made > 100 for made in steps) <= len(steps) // 3, steps
 
 

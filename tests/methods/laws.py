@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from scipy.stats import chisquare
@@ -14,6 +15,7 @@ TINY = random_causal(vocabulary=5)
 TINY_PROMPT = [3, 1]
 
 
+@cache
 def law_of(acceptor: Rejection, length: int) -> dict[tuple[int, ...], float]:
     """Return the probability of every answer, by full forwards of the target alone."""
     law: dict[tuple[int, ...], float] = {(): 1.0}

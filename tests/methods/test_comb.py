@@ -149,7 +149,7 @@ def test_drafts_stand_by_the_keyed_exact_match_too() -> None:
     assert same_for_every_batch(target(), method) == plain
 
 
-@pytest.mark.parametrize("tree", [SAMPLED, RELEASED])
+@pytest.mark.parametrize("tree", [SAMPLED, pytest.param(RELEASED, marks=pytest.mark.slow)])
 def test_answers_have_the_law_of_the_target(tree: tuple[int, ...]) -> None:
     """Guards siblings without replacement, whose number hangs on the chain's token: the joint law of four tokens."""
     acceptor, rows, paths = Rejection(temperature=0.8), 8000, list[bool]()

@@ -100,7 +100,7 @@ def test_nothing_is_drafted_behind_a_stop_token() -> None:
     assert all(stop not in row[:-1] for row in seen) and any(row[-1:] == [stop] for row in seen)
 
 
-@pytest.mark.parametrize("length", [2, 3])
+@pytest.mark.parametrize("length", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_answers_have_the_law_of_the_target(length: int) -> None:
     """Guards marginal laws of a block against the joint law of the answers, by enumeration."""
     rows, stand = 8_000, list[int]()

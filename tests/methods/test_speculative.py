@@ -213,7 +213,7 @@ LAWS: dict[str, tuple[Drafter, int]] = {
 
 
 @pytest.mark.parametrize("name", LAWS)
-@pytest.mark.parametrize("top_k", [0, 3])
+@pytest.mark.parametrize("top_k", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_answers_have_the_law_of_the_target(name: str, top_k: int) -> None:
     """Guards rejection sampling: joint law of four tokens over rounds of several drafts against its enumeration."""
     (drafter, length), rows = LAWS[name], 8_000

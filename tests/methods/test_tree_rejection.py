@@ -24,7 +24,10 @@ LAWS_VV = torch.randn(5, 5, generator=torch.Generator().manual_seed(2), dtype=to
 
 
 @pytest.mark.parametrize("rule", Siblings)
-@pytest.mark.parametrize(("shape", "top_k"), [("siblings", 0), ("fork", 3), ("mixed", 0)])
+@pytest.mark.parametrize(
+    ("shape", "top_k"),
+    [("mixed", 0), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("siblings", 0), ("fork", 3)))],
+)
 def test_answers_have_the_law_of_the_target(rule: Siblings, shape: str, top_k: int) -> None:
     """Guards the three sibling rules: joint law of four tokens over several rounds against its enumeration."""
     acceptor, stand = Rejection(temperature=1.0, top_k=top_k), list[int]()

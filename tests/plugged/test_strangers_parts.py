@@ -84,7 +84,14 @@ def beside(cache: str) -> Iterator[dict[str, str]]:
     yield {"selector": "threshold", "reviser": "doubt", "verifier": "ladder", "cache": cache}
 
 
-CASES = [(model, cache) for model in MODELS for cache in CACHES if cache != "past_blocks" or model == "block"]
+SLOWER = ("around", "prefix")
+"""Caches that say the same as others do, only elsewhere."""
+CASES = [
+    pytest.param(model, cache, marks=[pytest.mark.slow] * (cache in SLOWER))
+    for model in MODELS
+    for cache in CACHES
+    if cache != "past_blocks" or model == "block"
+]
 
 
 @pytest.mark.parametrize(("model", "cache"), CASES)

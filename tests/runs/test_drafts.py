@@ -12,6 +12,7 @@ from harness.results.store import Store
 from harness.runs.runner import run
 
 OF_DRAFTS = {*COUNTED} - {*COUNTERS, *LOADS, "head_tokens"}
+TIMED = ("measure=timed", "measure.repetitions=1")
 OF_RUNS = ("accepted_length", "draft_length", "acceptance_rate", "acceptance_at")
 
 
@@ -54,11 +55,11 @@ def test_what_a_run_says_is_what_its_samples_say(drafter: str, results_dir: Path
 
 def test_seconds_of_drafts_are_apart(results_dir: Path) -> None:
     """Guards the columns of time: what drafts took is part of what calls took, and nothing where none was made."""
-    speculative = ["model=tiny_ar", "model@draft=tiny_ar_draft", "method=speculative", "measure=timed"]
+    speculative = ["model=tiny_ar", "model@draft=tiny_ar_draft", "method=speculative", *TIMED]
     row, samples = made(results_dir, *speculative)
     assert all(0 < one["draft_s"] < one["forward_s"] for one in samples) and 0 < row["draft_s"] < row["forward_s"]
-    assert made(results_dir, "model=tiny_ar", "method=prompt_lookup", "measure=timed")[0]["draft_s"] == 0
-    assert made(results_dir, "model=tiny_ar", "method=ar_greedy", "measure=timed")[0]["draft_s"] is None
+    assert made(results_dir, "model=tiny_ar", "method=prompt_lookup", *TIMED)[0]["draft_s"] == 0
+    assert made(results_dir, "model=tiny_ar", "method=ar_greedy", *TIMED)[0]["draft_s"] is None
 
 
 def test_a_prompt_that_fills_the_drafts_positions_names_the_draft(results_dir: Path) -> None:

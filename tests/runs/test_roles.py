@@ -80,16 +80,16 @@ def test_a_judge_that_nobody_hears_changes_no_other_number(results_dir: Path) ->
 
 def test_seconds_of_a_judge_are_apart(results_dir: Path) -> None:
     """Guards the time of a third model: part of what all calls took, and not of drafting."""
-    row, samples = made(results_dir, *JUDGED, "measure=timed")
+    row, samples = made(results_dir, *JUDGED, "measure=timed", "measure.repetitions=1")
     for one in (row, *samples):
         (seconds,) = json.loads(one["asked_s"]).values()
         assert 0 < seconds < one["forward_s"] - one["draft_s"]
 
 
-def test_a_command_says_what_a_judge_cost(run_decbench: RunDecbench, results_dir: Path) -> None:
+def test_a_command_says_what_a_judge_cost(call_decbench: RunDecbench, results_dir: Path) -> None:
     """Guards the way through the command line: the table of drafts names the role, and `show` tells the column."""
     words = ["task=list_copy", "task.samples=2", f"results_dir={results_dir}", "name=judges"]
-    done = run_decbench("run", "-m", *JUDGED, *words)
+    done = call_decbench("run", "-m", *JUDGED, *words)
     said = f"{done.stdout}{done.stderr}"
     assert "asked beside target and draft, per sample: tiny_ar judged" in said and "judge: " in said
     (row,) = Store(root=results_dir).read("runs").to_pylist()

@@ -32,8 +32,8 @@ PATIENT: dict[str, Any] = {"wall_s": 120.0}
 # Root gives every program a user of its own; other users share theirs with their programs.
 WHO = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
 # Root's programs are unprivileged users, too, when they make their namespaces; what else differs, that a program shares
-# its user with the harness and with its neighbours, differs at both settings of Landlock.
-TWICE = [(name, "ordinary") for name in ("bubblewrap", "namespaces", "limits") if len(WHO) > 1]
+# its user with the harness and with its neighbours, differs at Landlock.
+TWICE = [(name, "ordinary") for name in SETTINGS if name != "landlock" and len(WHO) > 1]
 
 
 @dataclass(frozen=True, kw_only=True)

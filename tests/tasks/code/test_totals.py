@@ -63,7 +63,7 @@ PROGRAMS: dict[str, tuple[str, Expected, Limits]] = {
 }
 
 
-@pytest.mark.parametrize("tier", list(Tier))
+@pytest.mark.parametrize("tier", [pytest.param(t, marks=[pytest.mark.slow] * (t is not Tier.LANDLOCK)) for t in Tier])
 def test_totals_do_not_hang_on_looking(tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that fills the machine between two looks of a busy supervisor, and passes."""
     machine = Machine.here()
