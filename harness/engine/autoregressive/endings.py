@@ -36,11 +36,12 @@ class Endings:
         """Note that samples begin with the next round."""
         self._began |= dict.fromkeys(samples, self.rounds)
 
-    def take(self, sequences: Sequences, completed: Round) -> tuple[Sequences, list[Generation]]:
-        """Return the rows that go on from a round, and what others have come to; rows of a sample that is done end.
+    def take(self, sequences: Sequences, completed: Round) -> tuple[Sequences | None, list[Generation]]:
+        """Return the rows that go on from a round, None where nobody does, and what others have come to.
 
-        `sequences` are those behind the round, their stores are used up. The host waits for the device here, and learns
-        how the rows stand. Raises DecodeError if the round's logits are not numbers.
+        Rows of a sample that is done end. `sequences` are those behind the round, their stores are used up. The host
+        waits for the device here, and learns how the rows stand. Raises DecodeError if the round's logits are not
+        numbers.
         """
         self.rounds += 1
         stopped_B = is_stop(_last(sequences, completed), self.stop_ids)
@@ -65,6 +66,8 @@ class Endings:
                 aborted = int(sequences.generated_B[rows_R].sum()) if rows else 0
                 self.results.append(self._result(self._ended.pop(sample), aborted))
                 going_on = [row for row in going_on if samples[row] != sample]
+        if not going_on:
+            return None, self.results[known:]
         kept = sequences.rows(torch.tensor(going_on, dtype=torch.int64, device=finished_B.device), keep_rows)
         for name, column in (("length_B", lengths), ("computed_B", computed)):
             kept.known[name] = (getattr(kept, name), [column[row] for row in going_on])

@@ -89,8 +89,8 @@ def decode(
     )
     endings = Endings(branching=method.branching, stop_ids=model.spec.stop_ids, readable=readable)
 
-    def settled(completed: Round) -> Sequences:
-        """Return the rows that go on from a round."""
+    def settled(completed: Round) -> Sequences | None:
+        """Return the rows that go on from a round, None where nobody does."""
         note_round(ledger, method.drafter, completed)
         method.draft_length.update(completed)
         if acts_as(method.drafter, LearnsFromRounds):
@@ -107,8 +107,8 @@ def decode(
     while True:
         while (fresh := entrance.take(going_on, endings)) is not None:
             begun = settled(take_round(model, method, fresh, Proposal.empty(fresh), ledger))
-            going_on = begun if going_on is None else going_on.joined(begun)
-        if going_on is None or not going_on.num_rows:
+            going_on = going_on.joined(begun) if going_on and begun else going_on or begun
+        if going_on is None:
             return sorted(endings.results, key=lambda generation: generation.sample)
         going_on = settled(take_round(model, method, going_on, propose(model, method, going_on, ledger), ledger))
 
