@@ -78,7 +78,7 @@ class Doubling:
         total = ascending_steps(self.gen_length)
         first_B = self._steps_before(canvas)
         step_B = (first_B + canvas.window_clock_B).clamp(max=total - 1)
-        open_B = canvas.open_BL.sum(1)
+        open_B = canvas.num_open_B
         return torch.where(step_B == total - 1, open_B, torch.minimum(2**step_B, open_B))
 
     def surplus(self, canvas: Canvas) -> Tensor:

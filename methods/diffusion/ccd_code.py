@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.standing import number_of
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, open_rank, top
 from harness.errors import FieldError, at_least
@@ -42,7 +43,7 @@ class Buffered:
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit, and remember the rest's best."""
         steps, score_BL, step_B = self.steps or self.gen_length, candidates.score_BL, canvas.window_clock_B
-        open_B, rank_BL = open_BL.sum(1), open_rank(score_BL, open_BL)
+        open_B, rank_BL = number_of(canvas, open_BL), open_rank(score_BL, open_BL)
         per_step_B, width_B = open_B.clamp(max=self.gen_length // steps), self._width(canvas, open_B)
         best_BL, within_BL = (open_BL & (rank_BL < count_B[:, None]) for count_B in (per_step_B, width_B))
         buffer_BL = canvas.memory.get(_BUFFER, False)

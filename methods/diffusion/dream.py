@@ -81,7 +81,7 @@ class DreamQuota:
         """Return the truncated quota; for `origin` the number of coins that fell."""
         if self.alg is Algorithm.origin:
             return _coins(canvas, self.total, self.eps)[1].sum(1)
-        masks_B = canvas.open_BL.sum(1).float()
+        masks_B = canvas.num_open_B.float()
         return (masks_B * _closing_share(canvas, self.total, self.eps)).long()
 
     def surplus(self, canvas: Canvas) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across, prefix
 from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.standing import number_of
 from harness.engine.shared.largest import at_largest, two_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, log_probability, top
@@ -75,7 +76,7 @@ class EntropyBudget:
         dependence_BL = entropy_BL.cumsum(1) - entropy_BL.cummax(1).values
         within_BL = dependence_BL <= self.gamma
         within_BL[:, 0] = True  # one position depends on nothing, whatever rounding says
-        count_B, open_B = within_BL.cumprod(1).sum(1), open_BL.sum(1)
+        count_B, open_B = within_BL.cumprod(1).sum(1), number_of(canvas, open_BL)
         chosen_BL = top(candidates.score_BL, open_BL, torch.minimum(count_B, open_B))
         bound_B = prefix(self.gamma - dependence_BL, count_B, 1, open_B)
         canvas.note_choice(torch.minimum(bound_B, across(candidates.score_BL, chosen_BL, open_BL)))

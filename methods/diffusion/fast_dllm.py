@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import Bound, across, prefix
 from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.standing import number_of
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, top
 from harness.errors import FieldError, at_least
@@ -62,7 +63,7 @@ class Factor:
         confidence_BL, bound_L = candidates.confidence_BL.gather(1, order_BL), 1 - self.factor / (n_L + 1)
         reached_BL = confidence_BL >= bound_L
         reached_BL[:, 0] = True
-        open_B = open_BL.sum(1)
+        open_B = number_of(canvas, open_BL)
         count_B = torch.minimum(reached_BL.cumprod(1).sum(1), open_B)
         margin_B = prefix(confidence_BL - bound_L, count_B, 1, open_B - int(self.compat))
         if self.compat:
@@ -89,7 +90,7 @@ class Allowance:
     def quota(self, canvas: Canvas) -> Tensor:
         """Return what is allowed so far and not used."""
         allowed_B = (canvas.window_clock_B + 1) * (self.gen_length // self.steps)
-        left_B = canvas.open_BL.sum(1)
+        left_B = canvas.num_open_B
         used_B = canvas.window_masks_B - left_B
         return torch.minimum(allowed_B - used_B, left_B)
 

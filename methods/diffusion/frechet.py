@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import across, prefix
+from harness.engine.diffusion.standing import number_of
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, top
 
@@ -29,7 +30,7 @@ class Frechet:
         order_BL = candidates.score_BL.masked_fill(~open_BL, -torch.inf).argsort(dim=1, descending=True, stable=True)
         doubt_BL = 1 - candidates.confidence_BL.gather(1, order_BL)
         gap_BL = 1 - doubt_BL.cumsum(1) - doubt_BL
-        count_B, open_B = (gap_BL > self.delta).long().cumprod(1).sum(1), open_BL.sum(1)
+        count_B, open_B = (gap_BL > self.delta).long().cumprod(1).sum(1), number_of(canvas, open_BL)
         chosen_BL = top(candidates.score_BL, open_BL, torch.minimum(count_B, open_B))
         bound_B = prefix(gap_BL - self.delta, count_B, 0, open_B)
         canvas.note_choice(torch.minimum(bound_B, across(candidates.score_BL, chosen_BL, open_BL)))

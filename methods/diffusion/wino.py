@@ -170,9 +170,8 @@ class NarrowOut:
         closed_B = commit_BL.sum(1)
         looked_at_BL = (self.reads(canvas) > commit_BL) & (closed_B > 1)[:, None]
         failed_BL = looked_at_BL & (p_BL < self.tau2)
-        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(
-            canvas.clock_B == canvas.opened_at_B, _FIRST_LIMIT
-        )
+        opened_B = canvas.clock_B == canvas.opened_at_B
+        last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(opened_B, _FIRST_LIMIT)
         reopened_BL = least(p_BL, failed_BL, last_B - 1)
         canvas.note(later=(Bound(self.tau2), (p_BL, looked_at_BL)), rankings=(p_BL, reopened_BL, failed_BL))
         canvas.reopen(reopened_BL, reopened_BL.sum(1))

@@ -134,17 +134,22 @@ def test_the_host_waits_once_per_token(monkeypatch: pytest.MonkeyPatch):
     assert {later - earlier for earlier, later in pairwise(aside.waits)} == {1}
 
 
+def operations_of_steps(words: str) -> list[int]:
+    """Return what a decoder does between any two calls of the model."""
+    return [later - earlier for earlier, later in pairwise(looked_at(words)[0].made)]
+
+
 @pytest.mark.parametrize("words", ["llada", "threshold"])
 def test_a_plain_step_takes_forty_operations(words: str):
     """Guards small models: what is done between two calls, but for the last and the first step of a window."""
-    steps, windows = [later - earlier for earlier, later in pairwise(looked_at(words)[0].made)], LENGTH // 8
+    steps, windows = operations_of_steps(words), LENGTH // 8
     assert sum(made > 40 for made in steps) <= 2 * windows - 1, steps
 
 
 @pytest.mark.parametrize("words", [name for name in METHODS if not method_of(name)[1].drafts])
 def test_most_steps_of_any_plain_method_take_a_hundred_operations(words: str):
     """Guards the same for every method that takes one step per call."""
-    steps = [later - earlier for earlier, later in pairwise(looked_at(words)[0].made)]
+    steps = operations_of_steps(words)
     assert sum(made > 100 for made in steps) <= len(steps) // 3, steps
 
 

@@ -107,7 +107,8 @@ def decode(
     while True:
         while (fresh := entrance.take(going_on, endings)) is not None:
             begun = settled(take_round(model, method, fresh, Proposal.empty(fresh), ledger))
-            going_on = going_on.joined(begun) if going_on and begun else going_on or begun
+            if begun is not None:
+                going_on = begun if going_on is None else going_on.joined(begun)
         if going_on is None:
             return sorted(endings.results, key=lambda generation: generation.sample)
         going_on = settled(take_round(model, method, going_on, propose(model, method, going_on, ledger), ledger))

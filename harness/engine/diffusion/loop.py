@@ -337,14 +337,14 @@ def _choose(
     all_read = open_BL is prediction.open_BL or open_BL is prediction.read_BL
     open_BL = open_BL if all_read else open_BL & prediction.read_BL
     open_BL = open_BL if steps_B is None else open_BL & steps_B[:, None]
-    somewhere = all_read and steps_B is None and all_open(canvas)
     quota_B, noted = method.schedule.quota(canvas), canvas.margins
     commit_BL = method.selector(candidates, open_BL, quota_B, canvas) & open_BL
     # Margins are replaced, never changed: they are the same if the selector has noted nothing.
     by_score = canvas.margins is noted
     count_B, stop_B = commit_BL.sum(1), None
     if not (method.decides or (all_read and method.decides_if_read)):
-        forced_B = count_B == 0 if somewhere else open_BL.any(1) > count_B
+        open_everywhere = open_BL is canvas.open_BL and all_open(canvas)
+        forced_B = count_B == 0 if open_everywhere else open_BL.any(1) > count_B
         forced_B = forced_B if quota_B is None else forced_B & (quota_B != 0)
         best_BL = best(candidates, open_BL, forced_B)
         commit_BL, count_B = commit_BL | best_BL, count_B + forced_B
