@@ -22,8 +22,8 @@ def skipping(exit_layer: int, drafts: int = 3, temperature: float = 0.0) -> Auto
     return with_drafts(acceptor, EarlyExit(exit=exit_layer, temperature=temperature), drafts)
 
 
-@pytest.mark.parametrize("exit_layer", [1, 7, 8])
-@pytest.mark.parametrize("drafts", [0, 1, 20])
+@pytest.mark.parametrize("exit_layer", [1, pytest.param(3, marks=pytest.mark.slow), 7, 8])
+@pytest.mark.parametrize("drafts", [0, 1, pytest.param(4, marks=pytest.mark.slow), 20])
 def test_no_exit_changes_a_token(exit_layer: int, drafts: int) -> None:
     """Guards states, keys and positions that verification goes on from, and rows that draft less than others."""
     assert same_for_every_batch(target(), skipping(exit_layer, drafts)) == answers()

@@ -34,6 +34,12 @@ def greedily() -> list[tuple[int, ...]]:
     return same_for_every_batch(MODEL, GREEDY)
 
 
+@cache
+def usually() -> list[tuple[int, ...]]:
+    """Return what the method answers with the knobs that it has of itself."""
+    return same_for_every_batch(MODEL, contrasted())
+
+
 def contrasted(*, strong_ranks: tuple[int, ...] = (), **knobs: object) -> AutoregressiveMethod:
     """Return the method."""
     acceptor = SelfContrast(**knobs)  # type: ignore[arg-type]
@@ -162,6 +168,7 @@ def test_the_strong_routing_can_be_chosen() -> None:
 def test_the_ends_of_the_knobs_are_greedy_decoding(knobs: dict) -> None:
     """Guards a contrast of nothing, of one token, of equal routings; and ranks that are the model's own choice."""
     assert same_for_every_batch(MODEL, contrasted(**knobs)) == greedily()
+    assert usually() != greedily()
 
 
 def test_one_call_of_each_routing_makes_a_token() -> None:

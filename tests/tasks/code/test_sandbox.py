@@ -32,7 +32,7 @@ PATIENT: dict[str, Any] = {"wall_s": 120.0}
 # Root gives every program a user of its own; other users share theirs with their programs.
 WHO = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
 # Root's programs are unprivileged users, too, when they make their namespaces; what else differs, that a program shares
-# its user with the harness and with its neighbours, differs at Landlock.
+# its user with the harness and with its neighbours, differs at Landlock, whose older setting is left to the slow tests.
 TWICE = [(name, "ordinary") for name in SETTINGS if name != "landlock" and len(WHO) > 1]
 
 
