@@ -96,7 +96,10 @@ class LookAhead:
 
     def accept(self, drafts: Canvas, prediction: Prediction, step: Step, observe: Observe) -> tuple[Canvas, Prediction]:
         """Return each row's surest branch."""
-        samples, confidences = told(drafts).sample, self._confidence(drafts, prediction).tolist()
+        samples = told(drafts).sample
+        if len(set(samples)) == len(samples):
+            return _without(drafts, _TOKENS, _SCORE, _CONFIDENCE, _CREATION), prediction
+        confidences = self._confidence(drafts, prediction).tolist()
         starts: list[int] = []
         best: list[int] = []
         gaps: list[float] = []

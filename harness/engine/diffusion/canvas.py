@@ -19,7 +19,7 @@ from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import RowsOf, Store
-from harness.engine.shared.positional import alike, levelled, moved
+from harness.engine.shared.positional import alike, levelled, moved, spread
 from harness.engine.shared.randomness import AHEAD, row_keys, uniforms_ahead
 
 SETTLED = 1 << 30
@@ -180,13 +180,13 @@ class Canvas:
 
     def where(self, rows_B: Tensor, other: "Canvas") -> "Canvas":
         """Return a copy that is this canvas in the rows marked in `rows_B`, and `other` in the rest."""
-        width = max(self.tokens_BL.shape[1], other.tokens_BL.shape[1])
-        made, other = self.widened(width), other.widened(width)
+        made, other = self.widened(other.tokens_BL.shape[1]), other.widened(self.tokens_BL.shape[1])
         tensors = alike(
-            lambda mine, theirs: torch.where(rows_B.view(-1, *[1] * (mine.ndim - 1)), *levelled([mine, theirs])),
+            lambda mine, theirs: torch.where(spread(rows_B, mine), *levelled([mine, theirs])),
             *(part._tensors() for part in (made, other)),
         )
-        return made._with(tensors, memory=made.memory.where(rows_B, other.memory))
+        unpadded = made.unpadded and other.unpadded
+        return made._with(tensors, unpadded=unpadded, memory=made.memory.where(rows_B, other.memory))
 
     @property
     def num_rows(self) -> int:

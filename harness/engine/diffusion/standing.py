@@ -99,6 +99,7 @@ class Standing:
     is due to change. How many are undecided is not asked (None) while a step is made: rows with an open position go on.
     """
 
+    sample: list[int]
     open: list[int]
     undecided: list[int] | None
     held: list[int]
@@ -140,13 +141,17 @@ class Standing:
     @classmethod
     def _told(cls, canvas: Canvas, read_BL: Tensor, others: dict[str, Tensor]) -> "Standing":
         open_B, read_B = canvas.num_open_B, number_of(canvas, read_BL)
-        columns = {"open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B, **others}
-        columns |= {} if read_B is open_B else {"read": read_B}
-        sample, *numbers = torch.stack([canvas.sample_B, *columns.values()]).tolist()
-        told = dict(zip(columns, numbers, strict=True))
-        tell(canvas, Told(sample, told["open"], told["held"]))
+        columns = {"sample": canvas.sample_B, "open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B}
+        columns |= others if read_B is open_B else {**others, "read": read_B}
+        told = dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
         defaults = {"undecided": None, "idle": [False] * canvas.num_rows, "broken": [], "due": [], "read": told["open"]}
-        return cls(**defaults | told, read_BL=read_BL, read_B=read_B)
+        made = cls(**defaults | told, read_BL=read_BL, read_B=read_B)
+        made.tell(canvas)
+        return made
+
+    def tell(self, canvas: Canvas) -> None:
+        """Have `told` know of the rows of `canvas`, which stand like this."""
+        tell(canvas, Told(self.sample, self.open, self.held))
 
     @property
     def live(self) -> list[bool]:

@@ -66,7 +66,9 @@ class Turnover:
         if not any(live):
             return None, None
         keep = standing.index_of(live)
-        return canvas.rows(keep, keep_rows), standing.rows(live, keep)
+        kept, standing = canvas.rows(keep, keep_rows), standing.rows(live, keep)
+        standing.tell(kept)
+        return kept, standing
 
     def fresh(self, beside: Canvas | None) -> Canvas | None:
         """Return rows that begin now beside others, None where there are none, or nobody has made room for them."""

@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor
 
-from harness.engine.shared.positional import behind, levelled, moved, shape
+from harness.engine.shared.positional import behind, levelled, moved, shape, spread
 
 
 class Memory(dict[str, Tensor]):
@@ -56,7 +56,7 @@ class Memory(dict[str, Tensor]):
         absent_B = self._absent_B.get(key) if self._absent_B else None
         if absent_B is None or default is None:
             return kept
-        return torch.where(_spread(absent_B, kept), default, kept)
+        return torch.where(spread(absent_B, kept), default, kept)
 
     def complete(self, key: str) -> bool:
         """Say whether something is kept of every row under a key."""
@@ -118,7 +118,7 @@ class Memory(dict[str, Tensor]):
         for key in dict.fromkeys([*self, *other]):
             some = self[key] if key in self else other[key]
             each = levelled([one[key] if key in one else torch.zeros_like(some) for one in (self, other)])
-            kept[key] = torch.where(_spread(rows_B, some), *each)
+            kept[key] = torch.where(spread(rows_B, some), *each)
             if any(key not in one or key in one._absent_B for one in (self, other)):
                 absent[key] = torch.where(rows_B, *(one._absent(key, len(rows_B), some) for one in (self, other)))
         return Memory(kept, absent)
@@ -142,7 +142,3 @@ class Memory(dict[str, Tensor]):
 
     def _positional(self) -> list[tuple[str, int]]:
         return [(key, dim) for key in self for dim, letter in enumerate(shape(key)) if letter in "LR"]
-
-
-def _spread(rows_B: Tensor, like: Tensor) -> Tensor:
-    return rows_B.view(-1, *[1] * (like.ndim - 1))

@@ -51,6 +51,11 @@ def moved(tensor: Tensor, dim: int, at_B: Tensor, count_B: Tensor, new: float | 
     return tensor.gather(dim, source_BL.view(spread).expand_as(tensor)).masked_fill(new_BL.view(spread), new)
 
 
+def spread(rows_B: Tensor, like: Tensor) -> Tensor:
+    """Return `rows_B` with as many dimensions as `like`, one number for all of a row."""
+    return rows_B.view(-1, *[1] * (like.ndim - 1))
+
+
 def levelled(parts: Sequence[Tensor]) -> list[Tensor]:
     """Return parts that have as many entries per row as the widest of them, with zeros behind those of the others."""
     width = max((part.shape[1] for part in parts if part.dim() > 1), default=0)
