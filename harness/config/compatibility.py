@@ -12,7 +12,7 @@ from harness.config.knobs import knobs_read
 from harness.config.overrides import tells_as_typed
 from harness.config.root import Batching
 from harness.config.words import refused
-from harness.engine.diffusion.fit import refuse_arrivals
+from harness.engine.diffusion.fit import refuse_arrivals, refuse_kind
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.families import Method
 from harness.engine.shared.model import ModelKind
@@ -89,7 +89,7 @@ def _decoding(cfg: DictConfig, builder: build.Builder) -> Method:
     method = builder.method(cfg)
     if isinstance(method, DiffusionMethod):
         try:
-            method.fit_kind(ModelKind(cfg.model.kind))
+            refuse_kind(method, ModelKind(cfg.model.kind))
         except ValueError as error:
             raise ConfigError(f"method={cfg.method.name} model={cfg.model.name}: {error}") from error
         if cfg.batching == Batching.CONTINUOUS.value:
@@ -110,7 +110,7 @@ def reason_against(method: DiffusionMethod, kind: ModelKind, **policies: object)
     Whether the method runs on such models at all is what its config says (`models`).
     """
     try:
-        replace(method, **policies).fit_kind(kind)  # type: ignore[arg-type]
+        refuse_kind(replace(method, **policies), kind)  # type: ignore[arg-type]
     except ValueError as error:
         return str(error)
     return None

@@ -56,9 +56,6 @@ class WholeLength:
         """Return the room of every row."""
         return sequences.limit_B - sequences.length_B
 
-    def update(self, completed: Round) -> None:
-        """Learn nothing."""
-
 
 @policy("method/drafter", "block")
 class BlockDrafter:

@@ -72,6 +72,3 @@ class ConfidenceLength:
     def keep_going(self, drafted: Drafted) -> Tensor:
         """Go on behind tokens that are sure enough."""
         return drafted.probability_R() >= self.threshold
-
-    def update(self, completed: Round) -> None:
-        """Learn nothing."""

@@ -87,6 +87,10 @@ class CanvasGrowth:
     """Append masks until the end is in sight, then make room where the model is least sure."""
 
     gives = Gives(waits=True)
+    # A reference answer says nothing of the positions that are added.
+    needs = Needs(
+        positions=lambda canvas: canvas.response_BL, every_call=False, without={"preparation": ("reference_answer",)}
+    )
 
     Lmax: int | None = 2048
     low: float = 0.1
@@ -100,15 +104,6 @@ class CanvasGrowth:
         at_least(1, grow=self.grow, W=self.W)
         at_least(0, low=self.low, eos_init=self.eos_init, eos_grow=self.eos_grow)
         at_least(1, Lmax=self.Lmax)
-
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns, once; a reference answer says nothing of the positions that are added."""
-        return Needs(positions=self.reads, every_call=False, without={"preparation": ("reference_answer",)})
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return the whole response."""
-        return canvas.response_BL
 
     def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> Tensor | None:
         """Search the length, and have those rows evaluated again; of the others remember what is unsure."""

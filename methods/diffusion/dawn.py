@@ -26,32 +26,6 @@ from methods.diffusion.llada import Confidence
 _ATTENTION = "dawn.attention_BLL"
 
 
-@policy("method/scorer", "attentive")
-class Attentive:
-    """Most probable token by its probability, also of what is decided up to the window's end; keeps the attention."""
-
-    temperature: float = 0.0
-    score_dtype: ScoreDtype = ScoreDtype.float32
-
-    def __post_init__(self) -> None:
-        Confidence(temperature=self.temperature)
-
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns, and attention."""
-        return Needs(positions=self.reads, attention=True)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return what is decided up to the window's end."""
-        return decided_before_end(canvas)
-
-    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
-        """Return candidates of all read positions."""
-        assert prediction.attention_BLL is not None
-        canvas.memory[_ATTENTION] = prediction.attention_BLL
-        return Confidence(temperature=self.temperature, score_dtype=self.score_dtype)(prediction, canvas)
-
-
 def decided_before_end(canvas: Canvas) -> Tensor:
     """Return all decided positions up to the last one of the window."""
 
@@ -59,6 +33,25 @@ def decided_before_end(canvas: Canvas) -> Tensor:
         return (canvas.position_L <= last_marked(window_BL)) & ~undecided_BL
 
     return canvas.once(decided_before_end, (canvas.window_BL, canvas.undecided_BL), make)
+
+
+@policy("method/scorer", "attentive")
+class Attentive:
+    """Most probable token by its probability, also of what is decided up to the window's end; keeps the attention."""
+
+    needs = Needs(positions=decided_before_end, attention=True)
+
+    temperature: float = 0.0
+    score_dtype: ScoreDtype = ScoreDtype.float32
+
+    def __post_init__(self) -> None:
+        Confidence(temperature=self.temperature)
+
+    def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
+        """Return candidates of all read positions."""
+        assert prediction.attention_BLL is not None
+        canvas.memory[_ATTENTION] = prediction.attention_BLL
+        return Confidence(temperature=self.temperature, score_dtype=self.score_dtype)(prediction, canvas)
 
 
 @policy("method/selector", "dependency")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.drawing import gap_of_drawn
 from harness.engine.diffusion.needs import Gives
 from harness.engine.shared.largest import at_largest, two_largest
 from harness.engine.shared.policy import policy
@@ -123,12 +122,13 @@ class DreamScore:
             tokens_N = invert(p_NV, prediction.gather(canvas.uniforms("token")))
         else:
             tokens_N = at_largest(p_NV)
-        score_BL = prediction.scatter(self._score(p_NV, tokens_N), -torch.inf)
+        score_BL, drawn = prediction.scatter(self._score(p_NV, tokens_N), -torch.inf), self.temperature > 0
         return Candidates(
             tokens_BL=prediction.scatter(tokens_N, 0),
             score_BL=score_BL,
             confidence_BL=score_BL,
-            token_gap_BL=gap_of_drawn(logits_NV, tokens_N, prediction, self.temperature),
+            # What a uniform number hits is not decided by two tokens' order.
+            token_gap_BL=torch.full_like(score_BL, torch.inf) if drawn else prediction.token_gap(tokens_N, logits_NV),
         )
 
     def _score(self, p_NV: Tensor, tokens_N: Tensor) -> Tensor:

@@ -99,20 +99,13 @@ class PredictEos:
     without a cache; with `ahead` off nothing behind the open window, as theirs does with one, and on Dream.
     """
 
+    needs = Needs(positions=lambda canvas: canvas.undecided_BL, every_call=False)
+
     confidence: float = 0.0
     ahead: bool = True
 
     def __post_init__(self) -> None:
         at_least(0, confidence=self.confidence)
-
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns, once."""
-        return Needs(positions=self.reads, every_call=False)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return all undecided positions."""
-        return canvas.undecided_BL
 
     def before_commit(self, canvas: Canvas, prediction: Prediction, candidates: Candidates) -> None:
         """Cut rows; none has to be evaluated again."""

@@ -134,6 +134,7 @@ class HierarchyOfDoubted:
     """
 
     gives = Gives(decides=True)
+    needs = Needs(positions=lambda canvas: canvas.decided_here_BL)
 
     tau: float = probability(0.9)
     low: float = 0.4
@@ -142,18 +143,9 @@ class HierarchyOfDoubted:
     def __post_init__(self) -> None:
         at_least(0, tau=self.tau, low=self.low, rm=self.rm)
 
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns."""
-        return Needs(positions=self.reads)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return the decided positions of the window."""
-        return canvas.decided_here_BL
-
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return what is chosen, of which at least one is open, as more are chosen than are doubted."""
-        again_BL, score_BL, confidence_BL = self.reads(canvas), candidates.score_BL, candidates.confidence_BL
+        again_BL, score_BL, confidence_BL = canvas.decided_here_BL, candidates.score_BL, candidates.confidence_BL
         # Rows without an open position make no step.
         doubted_BL = again_BL & (confidence_BL < self.rm) & open_BL.any(1, keepdim=True)
         eligible_BL = open_BL | doubted_BL

@@ -32,6 +32,9 @@ _FLOOR = 1e-12
 class Stability:
     """Most probable token by its probability; counts for the selector how long each position has been calm."""
 
+    # A block's first comparison is with the step before it opened.
+    needs = Needs(positions=lambda canvas: canvas.undecided_BL)
+
     eps: float = 0.015
     temperature: float = 0.0
     score_dtype: ScoreDtype = ScoreDtype.float32
@@ -40,15 +43,6 @@ class Stability:
         if not self.eps > 0:
             raise FieldError("eps", self.eps, "be above 0")
         at_least(0, temperature=self.temperature)
-
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns."""
-        return Needs(positions=self.reads)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return all undecided positions: a block's first comparison is with the step before it opened."""
-        return canvas.undecided_BL
 
     def __call__(self, prediction: Prediction, canvas: Canvas) -> Candidates:
         """Return candidates of all read positions."""

@@ -103,14 +103,7 @@ class RunOut:
 class Watch:
     """Never stop, but have the whole response predicted in every step: for observers of when answers emerge."""
 
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns."""
-        return Needs(positions=self.reads)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Read the response."""
-        return canvas.response_BL
+    needs = Needs(positions=lambda canvas: canvas.response_BL)
 
     def __call__(self, prediction: Prediction, candidates: Candidates, canvas: Canvas) -> Tensor:
         """Return False for every row."""

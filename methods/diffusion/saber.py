@@ -74,16 +74,9 @@ class AboveMean:
 class LeastGain:
     """Open the decided positions of the window again whose confidence grew least since the last step."""
 
+    needs = Needs(positions=lambda canvas: canvas.window_BL)
+
     n: int = 2
-
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns."""
-        return Needs(positions=self.reads)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return the window, decided positions included."""
-        return canvas.window_BL
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Remember the confidences, then re-mask, unless the window is complete."""

@@ -66,24 +66,17 @@ class Edit:
     A complete window is evaluated again until a step edits nothing, at most `post` times; never if nothing can pass.
     """
 
+    needs = Needs(positions=lambda canvas: canvas.decided_here_BL)
+
     tau_edit: float = 0.9
     post: int = 16
 
     def __post_init__(self) -> None:
         at_least(0, tau_edit=self.tau_edit, post=self.post)
 
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns."""
-        return Needs(positions=self.reads)
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return the committed positions of the window."""
-        return canvas.decided_here_BL
-
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Edit, and hold or let go; what this step committed cannot differ from its prediction."""
-        looked_at_BL, sure_BL = self.reads(canvas) & ~commit_BL, candidates.confidence_BL > self.tau_edit
+        looked_at_BL, sure_BL = canvas.decided_here_BL & ~commit_BL, candidates.confidence_BL > self.tau_edit
         differs_BL = candidates.tokens_BL != canvas.tokens_BL
         changed_BL = looked_at_BL & differs_BL & sure_BL
         canvas.note(later=(Bound(self.tau_edit), (candidates.confidence_BL, looked_at_BL & differs_BL)))

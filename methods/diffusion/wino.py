@@ -147,20 +147,14 @@ def _caps(rule: WideIn, most: int, device: torch.device) -> Tensor:
 class NarrowOut:
     """Mask tokens again that the model, not seeing them, gives less than `tau2`."""
 
+    # As a shadow block predicts them: other predictions have seen the tokens.
+    needs = Needs(positions=lambda canvas: canvas.decided_here_BL, beside={"cache": ("shadow_block",)})
+
     tau2: float = 0.9
     score_dtype: ScoreDtype = ScoreDtype.float32
 
     def __post_init__(self) -> None:
         at_least(0, tau2=self.tau2)
-
-    @property
-    def needs(self) -> Needs:
-        """What `reads` returns, as a shadow block predicts it: other predictions have seen the tokens."""
-        return Needs(positions=self.reads, beside={"cache": ("shadow_block",)})
-
-    def reads(self, canvas: Canvas) -> Tensor:
-        """Return the committed positions of the window."""
-        return canvas.decided_here_BL
 
     def __call__(self, canvas: Canvas, prediction: Prediction, candidates: Candidates, commit_BL: Tensor) -> None:
         """Take back tokens that were decided before this step."""
@@ -168,7 +162,7 @@ class NarrowOut:
         p_N = log_probability(logits_NV, prediction.gather(canvas.tokens_BL)).exp()
         p_BL = prediction.scatter(p_N, torch.inf)
         closed_B = commit_BL.sum(1)
-        looked_at_BL = (self.reads(canvas) > commit_BL) & (closed_B > 1)[:, None]
+        looked_at_BL = (canvas.decided_here_BL > commit_BL) & (closed_B > 1)[:, None]
         failed_BL = looked_at_BL & (p_BL < self.tau2)
         opened_B = canvas.clock_B == canvas.opened_at_B
         last_B = canvas.memory.get(_LAST, canvas.clock_B).masked_fill(opened_B, _FIRST_LIMIT)

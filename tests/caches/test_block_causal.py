@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.fit import refuse_kind
 from harness.engine.diffusion.method import NoCache
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.records import Ledger
@@ -154,6 +155,6 @@ def test_windows_of_whole_blocks_need_no_sub_block_cache(which: str):
 def test_models_that_see_later_blocks_are_refused(cache: BlockCausalCache | SubBlockCache):
     """Guards against keys of finished blocks that are not final."""
     method = replace(method_of("method=threshold"), cache=cache)
-    method.fit_kind(ModelKind.BLOCK_DIFFUSION)
+    refuse_kind(method, ModelKind.BLOCK_DIFFUSION)
     with pytest.raises(ValueError, match="needs a block_diffusion model, not a masked_diffusion one"):
-        method.fit_kind(ModelKind.MASKED_DIFFUSION)
+        refuse_kind(method, ModelKind.MASKED_DIFFUSION)

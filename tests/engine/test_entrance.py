@@ -105,5 +105,3 @@ def test_rows_join_with_what_policies_keep_of_either() -> None:
     assert both.memory.get("mine.seen_BL", -1.0)[2].tolist() == [-1] * 7  # type: ignore[index]
     assert {name: store.slots for name, store in both.stores.items()} == {"mine": 7, "theirs": 7}
     assert both.stores["theirs"].keys[0][:, 0, 0, 0].tolist() == [0, 0, 3]  # type: ignore[attr-defined]
-    nobody = fresh.rows(torch.tensor([], dtype=torch.int64))
-    assert old.joined(nobody) is old and nobody.joined(old) is old

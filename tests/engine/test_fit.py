@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.fit import refuse_arrivals
+from harness.engine.diffusion.fit import refuse_arrivals, refuse_kind
 from harness.engine.diffusion.method import DiffusionMethod, NoCache
 from harness.engine.diffusion.needs import Gives, Leaves, Needs
 from harness.engine.shared.model import ModelKind
@@ -109,11 +109,11 @@ def test_an_order_that_is_known_needs_a_random_one_and_a_quota():
 def test_kinds_of_models_are_named():
     """Guards policies that are right for some models only."""
     method = replace(PLAIN, stopper=Looking(needs=Needs(kinds=frozenset({ModelKind.BLOCK_DIFFUSION}))))
-    method.fit_kind(ModelKind.BLOCK_DIFFUSION)
+    refuse_kind(method, ModelKind.BLOCK_DIFFUSION)
     with pytest.raises(
         ValueError, match="the stopper Looking needs a block_diffusion model, not a masked_diffusion one"
     ):
-        method.fit_kind(ModelKind.MASKED_DIFFUSION)
+        refuse_kind(method, ModelKind.MASKED_DIFFUSION)
 
 
 @pytest.mark.parametrize("name", ["fit", "fit_kind", "reads", "remembers", "reads_attention", "foresee", "waits"])

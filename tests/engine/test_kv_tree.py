@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.reuse import forward_queries, new_store
+from harness.engine.diffusion.reuse import forward_queries
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.records import Ledger
-from tests.engine.asking import asked
+from tests.engine.asking import asked, empty_store
 from tests.engine.test_reuse import laid_out
 
 ROW_D = torch.tensor([0, 0, 0, 1])
@@ -28,7 +28,7 @@ def test_a_draft_is_computed_as_in_a_row_of_its_own(kind: str):
     A draft whose row has no other writes in place; slots behind the row are taken for the rest alone.
     """
     model, canvas = laid_out(kind)
-    store, none_N = new_store(model, canvas), torch.zeros(0, dtype=torch.int64)
+    store, none_N = empty_store(model, canvas), torch.zeros(0, dtype=torch.int64)
     forward_queries(asked(model, canvas, none_N, none_N), store, canvas.whole_BL)
     drafts = drafted(canvas)
     tree, plain, ledger = DraftsStore(store, ROW_D, [3, 1]), store.rows(ROW_D), Ledger()
@@ -48,7 +48,7 @@ def test_a_draft_is_computed_as_in_a_row_of_its_own(kind: str):
 def test_only_drafts_without_a_past_can_grow():
     """Guards slots behind a row, which growth would overwrite."""
     model, canvas = laid_out("masked_diffusion")
-    tree = DraftsStore(new_store(model, canvas), ROW_D, [3, 1]).grown(20)
+    tree = DraftsStore(empty_store(model, canvas), ROW_D, [3, 1]).grown(20)
     assert (tree.slots, tree.slot_DL.shape) == (20, (4, 19))
     assert tree.take([1, 0, 2, 0]) == [20, 21, 21, 20] and tree.shared.slots == 23
     with pytest.raises(AssertionError, match="the slots behind are taken"):

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import torch
 
-from harness.engine.shared.model import ForwardRequest
+from harness.engine.shared.model import ForwardRequest, Part
 from harness.engine.shared.records import Charge, Counts, Ledger, Role
 from tests.engine.causal import random_causal
 
 MODEL = random_causal()
 
 
-def charge(ledger: Ledger, role: Role, samples: list[int], *, query: int = 3, layers: int | None = None) -> None:
+def charge(ledger: Ledger, role: Role, samples: list[int], *, query: int = 3, part: Part | None = None) -> None:
     """Call the model once, with a row per entry of `samples`, each reading one position."""
     rows = len(samples)
     charged = Charge(
@@ -20,9 +20,8 @@ def charge(ledger: Ledger, role: Role, samples: list[int], *, query: int = 3, la
         query_B=torch.full((rows,), query),
         keys_B=torch.full((rows,), query),
         head_B=torch.ones(rows, dtype=torch.int64),
-        layers=layers,
     )
-    ledger.call(MODEL, ForwardRequest(torch.ones(rows, query, dtype=torch.int64)), charged)
+    ledger.call(MODEL, ForwardRequest(torch.ones(rows, query, dtype=torch.int64), part=part), charged)
 
 
 def counts(**changes: int) -> Counts:
@@ -71,7 +70,7 @@ def test_drafts_are_work_and_not_target_calls():
 def test_layers_that_were_skipped_are_not_charged():
     """Guards the unit of layer reuse and early exit."""
     ledger = Ledger()
-    charge(ledger, Role.TARGET, [0], layers=1)
+    charge(ledger, Role.TARGET, [0], part=Part(end=1))
     charge(ledger, Role.TARGET, [0])
     assert ledger.counts([0])[0].layer_tokens == 3 * 1 + 3 * MODEL.spec.layers
 

@@ -9,7 +9,6 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.reuse import (
     Gathered,
     forward_queries,
-    new_store,
     recall,
     remember,
     store_of,
@@ -17,7 +16,7 @@ from harness.engine.diffusion.reuse import (
 )
 from harness.engine.shared.records import Ledger
 from harness.models import random as random_models
-from tests.engine.asking import asked
+from tests.engine.asking import asked, empty_store
 
 PROMPTS = [[2, 30, 76, 4], [2, 31, 76, 77, 78, 4]]
 
@@ -37,7 +36,7 @@ def laid_out(kind: str) -> tuple:
 def test_queries_against_what_is_stored_equal_a_forward_from_scratch(kind: str):
     """Guards gathering, padded queries, slots and masks of ragged rows; only real queries are counted."""
     model, canvas = laid_out(kind)
-    store, ledger = new_store(model, canvas), Ledger()
+    store, ledger = empty_store(model, canvas), Ledger()
     row_N, position_N = canvas.undecided_BL.nonzero(as_tuple=True)
     first = forward_queries(asked(model, canvas, row_N, position_N, ledger), store, canvas.whole_BL)
     some_BL = canvas.whole_BL & (canvas.place_BL >= torch.tensor([[2], [5]]))
@@ -50,7 +49,7 @@ def test_queries_against_what_is_stored_equal_a_forward_from_scratch(kind: str):
 def test_a_row_without_a_query_is_neither_changed_nor_charged():
     """Guards rows that have nothing to compute in a call that others need."""
     model, canvas = laid_out("masked_diffusion")
-    store, ledger, none_N = new_store(model, canvas), Ledger(), torch.zeros(0, dtype=torch.int64)
+    store, ledger, none_N = empty_store(model, canvas), Ledger(), torch.zeros(0, dtype=torch.int64)
     nothing = asked(model, canvas, none_N, none_N, ledger)
     forward_queries(nothing, store, canvas.whole_BL)
     before = store.rows(torch.tensor([1]))
@@ -67,7 +66,7 @@ def test_a_position_that_is_read_must_be_computed():
     model, canvas = laid_out("masked_diffusion")
     first = asked(model, canvas, torch.tensor([0]), torch.tensor([0]))
     with pytest.raises(AssertionError, match="is not computed"):
-        forward_queries(first, new_store(model, canvas), canvas.undecided_BL)
+        forward_queries(first, empty_store(model, canvas), canvas.undecided_BL)
 
 
 def test_what_changed_since_it_was_computed():

@@ -11,6 +11,7 @@ from harness.config import options
 from harness.config.build import build_method
 from harness.config.catalogue import names, read
 from harness.config.composition import compose
+from harness.engine.diffusion.fit import refuse_kind
 from harness.engine.diffusion.method import DiffusionMethod
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.policy import REGISTRY
@@ -37,7 +38,7 @@ def subject(words: str) -> Subject:
         made = build_method(compose([f"model={MODELS[kind]}", *f"method={words}".split(), f"gen_length={LENGTH}"]))
         try:
             if isinstance(made, DiffusionMethod):
-                made.fit_kind(ModelKind(kind))
+                refuse_kind(made, ModelKind(kind))
         except ValueError:
             continue
         return Subject(words=words, method=made, model=model_for(made, kind), beside=beside_for(made), prompts=ROWS)

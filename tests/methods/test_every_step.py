@@ -12,6 +12,7 @@ from harness.config.catalogue import names, read
 from harness.config.composition import compose
 from harness.config.matrix import Combination, caches, combinations
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.fit import refuse_kind
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DecodeFully, DiffusionMethod, NeverRevise
 from harness.engine.shared.generation import Generation
@@ -112,7 +113,7 @@ def test_a_step_keeps_the_promises(name: str, kind: str, trained: bool):
     that are decoded together.
     """
     method = method_for(name, kind)
-    method.fit_kind(ModelKind(kind))
+    refuse_kind(method, ModelKind(kind))
     model, prompts = trained_model(TRAINED[kind]) if trained else (random_model(kind), PROMPTS[1:3])
     made, counts, watch = watched(method, model, prompts)
     check(method, made, counts, watch)

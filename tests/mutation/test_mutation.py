@@ -10,7 +10,7 @@ from coverage import CoverageData
 
 from tests.mutation.covering import Coverage, passed
 from tests.mutation.judge import is_known, judged
-from tests.mutation.report import Change, outcome, reasons, report
+from tests.mutation.report import REASONS, Change, outcome, outdated, reasons, report
 from tests.mutation.sample import draw
 
 SOURCE = """\
@@ -156,3 +156,8 @@ def test_more_than_five_percent_without_a_reason_is_a_fault(
     ]
     with pytest.raises(ValueError, match="has no reason"):
         reasons(reason.format(" "))
+
+
+def test_every_reason_is_for_a_line_that_is_there() -> None:
+    """Guards against reasons that outlive their code, and would explain what they were not written for."""
+    assert outdated(reasons(REASONS.read_text()), REASONS.parents[2]) == []

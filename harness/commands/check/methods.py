@@ -16,6 +16,7 @@ from harness.config.compatibility import reason_against
 from harness.config.composition import compose
 from harness.engine.autoregressive.layers import RoutesExperts
 from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
+from harness.engine.diffusion.fit import refuse_kind
 from harness.engine.diffusion.method import DiffusionMethod, NoCache, Unverified
 from harness.engine.diffusion.needs import gives_of
 from harness.engine.families import Method, asks
@@ -76,7 +77,7 @@ def built(name: str, kind: str, overrides: Sequence[str], length: int = LENGTH) 
         compose([f"model={MODELS[kind]}", f"method={name}", *block, *overrides, f"gen_length={length}"])
     )
     if isinstance(made, DiffusionMethod):
-        made.fit_kind(ModelKind(kind))
+        refuse_kind(made, ModelKind(kind))
     return made
 
 

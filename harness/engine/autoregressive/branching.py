@@ -1,4 +1,4 @@
-"""Rows of one sample: how they fork and are pruned, and which of them is the answer.
+"""Rows of one sample: how they fork and are pruned, what is written over them, and which of them is the answer.
 
 Shapes: B rows, R rows that are left of a sample.
 """

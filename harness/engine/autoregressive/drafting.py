@@ -18,6 +18,7 @@ from harness.engine.autoregressive.layers import Begun
 from harness.engine.autoregressive.sequences import Sequences, first
 from harness.engine.autoregressive.stopping import Drafted, KeepGoing
 from harness.engine.autoregressive.trees import ANCHOR, Node, Tree, compacted, deepest
+from harness.engine.shared.drafts import RoundRecord
 from harness.engine.shared.generation import GIVEN
 from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.model import LanguageModel, ModelKind, Store
@@ -209,7 +210,8 @@ class Round:
 
     `verdict` is what the acceptor said; `after` may hold fewer tokens, cut behind a stop token. `token_margin_B` is the
     smallest gap by which a token that the round emitted was decided, infinite where none was. `states` are hidden
-    states of the call by depth, as `Taps` keeps them, T from `before.computed_B` on: those that the drafter taps.
+    states of the call by depth, as `Taps` keeps them, T from `before.computed_B` on: those that the drafter
+    or the acceptor taps.
     """
 
     role: Role
@@ -230,6 +232,27 @@ class Round:
     def n_accepted_B(self) -> Tensor:
         """Number of drafted tokens that were accepted."""
         return self.verdict.accepted_B
+
+    def record(self) -> RoundRecord:
+        """Return what came of the drafts: counts stay on the device until somebody asks for them."""
+        before = self.before
+        return RoundRecord(
+            sample_B=torch.where(before.length_B > before.prompt_length_B, before.sample_B, -1),
+            drafted_B=self.n_drafted_B,
+            tried_B=self._tried_B(),
+            accepted_B=self.n_accepted_B,
+            tree=self.proposal.parent_BK is not None,
+        )
+
+    def _tried_B(self) -> Tensor:
+        """Return how many places of drafts the target came to, one behind those that stand where a draft was there."""
+        parent_BK, path_BD, accepted_B = self.proposal.parent_BK, self.verdict.path_BD, self.n_accepted_B
+        if parent_BK is None or path_BD is None:
+            return torch.minimum(accepted_B + 1, self.n_drafted_B)
+        last_B = path_BD.gather(1, (accepted_B[:, None] - 1).clamp(min=0)).squeeze(1)
+        end_B = torch.where(accepted_B > 0, last_B, ANCHOR)
+        drafts_BK = first(self.n_drafted_B, parent_BK.shape[1])
+        return accepted_B + ((parent_BK == end_B[:, None]) & drafts_BK).any(1)
 
     def drafted_places(self, row: int) -> list[int]:
         """Return how far behind the committed tokens each draft of a row stands, from 0; accepted ones first."""
@@ -278,18 +301,8 @@ class AsksDraft(Drafter, Protocol):
 
 
 @runtime_checkable
-class DraftsTrees(Drafter, Protocol):
-    """A drafter of trees: of at most `nodes` tokens per row, those beside drafts included. So much room is kept."""
-
-    @property
-    def nodes(self) -> int:
-        """Return the largest number of tokens per row."""
-        ...
-
-
-@runtime_checkable
-class LearnsFromRounds(Drafter, Protocol):
-    """A drafter that is told what the target said."""
+class LearnsFromRounds(Protocol):
+    """A drafter or a draft length that is told what the target said."""
 
     def update(self, completed: Round) -> None:
         """Learn from a round, in `completed.after.memory`."""
@@ -325,14 +338,13 @@ class DraftLength(Protocol):
         """Return the largest number of tokens to draft, per row."""
         ...
 
-    def update(self, completed: Round) -> None:
-        """Learn from a round, in `completed.after.memory`."""
-        ...
-
 
 @runtime_checkable
 class StopsDrafting(DraftLength, Protocol):
-    """A draft length that is decided while drafting, token by token; its `limit` is the most that it may come to."""
+    """A draft length that is decided while drafting, token by token; its `limit` is the most that it may come to.
+
+    With `reads_states` true it decides by hidden states of the drafter, and says as `RunsParts` that it needs them.
+    """
 
     def keep_going(self, drafted: Drafted) -> Tensor:
         """Return which of the rows [R] draft another token; what is remembered goes to `drafted.sequences.memory`."""

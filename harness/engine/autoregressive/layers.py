@@ -66,18 +66,14 @@ class RoutesExperts(Protocol):
 
 
 class Feed(Protocol):
-    """What the last committed token of each row is fed as, when a call has nothing else to compute."""
+    """What the last committed token of each row is fed as, when a call has nothing else to compute.
+
+    With `merges` true all tokens of a round share a slot (`segments`), and `blend` returns the last segment.
+    """
 
     def blend(self, sequences: Sequences) -> Entering | None:
         """Return tokens to be blended, [B, 1, M]; None where every token is fed as what it is."""
         ...
-
-
-@runtime_checkable
-class Merges(Feed, Protocol):
-    """A feed of which all tokens of a round share a slot (`segments`): `blend` returns the last segment."""
-
-    merges: ClassVar[bool]
 
 
 @policy("method/feed", "tokens")

@@ -6,7 +6,6 @@ run the same code. Shapes: B rows, L positions, T tokens of a round.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,6 @@ from harness.engine.autoregressive.branching import fork
 from harness.engine.autoregressive.drafting import (
     Drafter,
     DraftsStepwise,
-    DraftsTrees,
     LearnsFromRounds,
     Proposal,
     Round,
@@ -27,13 +25,10 @@ from harness.engine.autoregressive.drafting import (
 )
 from harness.engine.autoregressive.endings import Endings
 from harness.engine.autoregressive.entrance import Begins, Entrance, everyone
-from harness.engine.autoregressive.layers import Merges
 from harness.engine.autoregressive.method import AutoregressiveMethod, EmptyDrafter
-from harness.engine.autoregressive.outcomes import note_round
-from harness.engine.autoregressive.parts import part_of, refuse_layers, verify_begun
+from harness.engine.autoregressive.parts import ask_groups, groups_apart, groups_begun, part_of, refuse_layers
 from harness.engine.autoregressive.segments import Segment, segmented, slot_of
 from harness.engine.autoregressive.sequences import Sequences, first, is_stop, write_behind
-from harness.engine.autoregressive.stopping import ReadsStates
 from harness.engine.autoregressive.twins import WeighsTwins, pairs, with_twins
 from harness.engine.autoregressive.windows import Window, ask
 from harness.engine.shared.generation import Generation
@@ -46,13 +41,8 @@ from harness.engine.shared.records import Ledger, Role
 from harness.engine.shared.routing import Routing, Twins
 from harness.errors import ConfigError
 
-
-class RoundObserver(Protocol):
-    """Sees every round; must not change what it sees."""
-
-    def __call__(self, completed: Round) -> None:
-        """Record one round of all rows."""
-        ...
+RoundObserver = Callable[[Round], None]
+"""Sees every round of all rows; must not change what it sees."""
 
 
 @torch.inference_mode()
@@ -91,10 +81,11 @@ def decode(
 
     def settled(completed: Round) -> Sequences | None:
         """Return the rows that go on from a round, None where nobody does."""
-        note_round(ledger, method.drafter, completed)
-        method.draft_length.update(completed)
-        if acts_as(method.drafter, LearnsFromRounds):
-            method.drafter.update(completed)
+        if not isinstance(method.drafter, EmptyDrafter):
+            ledger.rounds.append(completed.record())
+        for part in (method.draft_length, method.drafter):
+            if acts_as(part, LearnsFromRounds):
+                part.update(completed)
         for observer in observers:
             observer(completed)
         going_on, ended = endings.take(method.revision(completed.after, model.spec.stop_ids), completed)
@@ -127,7 +118,7 @@ def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Seque
     limit_B = torch.minimum(length.limit(sequences), room_B)
     if acts_as(length, StopsDrafting) and acts_as(drafter, DraftsStepwise):
         propose_on, keep_going = drafter.propose_while, length.keep_going
-        if acts_as(length, ReadsStates) and acts_as(drafter, ShowsStates):
+        if getattr(length, "reads_states", False) and acts_as(drafter, ShowsStates):
             propose_on = drafter.propose_shown
         proposal = propose_on(model, sequences, limit_B, ledger, keep_going)
     else:
@@ -138,7 +129,8 @@ def propose(model: LanguageModel, method: AutoregressiveMethod, sequences: Seque
 
 
 def _nodes(drafter: Drafter) -> int:
-    return drafter.nodes if isinstance(drafter, DraftsTrees) else 0
+    """Return of how many tokens per row a drafter's trees are at most, those beside drafts included; 0 of chains."""
+    return getattr(drafter, "nodes", 0)
 
 
 def _refuse_tree(model: LanguageModel, drafter: Drafter, width: int, store: Store) -> None:
@@ -173,24 +165,26 @@ def take_round(
     else:
         ask_rows = evaluate if method.branching.synchronous else evaluate_apart
         prediction = ask_rows(model, sequences, proposal, ledger, part)
+    states = {} if part is None else part.taps.states
     if (spread := method.branching.spread(prediction, sequences)) is not None:
         assert not proposal.tokens_BK.shape[1], "rows fork where nothing was drafted"
         prediction.require_numbers(sequences.sample_B)  # a row that is pruned would not tell
         sequences, prediction = fork(sequences, spread), prediction.rows(spread.index_B)
         beside = None if beside is None else beside.rows(spread.index_B)
+        states = {depth: x_BTC.index_select(0, spread.index_B) for depth, x_BTC in states.items()}
         proposal = Proposal.empty(sequences)
     if beside is not None:
         assert isinstance(method.acceptor, WeighsTwins)
         verdict = method.acceptor.weigh(prediction, beside, sequences)
     elif acts_as(method.acceptor, WritesOn):
         assert part is not None and not proposal.tokens_BK.shape[1]
-        verdict = method.acceptor.write(model, prediction, _last(part, sequences), sequences, ledger)
+        verdict = method.acceptor.write(model, prediction, _last(part, states, sequences), sequences, ledger)
     elif acts_as(method.acceptor, Asks):
         verdict = method.acceptor.judge(model, prediction, proposal, sequences, ledger)
     else:
         verdict = method.acceptor(prediction, proposal, sequences)
     after = _commit(sequences, proposal, verdict, model.spec.stop_ids)
-    if acts_as(method.feed, Merges):
+    if getattr(method.feed, "merges", False):
         after = segmented(sequences, after)
     margin_B = _token_margin(verdict, sequences, after)
     return Round(
@@ -201,16 +195,16 @@ def take_round(
         verdict=verdict,
         after=replace(after, token_margin_B=torch.minimum(sequences.token_margin_B, margin_B)),
         token_margin_B=margin_B,
-        states={} if part is None else part.taps.states,
+        states=states,
     )
 
 
-def _last(part: Part, sequences: Sequences) -> Mapping[int, Tensor]:
+def _last(part: Part, states: Mapping[int, Tensor], sequences: Sequences) -> Mapping[int, Tensor]:
     """Return the states [B, C] of the taps behind the last token of each row."""
     fed_B = sequences.length_B - sequences.computed_B
     last_B = torch.zeros_like(fed_B) if isinstance(part.blend, Segment) else fed_B - 1
     row_B = torch.arange(len(fed_B), device=fed_B.device)
-    return {depth: x_BTC[row_B, last_B] for depth, x_BTC in part.taps.states.items()}
+    return {depth: x_BTC[row_B, last_B] for depth, x_BTC in states.items()}
 
 
 def _token_margin(verdict: Verdict, before: Sequences, after: Sequences) -> Tensor:
@@ -235,7 +229,7 @@ def evaluate(
     window, role = _window(model, sequences, proposal, part), _role(sequences, proposal)
     if proposal.begun is None:
         return ask(model, window, sequences, ledger, role, checked=False)
-    return verify_begun(model, window, proposal.begun, sequences, ledger, role)
+    return ask_groups(model, window, groups_begun(window, proposal.begun), sequences, ledger, role)
 
 
 def evaluate_twins(
@@ -258,14 +252,9 @@ def evaluate_apart(
     model: LanguageModel, sequences: Sequences, proposal: Proposal, ledger: Ledger, part: Part | None = None
 ) -> Prediction:
     """Return what `evaluate` does, by a call for the first row of every sample, one for the second, and so on."""
-    whole, role = _window(model, sequences, proposal, part), _role(sequences, proposal)
-    number_B = (sequences.sample_B[:, None] == sequences.sample_B).tril(-1).sum(1)
-    parts = []
-    for number in range(int(number_B.max()) + 1):
-        end_B = torch.where(number_B == number, whole.end_B, whole.start_B)
-        window = replace(whole, end_B=end_B, busy_R=(number_B == number).nonzero().squeeze(1))
-        parts.append(ask(model, window, sequences, ledger, role))
-    return Prediction.together(parts)
+    window, role = _window(model, sequences, proposal, part), _role(sequences, proposal)
+    groups = groups_apart(groups_begun(window, proposal.begun), sequences.sample_B)
+    return ask_groups(model, window, groups, sequences, ledger, role)
 
 
 def _window(model: LanguageModel, sequences: Sequences, proposal: Proposal, part: Part | None) -> Window:

@@ -15,13 +15,11 @@ from harness.engine.autoregressive.drafting import (
     DraftLength,
     DraftsStepwise,
     Proposal,
-    Round,
     ShowsStates,
     StopsDrafting,
 )
-from harness.engine.autoregressive.layers import AllLayers, Feed, Layers, Merges, Tokens
+from harness.engine.autoregressive.layers import AllLayers, Feed, Layers, Tokens
 from harness.engine.autoregressive.sequences import Sequences
-from harness.engine.autoregressive.stopping import ReadsStates
 from harness.engine.autoregressive.twins import WeighsTwins
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import REGISTRY, policy
@@ -52,9 +50,6 @@ class FixedLength:
         """Return `length` for every row."""
         return torch.full_like(sequences.length_B, self.length)
 
-    def update(self, completed: Round) -> None:
-        """Learn nothing."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveMethod:
@@ -76,7 +71,7 @@ class AutoregressiveMethod:
                 f"drafter={type(self.drafter).__name__}: this method decides one token after another; use drafter=empty"
             )
         alone = isinstance(self.drafter, EmptyDrafter) and isinstance(self.branching, Single)
-        if isinstance(self.feed, Merges) and not (alone and isinstance(self.revision, NeverRevise)):
+        if getattr(self.feed, "merges", False) and not (alone and isinstance(self.revision, NeverRevise)):
             raise ConfigError(
                 f"feed={type(self.feed).__name__}: tokens that share a slot are neither drafted, forked nor taken back"
             )
@@ -90,7 +85,7 @@ class AutoregressiveMethod:
                 f"draft_length={type(self.draft_length).__name__}: decides behind every token, and "
                 f"{type(self.drafter).__name__} does not draft one by one; use method/draft_length=fixed"
             )
-        if isinstance(self.draft_length, ReadsStates) and not isinstance(self.drafter, ShowsStates):
+        if getattr(self.draft_length, "reads_states", False) and not isinstance(self.drafter, ShowsStates):
             raise ConfigError(
                 f"draft_length={type(self.draft_length).__name__}: reads hidden states of the drafter, and "
                 f"{type(self.drafter).__name__} shows none; use method/drafter=model"

@@ -59,17 +59,24 @@ def _keep(taps: Taps, depth: int, x_BTC: Tensor, mine_B: Tensor, *, width: int) 
     kept_BTC[mine_B, : x_BTC.shape[1]] = x_BTC[mine_B]
 
 
-def verify_begun(
-    model: LanguageModel, window: Window, begun: Begun, sequences: Sequences, ledger: Ledger, role: Role
-) -> Prediction:
-    """Return what the model predicts where drafts have passed its first layers: the others pass them."""
+def groups_begun(window: Window, begun: Begun | None) -> Iterator[tuple[Part, Tensor]]:
+    """Yield what is run where drafts have passed the first layers already, the others, with the mask of these rows."""
     part = Part() if window.part is None else window.part
-    depths = begun.layers_B.unique().tolist()
-    groups = (
-        (replace(part, first=depth, states_BTC=begun.states_BTC if depth else None), begun.layers_B == depth)
-        for depth in depths
-    )
-    return ask_groups(model, window, groups, sequences, ledger, role)
+    if begun is None:
+        yield part, torch.ones_like(window.start_B, dtype=torch.bool)
+        return
+    for depth in begun.layers_B.unique().tolist():
+        states_BTC = begun.states_BTC if depth else None
+        yield replace(part, first=depth, states_BTC=states_BTC), begun.layers_B == depth
+
+
+def groups_apart(groups: Iterable[tuple[Part, Tensor]], sample_B: Tensor) -> Iterator[tuple[Part, Tensor]]:
+    """Yield the groups parted: the first row of every sample, the second of every sample, and so on."""
+    number_B = (sample_B[:, None] == sample_B).tril(-1).sum(1)
+    whole = list(groups)
+    for number in range(int(number_B.max()) + 1):
+        for part, mine_B in whole:
+            yield part, mine_B & (number_B == number)
 
 
 def running_parts(method: AutoregressiveMethod) -> Iterator[tuple[str, RunsParts]]:

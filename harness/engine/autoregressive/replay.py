@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine.autoregressive.drafting import Drafted, Drafter, DraftsStepwise, Proposal, Round
+from harness.engine.autoregressive.drafting import Drafted, Drafter, DraftsStepwise, Proposal
 from harness.engine.autoregressive.loop import propose
 from harness.engine.autoregressive.method import AutoregressiveMethod, FixedLength
 from harness.engine.autoregressive.sequences import Sequences
@@ -137,9 +137,6 @@ class _Watch:
     def limit(self, sequences: Sequences) -> Tensor:
         """Return the same length for every row."""
         return torch.full_like(sequences.length_B, self.length)
-
-    def update(self, completed: Round) -> None:
-        """Learn nothing."""
 
     def keep_going(self, drafted: Drafted) -> Tensor:
         """Go on with all rows."""

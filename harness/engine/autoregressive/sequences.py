@@ -5,14 +5,13 @@ Shapes: B rows, L positions, K tokens written at once. Positions are absolute.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from harness.engine.shared.generation import GIVEN
-from harness.engine.shared.indexing import positions
+from harness.engine.shared.indexing import listed, positions
 from harness.engine.shared.memory import Memory
 from harness.engine.shared.model import JoinableStore, LanguageModel, RowsOf, Store
 from harness.engine.shared.positional import behind
@@ -112,8 +111,6 @@ class Sequences:
 
     def joined(self, fresh: Self) -> Self:
         """Return these rows with others behind, all as wide as the wider of both."""
-        if not self.num_rows or not fresh.num_rows:
-            return self if self.num_rows else fresh
         width, device = max(self.tokens_BL.shape[1], fresh.tokens_BL.shape[1]), self.tokens_BL.device
         old, new = self._widened(width), fresh._widened(width)
         mine, theirs, rows = old._tensors(), new._tensors(), (self.num_rows, fresh.num_rows)
@@ -184,10 +181,4 @@ def first(count_B: Tensor, width: int) -> Tensor:
 
 def is_stop(tokens: Tensor, stop_ids: tuple[int, ...]) -> Tensor:
     """Say of each token whether it ends an answer."""
-    return torch.isin(tokens, _ids(stop_ids, tokens.device))
-
-
-@lru_cache(maxsize=64)
-def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(ids, dtype=torch.int64, device=device)
+    return torch.isin(tokens, listed(stop_ids, tokens.device))

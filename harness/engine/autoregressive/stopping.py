@@ -5,11 +5,9 @@ Shapes: B rows, R rows that draft, C channels, V vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from harness.engine.autoregressive.layers import RunsParts
 from harness.engine.autoregressive.sequences import Sequences
 
 
@@ -19,7 +17,7 @@ class Drafted:
 
     `logits_RV` are what they were made of: log probabilities up to a constant, temperature included. `state_RC` are the
     hidden states that these were read from, behind the final norm: those of the token before, which was fed last. They
-    are there for who asks for them (`ReadsStates`).
+    are there for who asks for them (`StopsDrafting`).
     """
 
     step: int
@@ -36,10 +34,3 @@ class Drafted:
 
 KeepGoing = Callable[[Drafted], Tensor]
 """Says which of the rows [R] of what was drafted are to draft another token."""
-
-
-@runtime_checkable
-class ReadsStates(RunsParts, Protocol):
-    """A draft length that decides by hidden states of the drafter, which must be a model that runs parts."""
-
-    reads_states: ClassVar[bool]

@@ -20,7 +20,7 @@ from harness.engine.shared.routing import Routing
 class WeighsTwins(Acceptor, Protocol):
     """An acceptor that may have the target's calls compute a twin of every row, and weighs the two; it takes no drafts.
 
-    `twins` says whether it ever does, with these parameters; it is asked the same before every call of a generation.
+    `twins` says whether it ever does, with these parameters: `twin` is asked before every call.
     """
 
     @property

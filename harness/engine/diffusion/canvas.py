@@ -372,7 +372,7 @@ class Canvas:
         self.longest_B = torch.maximum(self.longest_B, length_B)
 
     def _widen(self, width: int) -> None:
-        if self.memory.positional and self.num_rows:
+        if self.memory.positional:
             self.memory.widen(width, width - int(self.prompt_length_B.min()))
         extra = width - self.tokens_BL.shape[1]
         if extra > 0:

@@ -5,13 +5,14 @@ Shapes: D drafts, R rows of the model, L positions, E queries of all drafts, T q
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from harness.engine.diffusion.evaluation import EvaluationRequest
-from harness.engine.shared.indexing import Busy, filled
+from harness.engine.shared.indexing import filled, of_busy
 from harness.engine.shared.kv_tree import DraftsStore
 from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.records import Charge, Role
@@ -71,7 +72,7 @@ def forward_drafts(
     """
     drafts, made = request.canvas, _Rows.of(store, query_DL)
     rows, width, device = len(made.queries), query_DL.shape[1], query_DL.device
-    none_R, busy = filled((rows,), 0, torch.int64, device), Busy(made.queries)
+    none_R, busy = filled((rows,), 0, torch.int64, device), partial(of_busy, made.queries)
     draft_T, position_T = made.from_T // width, made.from_T % width
     visible_TS = store.visible(key_DL, draft_T, position_T, request.model.spec.block_length)
     seen_R = none_R.index_add(0, store.row_D, keys_D * made.query_D)

@@ -3,7 +3,7 @@
 Shapes: B rows, L positions of the canvas, T positions of a call, N read positions, V vocabulary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
@@ -55,10 +55,6 @@ class EvaluationRequest:
     def head_B(self) -> Tensor:
         """Number of positions of each row whose logits are computed."""
         return self.places.count_B
-
-    def only(self, row_N: Tensor, position_N: Tensor) -> "EvaluationRequest":
-        """Return a request for other positions of the same canvas."""
-        return replace(self, places=Places.of(row_N, position_N, self.places.shape))
 
     def call(self, request: ForwardRequest, charge: Charge) -> Tensor:
         """Call the model."""

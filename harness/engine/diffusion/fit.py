@@ -4,45 +4,23 @@ A policy says what it needs and gives (`harness.engine.diffusion.needs`); a rule
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from inspect import signature
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING
 
 from harness.engine.diffusion.needs import Gives, Leaves, Needs, gives_of, needs_of
-from harness.engine.diffusion.policies import Guidance
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.policy import REGISTRY
 
-
-class Method(Protocol):
-    """A method as the rules see it: its slots, which are its fields, and what follows from several of them.
-
-    That is true or false; a cached property of a bool is no property of one to a type checker.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-    @property
-    def cache(self) -> object: ...
-    @property
-    def guidance(self) -> Guidance: ...
-    @property
-    def scorer(self) -> object: ...
-    @property
-    def window(self) -> object: ...
-    @property
-    def drafts(self) -> object: ...
-    @property
-    def scheduled(self) -> object: ...
-    @property
-    def stops(self) -> object: ...
+if TYPE_CHECKING:
+    from harness.engine.diffusion.method import DiffusionMethod
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """A policy of a method with what it needs, and what the method's cache gives."""
 
-    method: Method
+    method: "DiffusionMethod"
     slot: str
     part: object
     needs: Needs
@@ -114,7 +92,7 @@ _FORMER = {
 """How policies of the first interface said what `needs` and `gives` say; left alone, it would count no more, unseen."""
 
 
-def refuse_misfits(method: Method) -> None:
+def refuse_misfits(method: "DiffusionMethod") -> None:
     """Raise ValueError saying which policies of `method` do not go together, and what would do."""
     pairs = list(_pairs(method))
     for at in pairs:
@@ -148,7 +126,7 @@ def _refuse_former(at: Pair) -> None:
         )
 
 
-def refuse_kind(method: Method, kind: ModelKind) -> None:
+def refuse_kind(method: "DiffusionMethod", kind: ModelKind) -> None:
     """Raise ValueError saying which policy of `method` does not work on models of this kind."""
     for at in _pairs(method):
         if at.needs.kinds is not None and kind not in at.needs.kinds:
@@ -158,7 +136,7 @@ def refuse_kind(method: Method, kind: ModelKind) -> None:
             )
 
 
-def refuse_arrivals(method: Method) -> None:
+def refuse_arrivals(method: "DiffusionMethod") -> None:
     """Raise ValueError saying which policy of `method` reads across rows, so that none may begin beside others."""
     for at in _pairs(method):
         if at.needs.across_rows:
@@ -170,7 +148,7 @@ def option(part: object) -> str:
     return next((name for (_, name), cls in REGISTRY.items() if cls is type(part)), type(part).__name__)
 
 
-def _pairs(method: Method) -> Iterator[Pair]:
+def _pairs(method: "DiffusionMethod") -> Iterator[Pair]:
     cache = gives_of(method.cache)
     for slot in fields(method):
         part = getattr(method, slot.name)

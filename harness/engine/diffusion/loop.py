@@ -7,7 +7,6 @@ rows, L positions, N read positions, V vocabulary.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,12 +31,8 @@ IDLE_STEPS = 1024
 nothing on one prediction, beyond those that the schedule has left."""
 
 
-class Observer(Protocol):
-    """Sees every step; must not change what it sees."""
-
-    def __call__(self, before: Canvas, candidates: Candidates, after: Canvas) -> None:
-        """Record one step of all rows: `after` is `before` with the step's commits."""
-        ...
+Observer = Callable[[Canvas, Candidates, Canvas], None]
+"""Sees every step of all rows: the canvas before, and with the step's commits; must not change what it sees."""
 
 
 def decode(
@@ -68,8 +63,8 @@ def decode(
     | `arrivals` | number and width of the rows that go on, when others have finished; it returns rows that begin |
     """
     turnover = Turnover(model=model, method=method, arrivals=arrivals, on_finished=on_finished, at_once=canvas.num_rows)
-    begun, standing = turnover.start(canvas)
-    if begun is None:
+    begun, standing = turnover.begin(canvas)
+    if (begun := begun or turnover.fresh(None)) is None:
         return turnover.results()
     canvas = begun
     room, step = _room(canvas), Steps(partial(take_step, method))
@@ -255,7 +250,7 @@ def _advance(
     while any(steps):
         before, width = after.copy(), after.tokens_BL.shape[1]
         prediction, candidates = prediction.widened(width), candidates.widened(width)
-        steps_B = None if all(steps) else flags(tuple(steps), after.held_B.device)
+        steps_B = None if all(steps) else flags(steps, after.held_B.device)
         commit_BL, count_B, work_B = _choose(method, candidates, after, prediction, steps_B)
         after.decide(commit_BL, candidates.tokens_BL, count_B)
         if all(steps) and not method.stops:
@@ -266,7 +261,7 @@ def _advance(
         if any(standing.broken):
             prediction.require_numbers(canvas.sample_B)
         if any(standing.idle):
-            after.idle_B = after.idle_B + flags(tuple(standing.idle), after.idle_B.device)
+            after.idle_B = after.idle_B + flags(standing.idle, after.idle_B.device)
         complete = standing.complete([made and not idle for made, idle in zip(steps, standing.idle, strict=True)])
         settled = method.waits and not any(complete) and not any(standing.due) and after.layout_B is layout_B
         if not settled:
@@ -295,7 +290,7 @@ def _advance(
 
 def _give_up(canvas: Canvas, idle: Sequence[bool], endless_B: Tensor) -> list[bool]:
     """Take idle rows no further that are so without end; return those that step again."""
-    idle_B = flags(tuple(idle), canvas.held_B.device)
+    idle_B = flags(idle, canvas.held_B.device)
     canvas.given_up_B = canvas.given_up_B | (idle_B & endless_B)
     return (idle_B & ~endless_B).tolist()
 
@@ -371,7 +366,7 @@ def _token_gap(candidates: Candidates, prediction: Prediction) -> Tensor:
 
 
 def _close_windows(method: DiffusionMethod, canvas: Canvas, complete: Sequence[bool], held: bool) -> Canvas:
-    complete_B = flags(tuple(complete), canvas.held_B.device)
+    complete_B = flags(complete, canvas.held_B.device)
     if method.scheduled and any(complete):
         surplus_B = method.schedule.surplus(canvas) * (complete_B & (canvas.stopped_at_B == GIVEN))
         canvas.idle_B = canvas.idle_B + surplus_B

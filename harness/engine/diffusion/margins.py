@@ -5,8 +5,9 @@ infinite where nothing was compared. Shapes: B rows, L positions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -39,13 +40,7 @@ class Noted(NamedTuple):
         """Return what all of both hung on."""
         if self is NOTHING or other is NOTHING:
             return other if self is NOTHING else self
-        return Noted(
-            gaps=self.gaps + other.gaps,
-            bounds=self.bounds + other.bounds,
-            tokens=self.tokens + other.tokens,
-            rankings=self.rankings + other.rankings,
-            later=self.later + other.later,
-        )
+        return Noted(*map(add, self, other))  # type: ignore[arg-type]
 
     def of_tokens(self) -> list[Tensor]:
         """Return the smallest gap by which tokens were decided, [B], if some were."""
@@ -95,10 +90,7 @@ class Margins:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Margins":
         """Return settled margins with these tensors."""
-        token_B, choice_B, step_token_B, step_choice_B, far_B = map(tensors.__getitem__, _TENSORS)
-        return cls(
-            token_B=token_B, choice_B=choice_B, step_token_B=step_token_B, step_choice_B=step_choice_B, far_B=far_B
-        )
+        return cls(**tensors)  # type: ignore[arg-type]
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -113,11 +105,8 @@ class Margins:
     def begun(self) -> "Margins":
         """Return the margins at the beginning of another step."""
         made = self if len(self.earlier.tokens) < _AT_ONCE else self.settled
-        far_B, earlier = self.far_B, made.earlier.and_(made.step)
-        return Margins(
-            token_B=made.token_B, choice_B=made.choice_B, step_token_B=far_B, step_choice_B=far_B, far_B=far_B,
-            earlier=earlier,
-        )  # fmt: skip
+        far_B, earlier = made.far_B, made.earlier.and_(made.step)
+        return replace(made, step_token_B=far_B, step_choice_B=far_B, earlier=earlier, step=NOTHING)
 
     def noting(self, noted: Noted) -> "Margins":
         """Return the margins with what the present step hangs on, too."""

@@ -32,7 +32,7 @@ from harness.engine.diffusion.policies import (
     Watchful,
     Window,
 )
-from harness.engine.shared.model import LanguageModel, ModelKind
+from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction
 
@@ -148,10 +148,6 @@ class DiffusionMethod:
 
     def __post_init__(self) -> None:
         fit.refuse_misfits(self)
-
-    def fit_kind(self, kind: ModelKind) -> None:
-        """Raise ValueError if some policy does not work on models of this kind."""
-        fit.refuse_kind(self, kind)
 
     @property
     def _parts(self) -> list[object]:

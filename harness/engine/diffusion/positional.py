@@ -1,4 +1,4 @@
-"""How prompts and the masks behind them are laid out.
+"""Where prompts, masks and padding lie, and the last of some positions.
 
 Shapes: B rows, L positions.
 """

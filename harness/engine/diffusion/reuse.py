@@ -5,7 +5,7 @@ Shapes: B rows, L positions of the canvas, T query positions of the widest row, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.draft_forward import forward_drafts
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.standing import outside
-from harness.engine.shared.indexing import Busy, filled, positions
+from harness.engine.shared.indexing import filled, of_busy, positions
 from harness.engine.shared.kv_tree import DraftsStore
-from harness.engine.shared.model import ForwardRequest, LanguageModel, Layer, ModelSpec, Store
+from harness.engine.shared.model import ForwardRequest, Layer, ModelSpec, Store
 from harness.engine.shared.records import Charge, Role
 
 _STORE = "cache"
@@ -96,27 +96,28 @@ def kept(canvas: Canvas, key: str, default: Tensor) -> Tensor:
     if found is None or found.shape == default.shape:
         return canvas.memory.get(key, default)
     inside = tuple(slice(size) for size in found.shape)
-    filled = default.clone()
-    filled[inside] = canvas.memory.get(key, default[inside])
-    return filled
+    whole = default.clone()
+    whole[inside] = canvas.memory.get(key, default[inside])
+    return whole
 
 
 def store_of(request: EvaluationRequest) -> Store:
     """Return the canvas's keys and values, empty where there are none, and as wide as the canvas has become."""
-    return _held(request.canvas, lambda: new_store(request.model, request.canvas))
+    return _held(request.canvas, partial(request.model.new_store, request.canvas.num_rows))
 
 
 def features_of(canvas: Canvas) -> "Features":
     """Return the canvas's features of layers, none at first, and as wide as the canvas has become."""
-    features = _held(canvas, lambda: Features(canvas.tokens_BL.shape[1] + 1))
+    features = _held(canvas, Features)
     assert isinstance(features, Features)
     return features
 
 
-def _held(canvas: Canvas, make: Callable[[], Store]) -> Store:
+def _held(canvas: Canvas, make: Callable[[int], Store]) -> Store:
+    """Return what the canvas holds, made of slots for its positions and a last one for what padded queries write."""
     store, slots = canvas.stores.get(_STORE), canvas.tokens_BL.shape[1] + 1
     if store is None or store.slots != slots:
-        store = canvas.stores[_STORE] = make() if store is None else store.grown(slots)
+        store = canvas.stores[_STORE] = make(slots) if store is None else store.grown(slots)
     return store
 
 
@@ -175,11 +176,6 @@ class Gathered:
         x_BSX[self._row_B1, self.slot_BT] = values_BTX
 
 
-def new_store(model: LanguageModel, canvas: Canvas) -> Store:
-    """Return an empty store for the canvas, with a last slot that takes what padded queries write."""
-    return model.new_store(canvas.num_rows, canvas.tokens_BL.shape[1] + 1)
-
-
 def forward_queries(
     request: EvaluationRequest,
     store: Store,
@@ -207,7 +203,7 @@ def forward_queries(
         queries = Gathered.of(query_BL, count_B, counts)
     # No mask at all is faster than one that hides nothing.
     masked = key_BL is not None or not canvas.unpadded
-    busy = Busy(queries.counts)
+    busy = partial(of_busy, queries.counts)
     window = ForwardRequest(
         queries.take(canvas.tokens_BL),
         positions_BT=queries.position_BT,
@@ -230,15 +226,12 @@ def forward_queries(
     return request.call(window, charge)
 
 
-def compute(request: EvaluationRequest, query_BL: Tensor, past: Past | None = None) -> Tensor:
-    """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these.
-
-    `past` is what `recall` says, if that is at hand.
-    """
+def compute(request: EvaluationRequest, query_BL: Tensor, past: Past) -> Tensor:
+    """Compute and keep `query_BL` and the sources of the read positions; return aligned logits [N, V] of these."""
     canvas = request.canvas
     query_BL = with_sources(request, real(query_BL, canvas))
     logits_NV = forward_queries(request, store_of(request), query_BL)
-    remember(canvas, recall(canvas) if past is None else past, query_BL)
+    remember(canvas, past, query_BL)
     return logits_NV
 
 

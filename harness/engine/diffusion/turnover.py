@@ -38,11 +38,6 @@ class Turnover:
     _ended: list[Canvas] = field(default_factory=list)
     _made: list[Generation] = field(default_factory=list)
 
-    def start(self, canvas: Canvas) -> tuple[Canvas | None, Standing | None]:
-        """Return the first rows, and how they stand if that is known; None if nobody has anything to decide."""
-        begun, standing = self.begin(canvas)
-        return (self.fresh(None), None) if begun is None else (begun, standing)
-
     def begin(self, canvas: Canvas) -> tuple[Canvas | None, Standing | None]:
         """Return new rows as the first evaluation finds them, without those that leave nothing to decide."""
         canvas = canvas.copy()

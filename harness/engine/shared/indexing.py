@@ -3,7 +3,7 @@
 Shapes: B rows, N entries of any rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -25,17 +25,15 @@ def filled(shape: tuple[int, ...], fill: float, dtype: torch.dtype, device: torc
 
 
 @lru_cache(maxsize=256)
-def listed(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+def listed(numbers: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Return these numbers; the same tensor to all, so that nobody may write to it."""
     with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=torch.int64, device=device)
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=256)
-def flags(marked: tuple[bool, ...], device: torch.device) -> Tensor:
+def flags(marked: Iterable[bool], device: torch.device) -> Tensor:
     """Return which are marked; the same tensor to all, so that nobody may write to it."""
-    with torch.inference_mode(False):
-        return torch.tensor(marked, dtype=torch.bool, device=device)
+    return listed(tuple(marked), device, torch.bool)
 
 
 def per_row(row_N: Tensor, rows: int) -> Tensor:
@@ -44,16 +42,8 @@ def per_row(row_N: Tensor, rows: int) -> Tensor:
     return none_B.index_add(0, row_N, one_1.expand(len(row_N)))
 
 
-class Busy:
-    """Picks, of what there is by row, the rows that have something to do, of which there are `counts`."""
-
-    def __init__(self, counts: Sequence[int]) -> None:
-        self.counts = counts
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """Return the entries of these rows."""
-        if all(self.counts):
-            return tensor
-        return tensor[
-            torch.tensor([row for row, n in enumerate(self.counts) if n], dtype=torch.int64, device=tensor.device)
-        ]
+def of_busy(counts: Sequence[int], tensor: Tensor) -> Tensor:
+    """Return, of what there is by row, the entries of rows that have something to do, of which there are `counts`."""
+    if all(counts):
+        return tensor
+    return tensor.index_select(0, listed(tuple(row for row, n in enumerate(counts) if n), tensor.device))

@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor
 
-from harness.engine.shared.positional import behind, levelled, moved, shape, spread
+from harness.engine.shared.positional import behind, levelled, moved, spread
 
 
 class Memory(dict[str, Tensor]):
@@ -125,20 +125,17 @@ class Memory(dict[str, Tensor]):
 
     def widen(self, width: int, places: int) -> None:
         """Make room for `width` positions and `places` of the response."""
-        for key, dim in self._positional():
-            size = width if shape(key)[dim] == "L" else places
+        for key, dim, letter in self.positional:
+            size = width if letter == "L" else places
             super().__setitem__(key, behind(self[key], dim, size))
 
     def insert(self, position_B: Tensor, prompt_length_B: Tensor, count_B: Tensor) -> None:
         """Move what is kept of the position `position_B` of each row, and of all behind, by `count_B`."""
-        for key, dim in self._positional():
-            at_B = position_B if shape(key)[dim] == "L" else position_B - prompt_length_B
+        for key, dim, letter in self.positional:
+            at_B = position_B if letter == "L" else position_B - prompt_length_B
             super().__setitem__(key, moved(self[key], dim, at_B, count_B, 0))
 
     @property
-    def positional(self) -> bool:
-        """Whether some dimension counts positions or places."""
-        return bool(self._positional())
-
-    def _positional(self) -> list[tuple[str, int]]:
-        return [(key, dim) for key in self for dim, letter in enumerate(shape(key)) if letter in "LR"]
+    def positional(self) -> list[tuple[str, int, str]]:
+        """Keys and dimensions that count positions (L) or places (R), by the letters that keys end with."""
+        return [(key, dim, one) for key in self for dim, one in enumerate(key.rpartition("_")[2]) if one in "LR"]

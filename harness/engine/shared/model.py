@@ -208,7 +208,7 @@ class ModelSpec:
 
 
 class Store(Protocol):
-    """Keys and values of every layer; slots are absolute positions, but for those of `kv_tree`."""
+    """Keys and values of every layer; slots are absolute positions, but of drafted trees and shared slots."""
 
     @property
     def slots(self) -> int:
@@ -355,11 +355,6 @@ class Models:
         self.spec = replace(target.spec, max_length=min(one.spec.max_length for one in every))
 
     @property
-    def drafts(self) -> bool:
-        """Whether there is a model that drafts."""
-        return self._draft is not None
-
-    @property
     def draft(self) -> LanguageModel:
         """The model that drafts, which there must be."""
         assert self._draft is not None, "there is no model that drafts"
@@ -374,16 +369,6 @@ class Models:
     def attention(self) -> str | None:
         """Name of the attention that the target computes with, None where it does not say."""
         return getattr(self.target, "attention", None)
-
-    @property
-    def parts(self) -> bool:
-        """Whether the target runs parts of itself."""
-        return runs_parts(self.target)
-
-    @property
-    def experts(self) -> int:
-        """Among how many experts the target's mixtures choose."""
-        return experts_of(self.target)
 
     def new_store(self, rows: int, slots: int) -> Store:
         """Allocate an empty key/value store of the target."""

@@ -36,11 +36,6 @@ def _stacked(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     return made
 
 
-def shape(key: str) -> str:
-    """Return the letters of the dimensions that a key of `memory` ends with."""
-    return key.rpartition("_")[2]
-
-
 def moved(tensor: Tensor, dim: int, at_B: Tensor, count_B: Tensor, new: float | int) -> Tensor:
     """Return `tensor` with what stands at `at_B` or behind it moved by `count_B` along `dim`; the end falls off."""
     index_L = torch.arange(tensor.shape[dim], device=tensor.device)

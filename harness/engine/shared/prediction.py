@@ -3,12 +3,13 @@
 Shapes: B rows, L positions, N read positions, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from harness.engine.shared.indexing import filled, positions
 from harness.engine.shared.largest import largest
 from harness.engine.shared.model import ModelSpec
 from harness.engine.shared.places import Places
+
+Made = TypeVar("Made")
 
 
 class ScoreDtype(Enum):
@@ -62,11 +65,12 @@ class Prediction:
 
     @classmethod
     def together(cls, parts: "Sequence[Prediction]") -> "Prediction":
-        """Return what several calls said of different positions of the same rows, in the order of these."""
+        """Return what several calls said, each of other rows, in the order of these; of a row as its call did."""
         if len(parts) == 1:
             return parts[0]
         flat_N = torch.cat([one.places.flat_N for one in parts])
-        order_N = flat_N.argsort(stable=True)
+        # Not by position: tokens of a tree stand in an order of their own.
+        order_N = (flat_N // parts[0].shape[1]).argsort(stable=True)
         logits_NV = torch.cat([one.logits_NV for one in parts]).index_select(0, order_N)
         return replace(parts[0], logits_NV=logits_NV, places=Places(known_N=flat_N[order_N], shape=parts[0].shape))
 
@@ -102,11 +106,7 @@ class Prediction:
         `behind_N` is log p of the next best token less that of the token; None of tokens that were drawn.
         """
         values_KN = [score_N, confidence_N] if behind_N is None else [score_N, confidence_N, behind_N]
-        if len({one.dtype for one in values_KN}) == 1:
-            out_BLK = self.places.put(torch.stack(values_KN, 1), -torch.inf)
-            score_BL, confidence_BL, *behind_BL = out_BLK.unbind(2)
-        else:
-            score_BL, confidence_BL, *behind_BL = (self.scatter(one, -torch.inf) for one in values_KN)
+        score_BL, confidence_BL, *behind_BL = self.places.put(torch.stack(values_KN, 1), -torch.inf).unbind(2)
         return Candidates(
             tokens_BL=self.scatter(tokens_N, 0),
             score_BL=score_BL,
@@ -225,13 +225,20 @@ def _kernels(logits_NV: Tensor) -> ModuleType | None:
     return kernels
 
 
-def _blocks(logits_NV: Tensor, *others_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield logits by blocks of positions, and what belongs to them: what is made of them takes a block's memory."""
-    size, (count, vocab) = logits_NV.numel(), logits_NV.shape
-    rows = count if size <= _ONE_BLOCK else min(-(-count // 4), max(1, _BLOCK // vocab))
-    if rows >= count:
-        return iter([(logits_NV, *others_N)])
-    return zip(*(one.split(max(1, rows)) for one in (logits_NV, *others_N)), strict=True)
+def _by_blocks(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Have logits, and what belongs to them, go by blocks of positions: what is made of them takes a block's memory."""
+
+    @wraps(make)
+    def of_all(logits_NV: Tensor, *others_N: Tensor) -> Any:
+        size, (count, vocab) = logits_NV.numel(), logits_NV.shape
+        rows = count if size <= _ONE_BLOCK else min(-(-count // 4), max(1, _BLOCK // vocab))
+        if rows >= count:
+            return make(logits_NV, *others_N)
+        blocks = zip(*(one.split(max(1, rows)) for one in (logits_NV, *others_N)), strict=True)
+        made: list[Any] = [make(*block) for block in blocks]
+        return torch.cat(made) if isinstance(made[0], Tensor) else tuple(map(torch.cat, zip(*made, strict=True)))
+
+    return of_all
 
 
 def surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,13 +247,11 @@ def surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     For the largest logit m, log p = -log1p(sum over the others of exp(z - m)): unlike a softmax, this neither
     saturates at 1 nor loses the order of confident positions in float32.
     """
-    if (kernels := _kernels(logits_NV)) is not None:
-        return kernels.surest(logits_NV)
-    made = [_surest(block_NV) for (block_NV,) in _blocks(logits_NV)]
-    tokens_N, log_p_N, behind_N = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
-    return tokens_N, log_p_N, behind_N
+    kernels = _kernels(logits_NV)
+    return _surest(logits_NV) if kernels is None else kernels.surest(logits_NV)
 
 
+@_by_blocks
 def _surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     most_N1, tokens_N1 = largest(logits_NV)
     others_NV = (logits_NV - most_N1).scatter_(-1, tokens_N1, -torch.inf)
@@ -256,12 +261,11 @@ def _surest(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     """Return log p of `tokens_N`, exact also where p is next to 1 (see `surest`); other tokens need no such care."""
-    if (kernels := _kernels(logits_NV)) is not None:
-        return kernels.log_probability(logits_NV, tokens_N)
-    made = [_log_probability(*block) for block in _blocks(logits_NV, tokens_N)]
-    return made[0] if len(made) == 1 else torch.cat(made)
+    kernels = _kernels(logits_NV)
+    return _log_probability(logits_NV, tokens_N) if kernels is None else kernels.log_probability(logits_NV, tokens_N)
 
 
+@_by_blocks
 def _log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     at_N1, most_N = tokens_N[:, None], logits_NV.amax(-1)
     chosen_N = logits_NV.gather(-1, at_N1)[:, 0]
@@ -271,14 +275,9 @@ def _log_probability(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     return torch.where(chosen_N == most_N, -others_N.log1p_(), chosen_N - of_all_N)
 
 
+@_by_blocks
 def leading(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
     """Return the most probable token (the lowest of equals), and by how much its log p exceeds every other's, [N]."""
-    made = [_leading_of(block_NV) for (block_NV,) in _blocks(logits_NV)]
-    tokens_N, gap_N = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
-    return tokens_N, gap_N
-
-
-def _leading_of(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
     most_N1, tokens_N1 = largest(logits_NV)
     others_NV = logits_NV.scatter(-1, tokens_N1, -torch.inf)
     return tokens_N1[:, 0], most_N1[:, 0] - others_NV.amax(-1)
@@ -293,13 +292,9 @@ def token_gap(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     return torch.where(lead_N >= 0, lead_N, torch.inf)
 
 
+@_by_blocks
 def lead(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     """Return log p of `tokens_N` less that of the best other token, [N]."""
-    made = [_lead(*block) for block in _blocks(logits_NV, tokens_N)]
-    return made[0] if len(made) == 1 else torch.cat(made)
-
-
-def _lead(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
     chosen_N1 = tokens_N[:, None]
     others_NV = logits_NV.scatter(-1, chosen_N1, -torch.inf)
     return logits_NV.gather(-1, chosen_N1)[:, 0] - others_NV.amax(-1)

@@ -77,10 +77,9 @@ class ForwardRecord:
 class Charge:
     """What a call will have computed, and for which samples; entries of tensors are as in `ForwardRecord`.
 
-    Where a plan runs the layers, it knows `query_B`, which is None here. `layers` are those that the request runs if
-    None.
-    `reused` tells how often each position of a row [B, L] is visible as earlier calls have computed it; without it none
-    is, or those that a plan left out. `idle_B` are samples of rows that are computed beside the others for nothing.
+    Where a plan runs the layers, it knows `query_B`, which is None here. `reused` tells how often each position of rows
+    [B, L] is visible as earlier calls have computed it; without it none is, or those that a plan left out. `idle_B` are
+    samples of rows that are computed beside the others for nothing.
     """
 
     role: Purpose = Role.TARGET
@@ -88,7 +87,6 @@ class Charge:
     query_B: Tensor | None
     keys_B: Tensor
     head_B: Tensor
-    layers: int | None = None
     reused: Callable[[], Tensor] | None = None
     idle_B: Tensor | None = None
 
@@ -229,7 +227,6 @@ class Ledger:
         logits = model.forward(request)
         plan, query_B, total = request.plan, charge.query_B, model.spec.layers
         part = request.part
-        run = total if part is None else part.loads(total)
         if plan is not None:
             assert query_B is None, "what is computed is the plan's knowledge"
             query_B = -(-plan.layer_tokens_B // total)
@@ -243,7 +240,7 @@ class Ledger:
                 keys_B=charge.keys_B,
                 head_B=charge.head_B,
                 planned_B=None if plan is None else plan.layer_tokens_B,
-                layers=run if charge.layers is None else charge.layers,
+                layers=total if part is None else part.loads(total),
                 layers_total=total,
                 depth=None if part is None else part.depth(total),
                 width=width,
