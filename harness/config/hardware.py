@@ -6,9 +6,24 @@ from pathlib import Path
 
 import torch
 
+from harness.errors import ConfigError
+
+
+def require(device: str) -> None:
+    """Raise ConfigError for CUDA where there is none, or not this card."""
+    asked, cards = torch.device(device), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and not cards:
+        raise ConfigError(f"device.device={device}: this machine has no usable CUDA device; use device=cpu")
+    if asked.type == "cuda" and asked.index is not None and asked.index >= cards:
+        raise ConfigError(f"device.device={device}: this machine has {cards} CUDA devices, numbered from 0")
+
 
 def device_name(device: str) -> str:
-    """Return the name of the processor or card that computes; its wall times compare with its own only."""
+    """Return the name of the processor or card that computes; its wall times compare with its own only.
+
+    Raises ConfigError as `require` does.
+    """
+    require(device)
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return cpu_model()

@@ -27,10 +27,12 @@ from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Chosen, Store
 
 BASELINES = {"diffusion": "llada", "autoregressive": "ar_greedy"}
-_CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "measure")
+_CONDITIONS = ("gen_length", "batch_size", "batching", "device", "dtype", "measure")
 _PAIRED = ("model", "family", "task", "protocol", "template", "seed", *_CONDITIONS)
 _SAMPLE = ["sample_id", "prompt_sha256"]
 _UNFINISHED = "unfinished"
+WITHOUT = {"protocol": "own", "batching": "fixed"}
+"""What it is called where a run has nothing in a column."""
 MEASURED = ("correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s", _UNFINISHED)
 """What is known of every sample of a run."""
 
@@ -241,7 +243,7 @@ def _adjusted(made: Sequence[Comparison]) -> list[Comparison]:
 
 def _condition(one: Measured, key: str) -> object:
     # Tasks without published protocols have none, which is our own.
-    return one.run[key] or "own" if key == "protocol" else one.run[key]
+    return one.run[key] or WITHOUT.get(key)
 
 
 def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:

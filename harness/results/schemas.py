@@ -134,6 +134,9 @@ RUNS = _schema(
     _column("seed", pa.int64(), "", "seed of the run"),
     _column("gen_length", pa.int32(), "tokens", "response positions"),
     _column("batch_size", pa.int32(), "samples", "rows decoded together"),
+    _text(
+        "batching", "continuous where rows begin as others end, with the budget of positions; null: batch after batch"
+    ),
     _text("device", "device and number of threads, or the server asked; wall times compare only where it is equal"),
     _text("dtype", "number format of the weights"),
     _text("measure", "counts, timed or traced"),
@@ -168,7 +171,12 @@ RUNS = _schema(
     ),
     _column("tps", pa.float64(), "tokens/s", "sum of tokens_out over sum of batch seconds"),
     _column("wall_s", pa.float64(), "s", "what the run took, grading included and loading not; tells nothing of speed"),
-    _column("peak_memory_bytes", pa.int64(), "bytes", "peak memory"),
+    _column(
+        "peak_memory_bytes",
+        pa.int64(),
+        "bytes",
+        "peak memory of the run: of tensors on a GPU, of the whole process on a CPU; null where it is not told",
+    ),
     _column(
         "energy_joules", pa.float64(), "J", "what the accelerator took, warm-up included; null where it is not told"
     ),

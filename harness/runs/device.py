@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from harness.errors import ConfigError
+from harness.config.hardware import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,6 @@ class DeviceState:
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain values."""
         return asdict(self)
-
-
-def require(device: str) -> None:
-    """Raise ConfigError for CUDA where there is none."""
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device.device={device}: this machine has no usable CUDA device; use device=cpu")
 
 
 def apply(*, device: str, dtype: str, threads: int | None, deterministic: bool) -> DeviceState:

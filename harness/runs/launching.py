@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -78,9 +79,28 @@ def carry_out(tasks: Sequence[Task], results_dir: str) -> list[dict[str, Any] | 
     work = Work(groups=tuple(tuple(tasks[at] for at in group) for group in groups))
     # Logs of jobs are no part of a store.
     logs = [f"hydra.sweep.dir='{beside(results_dir)}/jobs/{uuid.uuid4().hex[:12]}'"] if "://" in results_dir else []
-    results = launch([[*group[0].overrides, *logs] for group in work.groups], work)
+    with _own_workers(launcher):
+        results = launch([[*group[0].overrides, *logs] for group in work.groups], work)
     found = {at: one for group, made in zip(groups, results, strict=True) for at, one in zip(group, made, strict=True)}
     return [found[at] for at in range(len(tasks))]
+
+
+@contextmanager
+def _own_workers(launcher: DictConfig) -> Iterator[None]:
+    """Have no workers of joblib carry on that this process began for something else, and leave none behind.
+
+    They wait for more, in the folder and with the code that they were started with.
+    """
+    if "joblib" not in str(launcher.get("_target_")):
+        yield
+        return
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+    try:
+        yield
+    finally:
+        get_reusable_executor().shutdown(wait=True)
 
 
 def grouped(models: Sequence[str], jobs: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -139,18 +140,30 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Start a new high-water mark where the device keeps one."""
+def reset_peak_memory(device: torch.device) -> bool:
+    """Start a new high-water mark: of tensors on a GPU, of this process on a CPU; say whether that could be done.
+
+    On a CPU Linux keeps one, which a file of `proc` sets back.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return peak memory: of tensors since the last reset on a GPU, of the whole process on a CPU.
+    """Return peak memory since the last reset: of tensors on a GPU, of the whole process on a CPU.
 
-    The CPU figure only grows within a process, so that in a sweep it covers the runs before as well.
+    Where nothing was reset it is that since the process began.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 1024 * int(told["VmHWM"].split()[0])

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from omegaconf import DictConfig
 
+from harness.config import hardware
 from harness.config.composition import compose
 from harness.config.job import Job, Refused, Shared, refused, resolve
 from harness.config.root import OnError
@@ -13,7 +14,6 @@ from harness.errors import ConfigError, RunFailed, one_line
 from harness.results.parts import Row
 from harness.results.scan import Scan
 from harness.results.store import Store
-from harness.runs import device
 from harness.runs.measure import measure_of
 from harness.runs.runner import setting
 from harness.runs.sweep import Sweep
@@ -120,7 +120,7 @@ def _resolved(
         if stored is None:
             job.require_grading()
             if not elsewhere:
-                device.require(job.decoding.device)
+                hardware.require(job.decoding.device)
     except Exception as error:
         return refused(error, overrides, cfg), None
     return job, stored

@@ -154,7 +154,7 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     _LOG.info("%s starts: %s %s on %s", job.run_id, cfg.model.name, setting(plain, cfg.overrides), cfg.task.name)
     loaded = street.loaded
     device = loaded.model.device
-    reset_peak_memory(device)
+    fresh = reset_peak_memory(device)
     started, timed = time.perf_counter(), street.measure.timed
     with _keeper(job, store, street, begun) as keeper, settled_heap() if timed else nullcontext():
         with observed(None if loaded.elsewhere else device) as seen:
@@ -171,7 +171,7 @@ def _execute(job: Job, store: Store, progress: Progress, begun: bool) -> RunReco
     row |= metrics.summarize(samples, walked.seconds)
     row |= {
         "wall_s": wall_s,
-        "peak_memory_bytes": None if loaded.elsewhere else peak_memory_bytes(device),
+        "peak_memory_bytes": peak_memory_bytes(device) if fresh and not loaded.elsewhere else None,
         "device": loaded.elsewhere or f"{device_name(str(device))}, {switches.threads} threads",
         "sandbox_tier": grading.facts.get("sandbox_tier"),
         "produced_by": canonical_json(
@@ -323,6 +323,7 @@ def _row(plain: Mapping[str, Any], names: tuple[str, str], overrides: Sequence[s
         "seed": plain["seed"],
         "gen_length": plain["gen_length"],
         "batch_size": plain["batch_size"],
+        "batching": _batching(plain),
         "dtype": plain["device"]["dtype"],
         "measure": plain["measure"]["name"],
         "config": canonical_json(printable(plain)),
@@ -346,3 +347,10 @@ def _empty_row(names: tuple[str, str]) -> dict[str, Any]:
         "warnings": [],
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def _batching(plain: Mapping[str, Any]) -> str | None:
+    """Return how rows begin where that is not batch after batch, with the positions that a call may have."""
+    if plain["batching"] == Batching.FIXED.value:
+        return None
+    return " ".join(str(one) for one in (plain["batching"], plain["batch_tokens"]) if one is not None)

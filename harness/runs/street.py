@@ -13,6 +13,7 @@ from harness.engine.families import Method
 from harness.engine.shared.generation import DecodeError, Generation
 from harness.engine.shared.randomness import sample_seed
 from harness.engine.shared.shortage import out_of_memory
+from harness.errors import DataError, RunFailed, one_line
 from harness.models.pool import LoadedModel
 from harness.results.canonical import canonical_json, prompt_digest
 from harness.results.schemas import BUDGET, COUNTED, SAMPLES, STEPS, without_names
@@ -29,12 +30,16 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows that have been finished together: of the samples with the numbers `places`, in one repetition."""
+    """Rows that have been finished together: of the samples with the numbers `places`, in one repetition.
+
+    `warnings` say what a reader of the run should know of how they were decoded.
+    """
 
     repetition: int
     places: Sequence[int]
     samples: list[Row]
     steps: list[Row]
+    warnings: Sequence[str] = ()
 
 
 class Keeper(Protocol):
@@ -81,7 +86,7 @@ class Street:
     def walk(self, keeper: Keeper) -> Walked:
         """Decode what the keeper has not, and return the rows of all samples."""
         walk = Walk.of(self, keeper)
-        self._warm_up(walk.samples, walk.prompts)
+        walk.warm_up()
         self.progress.start(len(walk.samples) * self.measure.repetitions)
         for batch in walk.done:
             self.progress.advance(batch.samples)
@@ -99,12 +104,6 @@ class Street:
             groups = groups[piece::pieces]
         for repetition, places in groups:
             walk.decode(repetition, places)
-
-    def _warm_up(self, samples: Sequence[Sample], prompts: list[list[int]]) -> None:
-        """Decode some samples for nobody: as many at once as will be, so that shapes are those that are timed."""
-        if self.measure.warmup:
-            some = range(min(len(samples), max(self.measure.warmup, self.room.rows)))
-            self.decode_together(samples, prompts, some, 0)
 
     def decodings(self) -> Iterator[tuple[list[list[int]], Decoded]]:
         """Decode every batch once, without grading or rows; yield the ids of its prompts, and what came of it."""
@@ -131,6 +130,16 @@ class Street:
             where=f"task={self.task.name}, sample {sample.id}",
             model=self.model,
         )
+
+    def refuse_small_budget(self, samples: Sequence[Sample], prompts: Sequence[Sequence[int]]) -> None:
+        """Raise DataError where the positions that a call may have are fewer than those of one row."""
+        longest = max(range(len(prompts)), key=lambda at: len(prompts[at]))
+        needed = len(prompts[longest]) + self.gen_length
+        if self.room.tokens is not None and self.room.tokens < needed:
+            raise DataError(
+                f"batch_tokens={self.room.tokens}: task={self.task.name}, sample {samples[longest].id} alone takes "
+                f"{needed} positions, gen_length={self.gen_length} of them; use at least batch_tokens={needed}"
+            )
 
     def _seeds(self, samples: Sequence[Sample], repetition: int) -> list[int]:
         return [sample_seed(self.seed, self.task.name, s.id, repetition) for s in samples]
@@ -264,30 +273,49 @@ class Walk:
     def of(cls, street: Street, keeper: Keeper) -> "Walk":
         """Begin, with what the keeper has."""
         samples = street.task.instances()
-        done = list(keeper.take_over([sample.id for sample in samples]))
         prompts = [street.prompt(sample) for sample in samples]
+        street.refuse_small_budget(samples, prompts)
+        done = list(keeper.take_over([sample.id for sample in samples]))
         return cls(street=street, samples=samples, prompts=prompts, keeper=keeper, room=street.room, done=done)
 
-    def decode(self, repetition: int, places: Sequence[int]) -> None:
-        """Decode samples that are not done; from where memory was not enough, in half the room."""
-        street, given = self.street, (self.samples, self.prompts)
-        while waiting := self._waiting(repetition, places):
-            tell = partial(self._take, repetition, waiting)
-            try:
-                if street.continuous or self.room != street.room:
-                    self.seconds += street.decode_as_room_is(*given, waiting, repetition, self.room, tell)
-                else:
-                    decoded = street.decode_together(*given, waiting, repetition)
-                    self.seconds += decoded.watch.wall_s
-                    tell(decoded)
-            except RuntimeError as error:
-                if not out_of_memory(error) or self.room != street.room or self.room.rows == 1:
-                    raise
-                self._halve()
+    def warm_up(self) -> None:
+        """Decode some samples for nobody: as many at once as will be, so that shapes are those that are timed."""
+        asked = self.street.measure.warmup
+        some, warm = range(min(len(self.samples), max(asked, self.room.rows)) if asked else 0), set[int]()
+        while left := [at for at in some if at not in warm]:
+            self._decoded(0, left, partial(_note_places, warm, left))
 
-    def _halve(self) -> None:
-        before, self.room = self.room, self.room.halved()
-        told = f"out of memory with {before.rows} rows at once: went on with {self.room.rows}"
+    def decode(self, repetition: int, places: Sequence[int]) -> None:
+        """Decode those of some samples that are not done."""
+        while waiting := self._waiting(repetition, places):
+            self.seconds += self._decoded(repetition, waiting, partial(self._take, repetition, waiting))
+
+    def _decoded(self, repetition: int, waiting: Sequence[int], tell: Callable[[Decoded], None]) -> float:
+        """Decode some of the samples that wait, tell of them, and return the seconds; without memory make less room."""
+        given = (self.samples, self.prompts)
+        try:
+            if self.street.continuous:
+                return self.street.decode_as_room_is(*given, waiting, repetition, self.room, tell)
+            decoded = self.street.decode_together(*given, waiting[: self.room.rows], repetition)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            self._halve(error)
+            return 0.0
+        tell(decoded)
+        return decoded.watch.wall_s
+
+    def _halve(self, error: RuntimeError) -> None:
+        """Go on with half the room, once; raise RunFailed where there is less than memory is short of."""
+        before, rows = self.room, self.street.room.rows
+        if before != self.street.room or rows == 1:
+            half = f", nor for {before.rows}" if before != self.street.room else ""
+            less = "a smaller gen_length, or a device with more" if before.rows == 1 else "batch_size=1"
+            raise RunFailed(
+                f"batch_size={rows}: no memory for {rows} rows at once{half} ({one_line(error)}); use {less}"
+            ) from error
+        self.room = before.halved()
+        told = f"out of memory with {rows} rows at once: went on with {self.room.rows}"
         self.warnings.append(told)
         _LOG.warning(told)
         torch.cuda.empty_cache()
@@ -305,6 +333,7 @@ class Walk:
             places=places,
             samples=list(self.street.rows(samples, prompts, decoded, repetition)),
             steps=[step_row(of_all, repetition, step) for step in decoded.steps],
+            warnings=tuple(self.warnings),
         )
         self.done.append(batch)
         self._known.update((repetition, at) for at in places)
@@ -323,5 +352,9 @@ class Walk:
             samples=[row for _, _, row in sorted(placed, key=lambda one: one[:2])],
             steps=[step for batch in ordered for step in batch.steps],
             seconds=self.seconds if self.street.measure.timed else None,
-            warnings=self.warnings,
+            warnings=list(dict.fromkeys(told for batch in ordered for told in batch.warnings)),
         )
+
+
+def _note_places(places: set[int], waiting: Sequence[int], decoded: Decoded) -> None:
+    places.update(waiting[row] for row in decoded.rows)

@@ -110,7 +110,7 @@ class Unfinished:
         if not self._waiting:
             return
         name = f"{self._place}/{uuid.uuid4().hex}"
-        layout = [[one.repetition, [*one.places], len(one.steps)] for one in self._waiting]
+        layout = [[one.repetition, [*one.places], len(one.steps), [*one.warnings]] for one in self._waiting]
         told = {"schema_version": str(SCHEMA_VERSION), "batches": json.dumps(layout)}
         try:
             self.folder.make(self._place)
@@ -151,15 +151,15 @@ def _batches(samples: pa.Table, steps: pa.Table) -> list[Batch]:
     """Return what two tables hold, as their metadata lays it out."""
     layout = json.loads(samples.schema.metadata[b"batches"])
     rows, step_rows = _rows(samples), _rows(steps)
-    sizes = [(len(places), count) for _, places, count in layout]
+    sizes = [(len(places), count) for _, places, count, _ in layout]
     ends = [list(accumulate((one[column] for one in sizes), initial=0)) for column in (0, 1)]
     if steps.schema.metadata[b"batches"] != samples.schema.metadata[b"batches"]:
         raise ValueError("samples and steps differ")
     if (ends[0][-1], ends[1][-1]) != (len(rows), len(step_rows)):
         raise ValueError("rows are missing")
     return [
-        Batch(repetition=repetition, places=places, samples=rows[a:b], steps=step_rows[c:d])
-        for (repetition, places, _), (a, b), (c, d) in zip(layout, *map(pairwise, ends), strict=True)
+        Batch(repetition=repetition, places=places, samples=rows[a:b], steps=step_rows[c:d], warnings=(*warnings,))
+        for (repetition, places, _, warnings), (a, b), (c, d) in zip(layout, *map(pairwise, ends), strict=True)
     ]
 
 

@@ -268,9 +268,10 @@ def test_a_killed_worker_ends_in_one_line(tmp_path: Path, call_decbench: RunDecb
     sweep = ("run", "model=external", *code, "model.kwargs.fatal=false,true", "task.samples=1", "results_dir=store")
     killed = call_decbench(*sweep, "launch=joblib")
     assert killed.returncode == 1 and "Traceback" not in killed.stderr
-    (line,) = (one for one in killed.stderr.splitlines() if one.startswith("decbench run: "))
-    assert line.startswith("decbench run: launch=joblib: TerminatedWorkerError: ")
-    assert "the same command runs what is missing" in line
+    lines = [one for one in killed.stderr.splitlines() if one.startswith("decbench run: ")]
+    assert len(lines) == 1, killed.stderr
+    assert lines[0].startswith("decbench run: launch=joblib: TerminatedWorkerError: ")
+    assert "the same command runs what is missing" in lines[0]
     again = json.loads(call_decbench(*sweep, "--json").stdout.splitlines()[-1])["runs"]
     assert [(one["status"], one["resumed"]) for one in again] == [("ok", True), ("ok", False)]
 

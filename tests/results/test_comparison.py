@@ -70,6 +70,7 @@ def test_a_baseline_is_its_own_baseline(store: Store) -> None:
         {"seed": 1},
         {"gen_length": 8},
         {"batch_size": 2},
+        {"batching": "continuous"},
         {"device": "cuda"},
         {"dtype": "bfloat16"},
         {"measure": "counts"},

@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from harness.config.composition import compose
+from harness.engine.shared.model import ForwardRequest
 from harness.engine.shared.shortage import out_of_memory
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError, RunFailed
+from harness.models.embedded import EmbeddedModel
 from harness.results.store import Store
 from harness.runs.decode_batch import decode_batch, decode_stream
 from harness.runs.room import Room
 from harness.runs.runner import run
+from harness.runs.street import Batch
+from harness.runs.unfinished import Unfinished
 from tests.conftest import RunDecbench
 
 RUN = ["model=tiny_mdm", "method=threshold", "task=list_shuffle", "task.samples=9", "device.dtype=float64"]
@@ -76,27 +80,83 @@ def test_a_continuous_run_goes_on_where_it_was_stopped(monkeypatch: pytest.Monke
     assert asked[0] == 9 and 0 < asked[1] < 9
 
 
-@pytest.mark.parametrize("batching", ["fixed", "continuous"])
-def test_half_the_rows_are_decoded_at_once_where_memory_is_short(
-    batching: str, monkeypatch: pytest.MonkeyPatch, results_dir: Path
-):
-    """Guards a run that asked for too much: it goes on, and its row says how."""
-    _, expected = made(results_dir / "whole", "batch_size=1")
-    forward = torch.nn.functional.linear
-    limit = 2 * 33
+SECONDS = ("latency_s", "ttft_s", "cpu_s", "forward_s", "rest_s")
+HALVED = "out of memory with 4 rows at once: went on with 2"
 
-    def short(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        if x.dim() == 3 and x.shape[0] * x.shape[1] > limit:
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
+    """Have memory for so many rows at once; return the list that takes down how many each call asks for."""
+    forward, asked = EmbeddedModel.forward, []
+
+    def short(model: EmbeddedModel, request: ForwardRequest) -> torch.Tensor:
+        asked.append(len(request.tokens_BT))
+        if asked[-1] > rows:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-        return forward(x, *arguments)
+        return forward(model, request)
 
-    monkeypatch.setattr("torch.nn.functional.linear", short)
-    row, samples = made(results_dir, "batch_size=4", f"batching={batching}")
-    assert samples == expected
-    assert "out of memory with 4 rows at once: went on with 2" in row["warnings"]
-    limit = 33
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
-        made(results_dir / "less", "batch_size=4", f"batching={batching}")
+    monkeypatch.setattr(EmbeddedModel, "forward", short)
+    return asked
+
+
+@pytest.mark.parametrize("words", ["batching=fixed", "batching=continuous", "measure=timed measure.repetitions=1"])
+def test_half_the_rows_are_decoded_at_once_where_memory_is_short(
+    words: str, monkeypatch: pytest.MonkeyPatch, results_dir: Path
+):
+    """Guards a run that asked for too much, warm-up included: it goes on, once, and its row says how."""
+    _, expected = made(results_dir / "whole", "batch_size=1")
+    short_of_memory(monkeypatch, 2)
+    row, samples = made(results_dir, "batch_size=4", *words.split())
+    assert [one | dict.fromkeys(SECONDS) for one in samples] == expected
+    assert HALVED in row["warnings"]
+    short_of_memory(monkeypatch, 1)
+    told = r"batch_size=4: no memory for 4 rows at once, nor for 2 \(RuntimeError: .* memory\); use batch_size=1"
+    with pytest.raises(RunFailed, match=told):
+        made(results_dir / "less", "batch_size=4", *words.split())
+
+
+def test_no_row_begins_beside_others_in_fixed_batches_that_were_halved(
+    monkeypatch: pytest.MonkeyPatch, results_dir: Path
+):
+    """Guards rules that read across rows: they see rows that began together, in batches of half the size, too."""
+    asked = short_of_memory(monkeypatch, 2)
+    made(results_dir, "batch_size=4", "method=llada", "task.samples=6")
+    steps = len(asked[1:]) // 3
+    assert asked == [4, *[2] * 3 * steps] and steps > 1
+
+
+def test_a_run_that_goes_on_says_what_it_met_before(monkeypatch: pytest.MonkeyPatch, results_dir: Path):
+    """Guards the warning of samples that were decoded before a stop."""
+    with monkeypatch.context() as patched:
+        short_of_memory(patched, 2)
+        keep, kept = Unfinished.keep, []
+
+        def stopping(keeper: Unfinished, batch: Batch) -> None:
+            keep(keeper, batch)
+            kept.append(batch)
+            if len(kept) == 2:
+                raise KeyboardInterrupt
+
+        patched.setattr(Unfinished, "keep", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            made(results_dir, "batch_size=4")
+    row, _ = made(results_dir, "batch_size=4")
+    assert row["warnings"] == [HALVED]
+
+
+def test_warm_up_has_the_shape_of_what_is_timed(monkeypatch: pytest.MonkeyPatch, results_dir: Path):
+    """Guards first calls of a shape, which compile or tune: rows alone are warmed up alone, though two are."""
+    asked = short_of_memory(monkeypatch, 9)
+    made(results_dir, "measure=timed", "measure.repetitions=1", "batch_size=1", "task.samples=3")
+    assert {*asked} == {1}
+
+
+def test_a_budget_is_the_batch(monkeypatch: pytest.MonkeyPatch, results_dir: Path):
+    """Guards a budget by itself: as many rows as it holds, 32 positions each; and one that holds none."""
+    asked = short_of_memory(monkeypatch, 9)
+    row, _ = made(results_dir, "batching=continuous", "batch_tokens=100")
+    assert max(asked) == 3 and row["batching"] == "continuous 100"
+    with pytest.raises(DataError, match=r"batch_tokens=31: .* alone takes 32 positions, gen_length=16 of them; use at"):
+        made(results_dir, "batching=continuous", "batch_tokens=31")
 
 
 def test_room_is_rows_and_positions():

@@ -43,6 +43,36 @@ LAUNCHERS = {
 }
 
 
+NAMED = """
+import torch
+
+MODULE = torch.nn.Identity()
+
+
+def generate(prompts, gen_length, seeds, *, x):
+    MODULE(torch.tensor(prompts))
+    return [[2] for _ in prompts]
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_begins_where_it_is_asked_for(
+    tmp_path: Path, call_decbench: RunDecbench, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards notebooks: workers of an earlier sweep wait in its folder, and know the code that was there."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    for name in ("first", "second"):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "path", [*sys.path])
+            (folder := tmp_path / name).mkdir()
+            (folder / f"{name}.py").write_text(NAMED)
+            model = [f"model.target={name}:generate", f"model.module={name}.MODULE", "model.tokenizer=symbols"]
+            sweep = ("run", "model=external", *model, "model.kwargs.x=1,2", "task.samples=1", "results_dir=store")
+            made = call_decbench(*sweep, "launch=joblib", cwd=folder)
+            assert made.returncode == 0, made.stderr
+            assert len(Store(root=folder / "store").read("samples")) == 2
+
+
 @pytest.mark.parametrize(
     ("models", "jobs", "groups"),
     [

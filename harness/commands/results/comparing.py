@@ -21,7 +21,7 @@ from typing import Any
 from harness.commands.results.words import Words, parse
 from harness.errors import ConfigError, DataError, listed
 from harness.results.canonical import canonical_setting
-from harness.results.comparison import Comparison, Measured, against, by_sample, compare, load, spread
+from harness.results.comparison import WITHOUT, Comparison, Measured, against, by_sample, compare, load, spread
 from harness.results.export import as_markdown
 from harness.results.multiplicity import holm
 from harness.results.repeated import Spread, mann_whitney, mean_pass_at_k
@@ -31,9 +31,21 @@ from harness.results.selection import attempt_of, matching, parse_filters
 from harness.results.store import Store
 
 _SAMPLES_NAMED = 10
-_ALIKE = ("model", "task", "template", "protocol", "gen_length", "batch_size", "device", "dtype", "measure")
-_TOLD = ("model", "setting", "task", "template", "protocol", "seed", "gen_length", "batch_size", "device", "dtype")
-_TIMED_ON = ("task", "device", "batch_size")
+_ALIKE = ("model", "task", "template", "protocol", "gen_length", "batch_size", "batching", "device", "dtype", "measure")
+_TOLD = (
+    "model",
+    "setting",
+    "task",
+    "template",
+    "protocol",
+    "seed",
+    "gen_length",
+    "batch_size",
+    "batching",
+    "device",
+    "dtype",
+)
+_TIMED_ON = ("task", "device", "batch_size", "batching")
 _COLUMNS = (
     "model",
     "setting",
@@ -199,7 +211,7 @@ def _named(side: Side) -> str:
 def _differing(base: Side, one: Side) -> list[str]:
     told = []
     for key in _TOLD:
-        values = [list(dict.fromkeys(run.run[key] for run in side)) for side in (base, one)]
+        values = [list(dict.fromkeys(run.run[key] or WITHOUT.get(key) for run in side)) for side in (base, one)]
         if values[0] != values[1]:
             told.append(f"{key}: {' / '.join(','.join(map(str, each)) for each in values)}")
     return told

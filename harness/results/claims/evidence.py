@@ -17,7 +17,7 @@ from harness.results.scan import Scan
 from harness.results.schemas import SAMPLES
 from harness.results.store import Store
 
-CONDITIONS = ("device", "batch_size", "measure")
+CONDITIONS = ("device", "batch_size", "batching", "measure")
 MADE = ("created", "git_commit", "packages_sha256")
 _DIGITS = 12
 _POSITIONS = ("prompt_tokens", "tokens_canvas")

@@ -19,7 +19,7 @@ from harness.results.parts import UNREADABLE
 _RUN = ("setting_id", "run_id", "task", "model")
 _SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in (*_RUN, "device", "measure", "git_commit", "packages_sha256")),
+        *((name, pa.string()) for name in (*_RUN, "device", "batching", "measure", "git_commit", "packages_sha256")),
         ("batch_size", pa.int32()),
         ("created", pa.timestamp("us", tz="UTC")),
         ("sample_id", pa.string()),

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.errors import ConfigError
+from harness.results.comparison import WITHOUT
 from harness.results.parallelism import PARTS
 from harness.results.schemas import RUNS, SAMPLES
 from harness.results.selection import require_column, value_of
@@ -93,7 +94,7 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
         return " ".join([row["method"], *parts])
     value = value_of(row, column)
     if value is None:
-        return "own" if column == "protocol" else "none"
+        return WITHOUT.get(column, "none")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

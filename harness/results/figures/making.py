@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".pdf", ".png", ".csv")
-_SETTINGS = ("model", "task", "protocol", "gen_length", "batch_size", "dtype", "device", "measure")
+_SETTINGS = ("model", "task", "protocol", "gen_length", "batch_size", "batching", "dtype", "device", "measure")
 _MOST_NAMED = 4
 _MOVED = "Markers that would hide each other are moved up or down."
 

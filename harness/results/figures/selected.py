@@ -16,7 +16,7 @@ from harness.results.selection import matching, stored_columns
 from harness.results.store import Store
 
 Filters = Mapping[str, Iterable[str]]
-_CONDITIONS = ("gen_length", "batch_size", "device", "dtype", "protocol")
+_CONDITIONS = ("gen_length", "batch_size", "batching", "device", "dtype", "protocol")
 _BESIDES = ("model", "method", "setting", "task", "template", "seed", "n", "measure", "config", "git_commit",
             "dirty", "packages_sha256", "driver", "throttled", "busy")  # fmt: skip
 
@@ -114,10 +114,10 @@ def _newest(runs: Sequence[dict[str, Any]], definition: Definition) -> tuple[dic
     """Return the newest run of each setting that has all that is drawn, or the newest one; conditions that matter tell
     apart.
 
-    Device and batch size change no answer: they tell runs apart where times or memory are drawn, or they are drawn.
+    Device and batches change no answer: they tell runs apart where times or memory are drawn, or they are drawn.
     """
     drawn = {*definition.columns}
-    conditions = [one for one in ("batch_size", "device") if drawn & MEASURED_ON or one in drawn]
+    conditions = [one for one in ("batch_size", "batching", "device") if drawn & MEASURED_ON or one in drawn]
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for run in runs:
         key = (run["setting_id"], *(run[one] for one in conditions))

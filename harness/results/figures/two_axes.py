@@ -26,8 +26,12 @@ INTERVAL = scatter.INTERVAL
 
 
 def data(selected: Selected) -> Frame:
-    """Return one row per value of x, group, panel and drawn column; runs of one setting weigh equally."""
-    return scatter.data(selected)
+    """Return one row per value of x, group, panel and drawn column; runs of one setting weigh equally.
+
+    There is none where no run has one of the two: half of the figure would be empty.
+    """
+    frame = scatter.data(selected)
+    return frame if {*selected.definition.y} <= {*frame["y_column"]} else frame.iloc[:0]
 
 
 def draw(frame: Frame, definition: Definition) -> "Figure":
