@@ -1,29 +1,33 @@
 """`decbench bench [key=value ...]`: what loading and decoding models of 7 to 8 B cost on this machine, cache by cache.
 
-Weights are random, since time and memory do not depend on them: they are written to `folder` in the published format,
-read by the loader of real checkpoints, and deleted. Every cache then decodes the same random prompts one token per
-step. A forward is timed on the device's own clock, from events that are read when everything is done; what is left of
-the wall time is the share that is not the model: selection, bookkeeping, and a device that waits for the host.
+Weights are random, since time and memory do not depend on them: they are written in the published format, into a new
+folder in `folder`, read by the loader of real checkpoints, and deleted with it. Every cache then decodes the same
+random prompts one token per step. A forward is timed on the device's own clock, from events that are read when
+everything is done; what is left of the wall time is the share that is not the model: selection, bookkeeping, and a
+device that waits for the host.
 
 `decbench bench --targets` measures what the loops cost beside bare forwards, `decbench bench statistics` the paired
 bootstrap, both on any machine.
 """
 
 import json
-import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.bench_options import no_memory, parsed, require_device, require_known, require_memory
+from harness.commands.writable import require_file, require_folder
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.engine.shared.model import LanguageModel
 
-_KINDS = {"shrink": int, "prompt_length": int, "gen_length": int, "block_length": int}
+_OTHERS = {"--fit": ("--figure",), "--targets": ("--json",), "statistics": ()}
+"""What else can be measured, and the options of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,42 +53,90 @@ class Options:
 
 def options(overrides: Sequence[str]) -> Options:
     """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
-    from harness.commands.results.words import settings
+    from harness.config.matrix import caches
+    from harness.models.public.synthetic import SHAPES
 
-    values: dict[str, Any] = {}
-    for key, value in settings(overrides, Options.__dataclass_fields__):
-        try:
-            kept = tuple(filter(None, value.split(",")))
-            listed = tuple(int(n) for n in kept) if key == "batches" else kept
-            values[key] = listed if key in ("models", "caches", "batches") else _KINDS.get(key, str)(value)
-        except ValueError:
-            raise ConfigError(f"{key}={value}: must be a whole number") from None
-    if values.get("graphs", "auto") not in ("auto", "on", "off"):
-        raise ConfigError(f"graphs={values['graphs']}: must be one of auto, on, off")
-    return Options(**values)
+    o = Options(**parsed(overrides, Options.__dataclass_fields__))
+    if o.graphs not in ("auto", "on", "off"):
+        raise ConfigError(f"graphs={o.graphs}: must be one of auto, on, off")
+    require_known("models", o.models, SHAPES, "its shape is not known here")
+    require_known("caches", o.caches, caches(), "no such cache")
+    for name in o.models:
+        _require_positions(name, SHAPES[name].max_length, o)
+    if o.gen_length % o.block_length:
+        raise ConfigError(
+            f"block_length={o.block_length}: must divide gen_length={o.gen_length}; choose another of the two"
+        )
+    return o
+
+
+def _require_positions(model: str, most: int, o: Options) -> None:
+    if o.prompt_length + o.gen_length <= most:
+        return
+    key, other = ("gen_length", "prompt_length")[:: 1 if o.gen_length >= o.prompt_length else -1]
+    raise ConfigError(
+        f"{key}={getattr(o, key)}: model {model} has {most} positions for prompt and response; "
+        f"use at most {max(1, most - getattr(o, other))} with {other}={getattr(o, other)}"
+    )
+
+
+def require_machine(o: Options) -> None:
+    """Raise ConfigError for what this machine has not: the device, memory for what every call keeps, or a place."""
+    from harness.models.public.synthetic import SHAPES, shrunk
+
+    require_device(o.device)
+    for name in o.models:
+        shape, batch = shrunk(SHAPES[name], o.shrink), max(o.batches)
+        # Of a call at least the states of all positions and the logits of a block, two bytes each.
+        elements = (o.prompt_length + o.gen_length) * shape.width + o.block_length * shape.vocab_size
+        require_memory(f"batches={batch} model {name}", 2 * batch * elements, o.device)
+    require_folder("folder", o.folder)
+    require_file("out", o.out)
+
+
+def _other(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return what else than caches is to be measured, and the words that are left; raise ConfigError for two."""
+    from harness.config.catalogue import nearest
+
+    asked = [one for one in _OTHERS if one in argv]
+    if len(asked) > 1:
+        raise ConfigError(f"{' '.join(asked)}: each measures something else; leave one out")
+    known = [*_OTHERS, *(_OTHERS[asked[0]] if asked else ())]
+    for word in argv:
+        option = word.partition("=")[0]
+        if option.startswith("-") and option not in known:
+            raise ConfigError(f"{word}: no such option; {nearest(option, known)}")
+    return (asked or [None])[0], [word for word in argv if word not in asked]
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table, and write every cell and what it rests on as JSON."""
-    if "--fit" in argv:
+    other, words = _other(argv)
+    if other == "--fit":
         from harness.commands.bench_fit import main as fit
 
-        return fit([word for word in argv if word != "--fit"])
-    if "--targets" in argv:
+        return fit(words)
+    if other == "--targets":
         from harness.commands.bench_targets import main as targets
 
-        return targets([word for word in argv if word not in ("--targets", "--json")])
-    if [*argv] == ["statistics"]:
+        return targets([word for word in words if word != "--json"])
+    if other == "statistics":
         from harness.commands import bench_statistics
 
+        if words:
+            raise ConfigError(f"{words[0]}: nothing of bench statistics can be chosen; leave it out")
         return bench_statistics.main()
+    return _caches(options(words))
+
+
+def _caches(o: Options) -> int:
     from rich.table import Table
 
     from harness.commands.console import console
     from harness.runs import device as device_switches
     from harness.runs.provenance import collect
 
-    o = options(argv)
+    require_machine(o)
     switches = device_switches.apply(device=o.device, dtype=o.dtype, threads=None, deterministic=False)
     table, cells = Table(*"model,cache,batch,outcome,calls,ms,window ms,not the model,peak GB".split(","), box=None), []
     record = {"options": asdict(o), "provenance": collect(o.device, switches=switches.to_dict()), "cells": cells}
@@ -110,17 +162,9 @@ def _shown(cell: dict[str, Any]) -> list[str]:
 
 def measure(o: Options) -> Iterator[dict[str, Any]]:
     """Yield one cell per model, cache and batch: loading first, as the cache `load`; refused caches have a reason."""
-    import torch
-
-    from harness.config.catalogue import nearest
     from harness.models.public.synthetic import SHAPES, shrunk
     from harness.runs.measure import settled_heap
 
-    for name in o.models:
-        if name not in SHAPES:
-            raise ConfigError(f"models={name}: its shape is not known here; {nearest(name, SHAPES)}")
-        if (o.prompt_length + o.gen_length) > SHAPES[name].max_length:
-            raise ConfigError(f"gen_length={o.gen_length}: model {name} has {SHAPES[name].max_length} positions")
     methods = _methods(o)
     for name in o.models:
         shape = replace(shrunk(SHAPES[name], o.shrink), max_length=o.prompt_length + o.gen_length)
@@ -136,7 +180,9 @@ def measure(o: Options) -> Iterator[dict[str, Any]]:
                     with settled_heap():
                         cell = _decode(model, method, batch, o)
                     yield base | cell | {"outcome": "ok"}
-                except torch.cuda.OutOfMemoryError:
+                except (RuntimeError, MemoryError) as error:
+                    if not no_memory(error):
+                        raise
                     yield base | {"outcome": "out of memory"}
         del model
 
@@ -144,16 +190,12 @@ def measure(o: Options) -> Iterator[dict[str, Any]]:
 def _methods(o: Options) -> dict[str, Any]:
     """Return, by cache, one token per step in blocks with that cache, or why it cannot be."""
     from harness.config.build import build_method
-    from harness.config.catalogue import nearest
     from harness.config.compatibility import reason_against
     from harness.config.composition import compose
     from harness.config.matrix import caches
     from harness.engine.shared.model import ModelKind
 
     known = caches()
-    for cache in o.caches:
-        if cache not in known:
-            raise ConfigError(f"caches={cache}: no such cache; {nearest(cache, known)}")
     sizes = [f"gen_length={o.gen_length}", f"method.block_length={o.block_length}"]
     plain: Any = build_method(compose(["method=llada", *sizes]))
     made = {}
@@ -174,16 +216,16 @@ def _load(name: str, config: Any, o: Options) -> tuple["LanguageModel", dict[str
     from harness.models.public import synthetic
     from harness.runs.measure import peak_memory_bytes, reset_peak_memory
 
-    option, folder = read("model", name), Path(o.folder) / name
+    option = read("model", name)
     family, dtype, device = option["loader"]["family"], getattr(torch, o.dtype), torch.device(o.device)
-    try:
-        files = synthetic.write(folder, config, family, dtype=dtype)
+    Path(o.folder).mkdir(parents=True, exist_ok=True)
+    # In a folder of its own: what else lies in `folder`, under whatever name, is somebody's.
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=o.folder) as folder:
+        files = synthetic.write(Path(folder), config, family, dtype=dtype)
         reset_peak_memory(device)
         started = time.perf_counter()
         transformer = synthetic.read(files, config, family, dtype=dtype, device=device)
         seconds = time.perf_counter() - started
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     spec = ModelSpec(
         name=name,
         kind=ModelKind.MASKED_DIFFUSION,

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.bench_options import memory_for, parsed, require_device, require_memory
+from harness.commands.writable import require_drawing, require_file
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,24 +48,24 @@ class Options:
 
 def options(words: Sequence[str]) -> Options:
     """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
-    from harness.commands.results.words import settings
+    o = Options(**parsed(words, Options.__dataclass_fields__))
+    if o.width % _HEAD:
+        raise ConfigError(f"width={o.width}: must be a multiple of {_HEAD}, the width of a head")
+    return o
 
-    known = Options.__dataclass_fields__
-    values: dict[str, Any] = {}
-    for key, value in settings(words, known):
-        if isinstance(known[key].default, str):
-            values[key] = value
-        elif value.isdecimal() and int(value):
-            values[key] = int(value)
-        else:
-            raise ConfigError(f"{key}={value}: must be a whole number of at least 1")
-    return Options(**values)
+
+def require_machine(o: Options) -> None:
+    """Raise ConfigError for what this machine has not: the device, memory for the weights, or a place for the file."""
+    require_device(o.device)
+    weights = 13 * o.layers * o.width**2 + 2 * o.vocabulary * o.width
+    sizes = f"width={o.width} layers={o.layers} vocabulary={o.vocabulary}"
+    require_memory(sizes, 4 * (weights + max(_ROWS) * max(_KEYS) * o.vocabulary))
+    require_file("out", o.out)
 
 
 def main(words: Sequence[str]) -> int:
     """Measure, fit, print, and write the machine as JSON; return 0."""
     from harness.commands.console import console
-    from harness.commands.cost import require_figures
     from harness.commands.results.words import taken_out
     from harness.models.cost.fit import fit
     from harness.runs import device
@@ -71,10 +73,12 @@ def main(words: Sequence[str]) -> int:
 
     folder, words = taken_out(words, "--figure")
     o = options(words)
+    require_machine(o)
     if folder is not None:
-        require_figures()
+        require_drawing(folder)
     switches = device.apply(device=o.device, dtype=o.dtype, threads=o.threads, deterministic=False)
-    every = list(measure(o))
+    with memory_for(f"width={o.width} layers={o.layers} vocabulary={o.vocabulary}"):
+        every = list(measure(o))
     found = fit([one for place, one in enumerate(every) if place % 3], every[::3])
     calls = [_call_row(one, found, held_out=place % 3 == 0) for place, one in enumerate(every)]
     provenance = collect(o.device, switches=switches.to_dict())
@@ -154,8 +158,6 @@ def _transformer(o: Options) -> "Transformer":
     from harness.models.training import initialise
     from harness.models.transformer import Attention, TransformerConfig
 
-    if o.width % _HEAD:
-        raise ConfigError(f"width={o.width}: must be a multiple of {_HEAD}, the width of a head")
     config = TransformerConfig(
         vocab_size=o.vocabulary,
         width=o.width,

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.errors import ConfigError
+from harness.commands.bench_options import memory_for, parsed, require_known, require_memory
+from harness.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from harness.engine.diffusion.method import DiffusionMethod
@@ -37,6 +38,7 @@ _DRAFTING = (
     *("freedave method/cache=dual", "freedave method/cache=dual method.drafts=tree"),
 )
 _GENERATE = ("gpt2", "llama")
+_NAMED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,28 +120,34 @@ def main(words: Sequence[str]) -> int:
 
 def options(words: Sequence[str]) -> Options:
     """Return what a command line says; raise ConfigError naming the key and the value that cannot be."""
-    from harness.commands.results.words import settings
-    from harness.config.catalogue import nearest
+    values = parsed(words, Options.__dataclass_fields__)
+    o, models = Options(**values), values.get("models", ())
+    require_known("models", models, Options().models, "no such model")
+    require_known("decoders", o.decoders, [*plain_decoders(), *_CACHED, *_DRAFTING, "ar_greedy"], "no such decoder")
+    runs = planned(o)
+    for name in models:
+        if name not in dict(runs):
+            raise ConfigError(
+                f"models={name}: is not measured with decoders={','.join(o.decoders)}; "
+                f"{name} has {listed(_decoders(name), _NAMED)}"
+            )
+    for name in o.decoders:
+        if name not in {decoder for _, decoder in runs}:
+            others = [model for model in Options().models if name in _decoders(model)]
+            raise ConfigError(
+                f"decoders={name}: is not measured on models={','.join(o.models)}; it is on {', '.join(others)}"
+            )
+    _require_memory(o)
+    return o
 
-    values: dict[str, Any] = {}
-    for key, text in settings(words, Options.__dataclass_fields__):
-        listed = tuple(filter(None, text.split(",")))
-        if key in ("batches", "rounds"):
-            numbers = [int(one) for one in listed if one.isdecimal() and int(one)]
-            if not listed or len(numbers) < len(listed) or (key == "rounds" and len(numbers) > 1):
-                raise ConfigError(f"{key}={text}: must be a whole number of at least 1")
-            values[key] = numbers[0] if key == "rounds" else tuple(numbers)
-        else:
-            values[key] = listed
-    known = Options().models
-    for name in values.get("models", ()):
-        if name not in known:
-            raise ConfigError(f"models={name}: no such model; {nearest(name, known)}")
-    every = [*plain_decoders(), *_CACHED, *_DRAFTING, "ar_greedy"]
-    for name in values.get("decoders", ()):
-        if name not in every:
-            raise ConfigError(f"decoders={name}: no such decoder; {nearest(name, every)}")
-    return Options(**values)
+
+def _require_memory(o: Options) -> None:
+    """Raise ConfigError where the logits of the responses of a batch are more than this machine holds."""
+    for name in o.models:
+        kind, _, vocabulary = name.partition("_")
+        if kind == "random":
+            asked, length = max(o.batches), _LENGTHS["random"][1]
+            require_memory(f"batches={asked} models={name}", 4 * asked * length * int(vocabulary))
 
 
 def plain_decoders() -> list[str]:
@@ -155,19 +163,33 @@ def plain_decoders() -> list[str]:
     ]
 
 
+def planned(o: Options) -> list[tuple[str, str]]:
+    """Return the models and decoders that were asked for, as far as they are measured with each other."""
+    return [(model, one) for model in o.models for one in _decoders(model) if not o.decoders or one in o.decoders]
+
+
+def _decoders(model: str) -> list[str]:
+    """Return what is measured on a model."""
+    if model in ("tiny_ar", *_GENERATE):
+        return ["ar_greedy"]
+    return [*(_BESIDE_LARGE if _is_wide(model) else plain_decoders()), *_CACHED, *_DRAFTING]
+
+
+def _is_wide(model: str) -> bool:
+    return model.startswith("random") and int(model.partition("_")[2]) >= _WIDE
+
+
 def targets(o: Options) -> Iterator[Target]:
     """Yield every target that was asked for."""
-    for model in o.models:
-        if model in _GENERATE:
-            yield from _beside_generate(model, o)
-        elif model == "tiny_ar":
-            yield from (_causal(batch, o) for batch in o.batches if not o.decoders or "ar_greedy" in o.decoders)
-        else:
-            wide = model.startswith("random") and int(model.partition("_")[2]) >= _WIDE
-            for words in (*(_BESIDE_LARGE if wide else plain_decoders()), *_CACHED, *_DRAFTING):
-                if o.decoders and words not in o.decoders:
-                    continue
-                yield from (_diffusion(model, words, batch, wide, o) for batch in o.batches)
+    for model, words in planned(o):
+        for batch in o.batches:
+            with memory_for(f"batches={batch} models={model}"):
+                if model in _GENERATE:
+                    yield _beside_generate(model, batch, o)
+                elif model == "tiny_ar":
+                    yield _causal(batch, o)
+                else:
+                    yield _diffusion(model, words, batch, _is_wide(model), o)
 
 
 def _bar(words: str, batch: int, wide: bool) -> float:
@@ -225,33 +247,30 @@ def _measured(name: str, bar: float, model: "LanguageModel", decoded: Callable[.
     return Target(name=name, bar=bar, value=value, calls=len(recorder.calls), query_tokens=queries)
 
 
-def _beside_generate(shape: str, o: Options) -> Iterator[Target]:
-    """Yield greedy decoding by our loop over that by transformers, with the same weights."""
+def _beside_generate(shape: str, batch: int, o: Options) -> Target:
+    """Return greedy decoding by our loop over that by transformers, with the same weights."""
     from harness.engine.autoregressive.loop import decode
     from harness.engine.shared.records import Ledger
 
-    if o.decoders and "ar_greedy" not in o.decoders:
-        return
     prompt, length = _LENGTHS["causal"]
     model, method = _of_transformers(shape), _greedy()
-    for batch in o.batches:
-        prompts, ledger = prompts_of(batch, prompt, model.spec.vocab_size), Ledger()
-        ids_BT = torch.tensor(prompts)
-        mask_BT = torch.ones_like(ids_BT)
+    prompts, ledger = prompts_of(batch, prompt, model.spec.vocab_size), Ledger()
+    ids_BT = torch.tensor(prompts)
+    mask_BT = torch.ones_like(ids_BT)
 
-        def ours(ledger: Ledger, prompts: list[list[int]] = prompts) -> list[list[int]]:
-            made = decode(model, method, prompts, gen_length=length, seeds=range(len(prompts)), ledger=ledger)
-            return [[*one.tokens] for one in made]
+    def ours(ledger: Ledger) -> list[list[int]]:
+        made = decode(model, method, prompts, gen_length=length, seeds=range(batch), ledger=ledger)
+        return [[*one.tokens] for one in made]
 
-        def theirs(ids_BT: torch.Tensor = ids_BT, mask_BT: torch.Tensor = mask_BT) -> list[list[int]]:
-            told = {"max_new_tokens": length, "do_sample": False, "pad_token_id": 0}
-            return model.inner.generate(ids_BT, attention_mask=mask_BT, **told)[:, prompt:].tolist()
+    def theirs() -> list[list[int]]:
+        told = {"max_new_tokens": length, "do_sample": False, "pad_token_id": 0}
+        return model.inner.generate(ids_BT, attention_mask=mask_BT, **told)[:, prompt:].tolist()
 
-        assert ours(ledger) == theirs(), "the same weights gave other tokens"
-        value = ratio_of(lambda ours=ours: ours(Ledger()), theirs, o.rounds)
-        queries = sum(int(record.query_B.sum()) for record in ledger.records)
-        name = f"{shape} ar_greedy over transformers' generate batch={batch}"
-        yield Target(name=name, bar=1.0, value=value, calls=len(ledger.records), query_tokens=queries)
+    assert ours(ledger) == theirs(), "the same weights gave other tokens"
+    value = ratio_of(lambda: ours(Ledger()), theirs, o.rounds)
+    queries = sum(int(record.query_B.sum()) for record in ledger.records)
+    name = f"{shape} ar_greedy over transformers' generate batch={batch}"
+    return Target(name=name, bar=1.0, value=value, calls=len(ledger.records), query_tokens=queries)
 
 
 def ratio_of(decoded: Callable[[], object], bare: Callable[[], object], rounds: int) -> float:
@@ -316,6 +335,7 @@ def model_named(name: str) -> Any:
     ).model  # fmt: skip
 
 
+@cache
 def _of_transformers(shape: str) -> Any:
     """Return a causal model of width 256 with 4 layers and 512 tokens, of a class of transformers."""
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig

@@ -1,11 +1,12 @@
 """`decbench bench --targets`: ratios of real decodings and their own calls, in a shape that programs can read."""
 
 import json
+import os
 
 import pytest
 import torch
 
-from harness.commands import bench
+from harness.commands import bench, bench_targets
 from harness.commands.bench_targets import Options, Recorder, Target, options, plain_decoders, targets
 from harness.engine.shared.model import ForwardRequest
 from harness.errors import ConfigError
@@ -73,9 +74,31 @@ def test_a_bar_is_kept_by_what_reaches_it() -> None:
         ("batches=0", "batches=0: must be a whole number of at least 1"),
         ("rounds=3,4", "rounds=3,4"),
         ("round=3", "did you mean rounds"),
+        ("batches=99999999999999999999", "batches=99999999999999999999: must be a whole number"),
+        ("models=", "models=: names nothing to measure"),
+        ("decoders=", "decoders=: names nothing to measure"),
+        ("models=gpt2 decoders=threshold", "models=gpt2: is not measured with decoders=threshold; gpt2 has ar_greedy"),
+        ("models=tiny_mdm decoders=ar_greedy", "models=tiny_mdm: is not measured with decoders=ar_greedy; .* more"),
+        (
+            "models=tiny_mdm decoders=threshold,ar_greedy",
+            "decoders=ar_greedy: is not measured on models=tiny_mdm; it is on tiny_ar, gpt2, llama",
+        ),
+        ("models=random_126464 batches=65536", "batches=65536 models=random_126464: takes at least .* GB of memory"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(word: str, message: str) -> None:
-    """Guards minutes of measuring under a name that was mistyped."""
+def test_what_cannot_be_measured_is_refused(word: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards minutes of measuring under a name that was mistyped, and a list of nothing as a success."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1 << 12, "SC_PHYS_PAGES": 1 << 22}.__getitem__)
     with pytest.raises(ConfigError, match=message):
-        options([word])
+        options(word.split())
+
+
+def test_targets_without_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a line for users in place of what an allocator says."""
+
+    def refuse(*_: object) -> Target:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(bench_targets, "_causal", refuse)
+    with pytest.raises(ConfigError, match="batches=4 models=tiny_ar: there was not enough memory; choose less"):
+        list(targets(Options(models=("tiny_ar",), batches=(4,))))
