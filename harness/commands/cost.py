@@ -24,15 +24,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.cost_decoding import decode, job_of
+from harness.commands.writable import require_drawing
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
+    from harness.config.job import Job
     from harness.engine.shared.records import ForwardRecord
     from harness.models.cost.fit import Fit
     from harness.models.cost.machine import Machine
     from harness.models.cost.shape import ModelShape
     from harness.models.cost.work import Call, Timing, Work
-    from harness.runs.decode_batch import Decoded
 
 _ON = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
 """What decodes in place of a model, by kind."""
@@ -110,21 +112,13 @@ def main(argv: Sequence[str]) -> int:
         return 0
     asked = options(words)
     if folder is not None:
-        require_figures()
+        require_drawing(folder)
     found = decodings(asked)
     if folder is not None:
         for path in _drawn(found, asked, Path(folder)):
             sys.stdout.write(f"{path}\n")
     tell([one.row for one in found], as_json="--json" in argv)
     return 0
-
-
-def require_figures() -> None:
-    """Raise MissingDependency if nothing can be drawn, which is worth knowing before minutes of work."""
-    from harness.results.figures.style import drawing
-
-    with drawing():
-        pass
 
 
 def tell(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -188,23 +182,24 @@ def decodings(asked: Options) -> list[Decoding]:
             f"model={asked.model}: nothing embedded decodes as {model['kind']} does; name a model with on="
         )
     jobs = [job[1:] for job in expand([f"model={on}", *asked.overrides]).jobs]
-    labels = _labels(jobs)
-    return [one for job, label in zip(jobs, labels, strict=True) for one in _both(job, label, asked, on, shape, where)]
+    # All of them before the first is decoded, so that the last is not refused minutes later.
+    found = zip(jobs, _labels(jobs), [job_of([f"model={on}", *job]) for job in jobs], strict=True)
+    return [one for words, label, job in found for one in _both(words, label, job, asked, on, shape, where)]
 
 
 def _both(
-    job: Sequence[str], label: str, asked: Options, on: str, shape: "ModelShape", where: "Timing"
+    words: Sequence[str], label: str, job: "Job", asked: Options, on: str, shape: "ModelShape", where: "Timing"
 ) -> Iterator[Decoding]:
     from harness.models.cost.generations import causal_calls
 
-    decoded, prompts = decode([f"model={on}", *job])
+    decoded, prompts = decode(job)
     calls = [call for batch in decoded for call in calls_of(batch.calls)]
     answers = [[len(made.answer) for made in batch.generations] for batch in decoded]
     causal = [call for given, made in zip(prompts, answers, strict=True) for call in causal_calls(given, made)]
     cost, beside = (priced(some, sum(map(sum, answers)), shape, where) for some in (calls, causal))
     even = (cost.seconds / cost.calls) / (beside.seconds / beside.tokens)
     rows = max(map(len, prompts))
-    told = f"{' '.join(job) or 'method=llada'} (calls of {on}) as {asked.model} on {asked.device}"
+    told = f"{' '.join(words) or 'method=llada'} (calls of {on}) as {asked.model} on {asked.device}"
     for name, shown, one, at in ((told, label, cost, even), ("causal, same shape and answers", _CAUSAL, beside, None)):
         row = {"decoding": name, **one.per_token(), "even_at": at, **shares(one.work), **one.parts()}
         yield Decoding(label=shown, batch_size=rows, causal=one is beside, row=row)
@@ -287,27 +282,6 @@ def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> 
     else:
         raise ConfigError(f"model={name}: its shape is not known here; choose {', '.join(SHAPES)}, or an in-tree model")
     return shape_of(config, bytes_per_value=bytes_per_value)
-
-
-def decode(overrides: Sequence[str]) -> tuple[list["Decoded"], list[list[int]]]:
-    """Return decoded batches of a task's prompts, and the lengths of the prompts of each."""
-    from harness.config.composition import compose
-    from harness.config.drafts import ROLES, TARGET
-    from harness.config.job import resolve
-    from harness.runs.progress import Silent
-    from harness.runs.runner import street_of
-
-    given = {word.partition("=")[0] for word in overrides}
-    few = [] if "task.samples" in given else ["task.samples=8"]
-    cfg = compose([*overrides, *few, "measure=traced"])
-    for role in (role for role, key in ROLES.items() if role != TARGET and cfg[key] is not None):
-        raise ConfigError(
-            f"model@{role}={cfg[role].name}: calls of a {role} would be priced as those of the target, the one "
-            f"shape that cost is given; use method=prompt_lookup, or run"
-        )
-    street, _ = street_of(resolve(cfg), Silent())
-    prompts, decoded = zip(*street.decodings(), strict=True)
-    return list(decoded), [[len(one) for one in batch] for batch in prompts]
 
 
 def calls_of(records: Sequence["ForwardRecord"]) -> Iterator["Call"]:

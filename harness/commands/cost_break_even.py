@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.cost import Options as Priced
-from harness.commands.cost import code, require_figures, shape_named, tell, timing_named
+from harness.commands.cost import code, shape_named, tell, timing_named
 from harness.commands.cost import options as priced
 from harness.commands.results.words import Words, parse
+from harness.commands.writable import require_drawing
 from harness.errors import ConfigError
 
 _BATCHES = range(1, 65)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     words = parse(argv, flags=("--json",), options=("--figure",))
     o, folder = options(words.rest), words.options.get("--figure")
     if folder is not None:
-        require_figures()
+        require_drawing(folder)
     elif o.filters:
         raise ConfigError(f"{o.filters[0]}: stored runs are drawn, not printed; add --figure FOLDER")
     rows = break_even_rows(o)

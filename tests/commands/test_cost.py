@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.commands import cost
 from harness.models.cost.generations import Lengths, break_even
 from harness.models.cost.machine import machine
 from harness.models.cost.shape import shape_of
@@ -35,6 +36,13 @@ def test_full_calls_cost_what_their_shape_says(call_decbench: RunDecbench):
     assert (cost["calls"], cost["tokens_per_call"]) == (16, 1)
     assert cost["predicted_tokens_per_s"] == pytest.approx(16 / seconds)
     assert causal["query_tokens"] == length - 1 and causal["calls"] == 16
+
+
+@pytest.mark.parametrize(("batch_size", "calls"), [(3, 12), (32, 4)])
+def test_batches_are_those_that_were_asked_for(call_decbench: RunDecbench, batch_size: int, calls: int):
+    """Guards a price under a batch size that nothing was decoded at: every call has as many rows as the label says."""
+    (cost, _) = costs(call_decbench, "method=llada", "gen_length=4", f"batch_size={batch_size}")
+    assert (cost["calls"], cost["tokens_per_call"]) == (calls, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -83,12 +91,21 @@ def test_served_models_are_told_with_where_they_are_cheapest(call_decbench: RunD
         (["method=ar_greedy"], "method=ar_greedy: does not run on model=tiny_mdm"),
         (["on=tiny"], "model=tiny: no such model"),
         (["on=tiny_ar", "model@draft=tiny_ar", "method=speculative"], "model@draft=tiny_ar: calls of a draft would be"),
+        (["batching=continuous", "batch_size=4"], "batching=continuous: cost prices batches of fixed rows"),
+        (["batching=continuous", "batch_tokens=64"], "batch_tokens=64: cost prices batches of fixed rows"),
+        (["batch_size=5000"], "batch_size=5000: cost decodes at most 4096 rows at once"),
+        (["batch_size=4", "task.samples=2"], "batch_size=4: only 2 samples of task=list_copy would be decoded"),
+        (["batch_size=1,0"], "batch_size=0: must be at least 1"),
+        (["--figure", "/proc/zz"], "--figure=/proc/zz: cannot be written"),
         (["serving", "context=none"], "context=none: write context=8192, or several: context=8192,32768"),
         (["serving", "device=h20"], "device=h20: write context=8192"),
     ],
 )
-def test_what_cannot_be_priced_ends_in_one_line(call_decbench: RunDecbench, words: list[str], message: str):
-    """Guards names and numbers that cannot be."""
+def test_what_cannot_be_priced_ends_in_one_line(
+    call_decbench: RunDecbench, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards names and numbers that cannot be, refused before anything is decoded."""
+    monkeypatch.setattr(cost, "decode", pytest.fail)
     done = call_decbench("cost", *words)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
