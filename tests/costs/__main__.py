@@ -44,12 +44,15 @@ class Command:
 
 def main(folder: Path) -> None:
     """Fill the stores as far as they are not there, measure, and print the page."""
-    commands = _prepared(folder)
-    seconds: dict[str, list[tuple[float, float]]] = {one.told: [] for one in commands}
-    for _ in range(_ROUNDS):
-        for one in commands:
-            shutil.rmtree(folder / "fresh", ignore_errors=True)
-            seconds[one.told].append(_seconds(one.words))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fresh-", dir=folder) as own:
+        fresh = Path(own) / "store"
+        commands = _prepared(folder, fresh)
+        seconds: dict[str, list[tuple[float, float]]] = {one.told: [] for one in commands}
+        for _ in range(_ROUNDS):
+            for one in commands:
+                shutil.rmtree(fresh, ignore_errors=True)
+                seconds[one.told].append(_seconds(one.words))
     sys.stdout.write(
         f"# What commands cost\n\nMade by `python -m tests.costs > results/costs.md` on {os.cpu_count()} cores: CPU "
         f"seconds of whole processes, medians of {_ROUNDS} interleaved rounds, smallest and largest beside them, and "
@@ -75,7 +78,7 @@ def main(folder: Path) -> None:
     )
 
 
-def _prepared(folder: Path) -> list[Command]:
+def _prepared(folder: Path, fresh: Path) -> list[Command]:
     loose, packed, quick = (folder / name for name in ("loose", "packed", "quickstart"))
     for place in (loose, packed):
         store = Store(root=place)
@@ -95,7 +98,7 @@ def _prepared(folder: Path) -> list[Command]:
         Command(told="`decbench plan` of one run: ready to decode", words=[*_DECBENCH, "plan", *_ONE], bar_s=4),
         Command(
             told="`decbench run` of one sample",
-            words=[*_DECBENCH, "run", *_ONE, "tracker=none", f"results_dir={folder / 'fresh'}"],
+            words=[*_DECBENCH, "run", *_ONE, "tracker=none", f"results_dir={fresh}"],
         ),
         Command(
             told="`decbench run experiment=quickstart`, its 60 runs stored: table and figure",
