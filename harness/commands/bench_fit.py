@@ -1,9 +1,10 @@
 """`decbench bench --fit [key=value ...]`: what of its speed this machine gives to calls, for `decbench cost`.
 
-Calls of many shapes of a transformer with random weights are timed in turns, the median of `rounds` taken, and three
-numbers fitted to two thirds of them: operations per second, bytes per second, and what every call loses. The others
-tell how far predictions are off. `decbench cost device=FILE` then predicts for this machine, inside what was measured.
-One thread of a processor is timed by its own clock, which leaves out what others do there.
+Calls of many shapes of two transformers with random weights, one a quarter as wide as the other, are timed in turns,
+the median of `rounds` taken, and three numbers fitted to two thirds of them: operations per second, bytes per second,
+and what every call loses. The others tell how far predictions are off. `decbench cost device=FILE` then predicts for
+this machine, inside what was measured. One thread of a processor is timed by its own clock, which leaves out what
+others do there.
 
 The file holds every call. `--figure FOLDER` draws them under the roof of the machine, and predicted over measured
 seconds, as roofline.svg, pdf, png and csv; hollow markers are calls that nothing was fitted to.
@@ -20,21 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.bench_options import memory_for, parsed, require_device, require_memory
 from harness.commands.writable import require_drawing, require_file
-from harness.errors import ConfigError
+from harness.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from harness.models.cost.fit import Fit, Timed
     from harness.models.cost.work import Call
     from harness.models.transformer import Transformer
 
-_HEAD = 32
+_HEAD, _NARROW = 32, 4
+"""The width of a head, and how much narrower the second transformer is."""
 _ROWS, _QUERIES, _KEYS = (1, 2, 4, 8), (1, 4, 16, 64), (64, 192)
 """Rows, query positions of each, and positions that they see: full calls where these are as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line may say; the sizes are those of the transformer that is timed."""
+    """What the command line may say; the sizes are those of the wider of the two transformers."""
 
     width: int = 256
     layers: int = 4
@@ -82,7 +84,7 @@ def main(words: Sequence[str]) -> int:
     found = fit([one for place, one in enumerate(every) if place % 3], every[::3])
     calls = [_call_row(one, found, held_out=place % 3 == 0) for place, one in enumerate(every)]
     provenance = collect(o.device, switches=switches.to_dict())
-    record = {"options": asdict(o), "fit": asdict(found), "provenance": provenance, "calls": calls}
+    record = {"options": asdict(o), "fit": found.kept(), "provenance": provenance, "calls": calls}
     Path(o.out).parent.mkdir(parents=True, exist_ok=True)
     Path(o.out).write_text(json.dumps(record, indent=1) + "\n")
     console().print(_said(found, o), highlight=False, soft_wrap=True)
@@ -113,8 +115,8 @@ def _drawn(record: dict[str, Any], found: "Fit", o: Options, folder: Path) -> li
     from harness.results.figures.making import make_rows, save
 
     summary = (
-        f"Calls of a transformer with {o.layers} layers of width {o.width} and a vocabulary of {o.vocabulary} on "
-        f"{o.device} ({o.dtype}, threads: {o.threads}), each the median of {o.rounds}: "
+        f"Calls of transformers with {o.layers} layers of width {listed(_widths(o), 2)} and a vocabulary of "
+        f"{o.vocabulary} on {o.device} ({o.dtype}, threads: {o.threads}), each the median of {o.rounds}: "
         f"{_said(found, o).splitlines()[0]}."
     )
     provenance = {name: record[name] for name in ("options", "fit", "provenance")}
@@ -138,21 +140,39 @@ def measure(o: Options) -> Iterator["Timed"]:
     from harness.models.cost.shape import shape_of
     from harness.runs.measure import settled_heap
 
-    model = _transformer(o)
-    shape = shape_of(model.config, bytes_per_value=next(model.parameters()).element_size())
-    calls = dict(_calls(model))
-    for run in calls.values():
+    # Between the calls of one transformer bytes differ little: a narrow one tells reading from what every call loses,
+    # and its calls are those of small models.
+    models = [_transformer(o, width) for width in _widths(o)]
+    shapes = [shape_of(model.config, bytes_per_value=next(model.parameters()).element_size()) for model in models]
+    calls = [(shape, *call) for shape, model in zip(shapes, models, strict=True) for call in _calls(model)]
+    for _, _, run in calls:
         run()
-    taken: dict[Call, list[float]] = {call: [] for call in calls}
+    taken: list[list[float]] = [[] for _ in calls]
     with settled_heap():
         for _ in range(o.rounds):
-            for call, run in calls.items():
-                taken[call].append(_seconds(run, o))
-    for call, seconds in taken.items():
+            for seconds, (_, _, run) in zip(taken, calls, strict=True):
+                seconds.append(_seconds(run, o))
+    for seconds, (shape, call, _) in zip(taken, calls, strict=True):
         yield timed(shape, call, statistics.median(seconds))
 
 
-def _transformer(o: Options) -> "Transformer":
+def _widths(o: Options) -> list[int]:
+    return [*dict.fromkeys((o.width, width_for(o.width // _NARROW)))]
+
+
+def width_for(width: int) -> int:
+    """Return the least width that is not smaller and can be timed."""
+    return max(1, -(-width // _HEAD)) * _HEAD
+
+
+def largest() -> "Call":
+    """Return the largest call that is timed."""
+    from harness.models.cost.work import Call
+
+    return Call.even(rows=max(_ROWS), query=max(_KEYS), keys=max(_KEYS))
+
+
+def _transformer(o: Options, width: int) -> "Transformer":
     import torch
 
     from harness.models.training import initialise
@@ -160,12 +180,12 @@ def _transformer(o: Options) -> "Transformer":
 
     config = TransformerConfig(
         vocab_size=o.vocabulary,
-        width=o.width,
+        width=width,
         layers=o.layers,
-        heads=o.width // _HEAD,
-        kv_heads=o.width // _HEAD,
+        heads=width // _HEAD,
+        kv_heads=width // _HEAD,
         head_width=_HEAD,
-        feed_forward_width=3 * o.width,
+        feed_forward_width=3 * width,
         max_length=max(_KEYS),
         attention=Attention.FULL,
     )

@@ -1,16 +1,16 @@
 """`decbench cost model=NAME method=NAME device=NAME [...]`: what a decoding would cost on a machine that is not here.
 
-An embedded model of the same kind decodes a few prompts. Its calls, with the positions that each computed and saw, are
-then priced for the shape of `model` on `device`: operations, bytes, and the longer of the two times that they take.
-Beside them stands a causal model of the same shape that writes the same answers in the same batches. Every number is a
-prediction, none is measured; what the small model is sure of, the large one may not be.
+An embedded model of the same kind decodes a few prompts, in whole batches. Its calls, with the positions that each
+computed and saw, are then priced for the shape of `model` on `device`: operations, bytes, and the longer of the two
+times that they take. Beside them stands a causal model of the same shape that writes the same answers in the same
+batches. Every number is a prediction, none is measured; what the small model is sure of, the large one may not be.
 
 | words | what they do |
 |---|---|
 | on=NAME | another embedded model; what else is said is said to it, as to `run`: task=list_sort batch_size=4 |
 | method/cache=none,prefix,dual | several decodings, as in a sweep |
 | --figure FOLDER | draws where their time goes, as time_parts.svg, pdf, png and csv |
-| device=FILE.json | a machine that `decbench bench --fit` has measured; calls outside what was measured are refused |
+| device=FILE.json | a machine that `decbench bench --fit` measured, in its bytes per value; calls beyond are refused |
 
 `even_at` are the tokens that a call has to decide to be as fast as the causal model. `decbench cost break_even
 [key=value ...]`: the same by batch and context (`harness.commands.cost_break_even`). `decbench cost serving
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.cost_decoding import decode, job_of
+from harness.commands.cost_measured import measured_for, require_measured
 from harness.commands.writable import require_drawing
 from harness.errors import ConfigError
 
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
     from harness.models.cost.machine import Machine
     from harness.models.cost.shape import ModelShape
     from harness.models.cost.work import Call, Timing, Work
+    from harness.models.transformer import TransformerConfig
 
 _ON = {"masked_diffusion": "tiny_mdm", "block_diffusion": "tiny_block", "causal": "tiny_ar"}
 """What decodes in place of a model, by kind."""
 _MOST_BYTES = 8
+_FOR_RUN = ("experiment", "measure", "results_dir", "name")
+_OWN = ("model", "device", "on", "bytes_per_value")
 _PART = "predicted_ms_of_"
 _CAUSAL = "causal, same shape"
 
@@ -146,15 +150,44 @@ def options(words: Sequence[str]) -> Options:
     overrides = []
     for word in words:
         key, _, value = word.partition("=")
-        if key in {one.name for one in fields(Options)} - {"overrides"}:
+        if key in _OWN:
+            if not value.strip():
+                raise ConfigError(f"{word}: needs a value; leave it out for the default")
             own[key] = value
-        elif key in ("experiment", "measure", "results_dir", "name"):
+        elif key in _FOR_RUN:
             raise ConfigError(f"{word}: is for run; cost decodes a few prompts and stores nothing")
         else:
             overrides.append(word)
+    _refuse_unknown(overrides)
     if "bytes_per_value" in own:
         own["bytes_per_value"] = _bytes(own["bytes_per_value"])
+    if (stored := _stored_bytes(own.get("device", ""))) and own.setdefault("bytes_per_value", stored) != stored:
+        raise ConfigError(
+            f"bytes_per_value={own['bytes_per_value']:g}: {own['device']} was measured with {stored} bytes per value; "
+            f"leave it out"
+        )
     return Options(**own, overrides=tuple(overrides))
+
+
+def _refuse_unknown(overrides: Sequence[str]) -> None:
+    """Raise ConfigError, with the nearest one, for a key that neither cost nor run knows."""
+    from harness.config.catalogue import nearest
+    from harness.config.overrides import parse
+    from harness.config.root import GROUPS, BenchConf
+
+    known = {*_OWN, *(one.name for one in fields(BenchConf))} - {*_FOR_RUN}
+    for key in (override.key_or_group for override in parse(overrides)):
+        if key.partition(".")[0].partition("/")[0] not in {*known, *GROUPS, "hydra"}:
+            raise ConfigError(f"{key}: no such key; {nearest(key, known)}")
+
+
+def _stored_bytes(device: str) -> int | None:
+    """Return what a value took where a machine was measured; None for one of a data sheet."""
+    from harness.models.cost.fit import Fit
+    from harness.models.cost.fit_file import BYTES
+
+    where = timing_named(device) if device.endswith(".json") else None
+    return BYTES[where.dtype] if isinstance(where, Fit) else None
 
 
 def _bytes(text: str) -> float:
@@ -169,22 +202,20 @@ def _bytes(text: str) -> float:
 
 def decodings(asked: Options) -> list[Decoding]:
     """Return what decodings cost and, after each, what a causal model of the same shape would."""
-    from harness.config.catalogue import names, nearest, read
+    from harness.config.catalogue import read
+    from harness.models.cost.shape import shape_of
     from harness.runs.sweep import expand
 
-    if asked.model not in names("model"):
-        raise ConfigError(f"model={asked.model}: no such model; {nearest(asked.model, names('model'))}")
-    model, where = read("model", asked.model), timing_named(asked.device)
-    shape = shape_named(asked.model, model, asked.bytes_per_value)
-    on = asked.on or _ON.get(model["kind"])
+    config, where = config_named(asked.model), timing_named(asked.device)
+    shape, kind = shape_of(config, bytes_per_value=asked.bytes_per_value), read("model", asked.model)["kind"]
+    on = asked.on or _ON.get(kind)
     if on is None:
-        raise ConfigError(
-            f"model={asked.model}: nothing embedded decodes as {model['kind']} does; name a model with on="
-        )
+        raise ConfigError(f"model={asked.model}: nothing embedded decodes as {kind} does; name a model with on=")
     jobs = [job[1:] for job in expand([f"model={on}", *asked.overrides]).jobs]
     # All of them before the first is decoded, so that the last is not refused minutes later.
     found = zip(jobs, _labels(jobs), [job_of([f"model={on}", *job]) for job in jobs], strict=True)
-    return [one for words, label, job in found for one in _both(words, label, job, asked, on, shape, where)]
+    with measured_for(asked, config, where):
+        return [one for words, label, job in found for one in _both(words, label, job, asked, on, shape, where)]
 
 
 def _both(
@@ -196,6 +227,7 @@ def _both(
     calls = [call for batch in decoded for call in calls_of(batch.calls)]
     answers = [[len(made.answer) for made in batch.generations] for batch in decoded]
     causal = [call for given, made in zip(prompts, answers, strict=True) for call in causal_calls(given, made)]
+    require_measured(where, shape, [*calls, *causal])
     cost, beside = (priced(some, sum(map(sum, answers)), shape, where) for some in (calls, causal))
     even = (cost.seconds / cost.calls) / (beside.seconds / beside.tokens)
     rows = max(map(len, prompts))
@@ -221,7 +253,7 @@ def _shortened(word: str) -> str:
 
 def timing_named(device: str) -> "Fit | Machine":
     """Return a machine by name, or the one that a file of `decbench bench --fit` holds."""
-    from harness.models.cost.fit import read_fit
+    from harness.models.cost.fit_file import read_fit
     from harness.models.cost.machine import machine
 
     return read_fit(Path(device)) if device.endswith(".json") else machine(device)
@@ -260,15 +292,18 @@ def code() -> dict[str, Any]:
     return {name: told[name] for name in ("git_commit", "git_dirty", "packages_sha256")}
 
 
-def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> "ModelShape":
-    """Return the shape of a model that is embedded, published with a known shape, or lies on this machine."""
+def config_named(name: str) -> "TransformerConfig":
+    """Return the sizes of a model that is embedded, published with a known shape, or lies on this machine."""
+    from harness.config.catalogue import names, nearest, read
     from harness.models import checkpoint, hub, packaged
-    from harness.models.cost.shape import shape_of
     from harness.models.embedded import CHECKPOINTS
     from harness.models.public.families import FAMILIES
     from harness.models.public.loader import read_config
     from harness.models.public.synthetic import SHAPES
 
+    if name not in names("model"):
+        raise ConfigError(f"model={name}: no such model; {nearest(name, names('model'))}")
+    model = read("model", name)
     family = model["loader"].get("family")
     if name in SHAPES:
         config = SHAPES[name]
@@ -281,7 +316,7 @@ def shape_named(name: str, model: Mapping[str, Any], bytes_per_value: float) -> 
         config, _ = read_config(packaged.made(model), FAMILIES[packaged.FAMILY], ())
     else:
         raise ConfigError(f"model={name}: its shape is not known here; choose {', '.join(SHAPES)}, or an in-tree model")
-    return shape_of(config, bytes_per_value=bytes_per_value)
+    return config
 
 
 def calls_of(records: Sequence["ForwardRecord"]) -> Iterator["Call"]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.cost import Options as Priced
-from harness.commands.cost import code, shape_named, tell, timing_named
+from harness.commands.cost import code, config_named, tell, timing_named
 from harness.commands.cost import options as priced
+from harness.commands.cost_measured import measured_for
 from harness.commands.results.words import Words, parse
 from harness.commands.writable import require_drawing
 from harness.errors import ConfigError
@@ -77,22 +78,27 @@ def options(words: Sequence[str]) -> Options:
 
 def break_even_rows(o: Options) -> list[dict[str, Any]]:
     """Return a row per batch size: tokens per call by cache, and the causal model's tokens per second."""
-    from harness.config.catalogue import names, nearest, read
     from harness.models.cost.generations import Lengths, break_even, causal_s
+    from harness.models.cost.shape import shape_of
 
-    if o.of.model not in names("model"):
-        raise ConfigError(f"model={o.of.model}: no such model; {nearest(o.of.model, names('model'))}")
-    shape = shape_named(o.of.model, read("model", o.of.model), o.of.bytes_per_value)
-    where = timing_named(o.of.device)
+    config, where = config_named(o.of.model), timing_named(o.of.device)
+    if o.prompt_length + o.gen_length > config.max_length:
+        longer = max(("gen_length", "prompt_length"), key=lambda key: getattr(o, key))
+        raise ConfigError(
+            f"{longer}={getattr(o, longer)}: model={o.of.model} has {config.max_length} positions for prompt and "
+            f"response, not {o.prompt_length + o.gen_length}; choose shorter ones"
+        )
+    shape = shape_of(config, bytes_per_value=o.of.bytes_per_value)
     lengths = Lengths(prompt=o.prompt_length, response=o.gen_length, block=o.block_length)
-    return [
-        {
-            "batch_size": rows,
-            **break_even(shape, rows, lengths, where),
-            "predicted_causal_tokens_per_s": rows * o.gen_length / causal_s(shape, rows, lengths, where),
-        }
-        for rows in _BATCHES
-    ]
+    with measured_for(o.of, config, where):
+        return [
+            {
+                "batch_size": rows,
+                **break_even(shape, rows, lengths, where),
+                "predicted_causal_tokens_per_s": rows * o.gen_length / causal_s(shape, rows, lengths, where),
+            }
+            for rows in _BATCHES
+        ]
 
 
 def reached(words: Words, filters: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,18 +1,19 @@
 """A machine told from what calls took on it: what of the roofline programs reach, and what every call loses."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError
 from harness.models.cost.machine import Machine
 from harness.models.cost.shape import ModelShape
 from harness.models.cost.work import Call, Work, work_of
 
 LEAST = 12
 """Calls that three numbers are told from."""
+NOT_FITTED = ("file", "device", "dtype")
+"""What of a fit tells where it is from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,22 @@ class Timed:
     seconds: float
 
 
+class Unmeasured(ConfigError):
+    """A call lies outside what a machine was measured at; `needs` are the most operations and bytes that were asked."""
+
+    def __init__(self, said: str, needs: tuple[float, float]) -> None:
+        """Keep what is needed beside what is said."""
+        super().__init__(said)
+        self.needs = needs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A fitted machine: relative errors are those of calls that it was not fitted to; `flops` and `moved` its range."""
+    """A fitted machine: relative errors are those of calls that it was not fitted to; `flops` and `moved` its range.
+
+    `file` is where it was read, `device` and `dtype` where and in what its calls were computed; they are empty for one
+    that was not read.
+    """
 
     machine: Machine
     calls: int
@@ -34,32 +48,40 @@ class Fit:
     worst_error: float
     flops: tuple[float, float]
     moved: tuple[float, float]
+    file: str = ""
+    device: str = ""
+    dtype: str = ""
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a file says of it, as plain values."""
+        return {key: value for key, value in asdict(self).items() if key not in NOT_FITTED}
+
+    def require(self, works: Sequence[Work]) -> None:
+        """Raise Unmeasured for the first call outside what was measured."""
+        needs = max(work.flops for work in works), max(work.moved for work in works)
+        for work in works:
+            for what, value, (low, high) in (("operations", work.flops, self.flops), ("bytes", work.moved, self.moved)):
+                if not low <= value <= high:
+                    raise Unmeasured(
+                        f"a call of {value:.3g} {what}: {self.file or 'this machine'} was measured from {low:.3g} to "
+                        f"{high:.3g}; nothing is known beyond",
+                        needs,
+                    )
 
     def seconds(self, work: Work) -> float:
-        """Return the predicted seconds of a call; raise ConfigError for one outside what was measured."""
-        for what, value, (low, high) in (("flops", work.flops, self.flops), ("bytes", work.moved, self.moved)):
-            if not low <= value <= high:
-                raise ConfigError(
-                    f"a call of {value:.3g} {what}: this machine was measured from {low:.3g} to {high:.3g}; "
-                    "nothing is known beyond"
-                )
+        """Return the predicted seconds of a call; raise Unmeasured for one outside what was measured."""
+        self.require([work])
         return self.machine.seconds(work)
 
+    def total(self, first: Work, last: Work, count: int) -> float:
+        """Return the predicted seconds of calls that grow evenly; raise Unmeasured for one beyond what was measured."""
+        self.require([first, last])
+        return self.machine.total(first, last, count)
+
     def split(self, parts: Mapping[str, Work]) -> dict[str, float]:
-        """Return the predicted seconds of a call by part; raise ConfigError for one outside what was measured."""
-        self.seconds(sum(parts.values(), Work()))
+        """Return the predicted seconds of a call by part; raise Unmeasured for one outside what was measured."""
+        self.require([sum(parts.values(), Work())])
         return self.machine.split(parts)
-
-
-def read_fit(file: Path) -> Fit:
-    """Return a fit that `decbench bench --fit` has written; raise DataError for a file that holds none."""
-    try:
-        told = json.loads(file.read_text("utf-8"))["fit"]
-        ranges = {name: tuple(told[name]) for name in ("flops", "moved")}
-        return Fit(**{**told, **ranges, "machine": Machine(**told["machine"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{file}: is no fitted machine ({reason}); write one with decbench bench --fit") from error
 
 
 def timed(shape: ModelShape, call: Call, seconds: float) -> Timed:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from harness.models.cost.shape import ModelShape
-from harness.models.cost.work import Call, Timing, seconds_of
+from harness.models.cost.work import Call, Timing, evenly, seconds_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,9 @@ def causal_calls(prompts: Sequence[int], answers: Sequence[int]) -> Iterator[Cal
 
 def causal_s(shape: ModelShape, rows: int, lengths: Lengths, machine: Timing) -> float:
     """Return the seconds in which a causal model writes `rows` responses at the same time."""
-    return seconds_of(shape, causal_calls([lengths.prompt] * rows, [lengths.response] * rows), machine)
+    begin = causal_calls([lengths.prompt] * rows, [1] * rows)
+    first, last = (Call.even(rows=rows, query=1, keys=k, stored=1) for k in (lengths.prompt + 1, lengths.whole - 1))
+    return seconds_of(shape, begin, machine) + evenly(shape, first, last, lengths.response - 1, machine)
 
 
 def line_of(cache: str, shape: ModelShape, rows: int, lengths: Lengths, machine: Timing) -> Line:
@@ -67,21 +70,40 @@ def line_of(cache: str, shape: ModelShape, rows: int, lengths: Lengths, machine:
     Logits are those of the block.
     """
 
-    def taken(query: int, keys: int, *, head: int = lengths.block, stored: int = 0) -> float:
-        return seconds_of(shape, [Call.even(rows=rows, query=query, keys=keys, head=head, stored=stored)], machine)
-
     whole, block = lengths.whole, lengths.block
-    begins = range(lengths.prompt, whole, block)
+    blocks = lengths.response // block
+
+    def call(query: int, keys: int = whole, *, head: int = block, stored: int = 0) -> Call:
+        return Call.even(rows=rows, query=query, keys=keys, head=head, stored=stored)
+
+    def taken(one: Call) -> float:
+        return seconds_of(shape, [one], machine)
+
     if cache == "none":
-        return Line(fixed_s=0.0, stepping_s=lengths.response * taken(whole, whole))
+        return Line(fixed_s=0.0, stepping_s=lengths.response * taken(call(whole)))
     if cache == "block_causal":
-        fixed = taken(lengths.prompt, lengths.prompt, head=0, stored=lengths.prompt)
-        fixed += sum(taken(block, begin + block, head=0, stored=block) for begin in begins)
-        return Line(fixed_s=fixed, stepping_s=block * sum(taken(block, begin + block) for begin in begins))
-    sizes = [whole - begin if cache == "prefix" else block for begin in begins]
-    steps = [taken(size, whole, stored=size if cache == "dual" else 0) for size in sizes]
-    full = taken(whole, whole, stored=whole)
-    return Line(fixed_s=sum(full - step for step in steps), stepping_s=block * sum(steps))
+
+        def growing(*, head: int, stored: int = 0) -> float:
+            first, last = (call(block, end, head=head, stored=stored) for end in (lengths.prompt + block, whole))
+            return evenly(shape, first, last, blocks, machine)
+
+        begin = taken(call(lengths.prompt, lengths.prompt, head=0, stored=lengths.prompt))
+        return Line(fixed_s=begin + growing(head=0, stored=block), stepping_s=block * growing(head=block))
+    steps = blocks * taken(call(block, stored=block)) if cache == "dual" else _windows(shape, rows, lengths, machine)
+    return Line(fixed_s=blocks * taken(call(whole, stored=whole)) - steps, stepping_s=block * steps)
+
+
+def _windows(shape: ModelShape, rows: int, lengths: Lengths, machine: Timing) -> float:
+    """Return the seconds of one call for each block that computes it and all behind it."""
+    block, blocks = lengths.block, lengths.response // lengths.block
+
+    def call(of: int) -> Call:
+        return Call.even(rows=rows, query=of * block, keys=lengths.whole, head=block)
+
+    # The experts that few tokens pass do not grow evenly with them.
+    alone = min(blocks, ceil(shape.mixture.saturated / (rows * block))) if shape.mixture else 0
+    one_by_one = seconds_of(shape, (call(of) for of in range(1, alone + 1)), machine)
+    return one_by_one + evenly(shape, call(alone + 1), call(blocks), blocks - alone, machine)
 
 
 CACHES = ("none", "prefix", "dual", "block_causal")

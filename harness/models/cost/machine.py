@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
+from math import floor
 
 from harness.errors import ConfigError
 from harness.models.cost.work import Work
@@ -34,6 +35,16 @@ class Machine:
         """Return the least time of a call: the roofline, and what is always lost."""
         return max(self._computing(work), self._reading(work)) + self.overhead_s
 
+    def total(self, first: Work, last: Work, count: int) -> float:
+        """Return the least time of `count` calls whose work grows evenly from that of the first to that of the last."""
+        lines = [(each(first), each(last)) for each in (self._computing, self._reading)]
+        begins, other = sorted(lines, reverse=True)
+        before, after = begins[0] - other[0], begins[1] - other[1]
+        # Of two straight lines the longer one at the start is so up to where they cross, and the other from there on.
+        change = count if after >= 0 else 1 + floor(before / (before - after) * (count - 1))
+        straight = partial(_straight, count=count)
+        return straight(begins, range(change)) + straight(other, range(change, count)) + count * self.overhead_s
+
     def split(self, parts: Mapping[str, Work]) -> dict[str, float]:
         """Return the seconds of a call by its parts, each by its share of what the call waits for, and those lost."""
         whole = sum(parts.values(), Work())
@@ -45,6 +56,14 @@ class Machine:
 
     def _reading(self, work: Work) -> float:
         return work.moved / (self.bandwidth * self.memory_share)
+
+
+def _straight(ends: tuple[float, float], places: range, *, count: int) -> float:
+    """Return the sum of values at some places of `count` values between two ends, evenly apart."""
+    if not places:
+        return 0.0
+    middle = (places[0] + places[-1]) / 2
+    return len(places) * (ends[0] + (ends[1] - ends[0]) * middle / max(1, count - 1))
 
 
 @cache

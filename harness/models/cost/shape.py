@@ -1,6 +1,7 @@
 """What of a model's shape costs anything: weights that a token passes, keys and values that it leaves."""
 
 from dataclasses import dataclass
+from math import log
 
 from harness.models.transformer import TransformerConfig
 
@@ -17,6 +18,12 @@ class Mixture:
     def touched(self, tokens: float) -> float:
         """Return the share of a layer's experts that some of `tokens` tokens pass, routed evenly."""
         return 1 - (1 - self.active / self.count) ** tokens
+
+    @property
+    def saturated(self) -> float:
+        """The tokens from which on no number tells the share from all."""
+        missed = 1 - self.active / self.count
+        return log(2.0**-54) / log(missed) if missed > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,10 @@ class Timing(Protocol):
         """Return the predicted seconds of a call."""
         ...
 
+    def total(self, first: Work, last: Work, count: int) -> float:
+        """Return the predicted seconds of `count` calls whose work grows evenly from the first to the last."""
+        ...
+
     def split(self, parts: Mapping[str, Work]) -> dict[str, float]:
         """Return the predicted seconds of a call by its parts, and as `lost` what passes with every call."""
         ...
@@ -110,6 +114,11 @@ def work_of(shape: ModelShape, call: Call) -> Work:
 def seconds_of(shape: ModelShape, calls: Iterable[Call], machine: Timing) -> float:
     """Return the predicted seconds of calls that follow each other."""
     return sum(machine.seconds(work_of(shape, call)) for call in calls)
+
+
+def evenly(shape: ModelShape, first: Call, last: Call, count: int, machine: Timing) -> float:
+    """Return the predicted seconds of `count` calls that grow evenly from the first to the last, without adding up."""
+    return machine.total(work_of(shape, first), work_of(shape, last), count) if count > 0 else 0.0
 
 
 def spent(shape: ModelShape, calls: Iterable[Call], machine: Timing) -> dict[str, float]:

@@ -3,15 +3,22 @@
 import csv
 import json
 import random
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.commands.bench_fit import Options, _calls, _transformer, _widths
+from harness.commands.cost import options
 from harness.errors import ConfigError, DataError
-from harness.models.cost.fit import Timed, fit, read_fit, timed
+from harness.models.checkpoint import read_config
+from harness.models.cost.fit import Timed, fit, timed
+from harness.models.cost.fit_file import read_fit
 from harness.models.cost.machine import Machine
-from harness.models.cost.shape import shape_of
+from harness.models.cost.shape import ModelShape, shape_of
 from harness.models.cost.work import Call, Work, work_of
+from harness.models.embedded import CHECKPOINTS
 from harness.models.public.synthetic import SHAPES
 from tests.conftest import RunDecbench
 
@@ -56,7 +63,7 @@ def test_nothing_is_said_beyond_what_was_measured():
     every = measured()
     found = fit(every[1:], every[:1])
     assert found.seconds(every[3].work) == pytest.approx(every[3].seconds, rel=1e-2)
-    for work, what in ((Work(linear_flops=1e18, weight_bytes=2e10), "flops"), (Work(linear_flops=1e12), "bytes")):
+    for work, what in ((Work(linear_flops=1e18, weight_bytes=2e10), "operations"), (Work(linear_flops=1e12), "bytes")):
         with pytest.raises(ConfigError, match=f"{what}: this machine was measured from .* nothing is known beyond"):
             found.seconds(work)
 
@@ -121,9 +128,110 @@ def test_what_cannot_be_measured_ends_in_one_line(call_decbench: RunDecbench, wo
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def fitted(file: Path, **changes: Any) -> Path:
+    """Write a file as the bench does, from calls that are known, with some keys of the fit set to others."""
+    every = measured()
+    told = fit(every[1:], every[:1]).kept()
+    for key, value in changes.items():
+        section, name = (told["machine"], key.removeprefix("machine_")) if "machine_" in key else (told, key)
+        section[name] = value
+    kept = {"options": {"dtype": "bfloat16", "device": "cuda"}, "fit": told}
+    file.write_text(json.dumps(kept))
+    return file
+
+
 def test_a_file_that_is_none_is_named(tmp_path: Path):
     """Guards the name of a file that holds something else."""
-    (tmp_path / "other.json").write_text("{}")
-    for name in ("other.json", "absent.json"):
-        with pytest.raises(DataError, match=f"{name}: is no fitted machine"):
+    for name, content in (
+        ("other.json", "{}"),
+        ("list.json", "[1]"),
+        ("half.json", '{"fit": '),
+        ("fit.json", '{"fit": 1}'),
+    ):
+        (tmp_path / name).write_text(content)
+    for name in ("other.json", "list.json", "half.json", "fit.json", "absent.json"):
+        with pytest.raises(
+            DataError, match=f"{name}: is no fitted machine .*; write one with decbench bench --fit out="
+        ):
             read_fit(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("flops", [1], r"fit.flops=\[1\]: must be two numbers"),
+        ("flops", ["1", "2"], "fit.flops=.*: must be two numbers"),
+        ("flops", [2, 1], "fit.flops=.*: must be two numbers"),
+        ("moved", None, "fit.moved=None: must be two numbers"),
+        ("moved", [1, float("inf")], "fit.moved=.*: must be two numbers"),
+        ("machine_flops", "3e14", "fit.machine.flops=3e14: must be a number of more than 0"),
+        ("machine_flops", 0, "fit.machine.flops=0: must be a number of more than 0"),
+        ("machine_bandwidth", -1, "fit.machine.bandwidth=-1: must be a number of more than 0"),
+        ("machine_bandwidth", float("nan"), "fit.machine.bandwidth=nan: must be a number of more than 0"),
+        ("machine_bandwidth", None, "fit.machine.bandwidth=None: must be a number of more than 0"),
+        ("machine_memory_share", True, "fit.machine.memory_share=True: must be a number of more than 0"),
+        ("machine_overhead_s", -1e-9, "fit.machine.overhead_s=-1e-09: must be a number of at least 0"),
+        ("machine_speed", 1, "fit.machine.speed: no such key"),
+        ("machine", None, "is no fitted machine .fit.machine must be an object"),
+        ("median_error", "small", "fit.median_error=small: must be a number of at least 0"),
+    ],
+)
+def test_a_file_with_a_number_that_cannot_be_is_refused(tmp_path: Path, key: str, value: object, message: str):
+    """Guards predictions against a file that was edited: the file, the key and the value in one line."""
+    assert read_fit(fitted(tmp_path / "good.json")).dtype == "bfloat16"
+    with pytest.raises(DataError, match=f"bad.json: {message}.*; write one with decbench bench --fit"):
+        read_fit(fitted(tmp_path / "bad.json", **{key: value}))
+
+
+def test_a_file_without_its_number_type_is_refused(tmp_path: Path):
+    """Guards bytes per value, which predictions take from there."""
+    told = json.loads(fitted(tmp_path / "machine.json").read_text())
+    for told_of in ({"dtype": "int8"}, {"dtype": []}, [], None):
+        (tmp_path / "machine.json").write_text(json.dumps(told | {"options": told_of}))
+        with pytest.raises(DataError, match=r"machine.json: options.dtype=.*: must be one of float32, "):
+            read_fit(tmp_path / "machine.json")
+
+
+def test_values_take_what_they_took_where_the_machine_was_measured(tmp_path: Path):
+    """Guards predictions of half the bytes for a machine that was measured with whole ones."""
+    file = fitted(tmp_path / "machine.json")
+    assert options([f"device={file}"]).bytes_per_value == options([]).bytes_per_value == 2
+    kept = file.read_text().replace("bfloat16", "float32")
+    file.write_text(kept)
+    assert options([f"device={file}"]).bytes_per_value == 4
+    assert options([f"device={file}", "bytes_per_value=4"]).bytes_per_value == 4
+    with pytest.raises(
+        ConfigError, match=r"bytes_per_value=2: .*machine.json was measured with 4 bytes per value; leave"
+    ):
+        options(["bytes_per_value=2", f"device={file}"])
+
+
+def test_what_was_not_measured_is_told_with_what_measures_it(call_decbench: RunDecbench, tmp_path: Path):
+    """Guards the way on: the file, what the model needs, and a command whose calls are as large."""
+    file = fitted(tmp_path / "machine.json")
+    done = call_decbench("cost", "model=tiny_mdm", "task.samples=1", "gen_length=4", f"device={file}")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "model=tiny_mdm makes a call of " in done.stderr and f"{file} was measured from " in done.stderr
+    words = shlex.split(done.stderr[done.stderr.index("decbench bench --fit") :])
+    assert words[3:] == ["width=128", "layers=4", "vocabulary=128", "device=cuda", "dtype=bfloat16", f"out={file}"]
+
+
+def test_the_usual_measurement_covers_embedded_models():
+    """Guards the first thing that users try: a file of the bench, and a model of this package."""
+    measured_work = [work_of(shape, call) for shape, call in usual_calls()]
+    lengths = (12, 24, 48)
+    for name in ("tiny_mdm", "tiny_block", "tiny_ar", "tiny_moe"):
+        shape = shape_of(read_config(CHECKPOINTS / name), bytes_per_value=4)
+        for call in [
+            Call.even(rows=rows, query=q, keys=keys) for rows in (1, 8) for keys in lengths for q in (1, keys)
+        ]:
+            work = work_of(shape, call)
+            for what in ("flops", "moved"):
+                values = [getattr(one, what) for one in measured_work]
+                assert min(values) <= getattr(work, what) <= max(values)
+
+
+def usual_calls() -> list[tuple[ModelShape, Call]]:
+    """Return what is timed where nothing else is asked."""
+    models = [_transformer(Options(), width) for width in _widths(Options())]
+    return [(shape_of(model.config, bytes_per_value=4), call) for model in models for call, _ in _calls(model)]

@@ -2,10 +2,12 @@
 
 import pytest
 
+from harness.models.checkpoint import read_config
 from harness.models.cost.generations import CACHES, Lengths, break_even, causal_calls, causal_s, line_of
 from harness.models.cost.machine import Machine, machine
-from harness.models.cost.shape import shape_of
-from harness.models.cost.work import PARTS, Call, parts_of, seconds_of, spent, work_of
+from harness.models.cost.shape import ModelShape, shape_of
+from harness.models.cost.work import PARTS, Call, evenly, parts_of, seconds_of, spent, work_of
+from harness.models.embedded import CHECKPOINTS
 from harness.models.public.synthetic import SHAPES
 
 LLADA, DREAM = (shape_of(SHAPES[name]) for name in ("llada_8b_instruct", "dream_7b_instruct"))
@@ -60,6 +62,40 @@ def test_generations_are_as_fast_as_the_limit(cache: str, rows: int, tokens_per_
 def test_a_causal_model_is_as_fast_as_the_limit(rows: int, expected: float):
     """Guards the other side of the comparison."""
     assert 256 * rows / causal_s(LLADA, rows, Lengths(), H200) == pytest.approx(expected, rel=6e-3)
+
+
+@pytest.mark.parametrize("machine_of", [H200, Machine(flops=1e12, bandwidth=2.5e11, overhead_s=1e-4)])
+@pytest.mark.parametrize(
+    ("first", "last", "count"), [(1, 4000, 1000), (4000, 1, 1000), (7, 7, 5), (9, 9, 1), (1, 2, 2)]
+)
+def test_calls_that_grow_evenly_take_the_sum_of_their_times(machine_of: Machine, first: int, last: int, count: int):
+    """Guards the closed sum, below the corner of the roof, above it and across."""
+    step = (last - first) // max(1, count - 1)
+    calls = [Call.even(rows=4, query=first + step * at, keys=512, head=8) for at in range(count)]
+    total = evenly(LLADA, calls[0], calls[-1], count, machine_of)
+    assert total == pytest.approx(seconds_of(LLADA, calls, machine_of), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [LLADA, DREAM, shape_of(read_config(CHECKPOINTS / "tiny_moe"))])
+@pytest.mark.parametrize(("rows", "lengths"), [(1, (7, 96, 4)), (5, (300, 64, 1)), (64, (1, 32, 32)), (2, (1, 1, 1))])
+def test_generations_take_the_sum_of_their_calls(shape: ModelShape, rows: int, lengths: tuple[int, int, int]):
+    """Guards what is not added up one by one: tokens of a causal model, and windows that its experts see unevenly."""
+    prompt, response, block = lengths
+    asked = Lengths(prompt=prompt, response=response, block=block)
+    causal = seconds_of(shape, causal_calls([prompt] * rows, [response] * rows), H200)
+    assert causal_s(shape, rows, asked, H200) == pytest.approx(causal, rel=1e-12)
+    windows = [
+        Call.even(rows=rows, query=size, keys=asked.whole, head=block) for size in range(block, response + 1, block)
+    ]
+    assert line_of("prefix", shape, rows, asked, H200).stepping_s == pytest.approx(
+        block * seconds_of(shape, windows, H200), rel=1e-12
+    )
+
+
+def test_the_longest_generations_are_priced_as_the_shortest():
+    """Guards minutes of adding up: a million tokens behind a million, in blocks of one."""
+    found = break_even(LLADA, 64, Lengths(prompt=1 << 20, response=1 << 20, block=1), H200)
+    assert found == dict.fromkeys(CACHES)
 
 
 def test_at_the_break_even_both_take_the_same_time():
