@@ -22,6 +22,7 @@ Invariants: theta above ln V, or theta=0 with B=1, equals greedy decoding; `reus
 T tokens with R pauses that have room take T + R L calls, T + R B L rows, and make T + R B L tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -48,6 +49,8 @@ class LookaheadRerank:
     L: int = 5
     reuse_rollout: bool = True
     judges_drafts: ClassVar[bool] = False
+    # Rollouts run the whole model.
+    goes_with: ClassVar[Mapping[str, str]] = {"layers": "all"}
 
     def __post_init__(self) -> None:
         within(1, MOST_ROWS, B=self.B)

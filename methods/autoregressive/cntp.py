@@ -24,7 +24,7 @@ Invariants: N_max=1 gives the tokens of `ar_sample`; trials of lengths a_1 .. a_
 rows and make sum a_i tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import ClassVar, Self
@@ -84,6 +84,8 @@ class Cautious:
     """Tokens that end a trial, which whoever knows the tokenizer fills in (`in_tokens`)."""
 
     judges_drafts: ClassVar[bool] = False
+    # Trials run the whole model.
+    goes_with: ClassVar[Mapping[str, str]] = {"layers": "all"}
 
     def __post_init__(self) -> None:
         Law(self.temperature, self.top_k, self.top_p)

@@ -70,6 +70,8 @@ class DynamicExit:
     prompt_window: int = 32
     temperature: float = 0.0
     of_draft: ClassVar[bool] = False
+    # Verification goes on from what its drafts have passed.
+    goes_with: ClassVar[Mapping[str, str]] = {"layers": "all"}
 
     def __post_init__(self) -> None:
         Law(self.temperature, 0, 1.0)

@@ -18,6 +18,7 @@ Invariants: temperature 0 equals greedy decoding for any E and any model; a roun
 `nfe_draft` has g + 1 calls of E layers, `nfe` one of L - E.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -44,6 +45,8 @@ class EarlyExit:
     exit: int = 1
     temperature: float = 0.0
     of_draft: ClassVar[bool] = False
+    # Verification goes on from what its drafts have passed.
+    goes_with: ClassVar[Mapping[str, str]] = {"layers": "all"}
     from_text: ClassVar[bool] = True
     nested: ClassVar[bool] = True
 

@@ -30,6 +30,7 @@ experts are its own.
 """
 
 import math
+from collections.abc import Mapping
 from enum import Enum
 from typing import ClassVar
 
@@ -110,6 +111,8 @@ class SelfContrast:
     batched: bool = False
     judges_drafts: ClassVar[bool] = False
     of_draft: ClassVar[bool] = False
+    # The weak pass runs all layers.
+    goes_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"layers": ("all", "routing")}
 
     def __post_init__(self) -> None:
         _check("weak_ranks", self.weak_ranks)

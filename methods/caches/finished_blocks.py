@@ -24,8 +24,8 @@ PART = "finished_blocks.part_B"
 class Blocks:
     """The blocks of a call, `number` of them from 0: those before `final_B` are stored as they are.
 
-    All that is read comes from blocks before `end_B`. `other_BL` marks positions that are not as they were when they
-    were stored.
+    All that is read comes from blocks before `end_B`, and the window of a row that is held with nothing to read.
+    `other_BL` marks positions that are not as they were when they were stored.
     """
 
     past: Past
@@ -47,6 +47,10 @@ class Blocks:
         block_L = canvas.once((Blocks, length), (canvas.position_L,), lambda position_L: position_L // length)
         number = -(-canvas.tokens_BL.shape[1] // length)
         final_B = kept(canvas, FINAL, filled((canvas.num_rows,), 0, torch.int64, canvas.tokens_BL.device))
+        counts, wanted_BL = request.places.counts, source_BL
+        if counts is None or not all(counts):
+            idle_B = canvas.held_B & ~source_BL.any(1)
+            wanted_BL = source_BL | (canvas.window_BL & idle_B[:, None])
         return cls(
             past=past,
             other_BL=other_BL,
@@ -54,7 +58,7 @@ class Blocks:
             number=number,
             source_BL=source_BL,
             final_B=torch.minimum(final_B, torch.where(other_BL, block_L, number).amin(1)),
-            end_B=torch.where(source_BL, block_L, -1).amax(1) + 1,
+            end_B=torch.where(wanted_BL, block_L, -1).amax(1) + 1,
         )
 
     def first(self, marked_BL: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ class Draft:
     """A draft of a row, from 0, the `level`-th of it; `at` is its row among those of all levels.
 
     `useful` says that it can go on: within its window if the chain is bounded, else unfinished. `in_place`: its
-    positions are where those of its row are. `sample`, `opened` and `held` are what the host is told of it.
+    positions are where those of its row are. `closed`: its window is the next one, or leaves nothing open. `sample`,
+    `opened` and `held` are what the host is told of it.
     """
 
     row: int
@@ -31,14 +32,15 @@ class Draft:
     useful: bool
     live: bool
     in_place: bool
+    closed: bool
     sample: int
     opened: int
     held: int
 
     @property
     def ended(self) -> bool:
-        """Whether it is a draft that has completed its window."""
-        return bool(self.level) and not self.useful and self.in_place
+        """Whether it is a draft that has completed its window, and not one whose window has only moved."""
+        return bool(self.level) and not self.useful and self.in_place and self.closed
 
 
 def chain(
@@ -86,7 +88,8 @@ def _told(
         live, in_place = bool(undecided or held) and not given_up, layout == own_layout
         useful = bool(inside) and window == own_window and in_place if bounded else live
         goes_on = live and useful and not unread and clock > last_clock and layout == last_layout
-        state = {"live": live, "useful": useful, "in_place": in_place}
+        closed = window != own_window or not opened
+        state = {"live": live, "useful": useful, "in_place": in_place, "closed": closed}
         yield state | {"sample": sample, "opened": opened, "held": held}, goes_on
 
 
@@ -105,7 +108,7 @@ def to_evaluate(drafts: Sequence[Draft], counts: Sequence[int] | None) -> list[D
 
     The last one of a row is repeated so that there are as many as `counts` says, where the row has several.
     """
-    kept = [one for one in drafts if one.useful or not one.level or one.in_place]
+    kept = [one for one in drafts if one.useful or not one.level or one.ended]
     if counts is None:
         return kept
     made: list[Draft] = []

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import SETTLED, Canvas
 from harness.engine.diffusion.policies import Observe, Step
-from harness.engine.diffusion.standing import Told, outside, read_counts, tell, told
+from harness.engine.diffusion.standing import Told, counted, tell, told
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, rank_descending, surest
 from harness.errors import FieldError, at_least
 
 _TOKENS, _SCORE, _CONFIDENCE = "lopa.tokens_BL", "lopa.score_BL", "lopa.confidence_BL"
 _KNOWN, _CREATION, _TOKEN_GAP = "lopa.known_BL", "lopa.creation_B", "lopa.token_gap_BL"
+_CLOCK = "lopa.clock_B"
 
 
 @policy("method/verifier", "lopa")
@@ -60,20 +61,20 @@ class LookAhead:
         }
         if candidates.token_gap_BL is not None:
             canvas.memory[_TOKEN_GAP] = candidates.token_gap_BL
+        canvas.memory[_CLOCK] = canvas.clock_B
+
+    def count(self, canvas: Canvas) -> Tensor:
+        """Return how many candidates a step has left to the branches."""
+        return _left(canvas).sum(1)
 
     def ahead(self, canvas: Canvas) -> None:
         """Return None: branches stay in their window."""
 
     def propose(self, canvas: Canvas, prediction: Prediction, stepped: Canvas, step: Step) -> Canvas:
         """Return the branches, each row's base first, then by the rank of what they add."""
-        memory, open_BL = stepped.memory, stepped.open_BL
-        if prediction.open_BL is canvas.open_BL and outside(stepped) is outside(canvas):
-            # Whatever is open has been read, and no row waits.
-            left_BL, counts = open_BL, told(stepped).opened
-        else:
-            left_BL = open_BL & memory[_KNOWN] & (stepped.clock_B > canvas.clock_B)[:, None]
-            counts = read_counts(stepped, left_BL.sum(1))
+        memory, left_BL = stepped.memory, _left(stepped)
         sample, opened, held = told(stepped)
+        counts = counted(stepped) or left_BL.sum(1).tolist()
         branches = [min(left, self.k - 1) if more > 1 else 0 for left, more in zip(counts, opened, strict=True)]
         made = [(row, nth, count) for row, count in enumerate(branches) for nth in range(count + 1)]
         origin_D, nth_D, count_D = torch.tensor(made, dtype=torch.int64, device=left_BL.device).unbind(1)
@@ -81,7 +82,7 @@ class LookAhead:
         rank_BL = rank_descending(torch.where(left_BL, score_BL, -torch.inf))
         left_DL, rank_DL, score_DL = (one.index_select(0, origin_D) for one in (left_BL, rank_BL, score_BL))
         added_DL, branch_D = left_DL & (rank_DL == nth_D[:, None] - 1), nth_D > 0
-        drafts = _without(stepped, _KNOWN, _TOKEN_GAP).rows(origin_D)
+        drafts = _without(stepped, _KNOWN, _CLOCK, _TOKEN_GAP).rows(origin_D)
         drafts.draft_from_B = torch.where(count_D > 0, drafts.clock_B - 1, SETTLED)
         _commit_with_the_last_step(drafts, added_DL, branch_D)
         drafts.note(rankings=(score_DL, left_DL & (rank_DL < count_D[:, None]), left_DL))
@@ -134,6 +135,16 @@ class LookAhead:
         count_D = (drafts.num_open_B * self.branch_topp).long().clamp(min=1)
         mean_D = p_DL.masked_fill(drafts.position_L >= count_D[:, None], 0.0).sum(1) / count_D
         return self.alpha * drafts.memory[_CREATION] + (1 - self.alpha) * mean_D
+
+
+def _left(canvas: Canvas) -> Tensor:
+    """Return the open positions with a score, of which a scorer may leave some without, in rows that made a step."""
+    if _CLOCK not in canvas.memory:
+        return torch.zeros_like(canvas.window_BL)
+    sources = canvas.open_BL, canvas.memory[_KNOWN], canvas.clock_B, canvas.memory[_CLOCK]
+    return canvas.once(
+        _left, sources, lambda open_BL, known_BL, *clocks: open_BL & known_BL & torch.gt(*clocks)[:, None]
+    )
 
 
 def _without(canvas: Canvas, *keys: str) -> Canvas:

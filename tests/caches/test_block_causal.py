@@ -158,3 +158,16 @@ def test_models_that_see_later_blocks_are_refused(cache: BlockCausalCache | SubB
     refuse_kind(method, ModelKind.BLOCK_DIFFUSION)
     with pytest.raises(ValueError, match="needs a block_diffusion model, not a masked_diffusion one"):
         refuse_kind(method, ModelKind.MASKED_DIFFUSION)
+
+
+@pytest.mark.parametrize("cache", [*CACHES, ("method/cache=sub_block",)], ids=["stored", "merged", "sub_block"])
+def test_a_call_that_nothing_is_read_of_computes_the_window(cache: tuple[str, ...]):
+    """Guards rows that are held although their window is complete: the call that a policy wants is made, and counts."""
+    words = ("model=tiny_block", "method=freedave", "method.block_length=8", "method.selector.threshold=0.3")
+    words = (*words, "method.verifier.draft_steps=1", "method.idle_calls=true")
+    model, prompts = trained_model("tiny_block")
+    plain, made = (run(*words, *more, model=model, prompts=prompts) for more in ((), cache))
+    assert sum(one.nfe for one in made.counts) >= sum(one.nfe for one in plain.counts)
+    if cache in CACHES:
+        assert made.decided == plain.decided
+        assert [one.nfe for one in made.counts] == [one.nfe for one in plain.counts]

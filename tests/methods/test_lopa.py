@@ -17,7 +17,9 @@ from harness.engine.shared.records import Ledger
 from harness.errors import ConfigError
 from harness.models.closed_form import ClosedForm, ClosedFormModel
 from methods.diffusion.lopa import LookAhead
+from tests.caches.decoding import decode_with, trained_model
 from tests.methods.closed_form import MASK_ID, PROMPT, replay
+from tests.methods.test_arrivals import alone
 from tests.methods.test_freedave import GROWTH, on_random_model
 from tests.methods.trained import decode_task
 
@@ -174,3 +176,14 @@ def test_wrong_knobs_are_refused(wrong: str):
     """Guards the message, which names the knob."""
     with pytest.raises(ConfigError, match=f"method.{wrong.split('=')[0]}"):
         replay("method=lopa", f"method.{wrong}")
+
+
+@pytest.mark.parametrize("more", ["method/selector=hierarchy", "method.mode=ccd_ds"])
+def test_positions_without_a_score_are_no_branches(more: str):
+    """Guards scorers that leave positions which were read without a score, where a rank may be any position's."""
+    words = ["model=tiny_mdm", "method=ccd", "method.block_length=8", "gen_length=16", *more.split()]
+    method = build_method(compose([*words, "method/verifier=lopa"]))
+    assert isinstance(method, DiffusionMethod)
+    model, prompts = trained_model(samples=4)
+    together = decode_with(method, model, prompts)
+    assert (together.generations, together.counts) == alone(method, model, prompts)

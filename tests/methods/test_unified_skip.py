@@ -77,3 +77,17 @@ def test_a_speedup_that_leaves_no_two_layers_is_refused() -> None:
         fit_decoding(cfg, build.Builder())
     with pytest.raises(ConfigError, match=r"^model=oracle_ar: runs all of its layers or none.* use .*tiny_ar"):
         fit_decoding(compose(["model=oracle_ar", "method=unified_skip"]), build.Builder())
+
+
+@pytest.mark.parametrize("method", ["layer_skip", "del", "adadec", "cntp"])
+def test_what_runs_whole_layers_by_itself_is_refused(method: str) -> None:
+    """Guards drafts that have passed layers which verification would skip, and rollouts of another model."""
+    with pytest.raises(ConfigError, match="works with method/layers=all alone, and not with UnifiedSkip"):
+        build.build_method(compose(["model=tiny_ar_exits", f"method={method}", "method/layers=unified_skip"]))
+
+
+def test_a_weak_pass_of_all_layers_is_refused() -> None:
+    """Guards the contrast, which would be of two depths by two calls and of one by one."""
+    words = ["model=tiny_moe", "method=scmoe", "method/layers=unified_skip"]
+    with pytest.raises(ConfigError, match="works with method/layers=all or routing alone"):
+        build.build_method(compose(words))

@@ -95,9 +95,10 @@ class AutoregressiveMethod:
         """Raise ConfigError for a policy without those of other slots that it works with: `goes_with`, by names."""
         for slot in fields(self):
             part = getattr(self, slot.name)
-            for other, name in getattr(part, "goes_with", {}).items():
-                if type(getattr(self, other)) is not REGISTRY.get((f"method/{other}", name)):
+            for other, told in getattr(part, "goes_with", {}).items():
+                names = (told,) if isinstance(told, str) else told
+                if type(getattr(self, other)) not in [REGISTRY.get((f"method/{other}", name)) for name in names]:
                     raise ConfigError(
-                        f"{slot.name}={type(part).__name__}: works with method/{other}={name} alone, and not with "
-                        f"{type(getattr(self, other)).__name__}; choose that, or another {slot.name}"
+                        f"{slot.name}={type(part).__name__}: works with method/{other}={' or '.join(names)} alone, and "
+                        f"not with {type(getattr(self, other)).__name__}; choose that, or another {slot.name}"
                     )

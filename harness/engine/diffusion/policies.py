@@ -181,6 +181,15 @@ class Verifier(Protocol):
 
 
 @runtime_checkable
+class Counts(Protocol):
+    """A verifier that has to know a number of each row behind a step, which the host reads with all others."""
+
+    def count(self, canvas: Canvas) -> Tensor:
+        """Return the number [B], which `counted(canvas)` of `standing` gives to `propose`."""
+        ...
+
+
+@runtime_checkable
 class BeforeCommit(Protocol):
     """The one hook that any policy may have: for a window or a length that depends on a prediction."""
 

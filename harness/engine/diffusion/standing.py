@@ -15,6 +15,8 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.policies import Counts
+from harness.engine.shared.policy import acts_as
 
 
 def reads(method: DiffusionMethod, canvas: Canvas) -> Tensor:
@@ -42,6 +44,12 @@ def told(canvas: Canvas) -> Told:
 def tell(canvas: Canvas, known: Told) -> None:
     """Have `told` return what is known of the rows already."""
     canvas.known[told] = _sources(canvas), known
+
+
+def counted(canvas: Canvas) -> Sequence[int] | None:
+    """Return what the verifier counts of the rows (`Counts`), None where the host has not read it."""
+    sources, numbers = canvas.known.get(counted, ((), None))
+    return numbers if all(map(is_, sources, _sources(canvas))) else None
 
 
 def read_counts(canvas: Canvas, read_B: Tensor) -> Sequence[int]:
@@ -96,13 +104,15 @@ class Standing:
 
     How many positions are open, and which the next evaluation is `asked` for (`read_BL`, `read_B`); whether a policy
     holds the row, the loop has given it up, its step was idle, its last logits were no numbers, its window or its end
-    is due to change. How many are undecided is not asked (None) while a step is made: rows with an open position go on.
+    is due to change; and what the verifier counts. How many are undecided is not asked (None) while a step is made:
+    rows with an open position go on.
     """
 
     sample: list[int]
     open: list[int]
     undecided: list[int] | None
     held: list[int]
+    counted: list[int] | None
     given_up: list[int]
     idle: list[bool]
     broken: list[int]
@@ -114,7 +124,8 @@ class Standing:
     @classmethod
     def of(cls, method: DiffusionMethod, canvas: Canvas) -> "Standing":
         """Wait for the device, once."""
-        return cls._told(canvas, asked(method, canvas), {"undecided": canvas.undecided_BL.sum(1)})
+        columns = {"undecided": canvas.undecided_BL.sum(1), **_counted(method, canvas)}
+        return cls._told(canvas, asked(method, canvas), columns)
 
     @classmethod
     def within(
@@ -129,7 +140,7 @@ class Standing:
 
         What is asked for next is told only where windows wait: others are still to move.
         """
-        columns = {} if work_B is None else {"idle": work_B}
+        columns = _counted(method, canvas) | ({} if work_B is None else {"idle": work_B})
         columns |= {} if broken is None else {"broken": broken.expand_as(canvas.held_B)}
         due = [part.due(canvas) for part in method.watchful]
         columns |= {"due": reduce(torch.logical_or, due)} if due else {}
@@ -144,7 +155,14 @@ class Standing:
         columns = {"sample": canvas.sample_B, "open": open_B, "held": canvas.held_B, "given_up": canvas.given_up_B}
         columns |= others if read_B is open_B else {**others, "read": read_B}
         told = dict(zip(columns, torch.stack([*columns.values()]).tolist(), strict=True))
-        defaults = {"undecided": None, "idle": [False] * canvas.num_rows, "broken": [], "due": [], "read": told["open"]}
+        defaults = {
+            "undecided": None,
+            "counted": None,
+            "idle": [False] * canvas.num_rows,
+            "broken": [],
+            "due": [],
+            "read": told["open"],
+        }
         made = cls(**defaults | told, read_BL=read_BL, read_B=read_B)
         made.tell(canvas)
         return made
@@ -152,6 +170,7 @@ class Standing:
     def tell(self, canvas: Canvas) -> None:
         """Have `told` know of the rows of `canvas`, which stand like this."""
         tell(canvas, Told(self.sample, self.open, self.held))
+        canvas.known[counted] = _sources(canvas), self.counted
 
     @property
     def live(self) -> list[bool]:
@@ -178,6 +197,10 @@ class Standing:
     def rows(self, kept: Sequence[bool], index_B: Tensor) -> "Standing":
         """Return what is known of the rows that are kept."""
         return Standing(**{f.name: _of_rows(getattr(self, f.name), kept, index_B) for f in fields(self)})
+
+
+def _counted(method: DiffusionMethod, canvas: Canvas) -> dict[str, Tensor]:
+    return {"counted": method.verifier.count(canvas)} if acts_as(method.verifier, Counts) else {}
 
 
 def _of_rows(column: list[int] | Tensor | None, kept: Sequence[bool], index_B: Tensor) -> Any:
