@@ -30,7 +30,9 @@ taken before that block is opened.
 FreeDave++ (`threshold`) commits all positions that reach it, else the best; drafts add the best one each. A draft is
 accepted if its tokens are a *subset* of what the real step leads to, the longest first; that is another trajectory.
 With prefix, dual, block_causal or sub_block the answer is that of the method with this cache: drafts end where the
-window moves, or where something outside of it changes.
+window moves, or where something outside of it changes. Not so prefix and dual on models whose logits are shifted: what
+they keep of the position before a window comes from the last call in which its first one was masked, and verified
+drafts save calls.
 
 | as published | words |
 |---|---|
