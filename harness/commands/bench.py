@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.bench_options import no_memory, parsed, require_device, require_known, require_memory
+from harness.commands.bench_options import parsed, require_device, require_known, require_memory
 from harness.commands.writable import require_file, require_folder
 from harness.errors import ConfigError
 
@@ -162,6 +162,7 @@ def _shown(cell: dict[str, Any]) -> list[str]:
 
 def measure(o: Options) -> Iterator[dict[str, Any]]:
     """Yield one cell per model, cache and batch: loading first, as the cache `load`; refused caches have a reason."""
+    from harness.engine.shared.shortage import out_of_memory
     from harness.models.public.synthetic import SHAPES, shrunk
     from harness.runs.measure import settled_heap
 
@@ -181,7 +182,7 @@ def measure(o: Options) -> Iterator[dict[str, Any]]:
                         cell = _decode(model, method, batch, o)
                     yield base | cell | {"outcome": "ok"}
                 except (RuntimeError, MemoryError) as error:
-                    if not no_memory(error):
+                    if not out_of_memory(error):
                         raise
                     yield base | {"outcome": "out of memory"}
         del model

@@ -64,15 +64,10 @@ def require_known(key: str, names: Iterable[str], known: Iterable[str], what: st
 
 def require_device(device: str) -> None:
     """Raise ConfigError for a CUDA device that this machine does not have."""
-    if device == "cpu":
-        return
-    import torch
+    if device != "cpu":
+        from harness.config.hardware import require
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
-        raise ConfigError(f"device={device}: this machine has no usable CUDA device; use device=cpu")
-    if int(device.partition(":")[2] or 0) >= count:
-        raise ConfigError(f"device={device}: this machine has {count} CUDA devices; use device=cuda:{count - 1}")
+        require(device, key="device")
 
 
 def require_memory(asked: str, needed: float, device: str = "cpu") -> None:
@@ -87,19 +82,14 @@ def require_memory(asked: str, needed: float, device: str = "cpu") -> None:
         )
 
 
-def no_memory(error: BaseException) -> bool:
-    """Say whether an error says that there was not enough memory, of a device or of this machine."""
-    from harness.engine.shared.shortage import out_of_memory
-
-    return isinstance(error, MemoryError) or out_of_memory(error)
-
-
 @contextmanager
 def memory_for(asked: str) -> Iterator[None]:
     """Have what runs out of memory end as a refusal of what was asked."""
+    from harness.engine.shared.shortage import out_of_memory
+
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not no_memory(error):
+        if not out_of_memory(error):
             raise
         raise ConfigError(f"{asked}: there was not enough memory; choose less") from error

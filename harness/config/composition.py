@@ -57,6 +57,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         if settings := _added(cfg, parsed):
             cfg = _composed([*parsed, *parse(settings)])
         _check_values(cfg)
+    if cfg.batch_tokens is not None and not any(one.key_or_group == "batch_size" for one in parsed):
+        # The budget says how many rows: no more than these fit, each with a token of a prompt.
+        cfg.batch_size = max(cfg.batch_size, min(_LARGEST, cfg.batch_tokens // (cfg.gen_length + 1)))
     return cfg
 
 
@@ -170,9 +173,6 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"batching={cfg.batching}: must be {' or '.join(one.value for one in Batching)}")
     if cfg.batch_tokens is not None and (cfg.batching == Batching.FIXED.value or cfg.batch_tokens < 1):
         raise ConfigError(f"batch_tokens={cfg.batch_tokens}: must be at least 1, and needs batching=continuous")
-    if cfg.batch_tokens is not None and not any(one.startswith("batch_size=") for one in cfg.overrides):
-        # The budget says how many rows: no more than these fit, each with a token of a prompt.
-        cfg.batch_size = max(cfg.batch_size, min(_LARGEST, cfg.batch_tokens // (cfg.gen_length + 1)))
     if cfg.split > 1 and cfg.measure.name == "timed":
         raise ConfigError(f"split={cfg.split}: the seconds of a timed run belong together; leave split out")
     if not -_SEEDS <= cfg.seed < _SEEDS:

@@ -9,13 +9,13 @@ import torch
 from harness.errors import ConfigError
 
 
-def require(device: str) -> None:
-    """Raise ConfigError for CUDA where there is none, or not this card."""
+def require(device: str, key: str = "device.device") -> None:
+    """Raise ConfigError for CUDA where there is none, or not this card; `key` is what a user says it by."""
     asked, cards = torch.device(device), torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked.type == "cuda" and not cards:
-        raise ConfigError(f"device.device={device}: this machine has no usable CUDA device; use device=cpu")
+        raise ConfigError(f"{key}={device}: this machine has no usable CUDA device; use device=cpu")
     if asked.type == "cuda" and asked.index is not None and asked.index >= cards:
-        raise ConfigError(f"device.device={device}: this machine has {cards} CUDA devices, numbered from 0")
+        raise ConfigError(f"{key}={device}: this machine has {cards} CUDA devices; use device=cuda:{cards - 1}")
 
 
 def device_name(device: str) -> str:

@@ -22,7 +22,7 @@ from harness.results.canonical import canonical_setting
 from harness.results.multiplicity import holm
 from harness.results.parts import as_rows
 from harness.results.repeated import Spread, over_seeds
-from harness.results.schemas import BUDGET
+from harness.results.schemas import BUDGET, shown
 from harness.results.statistics import Estimate, mcnemar, paired_means, wilson
 from harness.results.store import Chosen, Store
 
@@ -31,8 +31,6 @@ _CONDITIONS = ("gen_length", "batch_size", "batching", "device", "dtype", "measu
 _PAIRED = ("model", "family", "task", "protocol", "template", "seed", *_CONDITIONS)
 _SAMPLE = ["sample_id", "prompt_sha256"]
 _UNFINISHED = "unfinished"
-WITHOUT = {"protocol": "own", "batching": "fixed"}
-"""What it is called where a run has nothing in a column."""
 MEASURED = ("correct", "nfe", "query_tokens", "tokens_out", "tokens_canvas", "prompt_tokens", "latency_s", _UNFINISHED)
 """What is known of every sample of a run."""
 
@@ -242,8 +240,7 @@ def _adjusted(made: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _condition(one: Measured, key: str) -> object:
-    # Tasks without published protocols have none, which is our own.
-    return one.run[key] or WITHOUT.get(key)
+    return shown(key, one.run[key])
 
 
 def baseline_of(one: Measured, measured: Sequence[Measured]) -> Measured | None:

@@ -1,5 +1,7 @@
 """Columns of the three result tables, with unit and meaning in the metadata of every field."""
 
+from typing import Any
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 6
@@ -7,6 +9,8 @@ SCHEMA_VERSION = 6
 _IDS = pa.list_(pa.int32())
 BUDGET = "budget"
 """`finish_reason` of samples that did not come to an end."""
+
+_UNSAID = {"protocol": "own", "batching": "fixed"}
 
 
 def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
@@ -95,6 +99,11 @@ def _names() -> tuple[pa.Field, ...]:
 def empty(schema: pa.Schema) -> pa.Table:
     """Return a table without rows; `Schema.empty_table` imports pandas, which takes half a second."""
     return pa.Table.from_batches([], schema)
+
+
+def shown(column: str, value: Any) -> Any:
+    """Return what a value of a column is called; None where nothing that is not there has a name in it."""
+    return _UNSAID.get(column) if value is None else value
 
 
 def without_names(schema: pa.Schema) -> list[str]:

@@ -197,6 +197,15 @@ def test_several_runs_are_compared_with_the_first(seeds: Path, call_decbench: Ru
     ]  # fmt: skip
 
 
+def test_a_seed_of_nought_is_a_seed(seeds: Path, call_decbench: RunDecbench):
+    """Guards numbers that are 0 against being told as nothing, and fixed batches, of which a row says nothing."""
+    told = call_decbench("results", "compare", "llada0", "llada1", "--json", "results_dir=store").stdout
+    assert json.loads(told)["differ in"] == ["seed: 0 / 1"]
+    add_run(Store(root=seeds / "store"), "streamed", setting="llada", method="llada", batching="continuous")
+    told = call_decbench("results", "compare", "llada0", "streamed", "--json", "results_dir=store").stdout
+    assert "batching: fixed / continuous" in json.loads(told)["differ in"]
+
+
 def test_counted_runs_have_no_ranked_times(seeds: Path, call_decbench: RunDecbench):
     """Guards against times of runs that were not made to be timed."""
     add_run(Store(root=seeds / "store"), "counted", setting="fast", method="fast", measure="counts", correct=[True] * 4,

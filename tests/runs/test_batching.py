@@ -155,6 +155,8 @@ def test_a_budget_is_the_batch(monkeypatch: pytest.MonkeyPatch, results_dir: Pat
     asked = short_of_memory(monkeypatch, 9)
     row, _ = made(results_dir, "batching=continuous", "batch_tokens=100")
     assert max(asked) == 3 and row["batching"] == "continuous 100"
+    for said, rows in (("batch_size=2", 2), ("seed=1", 5)):
+        assert compose([*RUN, "batching=continuous", "batch_tokens=100", said]).batch_size == rows
     with pytest.raises(DataError, match=r"batch_tokens=31: .* alone takes 32 positions, gen_length=16 of them; use at"):
         made(results_dir, "batching=continuous", "batch_tokens=31")
 
@@ -167,6 +169,7 @@ def test_room_is_rows_and_positions():
     assert room.beside(0, 0, [100, 10]) == 1
     assert room.beside(1, 30, [10]) == 0 and room.beside(3, 10, [10, 10]) == 1
     assert room.halved() == Room(rows=2, tokens=20) and Room(rows=1).halved() == Room(rows=1)
+    assert out_of_memory(MemoryError())
     assert out_of_memory(torch.OutOfMemoryError("x")) and not out_of_memory(ValueError("out of memory"))
 
 

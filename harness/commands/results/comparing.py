@@ -21,12 +21,13 @@ from typing import Any
 from harness.commands.results.words import Words, parse
 from harness.errors import ConfigError, DataError, listed
 from harness.results.canonical import canonical_setting
-from harness.results.comparison import WITHOUT, Comparison, Measured, against, by_sample, compare, load, spread
+from harness.results.comparison import Comparison, Measured, against, by_sample, compare, load, spread
 from harness.results.export import as_markdown
 from harness.results.multiplicity import holm
 from harness.results.repeated import Spread, mann_whitney, mean_pass_at_k
 from harness.results.requests import read_requests
 from harness.results.scan import Scan
+from harness.results.schemas import shown
 from harness.results.selection import attempt_of, matching, parse_filters
 from harness.results.store import Store
 
@@ -211,7 +212,7 @@ def _named(side: Side) -> str:
 def _differing(base: Side, one: Side) -> list[str]:
     told = []
     for key in _TOLD:
-        values = [list(dict.fromkeys(run.run[key] or WITHOUT.get(key) for run in side)) for side in (base, one)]
+        values = [list(dict.fromkeys(shown(key, run.run[key]) for run in side)) for side in (base, one)]
         if values[0] != values[1]:
             told.append(f"{key}: {' / '.join(','.join(map(str, each)) for each in values)}")
     return told

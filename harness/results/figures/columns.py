@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from harness.errors import ConfigError
-from harness.results.comparison import WITHOUT
 from harness.results.parallelism import PARTS
-from harness.results.schemas import RUNS, SAMPLES
+from harness.results.schemas import RUNS, SAMPLES, shown
 from harness.results.selection import require_column, value_of
 
 REUSED = "reused_share"
@@ -92,9 +91,9 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
     if column == VARIANT:
         parts = [word for word in row["setting"].split() if word.split("=")[0] in PARTS]
         return " ".join([row["method"], *parts])
-    value = value_of(row, column)
+    value = shown(column, value_of(row, column))
     if value is None:
-        return WITHOUT.get(column, "none")
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
