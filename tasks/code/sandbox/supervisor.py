@@ -106,10 +106,12 @@ class _Child:
                 if ended:
                     return self._judged(limits)
                 if now >= look:
+                    busy = time.thread_time()
                     if (excess := self._excess(limits)) is not None:
                         return excess
-                    # Looking at thousands of files must not take the time of the programs beside this one.
-                    look = time.monotonic() + max(_LOOK_S, 4 * (time.monotonic() - now))
+                    # Looking at thousands of files must not take the time of the programs beside this one; to wait
+                    # for a turn takes none, however long it is.
+                    look = time.monotonic() + max(_LOOK_S, 4 * (time.thread_time() - busy))
         # What was in time is not too late because we are.
         self._take_the_rest(limits)
         if self._has_ended(limits):

@@ -1,8 +1,10 @@
 """What a program has used by its end is found out at its end, whenever the supervisor looked before."""
 
+import dataclasses
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
@@ -90,3 +92,14 @@ def test_a_late_look_makes_nothing_late(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(usage, "processes", lambda session: (time.sleep(next(kept_s, 0.0)), look(session))[1])
     verdict = run_at(Tier.LIMITS, "import time; time.sleep(0.1)", Limits(wall_s=1.0), Machine.here())
     assert (verdict.status, verdict.detail) == ("passed", "")
+
+
+def test_a_look_that_had_to_wait_is_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that used its time up while the supervisor let pass four times what a busy machine had kept it for."""
+    look, kept_s, looks = usage.Sums.cpu_s, iter([0.0, 0.6]), count()
+    monkeypatch.setattr(
+        usage.Sums, "cpu_s", lambda self, pids: (time.sleep(next(kept_s, 0.0)), look(self, pids) + next(looks))[1]
+    )
+    machine = dataclasses.replace(Machine.here(), groups=None)
+    verdict = run_at(Tier.LIMITS, "import time; time.sleep(2)" + CORRECT, Limits(cpu_s=4), machine)
+    assert (verdict.status, verdict.detail) == ("timeout", "4 s of CPU time")
