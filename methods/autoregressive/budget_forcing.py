@@ -23,10 +23,10 @@ Deviation: injected tokens are charged as many as they are; the release charges 
 Invariants: max_waits=0 and max_think=0 change nothing; `fill` makes its answers as long as there is room.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -51,6 +51,13 @@ class Forcing(Enum):
 @policy("method/revision", "budget")
 class Budget:
     """Put `wait` in the place of an early `end`, and `cue` where the budget is used; see the module."""
+
+    # It looks at the last token of a round: what came before it in the same one is not seen to end anything.
+    goes_with: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
+        "drafter": "empty",
+        "branching": ("single", "samples"),
+        "acceptor": ("greedy", "keyed_sample", "rejection", "self_contrast"),
+    }
 
     variant: Forcing = Forcing.min_wait
     end: str = "Final Answer"

@@ -20,10 +20,10 @@ task is taken back.
 Invariants: where no tokenizer tells the texts' tokens the answers are those of greedy decoding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -49,6 +49,13 @@ STAGE, FROM = "staged.stage_B", "staged.from_B"
 @policy("method/revision", "stages")
 class Stages:
     """Ask for one artifact after another, and for the code last; see the module."""
+
+    # It looks at the last token of a round: what came before it in the same one is not seen to end anything.
+    goes_with: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
+        "drafter": "empty",
+        "branching": ("single", "samples"),
+        "acceptor": ("greedy", "keyed_sample", "rejection", "self_contrast"),
+    }
 
     stages: tuple[str, ...] = ("RA", "AD", "DD", "CODE")
     budgets: tuple[int, ...] = (256, 384, 384, 512)

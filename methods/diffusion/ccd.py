@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.largest import at_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import (
@@ -131,6 +132,11 @@ class Coherent:
 
     def __post_init__(self) -> None:
         at_least(1, b=self.b)
+
+    @property
+    def needs(self) -> Needs:
+        """Its scorer says what is coherent."""
+        return Needs(beside={"scorer": ("contextual",)}) if self.mode is Mode.ccd_ds else Needs()
 
     def __call__(self, candidates: Candidates, open_BL: Tensor, quota_B: Tensor | None, canvas: Canvas) -> Tensor:
         """Return the positions to commit; positions without a score are none."""

@@ -58,6 +58,8 @@ class Attentive:
 class Dependency:
     """Close sure positions, those that sure ones induce, and a set of independent others."""
 
+    needs = Needs(beside={"scorer": ("attentive",)})
+
     tau: float = probability(0.9)
     sink: float = 0.01
     edge: float = 0.07

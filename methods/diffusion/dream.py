@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
-from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.largest import at_largest, two_largest
 from harness.engine.shared.policy import policy
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, top
@@ -152,6 +152,7 @@ class DreamSelect:
 
     # The quota counts coins that fell at positions which a cache may leave out.
     gives = Gives(decides_if_read=True)
+    needs = Needs(beside={"schedule": ("dream",)})
 
     def __post_init__(self) -> None:
         at_least(0, alg_temp=self.alg_temp)

@@ -80,6 +80,7 @@ class StableAndSure:
     """Close the positions that were calm for `H` steps and are surer than `tau`; where there is none, the quota."""
 
     gives = Gives(decides=True)
+    needs = Needs(beside={"scorer": ("stability",)})
 
     tau: float = probability(0.6)
     H: int = 2

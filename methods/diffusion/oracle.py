@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.loop import decode
 from harness.engine.diffusion.method import DiffusionMethod
+from harness.engine.diffusion.needs import Needs
 from harness.engine.shared.largest import at_largest
 from harness.engine.shared.model import LanguageModel
 from harness.engine.shared.policy import policy
@@ -52,6 +53,8 @@ class ReferenceAnswer:
 @policy("method/scorer", "agreement")
 class Agreement:
     """Score 1 where the prediction is already final, else 0; a row without agreement gets y* itself."""
+
+    needs = Needs(beside={"preparation": ("reference_answer",)})
 
     score_dtype: ScoreDtype = ScoreDtype.float32
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import Bound
-from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction, ScoreDtype, first, log_probability, surest
 from harness.engine.shared.sampling import invert, keep_top
@@ -93,6 +93,8 @@ class Denoise:
     """Close the quota by position or confidence, or everything surer than `threshold` where that is as much."""
 
     gives = Gives(decides=True)
+    # It closes a quota, which these set none of.
+    needs = Needs(without={"schedule": ("none", "slowfast")})
 
     remasking: Remasking = Remasking.low_confidence_dynamic
     threshold: float = probability(0.85)

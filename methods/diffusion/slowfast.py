@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.margins import Bound
-from harness.engine.diffusion.needs import Gives
+from harness.engine.diffusion.needs import Gives, Needs
 from harness.engine.shared.policy import policy, probability
 from harness.engine.shared.prediction import Candidates, Prediction
 from harness.errors import at_least
@@ -116,6 +116,8 @@ class ExploreAndFill:
 @policy("method/schedule", "slowfast")
 class Exploring:
     """Set no budget, but count the exploring steps that a full block leaves over."""
+
+    needs = Needs(beside={"window": ("slowfast",)})
 
     k_explore: int = 6
 

@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.config.build import build_method
+from harness.config.composition import compose
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.fit import refuse_arrivals, refuse_kind
 from harness.engine.diffusion.method import DiffusionMethod, NoCache
 from harness.engine.diffusion.needs import Gives, Leaves, Needs
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.prediction import Candidates, Prediction
+from harness.errors import ConfigError
 from methods.diffusion.blocks import Blocks
 from methods.diffusion.freedave import Drafts, FreeDave, Reach
 from methods.diffusion.guidance import ClassifierFree
@@ -141,3 +144,23 @@ def test_a_rule_that_reads_across_rows_takes_none_in():
     refuse_arrivals(PLAIN)
     with pytest.raises(ValueError, match="the stopper Looking reads across rows, of which none may begin later"):
         refuse_arrivals(replace(PLAIN, stopper=Looking(needs=Needs(across_rows=True))))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("method/selector=denoise", "does not go with method/schedule=none"),
+        ("method/selector=dream", "nothing without its schedule; use method/schedule=dream"),
+        ("method/selector=dependency", "nothing without its scorer; use method/scorer=attentive"),
+        ("method/selector=stability", "nothing without its scorer; use method/scorer=stability"),
+        ("method/selector=coherent method.selector.mode=ccd_ds", "use method/scorer=contextual"),
+        ("method/scorer=agreement", "nothing without its preparation; use method/preparation=reference_answer"),
+        ("method/schedule=slowfast", "nothing without its window; use method/window=slowfast"),
+    ],
+)
+def test_a_policy_that_reads_what_another_leaves_is_refused_without_it(words: str, said: str):
+    """Guards the line that says so, in the place of an error in the middle of a run."""
+    more = "method.selector.steps=8 method.selector.gen_length=16" if "dream" in words else ""
+    overrides = ["model=random_mdm", "method=threshold", "gen_length=16", *words.split(), *more.split()]
+    with pytest.raises(ConfigError, match=said):
+        build_method(compose(overrides))

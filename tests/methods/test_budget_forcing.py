@@ -1,14 +1,21 @@
 """Budget forcing: plain readings of both rules, what is charged, and that keys and values fit what was written over."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from harness.config.build import build_method
+from harness.config.composition import compose
+from harness.engine.autoregressive.branching import rewritten
 from harness.engine.autoregressive.drafting import Proposal, Round
 from harness.engine.autoregressive.loop import evaluate
 from harness.engine.autoregressive.method import AutoregressiveMethod
+from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.generation import GIVEN
+from harness.engine.shared.randomness import forked_seeds
 from harness.engine.shared.records import Ledger
-from harness.errors import FieldError
+from harness.errors import ConfigError, FieldError
 from methods.autoregressive.budget_forcing import Budget, Forcing
 from methods.autoregressive.greedy import Greedy
 from tests.engine.causal import PROMPTS, VOCABULARY, next_logits, random_causal, run
@@ -130,3 +137,25 @@ def test_knobs_out_of_range_are_refused(knobs: dict[str, object], told: str):
     """Guards the line that names key, value and range."""
     with pytest.raises(FieldError, match=told):
         Budget(**knobs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("drafter", ["prompt_lookup", "early_exit", "trigrams"])
+def test_drafts_are_refused(drafter: str) -> None:
+    """Guards ends that stand in the middle of a round, and drafts behind tokens that no call has computed yet."""
+    with pytest.raises(ConfigError, match="works with method/drafter=empty alone"):
+        build_method(compose(["model=tiny_ar", "method=budget_forcing", f"method/drafter={drafter}"]))
+
+
+@pytest.mark.parametrize("method", ["adadec", "cntp", "beam"])
+def test_several_tokens_of_a_round_and_beams_are_refused(method: str) -> None:
+    """Guards the same ends, and hypotheses whose sums would be those of other tokens."""
+    with pytest.raises(ConfigError, match="alone, and not with"):
+        build_method(compose(["model=tiny_ar", f"method={method}", "method/revision=budget"]))
+
+
+def test_a_row_that_is_rewritten_draws_as_no_other_row_of_its_sample() -> None:
+    """Guards the seeds: rows of a sample have those of the numbers 0, 1, 2, ..."""
+    rows = Sequences.from_prompts(MODEL, [[1, 2]], gen_length=8, seeds=[7])
+    moved = rewritten(replace(rows, length_B=rows.length_B + 2), 0, 1, [3])
+    others = forked_seeds(rows.seed_B.repeat(64), torch.arange(64))
+    assert int(moved.seed_B) not in others.tolist()

@@ -283,3 +283,11 @@ def test_twins_are_fed_tokens() -> None:
     with pytest.raises(ConfigError, match=r"^feed=Merged: SelfContrast has each row computed twice in one call"):
         AutoregressiveMethod(acceptor=SelfContrast(batched=True), feed=Merged())
     AutoregressiveMethod(acceptor=SelfContrast(), feed=Merged())
+
+
+@pytest.mark.parametrize("words", ["method=scmoe", "method=scmoe method.batched=true", "method=cntp", "method=adadec"])
+def test_rows_with_calls_of_their_own_are_refused(words: str) -> None:
+    """Guards counts of calls: what an acceptor asks, it asks for all rows in one call."""
+    more = ["method/branching=samples", "method.branching.synchronous=false"]
+    with pytest.raises(ConfigError, match="use synchronous=true"):
+        build.build_method(compose(["model=tiny_moe", *words.split(), *more]))

@@ -141,7 +141,8 @@ def rewritten(sequences: Sequences, row: int, keep: int, tokens: Sequence[int]) 
     tokens_BL[row, start:end] = torch.tensor(list(tokens), device=tokens_BL.device)
     decided_at_BL[row, start:end] = GIVEN
     at_1 = torch.tensor([row], device=tokens_BL.device)
-    moved_1 = forked_seeds(sequences.seed_B[at_1], torch.ones_like(at_1))
+    # A number that no row of a sample has: the first one would go on with the draws of the second.
+    moved_1 = forked_seeds(sequences.seed_B[at_1], -torch.ones_like(at_1))
     return replace(
         sequences,
         tokens_BL=tokens_BL,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from harness.engine.autoregressive.asking import Asks
 from harness.engine.autoregressive.branching import Branching, NeverRevise, Revision, Single
 from harness.engine.autoregressive.drafting import (
     Acceptor,
@@ -69,6 +70,12 @@ class AutoregressiveMethod:
         if not takes and not isinstance(self.drafter, EmptyDrafter):
             raise ConfigError(
                 f"drafter={type(self.drafter).__name__}: this method decides one token after another; use drafter=empty"
+            )
+        asks = isinstance(self.acceptor, Asks | WeighsTwins)
+        if asks and not self.branching.synchronous:
+            raise ConfigError(
+                f"branching={type(self.branching).__name__}: synchronous=false has every row make calls of its own, "
+                f"and {type(self.acceptor).__name__} asks for all rows in one; use synchronous=true"
             )
         alone = isinstance(self.drafter, EmptyDrafter) and isinstance(self.branching, Single)
         if getattr(self.feed, "merges", False) and not (alone and isinstance(self.revision, NeverRevise)):
