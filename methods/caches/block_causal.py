@@ -37,7 +37,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Needs
-from harness.engine.diffusion.reuse import Gathered, forward_queries, real, remember, store_of
+from harness.engine.diffusion.reuse import Gathered, forward_queries, real, remember, renews, store_of
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.policy import policy
 from harness.engine.shared.records import Role
@@ -95,6 +95,7 @@ def _evaluate(
     if sub_blocks:
         part_BL = part_of_window(canvas)
         light_B = blocks.part_is_enough(part_BL)
+        renews(request, query_BL & ~part_BL)
         query_BL = torch.where(light_B[:, None], part_BL, query_BL)
         known_B = torch.where(light_B, end_B - 1, known_B)
     query_BL = query_BL | blocks.source_BL

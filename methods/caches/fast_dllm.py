@@ -21,7 +21,7 @@ from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives
 from harness.engine.diffusion.positional import last_marked
-from harness.engine.diffusion.reuse import compute, compute_again, recall, up_to_date
+from harness.engine.diffusion.reuse import compute, compute_again, recall, renews, up_to_date
 from harness.engine.shared.policy import policy
 from harness.errors import at_least
 
@@ -90,5 +90,6 @@ def _evaluate(
     if interval is not None:
         whole_B = whole_B | (past.calls_B % interval == 0)
     logits_NV = compute(request, active_BL | whole_B[:, None], past)
+    renews(request, ~active_BL)
     up_to_date(canvas)
     return logits_NV

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.policies import Step
+from harness.engine.diffusion.reuse import RENEWS
 from harness.engine.shared.positional import behind
 from harness.engine.shared.prediction import Prediction
 
@@ -55,9 +56,10 @@ def chain(
 ) -> tuple[list[Canvas], list[Draft]]:
     """Return up to `longest` drafts of every row, `stepped` first, and the canvases of all levels.
 
-    A chain ends with a draft that is not useful, with what the prediction has read, where a step commits nothing, and
-    where it moves or cuts positions. All rows of a level step together: those that have ended are not among the drafts.
-    `exact` says that nothing will be decided by drafts: they keep the margins of `stepped`.
+    A chain ends with a draft that is not useful, with what the prediction has read, where a step commits nothing, where
+    it moves or cuts positions, and before a draft whose prediction needs what a call for the one before it keeps. All
+    rows of a level step together: those that have ended are not among the drafts. `exact` says that nothing will be
+    decided by drafts: they keep the margins of `stepped`.
     """
     rows = range(canvas.num_rows)
     before, draft, levels, there = canvas, stepped, [stepped], [True] * len(rows)
@@ -80,7 +82,12 @@ def _told(
 ) -> Iterator[tuple[dict[str, Any], bool]]:
     """Yield what a `Draft` says of each row of a level, and whether it may be stepped on; the host waits once."""
     columns = [draft.sample_B, draft.num_open_B, draft.undecided_BL.sum(1), draft.held_B, draft.given_up_B]
-    columns += [(draft.open_BL > prediction.read_BL).any(1), *([_inside(draft, canvas)] if bounded else [draft.held_B])]
+    columns += [(draft.open_BL > prediction.read_BL).any(1)]
+    columns += [
+        _inside(draft, canvas) & _keeps_as_much(draft, before, canvas, prediction.spec.shift)
+        if bounded
+        else draft.held_B
+    ]
     columns += [draft.window_index_B, canvas.window_index_B, draft.clock_B, before.clock_B]
     columns += [draft.layout_B, canvas.layout_B, before.layout_B]
     for sample, opened, undecided, held, given_up, unread, inside, *since in torch.stack(columns, 1).tolist():
@@ -101,6 +108,22 @@ def _inside(draft: Canvas, canvas: Canvas) -> Tensor:
     window_BL, tokens_BL = canvas.window_BL[:, :width], canvas.tokens_BL[:, :width]
     same_BL = window_BL | (draft.tokens_BL[:, :width] == tokens_BL)
     return (same_BL & (draft.window_BL[:, :width] == window_BL)).all(1)
+
+
+def _keeps_as_much(draft: Canvas, before: Canvas, canvas: Canvas, shift: int) -> Tensor:
+    """Return the rows for whose draft a call keeps as much as for the one before: if not, it needs what that one keeps.
+
+    So it is with a draft that closes the position which is predicted from before the window, behind one that does not.
+    """
+    if RENEWS not in draft.memory or before is canvas:
+        return torch.ones_like(draft.held_B)
+    return _reads_before(draft, shift) | ~_reads_before(before, shift) | ~draft.memory[RENEWS]
+
+
+def _reads_before(canvas: Canvas, shift: int) -> Tensor:
+    """Return the rows in which an open position is predicted from outside of the window."""
+    source_BL = torch.nn.functional.pad(canvas.window_BL, (shift, -shift))
+    return (canvas.open_BL & ~source_BL).any(1)
 
 
 def to_evaluate(drafts: Sequence[Draft], counts: Sequence[int] | None) -> list[Draft]:

@@ -30,9 +30,9 @@ taken before that block is opened.
 FreeDave++ (`threshold`) commits all positions that reach it, else the best; drafts add the best one each. A draft is
 accepted if its tokens are a *subset* of what the real step leads to, the longest first; that is another trajectory.
 With prefix, dual, block_causal or sub_block the answer is that of the method with this cache: drafts end where the
-window moves, or where something outside of it changes. Not so prefix and dual on models whose logits are shifted: what
-they keep of the position before a window comes from the last call in which its first one was masked, and verified
-drafts save calls.
+window moves, or where something outside of it changes. On models whose logits are shifted, all but block_causal compute
+and keep the position before a window, or its whole block, as long as the first one of the window is masked: drafts end
+before the one that decides it, as what is kept then is of the last call before that.
 
 | as published | words |
 |---|---|

@@ -12,7 +12,7 @@ from harness.engine.shared.generation import Generation
 from harness.engine.shared.model import ModelKind
 from harness.engine.shared.records import Counts, Ledger
 from harness.errors import ConfigError
-from tests.caches.decoding import run, trained_model
+from tests.caches.decoding import random_model, run, trained_model
 from tests.methods.closed_form import replay
 from tests.methods.test_freedave import DRAFTED, EAGER, GOLDEN, WRAPPED, on_random_model, plain
 
@@ -76,6 +76,35 @@ def test_drafts_end_where_a_window_or_its_surroundings_change(name: str, cache: 
         made, calls = on_random_model([*base, "method/verifier=freedave", "method.verifier.draft_steps=5"], **shared)
         assert plain(made) == plain(expected)
         assert calls <= most
+
+
+SHIFTED = {
+    "prefix": [[2, 60, 5, 9, 55, 4], [2, 31, 4], [2, 17, 4], [88, 89]],
+    "dual": [[2, 33, 32, 62], [2, 29], [2, 24, 70, 54, 51, 66, 7, 64], [2, 58, 11], [2, 68, 33]],
+    "block_causal": [[2, 60, 5, 9, 55, 4], [2, 31, 4], [2, 17, 4], [88, 89]],
+    "sub_block": [[2, 13, 38, 74, 13], [2, 69], [2, 81, 41, 20, 30, 22, 73, 8], [2, 4, 26, 71, 44], [2, 42, 42, 74]],
+}
+"""Prompts of which drafts that do not end as they should change a token."""
+
+
+@pytest.mark.parametrize("name", [QUICK[0], *(pytest.param(name, marks=pytest.mark.slow) for name in QUICK[1:])])
+@pytest.mark.parametrize("cache", CACHES)
+def test_drafts_end_where_a_call_would_no_longer_compute_what_the_one_before_does(cache: str, name: str):
+    """Guards models whose logits are shifted: the position before a window is computed while its first one is masked.
+
+    What is kept of it when that is decided comes from the call before, which no draft of the same call has seen.
+    """
+    shared = {"model": random_model(CACHES[cache].value, 1), "prompts": SHIFTED[cache], "length": 24}
+    fewer = 0
+    for block in (4, 8):
+        base = [f"method={name}", f"method/cache={cache}", f"method.block_length={block}"]
+        expected = run(*base, **shared)
+        drafted = [*base, "method/verifier=freedave", "method.verifier.draft_steps=5"]
+        for drafts in ("batch", "tree"):
+            made = run(*drafted, f"method.verifier.drafts={drafts}", **shared)
+            assert made.decided == expected.decided
+            fewer += sum(one.nfe for one in made.counts) < sum(one.nfe for one in expected.counts)
+    assert fewer or name == "threshold"
 
 
 def counted(*setting: str, kind: str) -> tuple[list[Generation], list[Counts]]:

@@ -22,6 +22,8 @@ from harness.engine.shared.records import Charge, Role
 _STORE = "cache"
 # Slots S stay where they are when positions move; 0 is a slot that nothing is stored in, else the token plus 1.
 _TOKENS, _WHEN = "cache.tokens_BS", "cache.layout_window_calls_B3"
+RENEWS = "cache.renews_B"
+"""Rows of which a call that reads what is predicted from before the window keeps more than one that does not."""
 _UP_TO_DATE, _NEVER = "reuse.up_to_date", ((None, None), None)
 
 
@@ -233,6 +235,12 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past) -> Tensor:
     logits_NV = forward_queries(request, store_of(request), query_BL)
     remember(canvas, past, query_BL)
     return logits_NV
+
+
+def renews(request: EvaluationRequest, more_BL: Tensor) -> None:
+    """Leave RENEWS, on models whose logits are shifted: such a call keeps `more_BL`."""
+    if request.model.spec.shift:
+        request.canvas.memory[RENEWS] = more_BL.any(1)
 
 
 def up_to_date(canvas: Canvas) -> None:
