@@ -16,7 +16,8 @@ that can be read does not count. Reading texts and counting votes is the runner'
 Deviation: no distinct opening strings (`prefixes` of the follow-up).
 
 `synchronous` is one batch of rows in lockstep, one call for all. Otherwise every row is a worker with calls of its own,
-and the k-th completion stops the others: at equal pace the same answer, in N times the calls.
+and the k-th completion stops the others: at equal pace the same answer, in N times the calls. Drafts are made for all
+rows at once in both.
 
 Aborted rows count for what they had generated: for k = 1, N times the length of the shortest.
 
