@@ -95,9 +95,9 @@ def _evaluate(
     if sub_blocks:
         part_BL = part_of_window(canvas)
         light_B = blocks.part_is_enough(part_BL)
-        renews(request, query_BL & ~part_BL)
-        query_BL = torch.where(light_B[:, None], part_BL, query_BL)
+        block_BL, query_BL = query_BL, torch.where(light_B[:, None], part_BL, query_BL)
         known_B = torch.where(light_B, end_B - 1, known_B)
+        renews(request, lambda: block_BL & ~part_BL)
     query_BL = query_BL | blocks.source_BL
     query_BL = query_BL if answered_B is None else query_BL & ~answered_B[:, None]
     calls.append(_Call(role=Role.TARGET, query_BL=query_BL, end_B=end_B))

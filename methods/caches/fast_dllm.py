@@ -90,6 +90,6 @@ def _evaluate(
     if interval is not None:
         whole_B = whole_B | (past.calls_B % interval == 0)
     logits_NV = compute(request, active_BL | whole_B[:, None], past)
-    renews(request, ~active_BL)
+    renews(request, lambda: ~active_BL)
     up_to_date(canvas)
     return logits_NV

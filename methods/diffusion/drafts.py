@@ -83,11 +83,7 @@ def _told(
     """Yield what a `Draft` says of each row of a level, and whether it may be stepped on; the host waits once."""
     columns = [draft.sample_B, draft.num_open_B, draft.undecided_BL.sum(1), draft.held_B, draft.given_up_B]
     columns += [(draft.open_BL > prediction.read_BL).any(1)]
-    columns += [
-        _inside(draft, canvas) & _keeps_as_much(draft, before, canvas, prediction.spec.shift)
-        if bounded
-        else draft.held_B
-    ]
+    columns += [_inside(draft, before, canvas, prediction.spec.shift) if bounded else draft.held_B]
     columns += [draft.window_index_B, canvas.window_index_B, draft.clock_B, before.clock_B]
     columns += [draft.layout_B, canvas.layout_B, before.layout_B]
     for sample, opened, undecided, held, given_up, unread, inside, *since in torch.stack(columns, 1).tolist():
@@ -100,7 +96,19 @@ def _told(
         yield state | {"sample": sample, "opened": opened, "held": held}, goes_on
 
 
-def _inside(draft: Canvas, canvas: Canvas) -> Tensor:
+def _inside(draft: Canvas, before: Canvas, canvas: Canvas, shift: int) -> Tensor:
+    """Return the rows whose draft one call can predict with those before it, from what is kept outside of the window.
+
+    It has changed nothing there, and needs nothing that the call for the one before would keep: so does a draft that
+    decides the position which is predicted from before the window, behind one that does not.
+    """
+    stays_B = _stays(draft, canvas)
+    if RENEWS not in draft.memory or before is canvas:
+        return stays_B
+    return stays_B & (_reads_before(draft, shift) | ~_reads_before(before, shift) | ~draft.memory[RENEWS])
+
+
+def _stays(draft: Canvas, canvas: Canvas) -> Tensor:
     """Return which rows have the positions of the window that `canvas` has, and changed nothing outside of it."""
     if draft.window_BL is canvas.window_BL:  # it is replaced where it moves, never changed
         return (canvas.window_BL | (draft.tokens_BL == canvas.tokens_BL)).all(1)
@@ -108,16 +116,6 @@ def _inside(draft: Canvas, canvas: Canvas) -> Tensor:
     window_BL, tokens_BL = canvas.window_BL[:, :width], canvas.tokens_BL[:, :width]
     same_BL = window_BL | (draft.tokens_BL[:, :width] == tokens_BL)
     return (same_BL & (draft.window_BL[:, :width] == window_BL)).all(1)
-
-
-def _keeps_as_much(draft: Canvas, before: Canvas, canvas: Canvas, shift: int) -> Tensor:
-    """Return the rows for whose draft a call keeps as much as for the one before: if not, it needs what that one keeps.
-
-    So it is with a draft that closes the position which is predicted from before the window, behind one that does not.
-    """
-    if RENEWS not in draft.memory or before is canvas:
-        return torch.ones_like(draft.held_B)
-    return _reads_before(draft, shift) | ~_reads_before(before, shift) | ~draft.memory[RENEWS]
 
 
 def _reads_before(canvas: Canvas, shift: int) -> Tensor:

@@ -237,10 +237,10 @@ def compute(request: EvaluationRequest, query_BL: Tensor, past: Past) -> Tensor:
     return logits_NV
 
 
-def renews(request: EvaluationRequest, more_BL: Tensor) -> None:
-    """Leave RENEWS, on models whose logits are shifted: such a call keeps `more_BL`."""
+def renews(request: EvaluationRequest, more: Callable[[], Tensor]) -> None:
+    """Leave RENEWS, on models whose logits are shifted: such a call keeps the positions [B, L] of `more` besides."""
     if request.model.spec.shift:
-        request.canvas.memory[RENEWS] = more_BL.any(1)
+        request.canvas.memory[RENEWS] = more().any(1)
 
 
 def up_to_date(canvas: Canvas) -> None:
