@@ -9,7 +9,8 @@ delimiter, the most probable one, if it reaches theta_d; else block_length. The 
 scorer; beside caches it is the block's first call.
 Deviation from the authors' code: delimiters are compared by log probability. Theirs compares probabilities in the
 model's dtype, where several round to 1 and the first of them ends the block.
-Invariants: theta_d > 1 equals `threshold`; block ends never leave the response.
+Invariants: theta_d > 1 equals `threshold` where no token of the response is given (a block has `block_length` positions
+from the first undecided one on, not from a multiple of it); block ends never leave the response.
 """
 
 import torch

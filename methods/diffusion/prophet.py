@@ -10,7 +10,8 @@ Deviations from the authors' code: answer_length is heard (5 is fixed there); th
 Steps that close nothing, because constraints left a block fewer masks than steps, cost no call, but they are steps:
 the decoder may stop at one of them, as it does there. They run before the next block's first step, on its prediction.
 Where nothing is left to decide they are only counted; `idle_calls` has them look at the response, to compare the step.
-Invariants: unreachable thresholds equal LLaDA with the same constraints; thresholds of -inf mean one call.
+Invariants: unreachable thresholds equal LLaDA with the same constraints, but that a block which is given whole has its
+steps here, too; thresholds of -inf mean one call.
 """
 
 import torch

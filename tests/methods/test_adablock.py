@@ -11,6 +11,7 @@ from harness.engine.shared.prediction import Candidates
 from harness.errors import ConfigError
 from harness.models import random as random_models
 from methods.diffusion.adablock import Adaptive
+from methods.diffusion.blocks import Blocks
 from tests.caches.decoding import decode_with, method_of
 from tests.methods.closed_form import MASK_ID, replay
 from tests.methods.test_saber import NOTHING
@@ -104,3 +105,16 @@ def test_values_out_of_range_are_refused(knob: str):
     """Guards against a silent clamp."""
     with pytest.raises(ConfigError, match=f"method.{knob.split('=')[0]}"):
         replay("method=adablock", f"method.{knob}")
+
+
+def test_blocks_count_from_the_first_undecided_position():
+    """Guards the equality with `threshold` against given tokens, behind which its blocks begin elsewhere."""
+    canvas = Canvas.from_prompts(
+        [[3], [3]], gen_length=8, mask_id=MASK_ID, pad_id=0, stop_ids=(0,), seeds=[0, 1], constraints=[{0: 5}, {}]
+    )
+    of_row = {}
+    for window in (Adaptive(length=3, gen_length=8, theta_d=2), Blocks(length=3)):
+        opened = canvas.copy()
+        window.update(opened)
+        of_row[type(window)] = [opened.place_BL[row, opened.open_BL[row]].tolist() for row in (0, 1)]
+    assert of_row == {Adaptive: [[1, 2, 3], [0, 1, 2]], Blocks: [[1, 2], [0, 1, 2]]}

@@ -61,6 +61,22 @@ def test_without_a_stop_constraints_are_those_of_llada_on_models():
         assert all(counts.nfe + one.idle == 16 for one, counts in zip(made.generations, made.counts, strict=True))
 
 
+def test_a_block_that_is_given_whole_has_its_steps():
+    """Guards the one difference from LLaDA: the same tokens and calls, with the steps of that block counted as idle."""
+    given = "{2: 40, 3: 41}"
+    made, expected = (
+        run(*method, "method.block_length=2")
+        for method in (
+            ["method=prophet", "method.gap_thresholds=[inf,inf,inf]", f"method.constraints={given}"],
+            ["method=llada", "method/preparation=constraints", f"+method.preparation={{constraints: {given}}}"],
+        )
+    )
+    assert (made.tokens, made.queries) == (expected.tokens, expected.queries)
+    for one, other in zip(made.generations, expected.generations, strict=True):
+        later = [at + 2 * (place > 3) for place, at in enumerate(other.decided_at)]
+        assert ([*one.decided_at], one.idle, other.idle) == (later, 2, 0)
+
+
 def test_lower_thresholds_stop_no_later_on_models():
     """Guards the order of stops under a common scaling on random and trained weights."""
     for model, prompts in models():
