@@ -43,7 +43,9 @@ Deviations from the authors' code: subset acceptance on block-causal models, too
 draft of shifted models, too. A block-causal cache charges nothing for drafts that complete their block, stores blocks
 that end together by one call and those that end with the answer by none; eager drafts that complete the answer are not
 evaluated, and drafts in a later block have their own block predicted, not those behind it.
-Invariants: without a threshold equal to draft_steps = 1 token for token, in at most as many calls.
+Invariants: without a threshold equal to draft_steps = 1 token for token, in at most as many calls. Those that store
+blocks are not counted with `within` on shifted block-causal models: drafts finish blocks that an evaluation would have
+stored by itself.
 """
 
 from dataclasses import replace

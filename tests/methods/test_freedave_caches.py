@@ -107,6 +107,20 @@ def test_drafts_end_where_a_call_would_no_longer_compute_what_the_one_before_doe
     assert fewer or name == "threshold"
 
 
+@pytest.mark.parametrize("cache", ["block_causal", "sub_block"])
+def test_drafts_of_shifted_models_cost_stores_at_most(cache: str):
+    """Guards calls that evaluate: drafts finish blocks which an evaluation would have stored, had it been alone."""
+    shared = {"model": random_model("block_diffusion", 1), "prompts": [[5], [2, 60, 5, 9, 55, 4, 7, 8, 6], [2, 31]]}
+    base = ["method=pc_sampler", f"method/cache={cache}", "method.block_length=8"]
+    expected = run(*base, **shared)
+    reach = ["method.verifier.draft_steps=2", "method.verifier.reach=within"]
+    made = run(*base, "method/verifier=freedave", *reach, **shared)
+    assert made.decided == expected.decided
+    pairs = [*zip(made.counts, expected.counts, strict=True)]
+    assert all(one.nfe - one.nfe_cache <= other.nfe - other.nfe_cache for one, other in pairs)
+    assert any(one.nfe_cache > other.nfe_cache for one, other in pairs)
+
+
 def counted(*setting: str, kind: str) -> tuple[list[Generation], list[Counts]]:
     """Decode on the random model; return what was made and what it cost, row by row."""
     ledger = Ledger()
