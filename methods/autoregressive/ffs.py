@@ -17,7 +17,7 @@ Deviation: no distinct opening strings (`prefixes` of the follow-up).
 
 `synchronous` is one batch of rows in lockstep, one call for all. Otherwise every row is a worker with calls of its own,
 and the k-th completion stops the others: at equal pace the same answer, in N times the calls. Drafts are made for all
-rows at once in both.
+rows at once in both. They change no row, but the calls in which rows stop: who is first, also among equals of a vote.
 
 Aborted rows count for what they had generated: for k = 1, N times the length of the shortest.
 

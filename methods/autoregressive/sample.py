@@ -12,7 +12,8 @@ does not depend on what was drafted, on the batch, or on the number of rounds.
 | k | top_k | 0: all tokens |
 | p | top_p | 1.0: all tokens |
 
-Invariants: output equals that of the empty drafter for every drafter; temperature 0 equals greedy decoding.
+Invariants: output equals that of the empty drafter for every drafter, row by row: which of a sample's rows end first
+(`ffs`), and so which wins a tied vote, follows from the calls; temperature 0 equals greedy decoding.
 """
 
 from dataclasses import dataclass

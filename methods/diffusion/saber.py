@@ -6,8 +6,9 @@ close the open positions with c > the mean c of all commits so far (1 before the
 fewer; then open again the max(n // 2, ceil(f / 8)) decided positions, at most f - 1, whose c grew least since the last
 step, f = max(n, positions closed). A step that completes the block takes nothing back.
 Deviations from the authors' code (zhaoyMa/Saber): no more than the open positions close, where theirs may rewrite
-decided ones; ties, frequent where the context did not change, go to the lowest position. As there, what was taken
-back stays in the mean, with its last c.
+decided ones; ties go to the lowest position. They are frequent where the context did not change, as in finished blocks
+of block-causal models, and rounding may break them there: a tree of drafts may take back others than a batch does. As
+there, what was taken back stays in the mean, with its last c.
 Invariant: every step decides at least one position more than it opens.
 """
 

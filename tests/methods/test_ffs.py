@@ -1,16 +1,20 @@
 """Several samples of one prompt: who counts, what is aborted, what that costs, and that rows are those of sampling."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+from harness.engine.autoregressive.drafting import Drafter
 from harness.engine.autoregressive.method import AutoregressiveMethod
 from harness.engine.shared.randomness import forked_seeds
 from harness.engine.shared.records import Ledger
 from harness.errors import FieldError
 from methods.autoregressive.ffs import Samples
+from methods.autoregressive.lookahead import Lookahead
+from methods.autoregressive.prompt_lookup import PromptLookup
 from methods.autoregressive.sample import KeyedSample
 from tests.engine.causal import PROMPTS, next_logits, random_causal, run
 
@@ -103,3 +107,13 @@ def test_knobs_out_of_range_are_refused(knobs: dict[str, int], told: str):
     """Guards the line that names key, value and range."""
     with pytest.raises(FieldError, match=told):
         Samples(**knobs)
+
+
+@pytest.mark.parametrize("drafter", [PromptLookup(max_ngram=1), Lookahead(N=2, W=3, G=1)])
+def test_drafts_change_no_row_but_who_ends_first(drafter: Drafter):
+    """Guards sampled rows that fork beside drafts: what each says is its own, in whatever order they end."""
+    endless, method = random_causal(), search(3, 0)
+    plain, drafted = (run(endless, one, PROMPTS, 30) for one in (method, replace(method, drafter=drafter)))
+    said, again = ([[one.tokens for one in (first, *first.others)] for first in made] for made in (plain, drafted))
+    assert [*map(sorted, said)] == [*map(sorted, again)]
+    assert said != again
