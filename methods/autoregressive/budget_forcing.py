@@ -40,6 +40,13 @@ WAITS = "budget_forcing.waits_B"
 
 _ANSWERS = -1
 
+TOKEN_BY_TOKEN: Mapping[str, str | tuple[str, ...]] = {
+    "drafter": "empty",
+    "branching": ("single", "samples"),
+    "acceptor": ("greedy", "keyed_sample", "rejection", "self_contrast"),
+}
+"""What a revision goes with that looks at the last token of a round: what comes before it there would end nothing."""
+
 
 class Forcing(Enum):
     """Which of the two published rules."""
@@ -52,12 +59,7 @@ class Forcing(Enum):
 class Budget:
     """Put `wait` in the place of an early `end`, and `cue` where the budget is used; see the module."""
 
-    # It looks at the last token of a round: what came before it in the same one is not seen to end anything.
-    goes_with: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
-        "drafter": "empty",
-        "branching": ("single", "samples"),
-        "acceptor": ("greedy", "keyed_sample", "rejection", "self_contrast"),
-    }
+    goes_with: ClassVar[Mapping[str, str | tuple[str, ...]]] = TOKEN_BY_TOKEN
 
     variant: Forcing = Forcing.min_wait
     end: str = "Final Answer"

@@ -31,6 +31,7 @@ from harness.engine.autoregressive.branching import rewritten
 from harness.engine.autoregressive.sequences import Sequences
 from harness.engine.shared.policy import policy
 from harness.errors import FieldError
+from methods.autoregressive.budget_forcing import TOKEN_BY_TOKEN
 
 STAGES = {
     "RA": ("requirements", "List inputs, outputs, constraints and edge cases of the task as numbered requirements."),
@@ -50,12 +51,7 @@ STAGE, FROM = "staged.stage_B", "staged.from_B"
 class Stages:
     """Ask for one artifact after another, and for the code last; see the module."""
 
-    # It looks at the last token of a round: what came before it in the same one is not seen to end anything.
-    goes_with: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
-        "drafter": "empty",
-        "branching": ("single", "samples"),
-        "acceptor": ("greedy", "keyed_sample", "rejection", "self_contrast"),
-    }
+    goes_with: ClassVar[Mapping[str, str | tuple[str, ...]]] = TOKEN_BY_TOKEN
 
     stages: tuple[str, ...] = ("RA", "AD", "DD", "CODE")
     budgets: tuple[int, ...] = (256, 384, 384, 512)

@@ -22,6 +22,7 @@ from torch import Tensor
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.evaluation import EvaluationRequest
 from harness.engine.diffusion.needs import Gives, Leaves
+from harness.engine.diffusion.positional import sources_of
 from harness.engine.diffusion.reuse import (
     Gathered,
     forward_queries,
@@ -94,7 +95,7 @@ class DualAdaptiveCache:
         canvas, spec = request.canvas, request.model.spec
         past, query_BL = recall(canvas), canvas.memory[_QUERY]
         asked_BL = (query_BL & canvas.undecided_BL) | request.places.marked_BL
-        query_BL = query_BL | _sources_of(asked_BL, spec.shift)
+        query_BL = query_BL | sources_of(asked_BL, spec.shift)
         count_B = query_BL.sum(1)
         counts, asked = torch.stack([count_B, asked_BL.sum(1)]).tolist()
         queries, places = Gathered.of(query_BL, count_B, counts), Places.marked(asked_BL, asked)
@@ -148,15 +149,6 @@ def _nothing(canvas: Canvas) -> Tensor:
 def _parts(canvas: Canvas, window_BL: Tensor) -> Tensor:
     """Return which of the parts, each as long as the window, every position is in, from that on; -1 or less before."""
     return canvas.window_place_BL // window_BL.sum(1, keepdim=True).clamp(min=1)
-
-
-def _sources_of(read_BL: Tensor, shift: int) -> Tensor:
-    """Return the positions that the logits of these come from."""
-    if not shift:
-        return read_BL
-    source_BL = torch.nn.functional.pad(read_BL[:, shift:], (0, shift))
-    source_BL[:, 0] |= read_BL[:, :shift].any(1)
-    return source_BL
 
 
 def _with_sources_of(canvas: Canvas, chosen_BL: Tensor) -> Tensor:

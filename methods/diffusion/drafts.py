@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.engine.diffusion.canvas import Canvas
 from harness.engine.diffusion.policies import Step
+from harness.engine.diffusion.positional import sources_of
 from harness.engine.diffusion.reuse import RENEWS
 from harness.engine.shared.positional import behind
 from harness.engine.shared.prediction import Prediction
@@ -120,8 +121,7 @@ def _stays(draft: Canvas, canvas: Canvas) -> Tensor:
 
 def _reads_before(canvas: Canvas, shift: int) -> Tensor:
     """Return the rows in which an open position is predicted from outside of the window."""
-    source_BL = torch.nn.functional.pad(canvas.window_BL, (shift, -shift))
-    return (canvas.open_BL & ~source_BL).any(1)
+    return (sources_of(canvas.open_BL, shift) & ~canvas.window_BL).any(1)
 
 
 def to_evaluate(drafts: Sequence[Draft], counts: Sequence[int] | None) -> list[Draft]:

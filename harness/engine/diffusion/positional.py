@@ -1,4 +1,4 @@
-"""Where prompts, masks and padding lie, and the last of some positions.
+"""Where prompts, masks and padding lie, the last of some positions, and where their logits come from.
 
 Shapes: B rows, L positions.
 """
@@ -39,3 +39,12 @@ def padding_mask(length_B: Tensor, width: int) -> Tensor | None:
 def last_marked(marked_BL: Tensor) -> Tensor:
     """Return the last marked position of every row, [B, 1], -1 where there is none."""
     return torch.where(marked_BL, positions(marked_BL.shape[1], marked_BL.device), -1).amax(1, keepdim=True)
+
+
+def sources_of(read_BL: Tensor, shift: int) -> Tensor:
+    """Return the positions [B, L] that the logits of these come from: in shifted models those before, of 0 itself."""
+    if not shift:
+        return read_BL
+    source_BL = torch.nn.functional.pad(read_BL[:, shift:], (0, shift))
+    source_BL[:, 0] |= read_BL[:, :shift].any(1)
+    return source_BL
